@@ -1,0 +1,332 @@
+"""One client for any server that speaks OpenAI's chat API: explanations, rephrasing, judging.
+
+    client = Client("http://localhost:8000/v1", "Qwen/Qwen2.5-7B-Instruct", cache="out/llm_cache")
+    reply = client.chat([user_message("What is 2 + 3?", pictures=["figure.png"])])
+    for reply in client.chat_many(list_of_messages):      # many at a time, replies in the order of the questions
+        reply.text if reply.error is None else reply.error
+    print(client.summary())
+
+A failed call is a Reply with `error` set and no text: never an exception for one bad row, never an empty answer that
+could be mistaken for a wrong one. Replies are kept on disk under the sha256 of the request, so an interrupted run asks
+nothing twice. The key of the server comes from the environment (OPENAI_API_KEY) and is written nowhere.
+"""
+
+import base64
+import hashlib
+import http.client
+import json
+import os
+import random
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from errors import UserError
+
+RETRIED_STATUSES = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+MEDIA_TYPES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"RIFF": "image/webp"}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Messages
+
+
+def picture_url(picture: str | os.PathLike | bytes) -> str:
+    """The data URL of a picture, from its path or its encoded bytes (PNG, JPEG, GIF or WebP)."""
+    data = picture
+    if not isinstance(picture, bytes):
+        try:
+            with open(picture, "rb") as file:
+                data = file.read()
+        except OSError as error:
+            raise UserError(f"{picture}: cannot read this picture: {error.strerror}") from error
+    for magic, media_type in MEDIA_TYPES.items():
+        if data.startswith(magic):
+            return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+    name = "these bytes" if isinstance(picture, bytes) else picture
+    raise UserError(f"{name}: not a PNG, JPEG, GIF or WebP picture; convert it first")
+
+
+def user_message(text: str, pictures: Iterable[str | os.PathLike | bytes] = ()) -> dict:
+    """A user's turn: the pictures first, then the text."""
+    parts = [{"type": "image_url", "image_url": {"url": picture_url(picture)}} for picture in pictures]
+    return {"role": "user", "content": [*parts, {"type": "text", "text": text}] if parts else text}
+
+
+def system_message(text: str) -> dict:
+    return {"role": "system", "content": text}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Replies
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came of one call: `text`, or `error` in words and no text."""
+
+    text: str | None
+    error: str | None = None
+    cached: bool = False
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class _Refused(Exception):
+    """The server answered, and asking again would not help."""
+
+
+class _TryAgain(Exception):
+    """Something that passes: a limit on the rate, an overloaded server, a broken line."""
+
+    def __init__(self, message: str, wait: float | None = None):
+        super().__init__(message)
+        self.wait = wait
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The client
+
+
+@dataclass
+class Client:
+    """A server, a model and what was asked of them so far.
+
+    url         the server: "http://host:port", ".../v1" or the full ".../chat/completions"
+    cache       a folder for the replies; None asks anew each time. The server's address is not part of a reply's key
+                (it changes from job to job): two servers that call different models by one name need two folders
+    timeout     seconds for one attempt, connection to last byte
+    retries     further attempts after the first, with exponential backoff; a server's Retry-After is obeyed
+    prices      dollars per million tokens (prompt, completion), for summary()
+    give_up_after  chat_many raises UserError after so many calls in a row have failed; None never does
+    """
+
+    url: str
+    model: str
+    cache: str | None = None
+    concurrency: int = 16
+    timeout: float = 120.0
+    retries: int = 6
+    backoff: float = 0.5
+    longest_wait: float = 60.0
+    prices: tuple[float, float] = (0.0, 0.0)
+    give_up_after: int | None = 50
+    key_variable: str = "OPENAI_API_KEY"
+    num_asked: int = 0
+    num_cached: int = 0
+    num_failed: int = 0
+    num_retries: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    last_error: str = ""
+    _failed_in_a_row: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def __post_init__(self) -> None:
+        parts = urllib.parse.urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UserError(f"{self.url!r} is not a server's address; expected something like http://localhost:8000/v1")
+        path = parts.path.rstrip("/")
+        if not path.endswith("/chat/completions"):
+            path = (path or "/v1") + "/chat/completions"
+        self.url = urllib.parse.urlunsplit(parts._replace(path=path))
+        if self.concurrency < 1 or self.retries < 0 or self.timeout <= 0:
+            raise UserError("an LLM client needs concurrency >= 1, retries >= 0 and timeout > 0")
+
+    def chat(self, messages: list[dict], *, max_tokens: int = 2048, temperature: float = 0.0, sample: int = 0,
+             extra: dict | None = None) -> Reply:
+        """Ask once (or answer from the cache).
+
+        sample  tells apart several answers to one question: each number has its own place in the cache
+        extra   further fields of the request; a field given as None is left out
+                ({"max_tokens": None, "max_completion_tokens": 2048} for servers that want it so)
+        """
+        body = {"model": self.model, "messages": messages, "max_tokens": max_tokens, "temperature": temperature}
+        body = {name: value for name, value in {**body, **(extra or {})}.items() if value is not None}
+        path = self._cache_path(body, sample)
+        reply = _read_cache(path)
+        if reply is None:
+            reply = self._ask(json.dumps(body).encode())
+            if path is not None and reply.error is None:
+                _write_cache(path, reply)
+        self._count(reply)
+        return reply
+
+    def chat_many(self, questions: Iterable[list[dict]], **options: object) -> Iterator[Reply]:
+        """Ask `concurrency` at a time; yield the replies in the order of the questions, holding a window of them."""
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            window: deque = deque()
+            try:
+                for messages in questions:
+                    window.append(pool.submit(self.chat, messages, **options))
+                    if len(window) >= 2 * self.concurrency:
+                        yield window.popleft().result()
+                    self._give_up_if_hopeless()
+                while window:
+                    yield window.popleft().result()
+                    self._give_up_if_hopeless()
+            finally:
+                for future in window:
+                    future.cancel()
+
+    def check(self) -> None:
+        """Ask one short question; raise UserError in plain words when the server, the model or the key is wrong."""
+        body = {"model": self.model, "messages": [user_message("Say OK.")]}
+        try:
+            self._send(json.dumps(body).encode())
+        except (_Refused, _TryAgain) as error:
+            raise UserError(f"{self.url} does not answer for model {self.model!r}: {error}; check the address, "
+                            f"the model's name and the environment variable {self.key_variable}") from error
+
+    def summary(self) -> str:
+        """One line: calls, cached, failed, tokens, cost."""
+        cost = (self.prompt_tokens * self.prices[0] + self.completion_tokens * self.prices[1]) / 1e6
+        line = (f"{self.model}: {self.num_asked + self.num_cached} calls, {self.num_cached} from the cache, "
+                f"{self.num_failed} failed, {self.num_retries} retries, "
+                f"{self.prompt_tokens} + {self.completion_tokens} tokens")
+        if any(self.prices):
+            line += f", ${cost:.2f}"
+        return line + (f"; last error: {self.last_error}" if self.num_failed else "")
+
+    def _count(self, reply: Reply) -> None:
+        with self._lock:
+            if reply.cached:
+                self.num_cached += 1
+                return
+            self.num_asked += 1
+            self.prompt_tokens += reply.prompt_tokens
+            self.completion_tokens += reply.completion_tokens
+            self._failed_in_a_row = self._failed_in_a_row + 1 if reply.error else 0
+            if reply.error:
+                self.num_failed += 1
+                self.last_error = reply.error
+
+    def _give_up_if_hopeless(self) -> None:
+        if self.give_up_after is not None and self._failed_in_a_row >= self.give_up_after:
+            raise UserError(f"{self.url}: {self._failed_in_a_row} calls in a row failed, the last with: "
+                            f"{self.last_error}; mend the server and start again (what was answered is kept)")
+
+    def _cache_path(self, body: dict, sample: int) -> str | None:
+        if self.cache is None:
+            return None
+        canonical = json.dumps([body, sample], sort_keys=True, separators=(",", ":"))
+        name = hashlib.sha256(canonical.encode()).hexdigest()
+        return os.path.join(self.cache, name[:2], name + ".json")
+
+    def _ask(self, body: bytes) -> Reply:
+        random_wait = random.Random(hashlib.sha256(body).digest())      # spreads the retries of many threads
+        for attempt in range(self.retries + 1):
+            try:
+                return self._send(body)
+            except _Refused as error:
+                return Reply(None, str(error))
+            except _TryAgain as error:
+                message, wait = str(error), error.wait
+            if attempt < self.retries:
+                with self._lock:
+                    self.num_retries += 1
+                backoff = self.backoff * 2**attempt * random_wait.uniform(0.5, 1.5)
+                time.sleep(min(self.longest_wait, backoff if wait is None else max(wait, backoff)))
+        return Reply(None, f"{message} (after {self.retries + 1} attempts)")
+
+    def _send(self, body: bytes) -> Reply:
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if os.environ.get(self.key_variable):
+            headers["Authorization"] = f"Bearer {os.environ[self.key_variable]}"
+        request = urllib.request.Request(self.url, data=body, headers=headers, method="POST")
+        deadline = time.monotonic() + self.timeout
+        try:
+            with urllib.request.urlopen(request, timeout=self.timeout) as response:
+                return _parse(_read_all(response, deadline))
+        except urllib.error.HTTPError as error:
+            raise _http_error(error) from error
+        except TimeoutError as error:
+            raise _TryAgain(f"no reply within {self.timeout:g} s") from error
+        except http.client.HTTPException as error:
+            raise _TryAgain(f"the reply broke off ({type(error).__name__})") from error
+        except OSError as error:      # URLError, refused and reset connections
+            reason = getattr(error, "reason", None) or error
+            if isinstance(reason, TimeoutError):
+                raise _TryAgain(f"no reply within {self.timeout:g} s") from error
+            raise _TryAgain(f"no connection: {reason}") from error
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The wire and the cache
+
+
+def _read_all(response: http.client.HTTPResponse, deadline: float) -> bytes:
+    """The whole body, by the deadline: a server that drips bytes keeps the socket's own timeout from ever firing."""
+    chunks = []
+    while chunk := response.read1(65536):
+        chunks.append(chunk)
+        if time.monotonic() > deadline:
+            raise TimeoutError
+    data, expected = b"".join(chunks), response.headers.get("Content-Length")
+    if expected is not None and expected.isdigit() and len(data) < int(expected):
+        raise http.client.IncompleteRead(data, int(expected) - len(data))
+    return data
+
+
+def _parse(data: bytes) -> Reply:
+    try:
+        answer = json.loads(data)
+        choice = answer["choices"][0]
+        text = choice["message"]["content"]
+        usage = answer.get("usage") or {}
+        tokens = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise _TryAgain(f"not a chat completion: {data[:80]!r}") from error
+    if choice.get("finish_reason") == "length":
+        return Reply(None, "the reply was cut off at max_tokens", False, *tokens)
+    if not isinstance(text, str) or not text.strip():
+        return Reply(None, f"the reply holds no text (finish_reason {choice.get('finish_reason')!r})", False, *tokens)
+    return Reply(text, None, False, *tokens)
+
+
+def _http_error(error: urllib.error.HTTPError) -> Exception:
+    try:
+        detail = error.read(300).decode("utf-8", "replace").strip()
+    except (OSError, http.client.HTTPException):
+        detail = ""
+    message = f"HTTP {error.code} {detail}".strip()
+    if error.code not in RETRIED_STATUSES:
+        return _Refused(message)
+    try:
+        wait = float(error.headers.get("Retry-After", ""))
+    except ValueError:      # absent, or a date
+        wait = None
+    return _TryAgain(message, wait)
+
+
+def _read_cache(path: str | None) -> Reply | None:
+    if path is None:
+        return None
+    try:
+        with open(path, encoding="utf-8") as file:
+            kept = json.load(file)
+        return Reply(kept["text"], None, True, kept["prompt_tokens"], kept["completion_tokens"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):      # damaged from outside: asked again, written again
+        return None
+
+
+def _write_cache(path: str, reply: Reply) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    kept = {"text": reply.text, "prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(kept, file, ensure_ascii=False)
+        os.replace(temporary, path)
+    except OSError:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,275 @@
+"""llm.py against a server that misbehaves in every way servers do."""
+
+import json
+import struct
+import threading
+import time
+import zlib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from errors import UserError
+from llm import Client, picture_url, system_message, user_message
+
+
+def completion(text, finish_reason="stop", tokens=(7, 3)):
+    choice = {"message": {"content": text}, "finish_reason": finish_reason}
+    usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1]}
+    return json.dumps({"choices": [choice], "usage": usage}).encode()
+
+
+class Server:
+    """Plays a list of behaviours, one per request, then `answer` (a function of the request's body) for ever."""
+
+    def __init__(self, behaviours=(), answer=lambda body: completion("fine")):
+        self.behaviours, self.answer = list(behaviours), answer
+        self.requests, self.headers, self.in_flight, self.most_in_flight = [], [], 0, 0
+        self.lock = threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with outer.lock:
+                    outer.requests.append((self.path, body))
+                    outer.headers.append(dict(self.headers))
+                    outer.in_flight += 1
+                    outer.most_in_flight = max(outer.most_in_flight, outer.in_flight)
+                    behaviour = outer.behaviours.pop(0) if outer.behaviours else None
+                try:
+                    outer.play(self, behaviour, body)
+                except (BrokenPipeError, ConnectionResetError):
+                    pass      # the client hung up first, as the timeout tests want
+                finally:
+                    with outer.lock:
+                        outer.in_flight -= 1
+
+            def log_message(self, *args):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def play(self, handler, behaviour, body):
+        kind, *arguments = behaviour or ("answer",)
+        if kind == "status":
+            return self.send(handler, arguments[0], b'{"error": "busy"}', arguments[1] if len(arguments) > 1 else {})
+        if kind == "garbage":
+            return self.send(handler, 200, b"<html>gateway</html>")
+        if kind == "reply":
+            return self.send(handler, 200, arguments[0])
+        if kind == "cut":
+            data = completion("a long answer")
+            return self.send(handler, 200, data[: len(data) // 2], {"Content-Length": str(len(data))})
+        if kind == "hang up":
+            return handler.connection.close()
+        if kind == "sleep":
+            time.sleep(arguments[0])
+        if kind == "drip":
+            handler.send_response(200)
+            handler.end_headers()
+            for _ in range(arguments[0]):
+                handler.wfile.write(b" ")
+                handler.wfile.flush()
+                time.sleep(0.05)
+            return None
+        return self.send(handler, 200, self.answer(body))
+
+    def send(self, handler, status, data, headers=None):
+        handler.send_response(status)
+        for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(data)
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(*arguments, **options):
+        servers.append(Server(*arguments, **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.http.shutdown()
+        server.http.server_close()
+
+
+def client_of(server, **options):
+    return Client(server.url, "m", **{"backoff": 0.001, "timeout": 5, **options})
+
+
+QUESTION = [user_message("What is 2 + 3?")]
+
+
+def test_a_reply_with_its_tokens(serve, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "the key")
+    server = serve(answer=lambda body: completion("5"))
+    client = client_of(server, prices=(1.0, 2.0))
+    reply = client.chat([system_message("Be brief."), *QUESTION], max_tokens=9)
+    assert (reply.text, reply.error, reply.prompt_tokens, reply.completion_tokens) == ("5", None, 7, 3)
+    path, body = server.requests[0]
+    assert path == "/v1/chat/completions"
+    assert body == {"model": "m", "max_tokens": 9, "temperature": 0.0, "messages": [
+        {"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is 2 + 3?"}]}
+    assert server.headers[0]["Authorization"] == "Bearer the key"
+    client.prices = (1e6, 2e6)
+    assert "$13.00" in client.summary() and "1 calls" in client.summary()
+
+
+@pytest.mark.parametrize("given, path", [
+    ("", "/v1/chat/completions"), ("/v1", "/v1/chat/completions"), ("/v1/", "/v1/chat/completions"),
+    ("/api/v3/chat/completions", "/api/v3/chat/completions")])
+def test_the_address_may_be_short_or_full(serve, given, path):
+    server = serve()
+    Client(server.url.removesuffix("/v1") + given, "m").chat(QUESTION)
+    assert server.requests[0][0] == path
+
+
+@pytest.mark.parametrize("behaviour", [
+    ("status", 500), ("status", 429), ("status", 503), ("garbage",), ("cut",), ("hang up",),
+    ("reply", b'{"choices": []}'), ("reply", b"[1]"), ("reply", b'{"choices": [{"message": null}]}')])
+def test_what_passes_is_tried_again(serve, behaviour):
+    server = serve([behaviour, behaviour])
+    client = client_of(server)
+    reply = client.chat(QUESTION)
+    assert (reply.text, reply.error) == ("fine", None)
+    assert len(server.requests) == 3 and client.num_retries == 2 and client.num_failed == 0
+
+
+def test_retry_after_is_obeyed(serve):
+    server = serve([("status", 429, {"Retry-After": "0.3"})])
+    start = time.monotonic()
+    assert client_of(server).chat(QUESTION).text == "fine"
+    assert time.monotonic() - start >= 0.3
+
+
+@pytest.mark.parametrize("slow", [("sleep", 1.0), ("drip", 40)])
+def test_a_slow_server_times_out(serve, slow):
+    server = serve([slow])
+    start = time.monotonic()
+    assert client_of(server, timeout=0.25).chat(QUESTION).text == "fine"
+    assert time.monotonic() - start < 0.9
+
+
+@pytest.mark.parametrize("behaviour, words", [
+    (("status", 401), "HTTP 401"), (("status", 400), "busy"), (("reply", completion("half", "length")), "max_tokens"),
+    (("reply", completion(None)), "no text"), (("reply", completion("  ")), "no text")])
+def test_what_cannot_pass_is_an_error_at_once(serve, tmp_path, behaviour, words):
+    server = serve([behaviour])
+    client = client_of(server, cache=str(tmp_path))
+    reply = client.chat(QUESTION)
+    assert reply.text is None and words in reply.error
+    assert len(server.requests) == 1 and client.num_failed == 1
+    assert client.chat(QUESTION).text == "fine", "a failure must not be cached"
+
+
+def test_when_every_attempt_fails_the_reply_says_so(serve):
+    server = serve([("status", 500)] * 3)
+    reply = client_of(server, retries=2).chat(QUESTION)
+    assert reply.text is None and "HTTP 500" in reply.error and "3 attempts" in reply.error
+
+
+def test_nobody_listening_is_an_error_reply_and_check_a_clear_line(serve):
+    client = Client("http://127.0.0.1:9", "m", retries=0)
+    assert "no connection" in client.chat(QUESTION).error
+    with pytest.raises(UserError, match="OPENAI_API_KEY"):
+        client.check()
+    client_of(serve()).check()
+    with pytest.raises(UserError, match="server's address"):
+        Client("localhost:8000", "m")
+
+
+def test_the_cache_answers_the_same_request_only(serve, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "the-secret-key")
+    server = serve(answer=lambda body: completion(body["messages"][-1]["content"] + "!"))
+    first = client_of(server, cache=str(tmp_path)).chat(QUESTION)
+    again = client_of(server, cache=str(tmp_path))
+    reply = again.chat(QUESTION)
+    assert (reply.text, reply.cached, first.cached) == (first.text, True, False) and len(server.requests) == 1
+    assert "1 from the cache" in again.summary()
+    for options in ({"temperature": 0.5}, {"max_tokens": 5}, {"sample": 1}, {"extra": {"top_p": 0.9}}):
+        assert not again.chat(QUESTION, **options).cached
+    assert again.chat([user_message("other")]).text == "other!"
+    assert len(server.requests) == 6
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == 6 and all(path.suffix == ".json" for path in files)
+    assert not any("secret" in path.read_text() for path in files)
+
+
+def test_a_damaged_cache_file_is_asked_again(serve, tmp_path):
+    server = serve()
+    client = client_of(server, cache=str(tmp_path))
+    client.chat(QUESTION)
+    (path,) = tmp_path.rglob("*.json")
+    path.write_text('{"text": "fi')
+    assert client.chat(QUESTION).text == "fine" and len(server.requests) == 2
+    assert json.loads(path.read_text())["text"] == "fine"
+
+
+def test_many_questions_come_back_in_order_with_failures_in_their_place(serve, tmp_path):
+    def answer(body):
+        number = int(body["messages"][0]["content"])
+        time.sleep(0.02 if number % 3 else 0.0)
+        return completion(str(number)) if number % 7 else completion("", "content_filter")
+
+    server = serve(answer=answer)
+    client = client_of(server, cache=str(tmp_path), concurrency=8)
+    drawn = []
+
+    def questions():
+        for number in range(40):
+            drawn.append(number)
+            yield [user_message(str(number))]
+
+    replies = client.chat_many(questions())
+    first = next(replies)
+    assert first.error and len(drawn) <= 16, "a window of questions, not all of them"
+    texts = [first.text, *(reply.text for reply in replies)]
+    assert texts == [None if number % 7 == 0 else str(number) for number in range(40)]
+    assert 2 <= server.most_in_flight <= 8
+    assert client.num_failed == 6 and client.num_asked == 40
+
+
+def test_an_interrupted_run_asks_only_for_the_rest(serve, tmp_path):
+    server = serve(answer=lambda body: completion("ok"))
+    questions = [[user_message(str(number))] for number in range(20)]
+    replies = client_of(server, cache=str(tmp_path), concurrency=2).chat_many(questions)
+    for _ in range(5):
+        next(replies)
+    replies.close()
+    asked = len(server.requests)
+    assert asked <= 9
+    assert all(reply.text == "ok" for reply in client_of(server, cache=str(tmp_path)).chat_many(questions))
+    assert len(server.requests) == 20
+
+
+def test_a_dead_server_ends_a_long_run_in_one_line(serve):
+    server = serve([("status", 500)] * 1000)
+    client = client_of(server, retries=0, concurrency=2, give_up_after=10)
+    with pytest.raises(UserError, match="calls in a row failed.*HTTP 500"):
+        list(client.chat_many([[user_message(str(number))] for number in range(500)]))
+    assert len(server.requests) < 40
+
+
+def test_pictures_travel_as_data_urls(tmp_path):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)) \
+        + chunk(b"IDAT", zlib.compress(b"\0\0")) + chunk(b"IEND", b"")
+    path = tmp_path / "dot.png"
+    path.write_bytes(png)
+    message = user_message("What is this?", [path, png])
+    assert [part["type"] for part in message["content"]] == ["image_url", "image_url", "text"]
+    assert message["content"][0] == message["content"][1]
+    assert message["content"][0]["image_url"]["url"].startswith("data:image/png;base64,iVBOR")
+    with pytest.raises(UserError, match="no.png"):
+        picture_url(tmp_path / "no.png")
+    with pytest.raises(UserError, match="not a PNG"):
+        picture_url(b"BM....")
