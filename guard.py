@@ -1,8 +1,8 @@
 """Import this before transformers: it keeps our folder `kernels/` from being taken for Hugging Face's `kernels`.
 
 transformers asks `is_kernels_available()`, which finds whatever `kernels` is on the path (ours, when a script starts in
-this folder) and trusts the version of an installed distribution of that name. With both present its integrations run
-`from kernels import ...` on our folder and fail. nanoPUMA uses nothing of that package, so the answer is no, everywhere.
+this folder) and trusts the version of an installed distribution of that name. With both present its integrations
+run `from kernels import ...` on our folder and fail. nanoPUMA uses nothing of that package: the answer is always no.
 """
 
 import transformers.utils
