@@ -1,0 +1,153 @@
+"""The PUMA loss and its gradient for a chunk of logits in plain PyTorch: the path for CPUs and for GPUs without Triton.
+
+The arithmetic is the one that triton_puma.py derives, in whole-row operations. It works on a few rows at a time, so
+that its temporaries stay in the CPU's cache and the peak of memory is that of the logits themselves.
+"""
+
+import torch
+from torch import Tensor
+
+CPU_BLOCK_ELEMENTS = 2**19  # 2 MB of float32 per temporary
+
+
+def puma_rows(
+    weak: Tensor,
+    strong: Tensor | None,
+    labels: Tensor,
+    row_losses: Tensor,
+    gradient: Tensor | None,
+    *,
+    alpha: float,
+    lam: float,
+    tau: float,
+    ignore_index: int,
+    strong_is_difference: bool = False,
+    scale: Tensor | None = None,
+) -> None:
+    """Write the rows' losses, and the gradient of their weighted sum with respect to the weak logits.
+
+    weak [R, V]; strong [R, V], or None when lam = 0; labels [R] int64; row_losses [3, R] (fkl, rkl, ce; its dtype is
+    the one computed in) and gradient [R, V] are written (gradient may be `weak` itself; None: not wanted). scale: 0-d,
+    multiplies the gradient. strong_is_difference: `strong` holds z_strong - z_weak.
+    """
+    rows, vocabulary = weak.shape
+    step = max(1, CPU_BLOCK_ELEMENTS // max(vocabulary, 1)) if weak.device.type == "cpu" else max(rows, 1)
+    for start in range(0, rows, step):
+        block = slice(start, start + step)
+        _puma_block(
+            weak[block],
+            None if strong is None else strong[block],
+            labels[block],
+            row_losses[:, block],
+            None if gradient is None else gradient[block],
+            alpha,
+            lam,
+            tau,
+            ignore_index,
+            strong_is_difference,
+            scale,
+        )
+
+
+def _puma_block(
+    weak: Tensor,
+    strong: Tensor | None,
+    labels: Tensor,
+    row_losses: Tensor,
+    gradient: Tensor | None,
+    alpha: float,
+    lam: float,
+    tau: float,
+    ignore_index: int,
+    strong_is_difference: bool,
+    scale: Tensor | None,
+) -> None:
+    """`puma_rows` for a few rows at once."""
+    dtype = row_losses.dtype
+    weak = weak.to(dtype)
+    ignored = labels == ignore_index
+    inside = (labels >= 0) & (labels < weak.shape[1])
+    safe_labels = torch.where(inside, labels, 0).unsqueeze(1)
+    label_logit = weak.gather(1, safe_labels)
+
+    weak_max = weak.amax(1, keepdim=True)
+    q, q_sum = _softmax_terms(weak, weak_max, tau)
+    r, r_sum = (q, q_sum) if tau == 1 else _softmax_terms(weak, weak_max, 1.0)
+    ce = weak_max - label_logit + r_sum.log()
+    fkl = rkl = torch.zeros_like(ce)
+    if strong is not None:
+        # delta = z_strong - z_weak. Where a probability is 0 its term is 0, whatever delta is there (inf, or NaN from
+        # inf - inf).
+        strong = strong.to(dtype)
+        if strong_is_difference:
+            delta, strong = strong, weak + strong
+        else:
+            delta = strong - weak
+        strong_max = strong.amax(1, keepdim=True)
+        p, p_sum = _softmax_terms(strong, strong_max, tau)
+        finite = strong_is_difference  # the linear op's logits hold no -inf: nothing to guard
+        weak_mean_delta = _weighted_sum(q, delta, finite) / q_sum
+        strong_mean_delta = _weighted_sum(p, delta, finite) / p_sum
+        log_ratio = (weak_max - strong_max) / tau + (q_sum / p_sum).log()  # log of the partition functions' ratio
+        fkl = -weak_mean_delta / tau - log_ratio
+        rkl = strong_mean_delta / tau + log_ratio
+    outside = ~inside & ~ignored
+    for target, losses in zip(row_losses, (fkl, rkl, ce), strict=True):
+        target.copy_(losses.squeeze(1).masked_fill(ignored, 0).masked_fill(outside, torch.nan))
+    if gradient is None:
+        return
+
+    hard_weight = 1 - lam
+    if strong is None or lam == 0:
+        result = r.mul_(hard_weight / r_sum)
+    else:
+        q, p = q.mul_(1 / q_sum), p.mul_(1 / p_sum)
+        result = torch.sub(q, p, out=p).mul_(lam * (1 - alpha) * tau)
+        if alpha != 0:
+            centred = torch.sub(weak_mean_delta, delta)
+            centred.mul_(q) if finite else centred.mul_(q).masked_fill_(q == 0, 0)
+            result.add_(centred, alpha=lam * alpha)
+        result.add_(q if r is q else r.mul_(1 / r_sum), alpha=hard_weight)
+    result.scatter_add_(1, safe_labels, torch.full_like(label_logit, -hard_weight))
+    result.masked_fill_(ignored.unsqueeze(1), 0).masked_fill_(outside.unsqueeze(1), torch.nan)
+    if scale is not None:
+        result.mul_(scale)
+    gradient.copy_(result)
+
+
+def _softmax_terms(logits: Tensor, row_max: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+    """exp((logits - row_max) / tau) in a buffer of its own, and its sum over each row [R, 1]."""
+    terms = logits - row_max
+    if tau != 1:
+        terms.mul_(1 / tau)
+    terms.exp_()
+    return terms, terms.sum(1, keepdim=True)
+
+
+def _weighted_sum(weights: Tensor, values: Tensor, finite: bool) -> Tensor:
+    """sum_v weights * values per row [R, 1], where a weight of 0 silences a value that is not finite."""
+    product = weights * values
+    if not finite:
+        product.masked_fill_(weights == 0, 0)
+    return product.sum(1, keepdim=True)
+
+
+def puma_forward(weak: Tensor, strong: Tensor | None, labels: Tensor, **terms: float) -> tuple[Tensor, None]:
+    """Row losses [3, N] of logits that the caller owns; this path keeps no statistics for the backward."""
+    row_losses = torch.empty(3, weak.shape[0], dtype=torch.promote_types(weak.dtype, torch.float32), device=weak.device)
+    puma_rows(weak, strong, labels, row_losses, None, **terms)
+    return row_losses, None
+
+
+def puma_backward(
+    weak: Tensor,
+    strong: Tensor | None,
+    labels: Tensor,
+    statistics: None,
+    gradient: Tensor,
+    scale: Tensor,
+    **terms: float,
+) -> None:
+    """Write scale * the gradient of the weighted sum of row losses; the statistics are computed again on the way."""
+    row_losses = torch.empty(3, weak.shape[0], dtype=scale.dtype, device=weak.device)
+    puma_rows(weak, strong, labels, row_losses, gradient, scale=scale, **terms)
