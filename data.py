@@ -1,0 +1,738 @@
+"""Rows of public or generated files → tokens → packed batches, with a position that can be resumed.
+
+    chat_format = ChatFormat(processor, num_image_tokens)
+    rows = open_rows("numinamath.jsonl:100k,dart.parquet:0.3", pairs=False, chat_format=chat_format, max_length=2048)
+    for batches in make_loader(rows, global_batch=256, pack_tokens=4096, rank=0, world_size=1, seed=0,
+                               start_step=0, total_steps=steps_per_epoch(rows, 256)):
+        for batch, _ in batches: ...
+
+An index of every usable row (where it lies, how many tokens it has) is made once, at the start. From it alone follows
+which rows make up step s and how they are packed on every rank, so the step number is the whole position: a run goes
+on exactly where it stopped, on any number of ranks. Reading, tokenising and drawing up pictures happen in the loader.
+sources.py knows files and dialects; this file knows tokens, packs and order.
+"""
+
+import datetime
+import hashlib
+import heapq
+import os
+import random
+import re
+import resource
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+import guard  # noqa: F401  (before transformers)
+from transformers import ProcessorMixin
+
+from errors import UserError
+from sources import (
+    STRONG,
+    WEAK,
+    BadRow,
+    BenchmarkRow,
+    Conversation,
+    PictureFinder,
+    Source,
+    Turn,
+    conversations,
+    open_picture,
+    open_source,
+    read_row,
+    scan,
+)
+
+INDEX_BATCH = 2048  # rows whose tokens are counted in one call of the tokenizer
+TOO_LONG = "longer than max_length"
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Rows to tokens
+
+
+@dataclass
+class Tokens:
+    """One conversation: `input_ids` [L]; `positions` [R] whose next token is a response token; `labels` [R], those tokens."""
+
+    input_ids: np.ndarray
+    positions: np.ndarray
+    labels: np.ndarray
+    num_pictures: int
+
+
+class ChatFormat:
+    """How a conversation becomes tokens: the processor's chat template around it, response tokens on their own.
+
+    Prompt and responses are tokenised apart, so that the same response gives the same tokens after any prompt: that is
+    what aligns a pair. `input_ids` of the prompt equal the stock processor's for the same text and pictures. The image
+    token stands `num_image_tokens` times per picture; a row without pictures carries none. The end-of-sequence token
+    follows each response; loss is on response tokens and on it.
+    """
+
+    def __init__(self, processor: ProcessorMixin, num_image_tokens: int):
+        tokenizer = processor.tokenizer
+        self.processor, self.num_image_tokens = processor, num_image_tokens
+        self.image_token_id = int(processor.image_token_id)
+        if tokenizer.eos_token_id is None:
+            raise UserError("the tokenizer has no end-of-sequence token; set eos_token in its tokenizer_config.json")
+        self.eos_token_id = int(tokenizer.eos_token_id)
+        self.backend = tokenizer.backend_tokenizer
+        self.backend.no_truncation()  # a saved tokenizer may carry both; here nothing is ever cut
+        self.backend.no_padding()
+        special = {str(token) for token in tokenizer.all_special_tokens} | {processor.image_token}
+        special |= {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
+        self.special_tokens = re.compile("|".join(re.escape(token) for token in sorted(special, key=len, reverse=True)))
+        self.frames: dict[int, tuple[str, str]] = {}
+        self.response_prefix = self._response_prefix()
+
+    def _render(self, turns: Conversation, generation_prompt: bool) -> str:
+        messages = []
+        for turn in turns:
+            content = [{"type": "image"} for _ in turn.pictures] + [{"type": "text", "text": turn.text}]
+            messages.append({"role": turn.role, "content": content})
+        return self.processor.apply_chat_template(messages, add_generation_prompt=generation_prompt, tokenize=False)
+
+    def _response_prefix(self) -> str:
+        """What the template writes between the generation prompt and the response: nothing, or a space."""
+        question, answer = Turn("user", "What is 1 + 1?"), Turn("assistant", "It is 2.")
+        prompt, whole = self._render([question], True), self._render([question, answer], False)
+        rest = whole[len(prompt) :]
+        if question.text not in prompt or not whole.startswith(prompt) or answer.text not in rest:
+            raise UserError(
+                "the processor's chat template does not put the response behind the generation prompt; "
+                "training needs a template where the prompt is a prefix of the whole conversation"
+            )
+        return rest[: rest.index(answer.text)]
+
+    def _frame(self, num_pictures: int) -> tuple[str, str]:
+        """The template around one question: (before, after). Found once, because rendering is slower than tokenising."""
+        if num_pictures not in self.frames:
+            probe = "What is 1 + 1?"
+            before, after = self._render([Turn("user", probe, [None] * num_pictures)], True).split(probe)
+            self.frames[num_pictures] = (before, after)
+        return self.frames[num_pictures]
+
+    def pieces(self, turns: Conversation) -> list[str]:
+        """The conversation as text: prompt, response, prompt, response ... A prompt after a response starts behind its eos."""
+        for turn in turns:
+            found = self.special_tokens.search(turn.text)
+            if found:
+                raise BadRow("special token in the text", f"the text holds the special token {found.group()!r}")
+        if len(turns) == 2:
+            before, after = self._frame(len(turns[0].pictures))
+            return [before + turns[0].text + after, self.response_prefix + turns[1].text]
+        pieces, done = [], ""
+        for index, turn in enumerate(turns):
+            if turn.role != "assistant":
+                continue
+            prompt = self._render(turns[:index], True)
+            if not prompt.startswith(done):
+                raise BadRow(
+                    "template changes earlier turns",
+                    "the chat template cannot lay out several turns one after the other",
+                )
+            response = self.response_prefix + turn.text
+            pieces += [prompt[len(done) :], response]
+            done = prompt + response + self.processor.tokenizer.eos_token
+        return pieces
+
+    def _encode(self, pieces: list[list[str]]) -> list[list[list[int]]]:
+        """Token ids of every piece of every conversation, the image token once per picture, no eos yet."""
+        bos = self.processor.tokenizer.bos_token
+        bare = [bos is not None and row[0].startswith(bos) for row in pieces]  # the template has written it already
+        first = [row[0] for row, has_bos in zip(pieces, bare, strict=True) if not has_bos]
+        rest = [text for row, has_bos in zip(pieces, bare, strict=True) for text in (row if has_bos else row[1:])]
+        first_ids = iter(self.backend.encode_batch_fast(first, add_special_tokens=True))
+        rest_ids = iter(self.backend.encode_batch_fast(rest, add_special_tokens=False))
+        encoded = []
+        for row, has_bos in zip(pieces, bare, strict=True):
+            encoded.append([next(rest_ids if has_bos or index else first_ids).ids for index in range(len(row))])
+        return encoded
+
+    def count_tokens(self, pieces: list[list[str]], num_pictures: list[int]) -> list[int]:
+        """How many tokens each conversation has, image tokens and one eos per response included."""
+        counts = []
+        for ids, pictures in zip(self._encode(pieces), num_pictures, strict=True):
+            counts.append(sum(map(len, ids)) + len(ids) // 2 + pictures * (self.num_image_tokens - 1))
+        return counts
+
+    def encode(self, turns: Conversation) -> Tokens:
+        """Tokens of one conversation, with the positions that predict its responses. Raises BadRow."""
+        input_ids: list[int] = []
+        positions: list[int] = []
+        labels: list[int] = []
+        num_pictures = sum(len(turn.pictures) for turn in turns)
+        for index, ids in enumerate(self._encode([self.pieces(turns)])[0]):
+            if index % 2 == 0:
+                for token in ids:
+                    input_ids += [token] * (self.num_image_tokens if token == self.image_token_id else 1)
+            else:
+                response = [*ids, self.eos_token_id]
+                positions += range(len(input_ids) - 1, len(input_ids) + len(ids))
+                labels += response
+                input_ids += response
+        if input_ids.count(self.image_token_id) != num_pictures * self.num_image_tokens:
+            raise UserError(f"the chat template does not write {self.processor.image_token!r} once for each picture")
+        return Tokens(np.array(input_ids), np.array(positions), np.array(labels), num_pictures)
+
+    def pixels(self, picture: object) -> dict[str, Tensor]:
+        """One RGB picture through the stock image processor, stopped before it rescales and normalises: uint8 [3, H, W]."""
+        outputs = self.processor.image_processor(picture, do_rescale=False, do_normalize=False, return_tensors="pt")
+        return {name: pixels[0] for name, pixels in outputs.items()}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The index
+
+
+@dataclass
+class Rows:
+    """The index: one entry per usable row, in file order, and how much of each file an epoch draws.
+
+    Arrays over the N entries: `source` (which file), `offset`, `length` (for sources.read_row), `number` (line or row, for
+    messages), `side` (SINGLE; STRONG or WEAK where a pair's side is a row of its own), `tokens` [N, 2] and `pictures`
+    [N, 2] (weak or only side, strong side; the latter 0 without pairs). `counts` says how many rows each file draws.
+    """
+
+    pairs: bool
+    chat_format: ChatFormat
+    max_length: int
+    skip_bad_rows: bool
+    sources: list[Source]
+    amounts: list[str]
+    source: np.ndarray
+    offset: np.ndarray
+    length: np.ndarray
+    number: np.ndarray
+    side: np.ndarray
+    tokens: np.ndarray
+    pictures: np.ndarray
+    counts: list[int]
+    dropped: list[Counter]
+    fingerprint: str = ""
+    orders: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        """Rows in one epoch."""
+        return sum(self.counts)
+
+    def row_id(self, index: int) -> str:
+        """ "file:line" of an entry, and which side of a pair it is when sides are rows of their own."""
+        side = {STRONG: "/strong", WEAK: "/weak"}.get(int(self.side[index]), "")
+        return f"{self.sources[self.source[index]].path}:{self.number[index]}{'' if self.pairs else side}"
+
+    def epoch_order(self, seed: int, epoch: int) -> np.ndarray:
+        """The entries of an epoch, in order: each file's draw, then all shuffled, by seed and epoch alone."""
+        if (seed, epoch) not in self.orders:
+            generator = random.Random(f"order {seed} {epoch}")
+            order: list[int] = []
+            for number, count in enumerate(self.counts):
+                entries = np.flatnonzero(self.source == number).tolist()
+                if not entries:
+                    continue
+                whole, part = divmod(count, len(entries))
+                order += entries * whole + (generator.sample(entries, part) if part else [])
+            generator.shuffle(order)
+            self.orders.clear()  # one epoch at a time: memory stays flat
+            self.orders[seed, epoch] = np.array(order, dtype=np.int64)
+        return self.orders[seed, epoch]
+
+    @property
+    def mix(self) -> dict[str, dict[str, object]]:
+        """What an epoch draws, file by file; plain numbers and strings, to be kept in a checkpoint."""
+        mix = {}
+        for number, (source, amount) in enumerate(zip(self.sources, self.amounts, strict=True)):
+            usable = int((self.source == number).sum())
+            mix[f"{number} {os.path.basename(source.path)}"] = {
+                "asked": amount or "all",
+                "usable": usable,
+                "drawn": self.counts[number],
+                "dropped": dict(self.dropped[number]),
+            }
+        return mix
+
+    def summary(self) -> str:
+        """The mix drawn and what was dropped, in a few lines for the log."""
+        kind = "pairs" if self.pairs else "rows"
+        mean = self.tokens.max(axis=1).mean()
+        lines = [f"data: {len(self):,} {kind} an epoch, {mean:,.0f} tokens on average, at most {self.max_length:,}"]
+        for source, facts in zip(self.sources, self.mix.values(), strict=True):
+            share = 100 * facts["drawn"] / len(self)
+            line = f"  {source.path}: {facts['drawn']:,} of {facts['usable']:,} usable (asked: {facts['asked']}), {share:.1f} % of the mix"
+            if facts["dropped"]:
+                line += "; dropped: " + ", ".join(
+                    f"{reason} {count:,}" for reason, count in sorted(facts["dropped"].items())
+                )
+            lines.append(line)
+        return "\n".join(lines)
+
+    def read(self, index: int) -> tuple[Conversation, Conversation | None]:
+        """An entry's conversations again: (the only one, None), or of pairs (weak, strong). Raises BadRow."""
+        row = read_row(self.sources[self.source[index]], int(self.offset[index]), int(self.length[index]))
+        if isinstance(row, BadRow):
+            raise UserError(f"{self.row_id(index)}: the row has changed since the run began; start again") from None
+        sides = dict(conversations(row, self.pairs))
+        if self.pairs:
+            return sides[WEAK], sides[STRONG]
+        return sides[int(self.side[index])], None
+
+
+def open_rows(
+    spec: str,
+    *,
+    pairs: bool,
+    chat_format: ChatFormat,
+    max_length: int,
+    image_root: str = "",
+    skip_bad_rows: bool = False,
+) -> Rows:
+    """Index the files of `spec`: "a.jsonl,b.parquet:0.3,c.json.gz:100k" (a fraction has a point, a count may end in k or m).
+
+    image_root: the folder that picture paths start from; "" means each file's own folder. Rows longer than max_length
+    tokens are dropped and counted; a bad row is an error, or with skip_bad_rows dropped and counted by its reason.
+    In a distributed run rank 0 makes the index and the others receive it. Raises UserError.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return _index_files(spec, pairs, chat_format, max_length, image_root, skip_bad_rows)
+    # an own gloo group: indexing may take longer than the NCCL timeout, and the index has no business on a GPU
+    group = dist.new_group(backend="gloo", timeout=datetime.timedelta(hours=6))
+    message: list[object] = [None]
+    if dist.get_rank() == 0:
+        try:
+            rows = _index_files(spec, pairs, chat_format, max_length, image_root, skip_bad_rows)
+            blocks = [source.blocks for source in rows.sources]
+            for source in rows.sources:
+                source.blocks = None if source.blocks is None else []
+            rows.chat_format = None
+            message = [rows]
+        except UserError as error:
+            message = [str(error)]
+    dist.broadcast_object_list(message, src=0, group=group)
+    rows = message[0]
+    if isinstance(rows, str):
+        if dist.get_rank() == 0:
+            raise UserError(rows)
+        time.sleep(1)  # rank 0 says it, once; torchrun must not end it before it has
+        sys.exit(1)
+    rows.chat_format = chat_format
+    for number, source in enumerate(rows.sources):
+        if dist.get_rank() == 0:
+            source.blocks = blocks[number]
+        elif source.blocks is not None:
+            for _ in scan(source):  # fills the blocks
+                pass
+    dist.barrier(group=group)
+    return rows
+
+
+def parse_spec(spec: str) -> list[tuple[str, str]]:
+    """ "a.jsonl:100k,b.parquet" → [("a.jsonl", "100k"), ("b.parquet", "")]. Raises UserError."""
+    files = []
+    for part in filter(None, (part.strip() for part in spec.split(","))):
+        path, amount = part, ""
+        match = re.fullmatch(r"(.+):(\d+(?:\.\d+)?[kKmM]?)", part)
+        if match:
+            path, amount = match.groups()
+        elif ":" in part and not os.path.exists(part):
+            raise UserError(
+                f"--data {part}: after the colon stands a count (5000, 100k) or a fraction with a point (0.3)"
+            )
+        files.append((path, amount))
+    if not files:
+        raise UserError("--data is empty; name at least one .json, .jsonl or .parquet file")
+    return files
+
+
+def _count(amount: str, usable: int) -> int:
+    """Rows to draw of a file with `usable` rows. A count above that takes them all; only a fraction above 1.0 repeats."""
+    if not amount:
+        return usable
+    scale = {"k": 1_000, "m": 1_000_000}.get(amount[-1].lower())
+    if scale is None and "." in amount:
+        return round(float(amount) * usable)
+    count = round(float(amount[:-1]) * scale) if scale else int(amount)
+    return min(count, usable)
+
+
+def _index_files(
+    spec: str, pairs: bool, chat_format: ChatFormat, max_length: int, image_root: str, skip_bad_rows: bool
+) -> Rows:
+    files = parse_spec(spec)
+    sources = [open_source(path, image_root) for path, _ in files]
+    entries: list[np.ndarray] = []
+    counts, dropped = [], []
+    for number, (source, (_, amount)) in enumerate(zip(sources, files, strict=True)):
+        table, reasons, first = _index_file(source, pairs, chat_format, max_length, skip_bad_rows)
+        if not len(table):
+            found = (
+                ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items())) or "the file holds no row"
+            )
+            hint = f" (the first: {first})" if first else ""
+            raise UserError(f"{source.path}: no usable row; {found}{hint}; correct the file or take it out of --data")
+        counts.append(_count(amount, len(table)))
+        dropped.append(reasons)
+        entries.append(np.column_stack([np.full(len(table), number), table]))
+    table = np.concatenate(entries)
+    if sum(counts) == 0:
+        raise UserError(f"--data {spec}: the mix draws no row; ask for more")
+    rows = Rows(
+        pairs=pairs,
+        chat_format=chat_format,
+        max_length=max_length,
+        skip_bad_rows=skip_bad_rows,
+        sources=sources,
+        amounts=[amount for _, amount in files],
+        source=table[:, 0].astype(np.int32),
+        offset=table[:, 1].astype(np.int64),
+        length=table[:, 2].astype(np.int32),
+        number=table[:, 3].astype(np.int32),
+        side=table[:, 4].astype(np.uint8),
+        tokens=table[:, 5:7].astype(np.int32),
+        pictures=table[:, 7:9].astype(np.uint8),
+        counts=counts,
+        dropped=dropped,
+    )
+    rows.fingerprint = _fingerprint(rows)
+    return rows
+
+
+def _index_file(
+    source: Source, pairs: bool, chat_format: ChatFormat, max_length: int, skip_bad_rows: bool
+) -> tuple[np.ndarray, Counter, str]:
+    """One file's usable rows as int64 [n, 8]: offset, length, number, side, tokens x 2, pictures x 2; and what was dropped."""
+    finder, reasons, first_bad = PictureFinder(), Counter(), ""
+    tables: list[np.ndarray] = []
+    waiting: list[tuple[tuple[int, ...], list[list[str]], list[int]]] = []
+
+    def count_waiting() -> None:
+        pieces = [row for _, sides, _ in waiting for row in sides]
+        tokens = iter(chat_format.count_tokens(pieces, [count for _, _, pictures in waiting for count in pictures]))
+        lines = []
+        for place, sides, pictures in waiting:
+            lengths = [next(tokens) for _ in sides]
+            if max(lengths) > max_length:
+                reasons[TOO_LONG] += 1
+            else:
+                blank = [0] * (2 - len(sides))
+                lines.append([*place, *lengths, *blank, *pictures, *blank])
+        tables.append(np.array(lines, dtype=np.int64).reshape(-1, 8))
+        waiting.clear()
+
+    for number, offset, length, row in tqdm(
+        scan(source), desc=f"index {os.path.basename(source.path)}", unit=" rows", disable=None
+    ):
+        try:
+            if isinstance(row, BadRow):
+                raise row
+            sides = conversations(row, pairs)
+            for _, turns in sides:
+                for turn in turns:
+                    for picture in turn.pictures:
+                        finder.check(picture, source.image_root)
+            pieces = [chat_format.pieces(turns) for _, turns in sides]
+        except BenchmarkRow as error:
+            raise UserError(
+                f"{source.path}:{number}: a row of {error}, which is for evaluation; never train on it"
+            ) from None
+        except BadRow as bad:
+            message = f"{source.path}:{number}: {bad.detail}"
+            if not skip_bad_rows:
+                raise UserError(f"{message}; {bad.remedy}") from None
+            first_bad = first_bad or message
+            reasons[bad.reason] += 1
+            continue
+        pictures = [sum(len(turn.pictures) for turn in turns) for _, turns in sides]
+        if pairs:  # one entry for both; the weak side first
+            waiting.append(((offset, length, number, 0), pieces[::-1], pictures[::-1]))
+        else:
+            for (side, _), piece, count in zip(sides, pieces, pictures, strict=True):
+                waiting.append(((offset, length, number, side), [piece], [count]))
+        if len(waiting) >= INDEX_BATCH:
+            count_waiting()
+    count_waiting()
+    return np.concatenate(tables), reasons, first_bad
+
+
+def _fingerprint(rows: Rows) -> str:
+    """sha256 of what training sees: every row's place and length, and each file's size, first and last MiB. Folders may differ."""
+    digest = hashlib.sha256()
+    for array in (rows.source, rows.offset, rows.length, rows.side, rows.tokens, rows.pictures):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    for source, count in zip(rows.sources, rows.counts, strict=True):
+        size = os.path.getsize(source.path)
+        digest.update(f"{os.path.basename(source.path)} {size} {count}".encode())
+        with open(source.path, "rb") as file:
+            digest.update(file.read(1 << 20))
+            file.seek(max(0, size - (1 << 20)))
+            digest.update(file.read())
+    return digest.hexdigest()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Steps and packs
+
+
+def steps_per_epoch(rows: Rows, global_batch: int) -> int:
+    """Steps that see every row of an epoch once; the last one may have fewer rows."""
+    return -(-len(rows) // global_batch)
+
+
+def step_rows(rows: Rows, step: int, global_batch: int, seed: int) -> np.ndarray:
+    """The entries that make up a step, counted over the whole run."""
+    epoch, index = divmod(step, steps_per_epoch(rows, global_batch))
+    return rows.epoch_order(seed, epoch)[index * global_batch : (index + 1) * global_batch]
+
+
+def plan_packs(tokens: np.ndarray, world_size: int, pack_tokens: int) -> list[list[list[int]]]:
+    """Spread a step's rows over ranks and packs: plan[slot][rank] is the list of rows in that rank's pack number `slot`.
+
+    tokens: [n] of each row, none above pack_tokens. Every rank gets the same number of packs, as few as fit, and packs are
+    filled evenly (longest row first, into the emptiest pack), because ranks wait for one another in every one of them.
+    """
+    order = sorted(range(len(tokens)), key=lambda row: (-int(tokens[row]), row))
+    slots = max(1, -(-int(tokens.sum()) // (world_size * pack_tokens)))
+    while True:
+        packs: list[list[int]] = [[] for _ in range(slots * world_size)]
+        heap = [(0, number) for number in range(len(packs))]
+        for row in order:
+            load, number = heap[0]
+            if load + int(tokens[row]) > pack_tokens:
+                break
+            packs[number].append(row)
+            heapq.heapreplace(heap, (load + int(tokens[row]), number))
+        else:
+            break
+        slots += 1
+    loads = [sum(int(tokens[row]) for row in pack) for pack in packs]
+    by_load = sorted(range(len(packs)), key=lambda number: (-loads[number], number))
+    plan = []
+    for slot in range(slots):
+        chosen = by_load[slot * world_size : (slot + 1) * world_size]
+        if slot % 2:
+            chosen.reverse()  # back and forth, so that no rank has the fullest pack every time
+        plan.append([sorted(packs[number]) for number in chosen])
+    return plan
+
+
+@dataclass
+class Batch:
+    """One pack: rows behind one another without padding.
+
+    input_ids, position_ids [1, L] int64 (positions restart at 0 for each row); cu_seqlens [rows + 1] int32; pixel_values:
+    uint8 [I, 3, H, W] per name of the image processor, {} without pictures; response_positions [R] int64: where in the
+    pack the hidden state predicts a response token; response_labels [R] int64: that token. A pack of no rows is one
+    end-of-sequence token with R = 0. touch_vision: some rank has a picture in its pack of this number, so all must run
+    the vision tower.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    cu_seqlens: Tensor
+    max_seqlen: int
+    pixel_values: dict[str, Tensor]
+    touch_vision: bool
+    response_positions: Tensor
+    response_labels: Tensor
+    row_ids: list[str]
+
+    @property
+    def num_response_tokens(self) -> int:
+        return self.response_labels.numel()
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of rows: a pack of no rows has none."""
+        return self.input_ids.numel() if self.row_ids else 0
+
+    def _map(self, change: object) -> "Batch":
+        changed = {name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        pixels = {name: change(value) for name, value in self.pixel_values.items()}
+        return Batch(**{**vars(self), **changed, "pixel_values": pixels})
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
+        """The same batch with its tensors on `device`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "Batch":
+        return self._map(lambda tensor: tensor.pin_memory())
+
+
+@dataclass
+class StepBatches:
+    """One rank's share of a step: `packs` as (weak or only side, strong side or None), the same number on every rank.
+
+    num_rows, row_ids: this rank's rows; global_rows: the step's rows over all ranks, before any was skipped; num_skipped
+    and skipped: this rank's rows left out for an unreadable picture, with what was wrong.
+    """
+
+    step: int
+    packs: list[tuple[Batch, Batch | None]]
+    global_rows: int
+    row_ids: list[str]
+    skipped: list[str]
+
+    def __iter__(self) -> Iterator[tuple[Batch, Batch | None]]:
+        return iter(self.packs)
+
+    def __len__(self) -> int:
+        return len(self.packs)
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.row_ids)
+
+    @property
+    def num_skipped(self) -> int:
+        return len(self.skipped)
+
+    def pin_memory(self) -> "StepBatches":
+        packs = [(weak.pin_memory(), strong and strong.pin_memory()) for weak, strong in self.packs]
+        return StepBatches(**{**vars(self), "packs": packs})
+
+
+def pack(rows: list[tuple[Tokens, list[dict[str, Tensor]], str]], eos_token_id: int, touch_vision: bool) -> Batch:
+    """Rows (tokens, pixels of each picture, id) behind one another in one Batch."""
+    lengths = [len(tokens.input_ids) for tokens, _, _ in rows] or [1]
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    ids = [tokens.input_ids for tokens, _, _ in rows] or [np.array([eos_token_id])]
+    positions = [tokens.positions + start for (tokens, _, _), start in zip(rows, starts, strict=False)]
+    labels = [tokens.labels for tokens, _, _ in rows]
+    nothing = np.zeros(0, dtype=np.int64)
+    pixels = [pixels for _, pictures, _ in rows for pixels in pictures]
+    return Batch(
+        input_ids=torch.from_numpy(np.concatenate(ids).astype(np.int64))[None],
+        position_ids=torch.from_numpy(np.concatenate([np.arange(length) for length in lengths]))[None],
+        cu_seqlens=torch.from_numpy(starts.astype(np.int32)),
+        max_seqlen=max(lengths),
+        pixel_values={name: torch.stack([one[name] for one in pixels]) for name in (pixels[0] if pixels else {})},
+        touch_vision=touch_vision,
+        response_positions=torch.from_numpy(np.concatenate([nothing, *positions]).astype(np.int64)),
+        response_labels=torch.from_numpy(np.concatenate([nothing, *labels]).astype(np.int64)),
+        row_ids=[row_id for _, _, row_id in rows],
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The loader
+
+
+class StepDataset(Dataset):
+    """Item s is everything this rank runs in step s. A UserError comes back as a value: DataLoader would wrap it in a traceback."""
+
+    def __init__(self, rows: Rows, global_batch: int, pack_tokens: int, rank: int, world_size: int, seed: int):
+        self.rows, self.global_batch, self.pack_tokens, self.seed = rows, global_batch, pack_tokens, seed
+        self.rank, self.world_size = rank, world_size
+
+    def __getitem__(self, step: int) -> StepBatches | UserError:
+        try:
+            return self._prepare(step)
+        except UserError as error:
+            return error
+
+    def _prepare(self, step: int) -> StepBatches:
+        rows = self.rows
+        entries = step_rows(rows, step, self.global_batch, self.seed)
+        plan = plan_packs(rows.tokens[entries].max(axis=1), self.world_size, self.pack_tokens)
+        packs, row_ids, skipped = [], [], []
+        for slot in plan:
+            touch = rows.pictures[entries[[row for members in slot for row in members]]].any(axis=0)
+            sides: tuple[list, list] = ([], [])
+            for row in slot[self.rank]:
+                row_id = rows.row_id(entries[row])
+                try:
+                    prepared = [
+                        self._side(turns, entries[row], row_id)
+                        for turns in rows.read(entries[row])
+                        if turns is not None
+                    ]
+                except BadRow as bad:
+                    if not rows.skip_bad_rows:
+                        raise UserError(f"{row_id}: {bad.detail}; {bad.remedy}") from None
+                    skipped.append(f"{row_id}: {bad.detail}")
+                    continue
+                row_ids.append(row_id)
+                for side, tokens_and_pixels in zip(sides, prepared, strict=False):
+                    side.append(tokens_and_pixels)
+            weak = pack(sides[0], rows.chat_format.eos_token_id, bool(touch[0]))
+            strong = pack(sides[1], rows.chat_format.eos_token_id, bool(touch[1])) if rows.pairs else None
+            if strong is not None and not torch.equal(weak.response_labels, strong.response_labels):
+                raise AssertionError(f"responses of a pair are not the same tokens in {row_ids}")
+            packs.append((weak, strong))
+        return StepBatches(step, packs, len(entries), row_ids, skipped)
+
+    def _side(self, turns: Conversation, entry: int, row_id: str) -> tuple[Tokens, list[dict[str, Tensor]], str]:
+        tokens = self.rows.chat_format.encode(turns)
+        root = self.rows.sources[self.rows.source[entry]].image_root
+        pictures = [open_picture(picture, root) for turn in turns for picture in turn.pictures]
+        return tokens, [self.rows.chat_format.pixels(picture) for picture in pictures], row_id
+
+
+def make_loader(
+    rows: Rows,
+    *,
+    global_batch: int,
+    pack_tokens: int,
+    rank: int,
+    world_size: int,
+    seed: int,
+    start_step: int,
+    total_steps: int,
+    num_workers: int = 0,
+) -> Iterator[StepBatches]:
+    """Steps start_step ... total_steps - 1 of this rank, prepared ahead by `num_workers` processes (0: in this one).
+
+    Step s holds exactly global_batch rows over all ranks, fewer only in the last step of an epoch; the order follows from
+    seed and epoch. Raises UserError, also for what goes wrong in a worker.
+    """
+    if rows.max_length > pack_tokens:
+        raise UserError(
+            f"max_length {rows.max_length} is above pack_tokens {pack_tokens}: such a row fits no pack; change one"
+        )
+    dataset = StepDataset(rows, global_batch, pack_tokens, rank, world_size, seed)
+    if num_workers:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (hard, hard)
+        )  # each tensor on its way from a worker holds one open file
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=range(start_step, total_steps),
+        num_workers=num_workers,
+        worker_init_fn=_start_worker,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # its own: the run's random state must not depend on how often it was resumed
+    )
+    steps = iter(loader)
+    while True:
+        try:
+            batches = next(steps)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise UserError(
+                f"a loader process died ({str(error).splitlines()[0]}); too little memory or shared memory (/dev/shm)? "
+                "lower --num_workers, or give the container more (docker --shm-size)"
+            ) from None
+        if isinstance(batches, UserError):
+            raise batches
+        yield batches
+
+
+def _start_worker(worker: int) -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one worker, one core
+    # a scheduler signals every process of a job; what to do about it is the trainer's decision
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
