@@ -1,0 +1,599 @@
+"""Are two answers the same mathematics? Exact, offline, and safe for any text a model may write.
+
+    equal("4.4 metres", "440 cm")          True: units are converted, and one that is left out is forgiven
+    equal("x = 8", "$x=8 \\\\mathrm{~cm}$")  True: a name in front is no part of the value
+    equal("0.33", "1/3")                   False: exact, unless `decimals` (what the question asks to round to) says
+    otherwise equal("S 25 W", "205° T")              True: bearings
+
+Values: numbers and expressions with units, points and intervals, unions, lists, ratios, equations, inequalities,
+bearings, labelled parts ("domain: ... and range: ..."), words. What cannot be read is compared as words; what is too
+large is wrong.
+"""
+
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from random import Random
+from types import FrameType
+
+import sympy
+
+from benchmarks.expressions import DEGREE, PERCENT, NotMath, parse_expression, plain
+from benchmarks.units import ANY_UNIT, Unit, split_unit
+
+SECONDS_PER_COMPARISON = 1.0
+DIGITS = 60  # of every numeric comparison
+TOLERANCE = sympy.Float(10) ** -50
+
+
+# -----------------------------------------------------------------------------
+# values
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """An expression and its unit, in each reading of the text: "5 m" is five metres or five times m."""
+
+    readings: tuple[tuple[sympy.Expr, Unit | None], ...]
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """kind: "()", "(]" ... for points and intervals (ordered), "∪" and "," for unions and lists (in any order), ":"
+    for a ratio.
+    """
+
+    kind: str
+    items: tuple
+
+
+@dataclass(frozen=True)
+class Relation:
+    """sign: "=", "<", "<=" or "≠"; sides: two values. Of `a = b = c` a name and the last side; `steps` keeps the
+    values between.
+    """
+
+    sign: str
+    left: object
+    right: object
+    name: str = ""
+    steps: tuple = ()
+
+
+@dataclass(frozen=True)
+class Bearing:
+    """A direction: degrees clockwise from north."""
+
+    azimuth: sympy.Expr
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Parts under their labels: (("domain",), value), ..."""
+
+    parts: frozenset
+
+
+@dataclass(frozen=True)
+class Words:
+    """Text that is no mathematics: its words without the small ones."""
+
+    words: tuple[str, ...]
+
+
+# -----------------------------------------------------------------------------
+# text → value
+
+OPEN, CLOSE = "([{⦃", ")]}⦄"
+SMALL_WORDS = set(
+    "the a an is are was be it this that function graph on at in for of interval intervals and from over has have "
+    "with value values point points to by its answer option choice which when f g h x y s".split()
+)
+NUMBER_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+).split()
+APPROXIMATELY = re.compile(
+    r"^(?:approximately|approx\.?|about|around|roughly|nearly|exactly|equal to|equals|≈|~|=|is|are|only|just"
+    r"|therefore|a total of|:)\s+|^[≈=~:]\s*",
+    re.I,
+)
+NAME = re.compile(
+    r"^([A-Za-z](?:_\{?\w+\}?)?'?)(?:\(([A-Za-z])\))?$|^\\?(theta|alpha|beta|gamma|phi|delta|lambda|mu|omega|sigma|rho|tau)$"
+)
+COMPASS = re.compile(r"^(N|S|north|south)\s*(\d+(?:\.\d+)?)\s*°?\s*(E|W|east|west)$", re.I)
+COMPASS_WORDS = re.compile(
+    r"^(\d+(?:\.\d+)?)\s*°?\s*(N|S|E|W|north|south|east|west)(?:ward)?\s*(?:of|from)\s*(?:due\s+)?(N|S|E|W|north|south|east|west)$",
+    re.I,
+)
+TRUE_BEARING = re.compile(r"^(?:T\s*)?(\d+(?:\.\d+)?)\s*°?\s*(?:T|true)(?:\s+(?:bearing|north))?$", re.I)
+QUARTERS = {"n": 0, "e": 90, "s": 180, "w": 270}
+BRACKETED = re.compile(r"[(\[⦃][^()\[\]⦃⦄]*[)\]⦄](?:\s*(?:∪|U|or|and)\s*[(\[][^()\[\]⦃⦄]*[)\]])*")
+
+
+def split_top(text: str, separators: str) -> list[str]:
+    """Split at a separator (a regex) that stands outside all brackets; ( may close with ], as intervals do."""
+    pieces, depth, start, position = [], 0, 0, 0
+    pattern = re.compile(separators)
+    while position < len(text):
+        sign = text[position]
+        depth += (sign in OPEN) - (sign in CLOSE and depth > 0)
+        match = pattern.match(text, position) if depth == 0 else None
+        if match and match.end() > position:
+            pieces.append(text[start:position])
+            start = position = match.end()
+        else:
+            position += 1
+    return [*pieces, text[start:]]
+
+
+@lru_cache(maxsize=4096)
+def read(text: str) -> object:
+    """Text → value. Raises NotMath where a limit is passed (length, control characters); text that is no
+    mathematics gives Words.
+    """
+    text = strip_end(plain(text))
+    value = read_value(text, depth=0)
+    if value is None:
+        bare = re.split(r"\b(?:is|are|equals|be)\b(?!.*\b(?:is|are|equals|be)\b)", text, maxsplit=1)[-1].strip()
+        value = read_value(strip_end(bare), depth=0) if bare != text and bare else None
+    return value if value is not None else Words(words_of(text))
+
+
+def strip_end(text: str) -> str:
+    """Without the marks that end or wrap a phrase."""
+    text = re.sub(r"[\s.,;:!?\"'`]+$", "", text.replace("**", " ").replace("`", "").strip()).strip("\"' ")
+    for _ in range(3):
+        text = APPROXIMATELY.sub("", text).strip()
+    return text
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """The words and numbers of a text in lower case, without small words and punctuation."""
+    words = re.findall(r"[a-z]+|\d+(?:\.\d+)?|[^\sa-z0-9.,;:!?\"'()$]", text.lower())
+    return tuple(w for w in words if w not in SMALL_WORDS) or tuple(words)
+
+
+def read_value(text: str, depth: int) -> object | None:
+    """A value, or None where the text is no mathematics."""
+    if not text or depth > 4:
+        return None
+    if text.lower() in NUMBER_WORDS:
+        return Quantity(((sympy.Integer(NUMBER_WORDS.index(text.lower())), None),))
+    labelled = read_labelled(text, depth)
+    if labelled is not None and len(labelled.parts) > 1:
+        return labelled
+    for reader in (read_bearing, read_several, read_relation, read_brackets, read_ratio, read_quantity):
+        value = reader(text, depth)
+        if value is not None:
+            return value
+    return labelled
+
+
+def read_bearing(text: str, depth: int) -> Bearing | None:
+    """S 23.5° W, 34° west of north, 315°T."""
+    if match := COMPASS.match(text):
+        origin, angle, towards = match.group(1)[0].lower(), sympy.Rational(match.group(2)), match.group(3)[0].lower()
+    elif match := COMPASS_WORDS.match(text):
+        angle, towards, origin = sympy.Rational(match.group(1)), match.group(2)[0].lower(), match.group(3)[0].lower()
+    elif match := TRUE_BEARING.match(text):
+        return Bearing(sympy.Rational(match.group(1)))
+    else:
+        return None
+    turn = (QUARTERS[towards] - QUARTERS[origin]) % 360
+    return Bearing((QUARTERS[origin] + (angle if turn == 90 else -angle)) % 360) if turn in (90, 270) else None
+
+
+def read_several(text: str, depth: int) -> object | None:
+    """Unions, lists, and both signs of ±."""
+    if "±" in text:
+        both = [read_value(text.replace("±", sign), depth + 1) for sign in "+-"]
+        return Sequence(",", tuple(both)) if None not in both else None
+    for kind, separators in (
+        ("∪", r"∪|(?<=[)\]])\s*(?:U|or|and)\s*(?=[(\[])"),
+        (",", r"\n|;|\s+(?:and|or)\s+|,\s*(?:and|or)\s+"),
+        (",", r",(?!\d{3}(?!\d))|,(?=\s)"),
+    ):
+        pieces = [piece.strip() for piece in split_top(text, separators)]
+        pieces = [piece for piece in pieces if piece]
+        if len(pieces) > 1:
+            values = [read_value(strip_end(piece), depth + 1) for piece in pieces]
+            if all(
+                isinstance(value, Sequence) if kind == "∪" else value is not None and not isinstance(value, Labelled)
+                for value in values
+            ):
+                return Sequence(kind, tuple(values))
+    return None
+
+
+def read_relation(text: str, depth: int) -> object | None:
+    """Equations and inequalities; a label or a side left empty is dropped, so `Area = 9` is 9."""
+    pieces = split_top(text, r"<=|>=|≠|[=<>≈](?!=)|:(?=\s*[=\[({])")
+    if len(pieces) < 2:
+        return None
+    signs = re.findall(r"<=|>=|≠|[=<>≈:]", text) if text.count("<") + text.count(">") else ["="] * (len(pieces) - 1)
+    if len(signs) != len(pieces) - 1 or "≠" in text:
+        return None
+    pieces = [piece.strip() for piece in pieces]
+    if set(signs) <= {"=", ":", "≈"}:
+        return read_equation(pieces, depth)
+    sides = [read_value(piece, depth + 1) for piece in pieces]
+    if any(not isinstance(side, Quantity) for side in sides):
+        return None
+    if len(signs) == 2 and {s[0] for s in signs} in ({"<"}, {">"}):
+        low, middle, high = sides if signs[0][0] == "<" else sides[::-1]
+        strict = [sign == "<" or sign == ">" for sign in (signs if signs[0][0] == "<" else signs[::-1])]
+        return Sequence("[("[strict[0]] + "])"[strict[1]], (low, high)) if NAME.match(pieces[1]) else None
+    if len(signs) != 1:
+        return None
+    left, right = sides if signs[0][0] == "<" else sides[::-1]
+    return Relation("<=" if "=" in signs[0] else "<", left, right)
+
+
+def read_equation(pieces: list[str], depth: int) -> object | None:
+    """A chain of equal sides → the value where one side remains, else name = value, else left = right."""
+    name, sides = "", []
+    for piece in pieces:
+        match = NAME.match(piece)
+        if match and (not name) and len(pieces) > 1 and match.group(0) not in ("e",):
+            name = "f()" if match.group(2) else (match.group(1) or match.group(3))
+            sides.append(None)
+            continue
+        value = read_value(piece, depth + 1)
+        if value is not None and not isinstance(value, Labelled | Relation):
+            sides.append(value)
+        elif re.search(r"\d", piece) and not re.match(r"^[A-Za-z .']+$", re.sub(r"[_(){}\d\s,]", "", piece)):
+            return None
+    values = [side for side in sides if side is not None]
+    if not values:
+        return None
+    if name:
+        return Relation("=", Quantity(((sympy.Symbol(name, real=True), None),)), values[-1], name, tuple(values[:-1]))
+    if len(values) == 1:
+        return values[0]
+    if len(values) == 2 and all(isinstance(value, Quantity) for value in values):
+        return Relation("=", *values)
+    return None
+
+
+def read_brackets(text: str, depth: int) -> Sequence | None:
+    """(a, b), [a, b), {a, b}: points, intervals and sets."""
+    if len(text) < 3 or text[0] not in "([⦃{" or text[-1] not in ")]⦄}":
+        return None
+    inner = text[1:-1]
+    level = 0
+    for sign in inner:
+        level += (sign in OPEN) - (sign in CLOSE)
+        if level < 0:
+            return None
+    pieces = split_top(inner, r"[,;]")
+    if len(pieces) < 2:
+        return None
+    values = [read_value(piece.strip(), depth + 1) for piece in pieces]
+    return Sequence("," if text[0] in "⦃{" else text[0] + text[-1], tuple(values)) if None not in values else None
+
+
+def read_ratio(text: str, depth: int) -> Sequence | None:
+    """1:64, 1 : 2 : 3, 3 to 5."""
+    pieces = [piece.strip() for piece in split_top(text, r":|\s+to\s+")]
+    if len(pieces) < 2:
+        return None
+    values = [read_quantity(piece, depth + 1) for piece in pieces]
+    if None in values or any(value.readings[0][0].has(sympy.oo) or value.readings[0][0] == 0 for value in values):
+        return None
+    return Sequence(":", tuple(values))
+
+
+def read_quantity(text: str, depth: int) -> Quantity | None:
+    """An expression, with a unit after it or without."""
+    readings = []
+    for head, unit in split_unit(text):
+        try:
+            expression = parse_expression(head)
+        except NotMath:
+            continue
+        for symbol, symbol_unit in ((DEGREE, Unit.named("°")), (PERCENT, Unit.named("%"))):
+            if expression.has(symbol) and unit is None:
+                bare = sympy.expand(expression) / symbol
+                bare = sympy.expand(bare) if bare.has(symbol) else bare
+                if not bare.has(symbol):
+                    expression, unit = bare, symbol_unit
+        if unit is None or not expression.has(DEGREE, PERCENT):
+            readings.append((expression, unit))
+    return Quantity(tuple(readings)) if readings else None
+
+
+def read_labelled(text: str, depth: int) -> Labelled | None:
+    """ "domain: [-4, 0) and range: (-3, 1]" → a value under each label."""
+    if depth > 1 or not re.search(r"[A-Za-z]{4}", text):
+        return None
+    parts, position = [], 0
+    for match in BRACKETED.finditer(text):
+        label = tuple(
+            sorted(
+                stem(word)
+                for word in words_of(text[position : match.start()])
+                if word.isalpha() and word not in SMALL_WORDS
+            )
+        )
+        value = read_value(match.group().strip(), depth + 2)
+        if not label or value is None:
+            return None
+        parts.append((label, value))
+        position = match.end()
+    if not parts or any(word.isalnum() and word not in SMALL_WORDS for word in words_of(text[position:])):
+        return None
+    return Labelled(frozenset(parts))
+
+
+def stem(word: str) -> str:
+    """increasing, increases, increase → increas; maxima and maximum → maxim."""
+    return re.sub(r"(ing|es|ed|um|al|a|s|e)$", "", word)
+
+
+# -----------------------------------------------------------------------------
+# value against value
+
+
+def same(answer: object, gold: object, decimals: int | None) -> bool:
+    """Whether two values are equal; `decimals` rounds numbers, None compares them exactly."""
+    if isinstance(answer, Relation) or isinstance(gold, Relation):
+        return same_relation(answer, gold, decimals)
+    if isinstance(gold, Bearing) or isinstance(answer, Bearing):
+        first, second = (v.azimuth if isinstance(v, Bearing) else lone_number(v) for v in (answer, gold))
+        return first is not None and second is not None and same_number(first, second, decimals)
+    if isinstance(answer, Quantity) and isinstance(gold, Quantity):
+        return any(same_reading(a, g, decimals) for a in answer.readings for g in gold.readings)
+    if isinstance(answer, Sequence) or isinstance(gold, Sequence):
+        return same_sequence(answer, gold, decimals)
+    if isinstance(answer, Labelled) and isinstance(gold, Labelled):
+        mine, theirs = dict(answer.parts), dict(gold.parts)
+        return mine.keys() == theirs.keys() and all(same(mine[label], theirs[label], decimals) for label in theirs)
+    if isinstance(answer, Words) and isinstance(gold, Words):
+        return answer.words == gold.words and bool(gold.words)
+    return False
+
+
+def lone_number(value: object) -> sympy.Expr | None:
+    """The number of a quantity in degrees or without a unit."""
+    if isinstance(value, Quantity):
+        for expression, unit in value.readings:
+            if expression.is_number and (unit is None or unit.name == "°"):
+                return expression
+    return None
+
+
+def same_reading(
+    answer: tuple[sympy.Expr, Unit | None], gold: tuple[sympy.Expr, Unit | None], decimals: int | None
+) -> bool:
+    (a, a_unit), (g, g_unit) = answer, gold
+    if a_unit is not None and g_unit is not None and ANY_UNIT not in (a_unit.name, g_unit.name):
+        if a_unit.dimension != g_unit.dimension:
+            return False
+        a = a * a_unit.factor / g_unit.factor
+    elif (
+        a_unit is not None
+        and g_unit is not None
+        and a_unit.power() != g_unit.power()
+        and 0 not in (a_unit.power(), g_unit.power())
+    ):
+        return False
+    elif (a_unit is None) != (g_unit is None) and "%" in (a_unit or g_unit).name:
+        a_share, g_share = (e / 100 if u is not None else e for e, u in (answer, gold))
+        if same_number(a_share, g_share, None):
+            return True
+        if a.is_number and a.is_comparable and abs(a) < 1:  # 0.13 % is not 0.13
+            return False
+    return same_number(a, g, decimals)
+
+
+def same_relation(answer: object, gold: object, decimals: int | None) -> bool:
+    if isinstance(answer, Relation) and isinstance(gold, Relation):
+        if answer.sign != gold.sign:
+            return False
+        if answer.name and gold.name:
+            plain_names = "f()" not in (answer.name, gold.name) and max(len(answer.name), len(gold.name)) == 1
+            if plain_names and answer.name.lower() != gold.name.lower():
+                return False
+            return any(same(answer.right, value, decimals) for value in (gold.right, *gold.steps))
+        if not all(
+            isinstance(side, Quantity) for relation in (answer, gold) for side in (relation.left, relation.right)
+        ):
+            return False
+        a, g = (full_reading(relation.left) - full_reading(relation.right) for relation in (answer, gold))
+        return proportional(a, g, positive=gold.sign != "=")
+    relation, other = (answer, gold) if isinstance(answer, Relation) else (gold, answer)
+    if relation.sign == "=":
+        values = (relation.right, *relation.steps) if relation is gold else (relation.right,)
+        return bool(relation.name) and any(
+            same(*((value, other) if relation is answer else (other, value)), decimals) for value in values
+        )
+    interval = as_interval(relation)
+    return interval is not None and isinstance(other, Sequence) and same_sequence(interval, other, decimals)
+
+
+def full_reading(quantity: Quantity) -> sympy.Expr:
+    """The reading in which every letter is a variable, if there is one."""
+    return next((expression for expression, unit in quantity.readings if unit is None), quantity.readings[0][0])
+
+
+def as_interval(relation: Relation) -> Sequence | None:
+    """x > 2 → (2, oo)."""
+    left, right = full_reading(relation.left), full_reading(relation.right)
+    strict = relation.sign == "<"
+    if left.is_Symbol and right.is_number:
+        return Sequence("(" + "])"[strict], (Quantity(((-sympy.oo, None),)), relation.right))
+    if right.is_Symbol and left.is_number:
+        return Sequence("[("[strict] + ")", (relation.left, Quantity(((sympy.oo, None),))))
+    return None
+
+
+def same_sequence(answer: object, gold: object, decimals: int | None) -> bool:
+    if not (isinstance(answer, Sequence) and isinstance(gold, Sequence)):
+        sequence, other = (answer, gold) if isinstance(answer, Sequence) else (gold, answer)
+        if sequence.kind == ":" and len(sequence.items) == 2 and isinstance(other, Quantity):
+            return same_number(as_share(sequence), full_reading(other), None)
+        return False
+    if len(answer.items) != len(gold.items):
+        return False
+    if ":" in (answer.kind, gold.kind):
+        if answer.kind != gold.kind:
+            return False
+        first_a, first_g = (full_reading(s.items[0]) for s in (answer, gold))
+        return all(
+            same_number(full_reading(a) * first_g, full_reading(g) * first_a, None)
+            for a, g in zip(answer.items, gold.items, strict=True)
+        )
+    in_order = all(same(a, g, decimals) for a, g in zip(answer.items, gold.items, strict=True))
+    if {answer.kind, gold.kind} == {"∪", ","}:
+        return in_order
+    if answer.kind != gold.kind:  # "2, -2" for the point (2, -2); never ( for [
+        return in_order and "," in (answer.kind, gold.kind) and "()" in (answer.kind, gold.kind)
+    if in_order or answer.kind not in ("∪", ","):
+        return in_order
+    left = list(gold.items)
+    for a in answer.items:
+        found = next((g for g in left if same(a, g, decimals)), None)
+        if found is None:
+            return False
+        left.remove(found)
+    return True
+
+
+def as_share(ratio: Sequence) -> sympy.Expr:
+    """a : b → a / b."""
+    return full_reading(ratio.items[0]) / full_reading(ratio.items[1])
+
+
+# -----------------------------------------------------------------------------
+# number against number
+
+
+def same_number(a: sympy.Expr, g: sympy.Expr, decimals: int | None) -> bool:
+    """Exactly equal expressions; with `decimals`, a number that rounds to the gold one."""
+    if a == g:
+        return True
+    if a.is_Rational and g.is_Rational and decimals is None:
+        return False
+    if a.free_symbols != g.free_symbols and not (a.free_symbols and g.free_symbols):
+        return is_zero_by_value(a, g) if a.free_symbols or g.free_symbols else False
+    if decimals is not None and a.is_number and g.is_number:
+        step = sympy.Rational(1, 10**decimals)
+        if (g / step).is_Integer and a.is_extended_real and g.is_extended_real and a.is_finite:
+            return bool(abs(sympy.N(a - g, DIGITS)) <= step / 2 + TOLERANCE)
+    return is_zero_by_value(a, g)
+
+
+def points(symbols: set[sympy.Symbol]) -> Iterator[dict[sympy.Symbol, sympy.Rational]]:
+    """Six seeded points, the same for the same symbols."""
+    random = Random(7)
+    ordered = sorted(symbols, key=str)
+    for _ in range(6 if symbols else 1):
+        yield {
+            symbol: sympy.Rational(random.randint(-999, 999) * 2 + 1, 2 * random.randint(100, 300) + 1)
+            for symbol in ordered
+        }
+
+
+def value_at(expression: sympy.Expr, point: dict) -> sympy.Expr:
+    """A number of DIGITS digits; NotMath where it has none (oo, a pole)."""
+    value = sympy.N(expression.subs(point), DIGITS)
+    if not value.is_number or value.has(sympy.nan, sympy.zoo, sympy.oo):
+        raise NotMath("no finite value")
+    return value
+
+
+def is_zero_by_value(a: sympy.Expr, g: sympy.Expr) -> bool:
+    """a == g at six points to fifty digits, then by algebra where that is quick. A near miss differs far earlier."""
+    symbols = a.free_symbols | g.free_symbols
+    if len(symbols) > 8:
+        return False
+    for point in points(symbols):
+        x, y = value_at(a, point), value_at(g, point)
+        if abs(x - y) > TOLERANCE * max(1, abs(x), abs(y)):
+            return False
+    return True
+
+
+def proportional(a: sympy.Expr, g: sympy.Expr, positive: bool) -> bool:
+    """Whether a = c·g for one constant c (above nought where `positive`): the same equation or inequality."""
+    symbols = a.free_symbols | g.free_symbols
+    if a.free_symbols != g.free_symbols or not symbols or len(symbols) > 8:
+        return False
+    ratio = None
+    for point in points(symbols):
+        x, y = value_at(a, point), value_at(g, point)
+        if abs(y) < TOLERANCE or abs(x) < TOLERANCE:
+            return False
+        ratio = x / y if ratio is None else ratio
+        if abs(x / y - ratio) > TOLERANCE * max(1, abs(ratio)):
+            return False
+    return bool(ratio.is_extended_real and (ratio > 0 or not positive))
+
+
+# -----------------------------------------------------------------------------
+# the one question, within one second
+
+
+class TimeUp(Exception):
+    """A comparison ran out of its time."""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeUp after `seconds`, in the main thread; elsewhere signals cannot reach, and the parser's bounds
+    have to do.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise TimeUp
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def equal(answer: str, gold: str, decimals: int | None = None) -> bool:
+    """Whether an answer is the gold answer. decimals: the places the question asks to round to, None for exact.
+
+    Never raises for any text: what is too long, too deep or too slow (1 s) is wrong.
+    """
+    if "\0" in answer or len(answer) > 2000:
+        return False
+    if answer.strip() == gold.strip():
+        return bool(answer.strip())
+    try:
+        with time_limit(SECONDS_PER_COMPARISON):
+            return same(read(answer), read(gold), decimals)
+    except (NotMath, TimeUp, RecursionError, OverflowError, ZeroDivisionError, ValueError, TypeError, ArithmeticError):
+        return False
+
+
+PLACES = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5}
+WHOLE = (
+    r"whole|integer|degree|(?:square |cubic )?(?:kilo|centi|milli)?(?:metre|meter|gram|litre|liter)s?\b|cm|mm|km|mile"
+    r"|foot|feet|dollar|minute|second|hour|year|unit|percent"
+)
+
+
+def decimals_asked(question: str) -> int | None:
+    """The decimal places a question asks to round to ("to two decimal places", "nearest tenth"), None where it asks
+    for none.
+    """
+    text = question.lower()
+    if match := re.search(r"\b(one|two|three|four|five|[1-5])\s+decimal", text):
+        return PLACES.get(match.group(1)) or int(match.group(1))
+    if match := re.search(r"nearest\s+(tenth|hundredth|thousandth)", text):
+        return ("tenth", "hundredth", "thousandth").index(match.group(1)) + 1
+    return 0 if re.search(rf"nearest\s+(?:{WHOLE})", text) else None

@@ -1,0 +1,112 @@
+"""MathVerse testmini: 788 problems in five versions with a picture, and the same 788 as text only (a file of its own).
+
+ALL pools the five versions with a picture; Text Only is never part of it. A Vision Only row has no question of its
+own, so judging reads `question_for_eval`. Some golds are dirty (118掳T, `Circumference $=50.27 \\mathrm{~cm}$`, "(C)",
+choices by text); the matcher reads them. official asks with `query_wo` (answer directly), puma with `query_cot`, as
+the paper did.
+"""
+
+import re
+from collections.abc import Mapping
+
+from benchmarks import metrics
+from benchmarks.answers import chosen_letter, final_answer
+from benchmarks.generated import same_choice
+from benchmarks.matcher import decimals_asked, equal
+from benchmarks.question import Question, check_unique, field_of, picture_path, read_rows, snake
+
+NAME = "mathverse"
+LLM_EXTRACTION = LLM_VERDICT = True
+TITLE = "MathVerse testmini"
+CHOICE = re.compile(r"^\s*([A-H])\s*[.:：、)]\s*(.*?)\s*$")
+SEGMENT = re.compile(r"(?:answer:|therefore,|so,|thus,)", re.I)
+
+
+def load(path: str, image_root: str = "", protocol: str = "official") -> list[Question]:
+    """Rows of testmini.json or testmini_text_only.json."""
+    query = "query_cot" if protocol == "puma" else "query_wo"
+    questions = []
+    for number, row in enumerate(read_rows(path), 1):
+        metadata = row.get("metadata") or {}
+        text = row.get("question_for_eval") or row.get("question") or ""
+        choices = parse_choices(text) if row.get("question_type") == "multi-choice" else ()
+        questions.append(
+            Question(
+                id=str(field_of(row, "sample_index", path, number)),
+                prompt=field_of(row, query, path, number),
+                image=picture_path(image_root, row.get("image") or ""),
+                text=text,
+                answer=str(field_of(row, "answer", path, number)),
+                choices=choices,
+                cluster=str(row.get("problem_index", row["sample_index"])),
+                row=row,
+                groups={
+                    "version": field_of(row, "problem_version", path, number),
+                    "subject": metadata.get("subject", ""),
+                    "subfield": metadata.get("subfield", ""),
+                },
+            )
+        )
+    check_unique(questions, path)
+    return questions
+
+
+def parse_choices(text: str) -> tuple[str, ...]:
+    """The choices after "Choices:" or "Choice:", in order from A; an empty one keeps its place."""
+    pieces = re.split(r"\bchoices?\s*:?\s*\n", text, maxsplit=1, flags=re.I)
+    choices: list[str] = []
+    for line in pieces[1].split("\n") if len(pieces) == 2 else ():
+        match = CHOICE.match(line)
+        if match and match.group(1) == "ABCDEFGH"[len(choices) : len(choices) + 1]:
+            choices.append(match.group(2))
+    return tuple(choices)
+
+
+def segment(response: str) -> str:
+    """What the paper's scripts judge: the text after the last dagger, else after the last "answer:", "therefore,"
+    "so," or "thus,".
+    """
+    if "†" in response:
+        return response.rsplit("†", 1)[1].strip()
+    ends = [match.end() for match in SEGMENT.finditer(response)]
+    return response[ends[-1] :].strip() if ends else response
+
+
+def extract(question: Question, response: str, protocol: str = "official") -> str | None:
+    """The letter of the choice, or the final answer; None where there is none."""
+    text = segment(response) if protocol == "puma" else response
+    if question.row.get("question_type") == "multi-choice":
+        return chosen_letter(text, list(question.choices))
+    return final_answer(text)
+
+
+def judge(question: Question, extraction: str | None, protocol: str = "official") -> bool:
+    """Whether an extraction is the gold answer, by rules."""
+    if extraction is None:
+        return False
+    if question.row.get("question_type") == "multi-choice":
+        return same_choice(extraction, question.answer, list(question.choices))
+    return equal(extraction, question.answer, decimals_asked(question.text))
+
+
+def cluster_sums(cluster: list[Question], verdicts: Mapping[str, bool]) -> metrics.Sums:
+    """Right answers and rows: ALL, per version, and per subject and subfield over the five versions (of text-only
+    in their own names).
+    """
+    sums: metrics.Sums = {}
+    for question in cluster:
+        if question.id not in verdicts:
+            continue
+        version, right = snake(question.groups["version"]), float(verdicts[question.id])
+        subject = snake(question.groups["subject"])
+        names = [version]
+        before = "text_only." if version == "text_only" else ""
+        if version != "text_only":
+            names.append("all")
+        names += [f"{before}{subject}", f"{before}{subject}.{snake(question.groups['subfield'])}"]
+        for name in names:
+            metrics.add(sums, name, right)
+    return sums
+
+
+derive = metrics.across_versions

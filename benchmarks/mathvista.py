@@ -1,0 +1,222 @@
+"""MathVista testmini: 1,000 questions. The official scorer is a program, and `normalize` follows it.
+
+Multiple choice: a letter in brackets, else exactly one capital letter, else the choice nearest in edit distance (the
+first of equals). Integers pass through int(float()), floats through round(float(), precision), lists are compared as
+text. Two rows (168, 849) have choices such as "(c)", so the gold text itself is read as a letter there: only the
+letter scores. MathVista may not be trained on (its licence says so): data.py never reads it.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from benchmarks import matcher, metrics
+from benchmarks.answers import LETTERS, chosen_letter, final_answer
+from benchmarks.expressions import NotMath
+from benchmarks.mathverse import segment
+from benchmarks.question import Question, check_unique, field_of, picture_path, read_rows, snake
+
+NAME = "mathvista"
+LLM_EXTRACTION, LLM_VERDICT = True, False  # the verdict is always the program's
+TITLE = "MathVista testmini"
+TASKS = {
+    "figure question answering": "FQA",
+    "geometry problem solving": "GPS",
+    "math word problem": "MWP",
+    "textbook question answering": "TQA",
+    "visual question answering": "VQA",
+}
+SKILLS = {
+    "arithmetic reasoning": "ARI",
+    "statistical reasoning": "STA",
+    "algebraic reasoning": "ALG",
+    "geometry reasoning": "GEO",
+    "numeric commonsense": "NUM",
+    "scientific reasoning": "SCI",
+    "logical reasoning": "LOG",
+}
+OTHER_GROUPS = ("question_type", "answer_type", "category", "source", "context", "grade", "language")
+PUMA_HINT = "Hint: Please answer the question and provide the final answer at the end."
+
+
+def load(path: str, image_root: str = "", protocol: str = "official") -> list[Question]:
+    """Rows of testmini.json (an object by pid)."""
+    questions = []
+    for number, row in enumerate(read_rows(path), 1):
+        metadata = row.get("metadata") or {}
+        text = str(field_of(row, "question", path, number))
+        questions.append(
+            Question(
+                id=str(field_of(row, "pid", path, number)),
+                prompt=f"{PUMA_HINT}\nQuestion: {text}" if protocol == "puma" else row.get("query") or query(row),
+                image=picture_path(image_root, row.get("image") or ""),
+                text=text,
+                answer=str(field_of(row, "answer", path, number)),
+                choices=tuple(row.get("choices") or ()),
+                row=row,
+                groups={
+                    "task": metadata.get("task", ""),
+                    "skills": tuple(metadata.get("skills") or ()),
+                    **{kind: row.get(kind, "") for kind in OTHER_GROUPS[:2]},
+                    **{kind: metadata.get(kind, "") for kind in OTHER_GROUPS[2:]},
+                },
+            )
+        )
+    check_unique(questions, path)
+    return questions
+
+
+def query(row: dict) -> str:
+    """The prompt: hint, question with its unit, choices; as the benchmark's query.json has them."""
+    lines = [
+        f"Hint: {hint(row)}",
+        f"Question: {row['question']}" + (f" (Unit: {row['unit']})" if row.get("unit") else ""),
+    ]
+    if row.get("choices"):
+        lines += ["Choices:", *(f"({chr(65 + k)}) {choice}" for k, choice in enumerate(row["choices"]))]
+    return "\n".join(lines)
+
+
+def hint(row: dict) -> str:
+    """What form of answer a row asks for."""
+    if row.get("question_type") == "multi_choice":
+        return "Please answer the question and provide the correct option letter, e.g., A, B, C, D, at the end."
+    kind = row.get("answer_type", "list")
+    if kind == "float":
+        kind = "float1" if int(row.get("precision") or 0) == 1 else "float2"
+    what, form = {
+        "integer": ("an integer answer", "value, e.g., 1, 2, 3"),
+        "float1": ("a floating-point number with one decimal place", "value, e.g., 1.2, 1.3, 1.4"),
+        "float2": ("a floating-point number with two decimal places", "value, e.g., 1.23, 1.34, 1.45"),
+        "list": ("a Python list as an answer", "list, e.g., [1, 2, 3], [1.2, 1.3, 1.4]"),
+    }[kind]
+    return f"Please answer the question requiring {what} and provide the final {form}, at the end."
+
+
+# -----------------------------------------------------------------------------
+# extraction: the official shortcuts, then rules where the official script asks an LLM
+
+
+def extract(question: Question, response: str, protocol: str = "official") -> str | None:
+    """A letter, a number or a list as text, "" for an empty response, None where none is found."""
+    if not response.strip():
+        return ""
+    if question.choices and response in question.choices:
+        return response
+    found = None
+    if match := re.search(r'The answer is "(.*)"\.', response):
+        found = match.group(1)
+    elif question.choices:
+        found = chosen_letter(segment(response) if protocol == "puma" else response, list(question.choices))
+    elif question.row.get("answer_type") == "list":
+        lists = re.findall(r"\[[^\[\]]*\]", response[-4000:])
+        found = "[" + ", ".join(item.strip() for item in lists[-1][1:-1].split(",")) + "]" if lists else None
+    else:
+        found = as_number(final_answer(segment(response) if protocol == "puma" else response))
+    return (
+        found.lower() if found is not None and protocol == "puma" else found
+    )  # the released scripts lower-case every extraction
+
+
+def as_number(answer: str | None) -> str | None:
+    """ "$1,200.50", "14 cm", "3/4" → "1200.5", "14", "0.75"; None for what is no number."""
+    if answer is None:
+        return None
+    try:
+        value = matcher.read(answer)
+        if isinstance(value, matcher.Relation) and value.name:
+            value = value.right
+        number = value.readings[0][0] if isinstance(value, matcher.Quantity) else None
+        if number is None or not number.is_number or not number.is_extended_real or not number.is_finite:
+            return None
+        return str(number) if number.is_Integer else f"{float(number):.10g}"
+    except (NotMath, OverflowError, TypeError):
+        return None
+
+
+# -----------------------------------------------------------------------------
+# the official normalisation
+
+
+def edit_distance(a: str, b: str) -> int:
+    """Levenshtein's distance: insertions, deletions and substitutions, each one."""
+    if a == b:
+        return 0
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        diagonal, row[0] = row[0], i
+        for j, y in enumerate(b, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (x != y))
+    return row[-1]
+
+
+def normalize(
+    extraction: str | None, choices: Sequence[str] | None, question_type: str, answer_type: str, precision: float | None
+) -> str | None:
+    """What the official scorer compares with the gold answer; None where it gives up.
+
+    An empty extraction of a multiple-choice row goes to the nearest choice too (the shortest), as in the official
+    default.
+    """
+    if extraction is None:
+        return None
+    if question_type == "multi_choice" and choices:
+        text = extraction.strip()[:2000]
+        if match := re.search(r"\(([a-zA-Z])\)", text):
+            text = match.group(1).upper()
+        options = [chr(65 + k) for k in range(len(choices))]
+        return (
+            choices[options.index(text)]
+            if text in options
+            else min(choices, key=lambda choice: edit_distance(text, choice))
+        )
+    try:
+        if answer_type == "integer":
+            return str(int(float(extraction)))
+        if answer_type == "float":
+            return str(round(float(extraction), int(precision or 0)))
+        return str(extraction)
+    except (ValueError, OverflowError):
+        return None
+
+
+def judge(question: Question, extraction: str | None, protocol: str = "official") -> bool:
+    """Whether the normalised extraction is the gold answer, letter for letter."""
+    row = question.row
+    prediction = normalize(
+        extraction, question.choices, row.get("question_type", ""), row.get("answer_type", ""), row.get("precision")
+    )
+    return prediction is not None and prediction == question.answer
+
+
+def gold_extraction(question: Question) -> str:
+    """The extraction of a perfect model: the letter where the row has choices, else the answer."""
+    return LETTERS[question.choices.index(question.answer)] if question.answer in question.choices else question.answer
+
+
+def cluster_sums(cluster: list[Question], verdicts: Mapping[str, bool]) -> metrics.Sums:
+    """Right answers and rows: all, per task and skill (a row counts once in each of its skills), and per other
+    group.
+    """
+    sums: metrics.Sums = {}
+    for question in cluster:
+        if question.id not in verdicts:
+            continue
+        groups = question.groups
+        names = [
+            "all",
+            TASKS.get(groups["task"], snake(groups["task"])),
+            *(SKILLS.get(skill, snake(skill)) for skill in groups["skills"]),
+        ]
+        names += [
+            f"{kind}.{snake(groups[kind])}"
+            for kind in ("question_type", "answer_type", "category", "source", "context", "grade", "language")
+            if groups[kind]
+        ]
+        for name in names:
+            metrics.add(sums, name, float(verdicts[question.id]))
+    return sums
+
+
+def derive(scores: metrics.Scores) -> metrics.Scores:
+    """Nothing is derived here."""
+    return {}

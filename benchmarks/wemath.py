@@ -1,0 +1,143 @@
+"""We-Math testmini: 1,740 rows, 525 composite problems of two or three steps, each step a row of its own. The official
+scorer is a program.
+
+For a composite problem with step answers s and the whole answer m:
+    IG: all s right, m wrong     IK: some s wrong, m wrong
+    strict: CM: all s and m right     RM: m right, some s wrong
+    loose:  CM: any s and m right     RM: m right, no s right
+Rates are over N problems, RM's over CM + RM; score = (CM + IG / 2) / N. N is counted, not assumed.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import metrics
+from benchmarks.question import Question, check_unique, field_of, picture_path, read_rows, snake
+
+NAME = "wemath"
+LLM_EXTRACTION = LLM_VERDICT = False
+TITLE = "We-Math testmini"
+KEYWORDS = ("the correct option is", "The correct option is", "<Answer>:", "Answer:", "the answer is", "The answer is")
+LEAF = "leaf."  # leaves of the knowledge tree, averaged into the twelve domains; not reported themselves
+
+
+def load(path: str, image_root: str = "", protocol: str = "official") -> list[Question]:
+    """Rows of testmini.json; the knowledge tree (…knowledge_structure_nodes.json) is read where it lies beside it."""
+    domains = read_domains(Path(path).parent)
+    questions = []
+    for number, row in enumerate(read_rows(path), 1):
+        problem, key = str(field_of(row, "ID", path, number)), str(field_of(row, "key", path, number))
+        concept = str(row.get("knowledge concept", ""))
+        questions.append(
+            Question(
+                id=f"{problem}/{key}",
+                prompt=prompt(row, with_knowledge=protocol == "puma"),
+                image=picture_path(image_root, row.get("image_path") or ""),
+                text=f"{field_of(row, 'question', path, number)}\n{row.get('option', '')}",
+                answer=str(field_of(row, "answer", path, number)).strip(),
+                cluster=problem,
+                row=row,
+                groups={"key": key, "concept": concept, "domain": domains.get(concept.strip().lower(), "")},
+            )
+        )
+    check_unique(questions, path)
+    return questions
+
+
+def read_domains(folder: Path) -> dict[str, str]:
+    """{knowledge concept in lower case: its domain, one of twelve}; empty where the tree's file is not at hand."""
+    files = sorted(folder.glob("*knowledge_structure_nodes.json"))
+    return (
+        {node["full node"].rsplit("_", 1)[-1].strip().lower(): node["root2"] for node in read_rows(files[0])}
+        if files
+        else {}
+    )
+
+
+def prompt(row: dict, with_knowledge: bool) -> str:
+    """Question, options and the answer template; the paper's release adds the description of the knowledge concept,
+    which helps.
+    """
+    lines = [
+        "Solve this multiple-choice question. Describe your thought process briefly, then give the final answer",
+        "(the option's letter).",
+    ]
+    if with_knowledge and row.get("knowledge concept description"):
+        lines.append(f"Knowledge: {row['knowledge concept description']}")
+    lines.append(f"Question: {row.get('question', '')}")
+    lines.append(f"Options: {row.get('option', '')}")
+    lines.append("Answer in this form, with both pairs of angle brackets:")
+    lines.append("<Thought process>: <<your thought process>> <Answer>: <<the letter>>")
+    return "\n".join(lines)
+
+
+def extract(question: Question, response: str, protocol: str = "official") -> str | None:
+    """The option's letter as the official scorer reads it (puma: as the paper's release reads it); None for none."""
+    if protocol == "puma":
+        for keyword in KEYWORDS:
+            if keyword in response:
+                match = re.search(r"[A-H]", response.split(keyword, 1)[1])
+                return match.group() if match else None
+        return None
+    text = re.sub(r"[><:.]", "", response.rsplit("Answer", 1)[-1].strip()).strip()
+    return text[0] if text and text[0] in "ABCDEFGH" else None
+
+
+def judge(question: Question, extraction: str | None, protocol: str = "official") -> bool:
+    """Whether the letter is the gold one."""
+    return extraction is not None and extraction.strip() == question.answer
+
+
+def gold_extraction(question: Question) -> str:
+    """The extraction of a perfect model."""
+    return question.answer
+
+
+def cluster_sums(cluster: list[Question], verdicts: Mapping[str, bool]) -> metrics.Sums:
+    """Sums of one composite problem: its steps, the whole, and which of IG, IK, CM, RM it is. It counts only when
+    every row has a verdict.
+    """
+    sums: metrics.Sums = {}
+    steps, wholes = [], []
+    for question in cluster:
+        if question.id not in verdicts:
+            continue
+        right, key = bool(verdicts[question.id]), question.groups["key"]
+        metrics.add(sums, "all", right)
+        if key.endswith("_multi"):
+            wholes.append(right)
+            metrics.add(sums, "S" + key[0], right)
+        else:
+            steps.append(right)
+            metrics.add(sums, "S1", right)
+            if question.groups["domain"]:
+                metrics.add(
+                    sums, f"{LEAF}{question.groups['domain']}.{question.groups['concept'].strip().lower()}", right
+                )
+    number_of_steps = int(cluster[0].groups["key"][0]) if cluster[0].groups["key"][:1].isdigit() else -1
+    if len(wholes) == 1 and len(steps) == number_of_steps:
+        add_dimensions(sums, steps, wholes[0])
+    return sums
+
+
+def add_dimensions(sums: metrics.Sums, steps: list[bool], whole: bool) -> None:
+    """The four dimensions of one problem, strict and loose."""
+    insufficient, inadequate = not all(steps) and not whole, all(steps) and not whole
+    for kind, mastered in (("strict", all(steps)), ("loose", any(steps))):
+        complete, rote = mastered and whole, not mastered and whole
+        metrics.add(sums, f"{kind}.score", complete + 0.5 * inadequate)
+        metrics.add(sums, f"{kind}.IK", insufficient)
+        metrics.add(sums, f"{kind}.IG", inadequate)
+        metrics.add(sums, f"{kind}.CM", complete)
+        metrics.add(sums, f"{kind}.RM", rote, complete + rote)
+
+
+def derive(scores: metrics.Scores) -> metrics.Scores:
+    """The domains: mean over the leaves of each, leaves without a row left out."""
+    leaves: dict[str, list[np.ndarray]] = {}
+    for name in [name for name in scores if name.startswith(LEAF)]:
+        leaves.setdefault(name[len(LEAF) :].split(".")[0], []).append(scores.pop(name))
+    return {f"domain.{snake(domain)}": np.nanmean(np.stack(values), axis=0) for domain, values in leaves.items()}
