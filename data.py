@@ -12,9 +12,11 @@ on exactly where it stopped, on any number of ranks. Reading, tokenising and dra
 sources.py knows files and dialects; this file knows tokens, packs and order.
 """
 
+import atexit
 import datetime
 import hashlib
 import heapq
+import itertools
 import os
 import random
 import re
@@ -24,11 +26,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from PIL.Image import Image
+from tokenizers import Encoding
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -38,6 +42,7 @@ from transformers import ProcessorMixin
 
 from errors import UserError
 from sources import (
+    SINGLE,
     STRONG,
     WEAK,
     BadRow,
@@ -49,12 +54,13 @@ from sources import (
     conversations,
     open_picture,
     open_source,
+    parse_spec,
     read_row,
+    rows_to_draw,
     scan,
 )
 
 INDEX_BATCH = 2048  # rows whose tokens are counted in one call of the tokenizer
-TOO_LONG = "longer than max_length"
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Rows to tokens
@@ -62,12 +68,11 @@ TOO_LONG = "longer than max_length"
 
 @dataclass
 class Tokens:
-    """One conversation: `input_ids` [L]; `positions` [R] whose next token is a response token; `labels` [R], those tokens."""
+    """One conversation: input_ids [L]; positions [R] whose next token is a response token; labels [R], those tokens."""
 
     input_ids: np.ndarray
     positions: np.ndarray
     labels: np.ndarray
-    num_pictures: int
 
 
 class ChatFormat:
@@ -107,7 +112,7 @@ class ChatFormat:
         question, answer = Turn("user", "What is 1 + 1?"), Turn("assistant", "It is 2.")
         prompt, whole = self._render([question], True), self._render([question, answer], False)
         rest = whole[len(prompt) :]
-        if question.text not in prompt or not whole.startswith(prompt) or answer.text not in rest:
+        if prompt.count(question.text) != 1 or not whole.startswith(prompt) or answer.text not in rest:
             raise UserError(
                 "the processor's chat template does not put the response behind the generation prompt; "
                 "training needs a template where the prompt is a prefix of the whole conversation"
@@ -115,15 +120,20 @@ class ChatFormat:
         return rest[: rest.index(answer.text)]
 
     def _frame(self, num_pictures: int) -> tuple[str, str]:
-        """The template around one question: (before, after). Found once, because rendering is slower than tokenising."""
+        """The template before and after one question; kept, because rendering is slower than tokenising."""
         if num_pictures not in self.frames:
             probe = "What is 1 + 1?"
             before, after = self._render([Turn("user", probe, [None] * num_pictures)], True).split(probe)
+            if before.count(self.processor.image_token) != num_pictures:
+                token = self.processor.image_token
+                raise UserError(
+                    f"the chat template does not write {token!r} once for each picture; correct the template"
+                )
             self.frames[num_pictures] = (before, after)
         return self.frames[num_pictures]
 
     def pieces(self, turns: Conversation) -> list[str]:
-        """The conversation as text: prompt, response, prompt, response ... A prompt after a response starts behind its eos."""
+        """The conversation as text: prompt, response, prompt, response ...; a later prompt starts behind an eos."""
         for turn in turns:
             found = self.special_tokens.search(turn.text)
             if found:
@@ -138,55 +148,53 @@ class ChatFormat:
             prompt = self._render(turns[:index], True)
             if not prompt.startswith(done):
                 raise BadRow(
-                    "template changes earlier turns",
-                    "the chat template cannot lay out several turns one after the other",
+                    "template changes earlier turns", "the chat template cannot lay out several turns in a row"
                 )
             response = self.response_prefix + turn.text
             pieces += [prompt[len(done) :], response]
             done = prompt + response + self.processor.tokenizer.eos_token
         return pieces
 
-    def _encode(self, pieces: list[list[str]]) -> list[list[list[int]]]:
-        """Token ids of every piece of every conversation, the image token once per picture, no eos yet."""
+    def _encode(self, conversations: list[list[str]]) -> list[list[Encoding]]:
+        """Every piece tokenised, all in two calls: the image token once per picture, no eos behind responses yet."""
         bos = self.processor.tokenizer.bos_token
-        bare = [bos is not None and row[0].startswith(bos) for row in pieces]  # the template has written it already
-        first = [row[0] for row, has_bos in zip(pieces, bare, strict=True) if not has_bos]
-        rest = [text for row, has_bos in zip(pieces, bare, strict=True) for text in (row if has_bos else row[1:])]
-        first_ids = iter(self.backend.encode_batch_fast(first, add_special_tokens=True))
-        rest_ids = iter(self.backend.encode_batch_fast(rest, add_special_tokens=False))
-        encoded = []
-        for row, has_bos in zip(pieces, bare, strict=True):
-            encoded.append([next(rest_ids if has_bos or index else first_ids).ids for index in range(len(row))])
-        return encoded
+        # only the very first piece may get a bos, and not where the template has written one: as the processor does
+        bare = [bos is not None and pieces[0].startswith(bos) for pieces in conversations]
+        first = [pieces[0] for pieces, has_bos in zip(conversations, bare, strict=True) if not has_bos]
+        rest = [text for pieces, has_bos in zip(conversations, bare, strict=True) for text in pieces[not has_bos :]]
+        first = iter(self.backend.encode_batch_fast(first, add_special_tokens=True))
+        rest = iter(self.backend.encode_batch_fast(rest, add_special_tokens=False))
+        return [
+            [next(rest if has_bos or index else first) for index in range(len(pieces))]
+            for pieces, has_bos in zip(conversations, bare, strict=True)
+        ]
 
-    def count_tokens(self, pieces: list[list[str]], num_pictures: list[int]) -> list[int]:
-        """How many tokens each conversation has, image tokens and one eos per response included."""
-        counts = []
-        for ids, pictures in zip(self._encode(pieces), num_pictures, strict=True):
-            counts.append(sum(map(len, ids)) + len(ids) // 2 + pictures * (self.num_image_tokens - 1))
-        return counts
+    def count_tokens(self, conversations: list[list[str]], num_pictures: list[int]) -> list[int]:
+        """How many tokens each conversation (as `pieces`) has, image tokens and an eos per response included."""
+        extra = self.num_image_tokens - 1
+        return [
+            sum(map(len, encodings)) + len(encodings) // 2 + count * extra
+            for encodings, count in zip(self._encode(conversations), num_pictures, strict=True)
+        ]
 
     def encode(self, turns: Conversation) -> Tokens:
         """Tokens of one conversation, with the positions that predict its responses. Raises BadRow."""
         input_ids: list[int] = []
         positions: list[int] = []
         labels: list[int] = []
-        num_pictures = sum(len(turn.pictures) for turn in turns)
-        for index, ids in enumerate(self._encode([self.pieces(turns)])[0]):
+        for index, encoding in enumerate(self._encode([self.pieces(turns)])[0]):
             if index % 2 == 0:
-                for token in ids:
+                for token in encoding.ids:
                     input_ids += [token] * (self.num_image_tokens if token == self.image_token_id else 1)
             else:
-                response = [*ids, self.eos_token_id]
-                positions += range(len(input_ids) - 1, len(input_ids) + len(ids))
+                response = [*encoding.ids, self.eos_token_id]
+                positions += range(len(input_ids) - 1, len(input_ids) + len(response) - 1)
                 labels += response
                 input_ids += response
-        if input_ids.count(self.image_token_id) != num_pictures * self.num_image_tokens:
-            raise UserError(f"the chat template does not write {self.processor.image_token!r} once for each picture")
-        return Tokens(np.array(input_ids), np.array(positions), np.array(labels), num_pictures)
+        return Tokens(*(np.array(numbers, dtype=np.int64) for numbers in (input_ids, positions, labels)))
 
-    def pixels(self, picture: object) -> dict[str, Tensor]:
-        """One RGB picture through the stock image processor, stopped before it rescales and normalises: uint8 [3, H, W]."""
+    def pixels(self, picture: Image) -> dict[str, Tensor]:
+        """One RGB picture through the stock image processor, stopped before it rescales: uint8 [3, H, W] each."""
         outputs = self.processor.image_processor(picture, do_rescale=False, do_normalize=False, return_tensors="pt")
         return {name: pixels[0] for name, pixels in outputs.items()}
 
@@ -195,14 +203,24 @@ class ChatFormat:
 # The index
 
 
+# One entry per usable row: which file, where in it (for sources.read_row), the line or row number for messages, the
+# side (SINGLE; STRONG or WEAK of a pair read as two rows), tokens and pictures of the (weak or only, strong) side.
+ENTRY = np.dtype(
+    [
+        ("source", "i4"),
+        ("offset", "i8"),
+        ("length", "i4"),
+        ("number", "i4"),
+        ("side", "u1"),
+        ("tokens", "i4", 2),
+        ("pictures", "u2", 2),
+    ]
+)
+
+
 @dataclass
 class Rows:
-    """The index: one entry per usable row, in file order, and how much of each file an epoch draws.
-
-    Arrays over the N entries: `source` (which file), `offset`, `length` (for sources.read_row), `number` (line or row, for
-    messages), `side` (SINGLE; STRONG or WEAK where a pair's side is a row of its own), `tokens` [N, 2] and `pictures`
-    [N, 2] (weak or only side, strong side; the latter 0 without pairs). `counts` says how many rows each file draws.
-    """
+    """The index: `entries` (ENTRY, in file order), and `counts`, how many rows of each source an epoch draws."""
 
     pairs: bool
     chat_format: ChatFormat
@@ -210,16 +228,10 @@ class Rows:
     skip_bad_rows: bool
     sources: list[Source]
     amounts: list[str]
-    source: np.ndarray
-    offset: np.ndarray
-    length: np.ndarray
-    number: np.ndarray
-    side: np.ndarray
-    tokens: np.ndarray
-    pictures: np.ndarray
+    entries: np.ndarray
     counts: list[int]
     dropped: list[Counter]
-    fingerprint: str = ""
+    fingerprint: str
     orders: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -228,20 +240,19 @@ class Rows:
 
     def row_id(self, index: int) -> str:
         """ "file:line" of an entry, and which side of a pair it is when sides are rows of their own."""
-        side = {STRONG: "/strong", WEAK: "/weak"}.get(int(self.side[index]), "")
-        return f"{self.sources[self.source[index]].path}:{self.number[index]}{'' if self.pairs else side}"
+        entry = self.entries[index]
+        side = {STRONG: "/strong", WEAK: "/weak"}.get(int(entry["side"]), "")
+        return f"{self.sources[entry['source']].path}:{entry['number']}{side}"
 
     def epoch_order(self, seed: int, epoch: int) -> np.ndarray:
         """The entries of an epoch, in order: each file's draw, then all shuffled, by seed and epoch alone."""
         if (seed, epoch) not in self.orders:
             generator = random.Random(f"order {seed} {epoch}")
             order: list[int] = []
-            for number, count in enumerate(self.counts):
-                entries = np.flatnonzero(self.source == number).tolist()
-                if not entries:
-                    continue
-                whole, part = divmod(count, len(entries))
-                order += entries * whole + (generator.sample(entries, part) if part else [])
+            for source, count in enumerate(self.counts):
+                indices = np.flatnonzero(self.entries["source"] == source).tolist()
+                whole, part = divmod(count, len(indices))
+                order += indices * whole + generator.sample(indices, part)
             generator.shuffle(order)
             self.orders.clear()  # one epoch at a time: memory stays flat
             self.orders[seed, epoch] = np.array(order, dtype=np.int64)
@@ -250,41 +261,42 @@ class Rows:
     @property
     def mix(self) -> dict[str, dict[str, object]]:
         """What an epoch draws, file by file; plain numbers and strings, to be kept in a checkpoint."""
-        mix = {}
-        for number, (source, amount) in enumerate(zip(self.sources, self.amounts, strict=True)):
-            usable = int((self.source == number).sum())
-            mix[f"{number} {os.path.basename(source.path)}"] = {
-                "asked": amount or "all",
-                "usable": usable,
+        return {
+            f"{number} {os.path.basename(source.path)}": {
+                "asked": self.amounts[number] or "all",
+                "usable": int((self.entries["source"] == number).sum()),
                 "drawn": self.counts[number],
                 "dropped": dict(self.dropped[number]),
             }
-        return mix
+            for number, source in enumerate(self.sources)
+        }
 
     def summary(self) -> str:
         """The mix drawn and what was dropped, in a few lines for the log."""
+        mean = self.entries["tokens"].max(axis=1).mean()
         kind = "pairs" if self.pairs else "rows"
-        mean = self.tokens.max(axis=1).mean()
         lines = [f"data: {len(self):,} {kind} an epoch, {mean:,.0f} tokens on average, at most {self.max_length:,}"]
         for source, facts in zip(self.sources, self.mix.values(), strict=True):
             share = 100 * facts["drawn"] / len(self)
-            line = f"  {source.path}: {facts['drawn']:,} of {facts['usable']:,} usable (asked: {facts['asked']}), {share:.1f} % of the mix"
+            line = f"  {source.path}: {facts['drawn']:,} of {facts['usable']:,} usable ({share:.1f} % of the mix)"
+            line += f", asked: {facts['asked']}"
             if facts["dropped"]:
-                line += "; dropped: " + ", ".join(
-                    f"{reason} {count:,}" for reason, count in sorted(facts["dropped"].items())
-                )
+                reasons = sorted(facts["dropped"].items())
+                line += "; dropped: " + ", ".join(f"{reason} {count:,}" for reason, count in reasons)
             lines.append(line)
         return "\n".join(lines)
 
     def read(self, index: int) -> tuple[Conversation, Conversation | None]:
-        """An entry's conversations again: (the only one, None), or of pairs (weak, strong). Raises BadRow."""
-        row = read_row(self.sources[self.source[index]], int(self.offset[index]), int(self.length[index]))
-        if isinstance(row, BadRow):
-            raise UserError(f"{self.row_id(index)}: the row has changed since the run began; start again") from None
-        sides = dict(conversations(row, self.pairs))
-        if self.pairs:
-            return sides[WEAK], sides[STRONG]
-        return sides[int(self.side[index])], None
+        """An entry's conversations again: (the only one, None), or of pairs (weak, strong). Raises UserError."""
+        entry = self.entries[index]
+        try:
+            row = read_row(self.sources[entry["source"]], int(entry["offset"]), int(entry["length"]))
+            sides = dict(conversations(row, self.pairs))
+            return (sides[WEAK], sides[STRONG]) if self.pairs else (sides[int(entry["side"])], None)
+        except (BadRow, BenchmarkRow, KeyError, OSError):
+            raise UserError(
+                f"{self.row_id(index)}: the file has changed since this run began; start it again"
+            ) from None
 
 
 def open_rows(
@@ -296,7 +308,7 @@ def open_rows(
     image_root: str = "",
     skip_bad_rows: bool = False,
 ) -> Rows:
-    """Index the files of `spec`: "a.jsonl,b.parquet:0.3,c.json.gz:100k" (a fraction has a point, a count may end in k or m).
+    """Index the files of `spec`: "a.jsonl,b.parquet:0.3,c.json.gz:100k" (a point means a fraction, k a thousand).
 
     image_root: the folder that picture paths start from; "" means each file's own folder. Rows longer than max_length
     tokens are dropped and counted; a bad row is an error, or with skip_bad_rows dropped and counted by its reason.
@@ -304,64 +316,29 @@ def open_rows(
     """
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return _index_files(spec, pairs, chat_format, max_length, image_root, skip_bad_rows)
-    # an own gloo group: indexing may take longer than the NCCL timeout, and the index has no business on a GPU
+    # a gloo group of its own: indexing may take longer than NCCL waits, and the index has no business on a GPU
     group = dist.new_group(backend="gloo", timeout=datetime.timedelta(hours=6))
-    message: list[object] = [None]
+    rows, message = None, [None]
     if dist.get_rank() == 0:
         try:
             rows = _index_files(spec, pairs, chat_format, max_length, image_root, skip_bad_rows)
-            blocks = [source.blocks for source in rows.sources]
-            for source in rows.sources:
-                source.blocks = None if source.blocks is None else []
-            rows.chat_format = None
-            message = [rows]
+            emptied = [replace(source, blocks=source.blocks and []) for source in rows.sources]
+            message = [replace(rows, chat_format=None, sources=emptied)]
         except UserError as error:
             message = [str(error)]
     dist.broadcast_object_list(message, src=0, group=group)
-    rows = message[0]
-    if isinstance(rows, str):
+    if isinstance(message[0], str):
         if dist.get_rank() == 0:
-            raise UserError(rows)
-        time.sleep(1)  # rank 0 says it, once; torchrun must not end it before it has
+            raise UserError(message[0])
+        time.sleep(1)  # rank 0 says what is wrong, once; torchrun must not end it before it has
         sys.exit(1)
-    rows.chat_format = chat_format
-    for number, source in enumerate(rows.sources):
-        if dist.get_rank() == 0:
-            source.blocks = blocks[number]
-        elif source.blocks is not None:
-            for _ in scan(source):  # fills the blocks
-                pass
-    dist.barrier(group=group)
+    if rows is None:
+        rows = replace(message[0], chat_format=chat_format)
+        for source in rows.sources:
+            if source.blocks is not None:  # a file that cannot be entered in the middle: every rank holds its rows
+                for _ in scan(source):
+                    pass
     return rows
-
-
-def parse_spec(spec: str) -> list[tuple[str, str]]:
-    """ "a.jsonl:100k,b.parquet" → [("a.jsonl", "100k"), ("b.parquet", "")]. Raises UserError."""
-    files = []
-    for part in filter(None, (part.strip() for part in spec.split(","))):
-        path, amount = part, ""
-        match = re.fullmatch(r"(.+):(\d+(?:\.\d+)?[kKmM]?)", part)
-        if match:
-            path, amount = match.groups()
-        elif ":" in part and not os.path.exists(part):
-            raise UserError(
-                f"--data {part}: after the colon stands a count (5000, 100k) or a fraction with a point (0.3)"
-            )
-        files.append((path, amount))
-    if not files:
-        raise UserError("--data is empty; name at least one .json, .jsonl or .parquet file")
-    return files
-
-
-def _count(amount: str, usable: int) -> int:
-    """Rows to draw of a file with `usable` rows. A count above that takes them all; only a fraction above 1.0 repeats."""
-    if not amount:
-        return usable
-    scale = {"k": 1_000, "m": 1_000_000}.get(amount[-1].lower())
-    if scale is None and "." in amount:
-        return round(float(amount) * usable)
-    count = round(float(amount[:-1]) * scale) if scale else int(amount)
-    return min(count, usable)
 
 
 def _index_files(
@@ -369,106 +346,83 @@ def _index_files(
 ) -> Rows:
     files = parse_spec(spec)
     sources = [open_source(path, image_root) for path, _ in files]
-    entries: list[np.ndarray] = []
-    counts, dropped = [], []
-    for number, (source, (_, amount)) in enumerate(zip(sources, files, strict=True)):
+    tables, dropped = [], []
+    for number, source in enumerate(sources):
         table, reasons, first = _index_file(source, pairs, chat_format, max_length, skip_bad_rows)
         if not len(table):
-            found = (
-                ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items())) or "the file holds no row"
-            )
+            found = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items())) or "it holds no row"
             hint = f" (the first: {first})" if first else ""
-            raise UserError(f"{source.path}: no usable row; {found}{hint}; correct the file or take it out of --data")
-        counts.append(_count(amount, len(table)))
+            raise UserError(f"{source.path}: no usable row: {found}{hint}; correct the file or take it out of --data")
+        table["source"] = number
+        tables.append(table)
         dropped.append(reasons)
-        entries.append(np.column_stack([np.full(len(table), number), table]))
-    table = np.concatenate(entries)
+    counts = [rows_to_draw(amount, len(table)) for (_, amount), table in zip(files, tables, strict=True)]
     if sum(counts) == 0:
         raise UserError(f"--data {spec}: the mix draws no row; ask for more")
-    rows = Rows(
-        pairs=pairs,
-        chat_format=chat_format,
-        max_length=max_length,
-        skip_bad_rows=skip_bad_rows,
-        sources=sources,
-        amounts=[amount for _, amount in files],
-        source=table[:, 0].astype(np.int32),
-        offset=table[:, 1].astype(np.int64),
-        length=table[:, 2].astype(np.int32),
-        number=table[:, 3].astype(np.int32),
-        side=table[:, 4].astype(np.uint8),
-        tokens=table[:, 5:7].astype(np.int32),
-        pictures=table[:, 7:9].astype(np.uint8),
-        counts=counts,
-        dropped=dropped,
-    )
-    rows.fingerprint = _fingerprint(rows)
-    return rows
+    entries = np.concatenate(tables)
+    fingerprint = _fingerprint(sources, entries, counts)
+    amounts = [amount for _, amount in files]
+    return Rows(pairs, chat_format, max_length, skip_bad_rows, sources, amounts, entries, counts, dropped, fingerprint)
 
 
 def _index_file(
     source: Source, pairs: bool, chat_format: ChatFormat, max_length: int, skip_bad_rows: bool
 ) -> tuple[np.ndarray, Counter, str]:
-    """One file's usable rows as int64 [n, 8]: offset, length, number, side, tokens x 2, pictures x 2; and what was dropped."""
-    finder, reasons, first_bad = PictureFinder(), Counter(), ""
-    tables: list[np.ndarray] = []
-    waiting: list[tuple[tuple[int, ...], list[list[str]], list[int]]] = []
+    """One file's usable rows as ENTRY [n], what was dropped by reason, and the first bad row's message."""
+    dropped, messages = Counter(), []
+    rows = _checked_rows(source, pairs, chat_format, skip_bad_rows, dropped, messages)
+    rows = iter(tqdm(rows, desc=f"index {os.path.basename(source.path)}", unit=" rows", disable=None))
+    sides = 2 if pairs else 1
+    tables = [np.zeros(0, dtype=ENTRY)]
+    for batch in iter(lambda: list(itertools.islice(rows, INDEX_BATCH)), []):
+        places, pieces, counts = zip(*batch, strict=True)
+        tokens = chat_format.count_tokens(list(itertools.chain(*pieces)), list(itertools.chain(*counts)))
+        table = np.zeros(len(batch), dtype=ENTRY)
+        for column, values in zip(("offset", "length", "number", "side"), zip(*places, strict=True), strict=True):
+            table[column] = values
+        table["tokens"][:, :sides] = np.array(tokens).reshape(-1, sides)
+        table["pictures"][:, :sides] = counts
+        fits = table["tokens"].max(axis=1) <= max_length
+        if not fits.all():
+            dropped[f"longer than {max_length} tokens"] += int((~fits).sum())
+        tables.append(table[fits])
+    return np.concatenate(tables), dropped, messages[0] if messages else ""
 
-    def count_waiting() -> None:
-        pieces = [row for _, sides, _ in waiting for row in sides]
-        tokens = iter(chat_format.count_tokens(pieces, [count for _, _, pictures in waiting for count in pictures]))
-        lines = []
-        for place, sides, pictures in waiting:
-            lengths = [next(tokens) for _ in sides]
-            if max(lengths) > max_length:
-                reasons[TOO_LONG] += 1
-            else:
-                blank = [0] * (2 - len(sides))
-                lines.append([*place, *lengths, *blank, *pictures, *blank])
-        tables.append(np.array(lines, dtype=np.int64).reshape(-1, 8))
-        waiting.clear()
 
-    for number, offset, length, row in tqdm(
-        scan(source), desc=f"index {os.path.basename(source.path)}", unit=" rows", disable=None
-    ):
+def _checked_rows(
+    source: Source, pairs: bool, chat_format: ChatFormat, skip_bad_rows: bool, dropped: Counter, messages: list[str]
+) -> Iterator[tuple[tuple[int, ...], list[list[str]], list[int]]]:
+    """Usable rows as ((offset, length, number, side), pieces per side, pictures per side), the weak side first."""
+    finder = PictureFinder()
+    for number, offset, length, row in scan(source):
         try:
             if isinstance(row, BadRow):
                 raise row
             sides = conversations(row, pairs)
-            for _, turns in sides:
-                for turn in turns:
-                    for picture in turn.pictures:
-                        finder.check(picture, source.image_root)
+            for picture in (picture for _, turns in sides for turn in turns for picture in turn.pictures):
+                finder.check(picture, source.image_root)
             pieces = [chat_format.pieces(turns) for _, turns in sides]
         except BenchmarkRow as error:
-            raise UserError(
-                f"{source.path}:{number}: a row of {error}, which is for evaluation; never train on it"
-            ) from None
+            raise UserError(f"{source.path}:{number}: a row of {error}, an evaluation set: never train on it") from None
         except BadRow as bad:
             message = f"{source.path}:{number}: {bad.detail}"
             if not skip_bad_rows:
                 raise UserError(f"{message}; {bad.remedy}") from None
-            first_bad = first_bad or message
-            reasons[bad.reason] += 1
+            messages[:] = messages or [message]
+            dropped[bad.reason] += 1
             continue
-        pictures = [sum(len(turn.pictures) for turn in turns) for _, turns in sides]
-        if pairs:  # one entry for both; the weak side first
-            waiting.append(((offset, length, number, 0), pieces[::-1], pictures[::-1]))
+        counts = [sum(len(turn.pictures) for turn in turns) for _, turns in sides]
+        if pairs:
+            yield (offset, length, number, SINGLE), pieces[::-1], counts[::-1]
         else:
-            for (side, _), piece, count in zip(sides, pieces, pictures, strict=True):
-                waiting.append(((offset, length, number, side), [piece], [count]))
-        if len(waiting) >= INDEX_BATCH:
-            count_waiting()
-    count_waiting()
-    return np.concatenate(tables), reasons, first_bad
+            for (side, _), piece, count in zip(sides, pieces, counts, strict=True):
+                yield (offset, length, number, side), [piece], [count]
 
 
-def _fingerprint(rows: Rows) -> str:
-    """sha256 of what training sees: every row's place and length, and each file's size, first and last MiB. Folders may differ."""
-    digest = hashlib.sha256()
-    for array in (rows.source, rows.offset, rows.length, rows.side, rows.tokens, rows.pictures):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    for source, count in zip(rows.sources, rows.counts, strict=True):
+def _fingerprint(sources: list[Source], entries: np.ndarray, counts: list[int]) -> str:
+    """sha256 of every row's place and length and of each file's name, size, first and last MiB; folders may differ."""
+    digest = hashlib.sha256(entries.tobytes())
+    for source, count in zip(sources, counts, strict=True):
         size = os.path.getsize(source.path)
         digest.update(f"{os.path.basename(source.path)} {size} {count}".encode())
         with open(source.path, "rb") as file:
@@ -494,11 +448,13 @@ def step_rows(rows: Rows, step: int, global_batch: int, seed: int) -> np.ndarray
 
 
 def plan_packs(tokens: np.ndarray, world_size: int, pack_tokens: int) -> list[list[list[int]]]:
-    """Spread a step's rows over ranks and packs: plan[slot][rank] is the list of rows in that rank's pack number `slot`.
+    """Spread a step's rows over ranks and packs: plan[slot][rank] lists the rows of that rank's pack number `slot`.
 
-    tokens: [n] of each row, none above pack_tokens. Every rank gets the same number of packs, as few as fit, and packs are
-    filled evenly (longest row first, into the emptiest pack), because ranks wait for one another in every one of them.
+    tokens: [n] of each row, none above pack_tokens. Every rank gets the same number of packs, as few as fit, and they
+    are filled evenly (longest row first, into the emptiest pack): ranks wait for one another in every one of them.
     """
+    if len(tokens) and int(tokens.max()) > pack_tokens:
+        raise ValueError(f"a row of {int(tokens.max())} tokens fits no pack of {pack_tokens}")
     order = sorted(range(len(tokens)), key=lambda row: (-int(tokens[row]), row))
     slots = max(1, -(-int(tokens.sum()) // (world_size * pack_tokens)))
     while True:
@@ -528,11 +484,11 @@ def plan_packs(tokens: np.ndarray, world_size: int, pack_tokens: int) -> list[li
 class Batch:
     """One pack: rows behind one another without padding.
 
-    input_ids, position_ids [1, L] int64 (positions restart at 0 for each row); cu_seqlens [rows + 1] int32; pixel_values:
-    uint8 [I, 3, H, W] per name of the image processor, {} without pictures; response_positions [R] int64: where in the
-    pack the hidden state predicts a response token; response_labels [R] int64: that token. A pack of no rows is one
-    end-of-sequence token with R = 0. touch_vision: some rank has a picture in its pack of this number, so all must run
-    the vision tower.
+    input_ids, position_ids [1, L] int64 (positions restart at 0 for each row); cu_seqlens [rows + 1] int32;
+    pixel_values: uint8 [I, 3, H, W] per name of the image processor, {} without pictures; response_positions [R] int64:
+    where in the pack the hidden state predicts a response token; response_labels [R] int64: that token. A pack of no
+    rows is one end-of-sequence token with R = 0. touch_vision: some rank has a picture in its pack of this number, so
+    all must run the vision tower.
     """
 
     input_ids: Tensor
@@ -569,10 +525,10 @@ class Batch:
 
 @dataclass
 class StepBatches:
-    """One rank's share of a step: `packs` as (weak or only side, strong side or None), the same number on every rank.
+    """One rank's share of a step: packs as (weak or only side, strong side or None), as many on every rank.
 
-    num_rows, row_ids: this rank's rows; global_rows: the step's rows over all ranks, before any was skipped; num_skipped
-    and skipped: this rank's rows left out for an unreadable picture, with what was wrong.
+    num_rows, row_ids: this rank's rows; global_rows: the step's rows over all ranks, before any was skipped;
+    num_skipped, skipped: this rank's rows left out for an unreadable picture, and what was wrong with each.
     """
 
     step: int
@@ -627,7 +583,7 @@ def pack(rows: list[tuple[Tokens, list[dict[str, Tensor]], str]], eos_token_id: 
 
 
 class StepDataset(Dataset):
-    """Item s is everything this rank runs in step s. A UserError comes back as a value: DataLoader would wrap it in a traceback."""
+    """Item s is all that this rank runs in step s. A UserError is returned: DataLoader would wrap it in a traceback."""
 
     def __init__(self, rows: Rows, global_batch: int, pack_tokens: int, rank: int, world_size: int, seed: int):
         self.rows, self.global_batch, self.pack_tokens, self.seed = rows, global_batch, pack_tokens, seed
@@ -641,20 +597,17 @@ class StepDataset(Dataset):
 
     def _prepare(self, step: int) -> StepBatches:
         rows = self.rows
-        entries = step_rows(rows, step, self.global_batch, self.seed)
-        plan = plan_packs(rows.tokens[entries].max(axis=1), self.world_size, self.pack_tokens)
+        indices = step_rows(rows, step, self.global_batch, self.seed)
+        entries = rows.entries[indices]
+        plan = plan_packs(entries["tokens"].max(axis=1), self.world_size, self.pack_tokens)
         packs, row_ids, skipped = [], [], []
         for slot in plan:
-            touch = rows.pictures[entries[[row for members in slot for row in members]]].any(axis=0)
-            sides: tuple[list, list] = ([], [])
-            for row in slot[self.rank]:
-                row_id = rows.row_id(entries[row])
+            touch_vision = entries["pictures"][[row for members in slot for row in members]].any(axis=0)
+            sides: list[list] = [[], []]
+            for index in indices[slot[self.rank]]:
+                row_id = rows.row_id(index)
                 try:
-                    prepared = [
-                        self._side(turns, entries[row], row_id)
-                        for turns in rows.read(entries[row])
-                        if turns is not None
-                    ]
+                    prepared = [self._side(turns, index, row_id) for turns in rows.read(index) if turns is not None]
                 except BadRow as bad:
                     if not rows.skip_bad_rows:
                         raise UserError(f"{row_id}: {bad.detail}; {bad.remedy}") from None
@@ -663,16 +616,14 @@ class StepDataset(Dataset):
                 row_ids.append(row_id)
                 for side, tokens_and_pixels in zip(sides, prepared, strict=False):
                     side.append(tokens_and_pixels)
-            weak = pack(sides[0], rows.chat_format.eos_token_id, bool(touch[0]))
-            strong = pack(sides[1], rows.chat_format.eos_token_id, bool(touch[1])) if rows.pairs else None
-            if strong is not None and not torch.equal(weak.response_labels, strong.response_labels):
-                raise AssertionError(f"responses of a pair are not the same tokens in {row_ids}")
+            weak = pack(sides[0], rows.chat_format.eos_token_id, bool(touch_vision[0]))
+            strong = pack(sides[1], rows.chat_format.eos_token_id, bool(touch_vision[1])) if rows.pairs else None
             packs.append((weak, strong))
-        return StepBatches(step, packs, len(entries), row_ids, skipped)
+        return StepBatches(step, packs, len(indices), row_ids, skipped)
 
-    def _side(self, turns: Conversation, entry: int, row_id: str) -> tuple[Tokens, list[dict[str, Tensor]], str]:
+    def _side(self, turns: Conversation, index: int, row_id: str) -> tuple[Tokens, list[dict[str, Tensor]], str]:
         tokens = self.rows.chat_format.encode(turns)
-        root = self.rows.sources[self.rows.source[entry]].image_root
+        root = self.rows.sources[self.rows.entries["source"][index]].image_root
         pictures = [open_picture(picture, root) for turn in turns for picture in turn.pictures]
         return tokens, [self.rows.chat_format.pixels(picture) for picture in pictures], row_id
 
@@ -689,23 +640,20 @@ def make_loader(
     total_steps: int,
     num_workers: int = 0,
 ) -> Iterator[StepBatches]:
-    """Steps start_step ... total_steps - 1 of this rank, prepared ahead by `num_workers` processes (0: in this one).
+    """Steps start_step ... total_steps - 1 of this rank, prepared ahead by num_workers processes (0: in this one).
 
-    Step s holds exactly global_batch rows over all ranks, fewer only in the last step of an epoch; the order follows from
-    seed and epoch. Raises UserError, also for what goes wrong in a worker.
+    Step s holds exactly global_batch rows over all ranks, fewer only in the last step of an epoch; the order follows
+    from seed and epoch. Raises UserError, also for what goes wrong in a worker.
     """
     if rows.max_length > pack_tokens:
         raise UserError(
-            f"max_length {rows.max_length} is above pack_tokens {pack_tokens}: such a row fits no pack; change one"
+            f"max_length {rows.max_length} is above pack_tokens {pack_tokens}; raise one or lower the other"
         )
-    dataset = StepDataset(rows, global_batch, pack_tokens, rank, world_size, seed)
-    if num_workers:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(
-            resource.RLIMIT_NOFILE, (hard, hard)
-        )  # each tensor on its way from a worker holds one open file
+    if num_workers:  # each tensor on its way from a worker holds one open file
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     loader = DataLoader(
-        dataset,
+        StepDataset(rows, global_batch, pack_tokens, rank, world_size, seed),
         batch_size=None,
         sampler=range(start_step, total_steps),
         num_workers=num_workers,
@@ -713,26 +661,34 @@ def make_loader(
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # its own: the run's random state must not depend on how often it was resumed
     )
-    steps = iter(loader)
-    while True:
-        try:
-            batches = next(steps)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise UserError(
-                f"a loader process died ({str(error).splitlines()[0]}); too little memory or shared memory (/dev/shm)? "
-                "lower --num_workers, or give the container more (docker --shm-size)"
-            ) from None
-        if isinstance(batches, UserError):
-            raise batches
-        yield batches
+    return _steps(loader)
+
+
+def _steps(loader: DataLoader) -> Iterator[StepBatches]:
+    running = [iter(loader)]
+    atexit.register(running.clear)  # workers are told to end: they do not listen to signals
+    try:
+        while True:
+            batches = next(running[0], None)
+            if batches is None:
+                return
+            if isinstance(batches, UserError):
+                raise batches
+            yield batches
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            f"a loader process died ({str(error).splitlines()[0]}); for want of memory or shared memory (/dev/shm)? "
+            "lower --num_workers, or give the container more (docker --shm-size)"
+        ) from None
+    finally:
+        atexit.unregister(running.clear)
+        running.clear()
 
 
 def _start_worker(worker: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one worker, one core
-    # a scheduler signals every process of a job; what to do about it is the trainer's decision
-    for number in (signal.SIGINT, signal.SIGUSR1):
+    # a scheduler signals every process of a job, a terminal too; what to do about it is the trainer's decision
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)

@@ -1,12 +1,13 @@
-"""Training files as rows: .json, .jsonl and .parquet, plain or gzipped, in every public dialect we know, found by its keys.
+"""Training files as rows: .json, .jsonl, .parquet, plain or gzipped, in every public dialect we know, found by its keys.
 
-A file is scanned once. What stays of it is where each row lies (byte offset and length, or row number), so a row can be
-read again at any moment by any process, and no copy of the data is written. Gzipped files cannot be entered in the middle:
-their rows are held in memory, in compressed blocks.
+A file is scanned once. What stays of it is where each row lies (byte offset and length, or row number), so that any
+process can read a row again at any moment, and no copy of the data is written. Gzipped files cannot be entered in the
+middle: their rows are held in memory, in compressed blocks.
 
-    for number, offset, length, row in scan(source): ...      # row: a dict, or a BadRow that says what is wrong with the line
-    row = read_row(source, offset, length)
-    for side, conversation in conversations(row): ...         # side: SINGLE, or STRONG and WEAK of a pair
+    for number, offset, length, row in scan(source): ...      # row: a dict, or a BadRow that says what is wrong
+    row = read_row(source, offset, length)                    # the same row again
+    for side, turns in conversations(row, pairs=False): ...   # side: SINGLE, or STRONG and WEAK of a pair
+    image = open_picture(turns[0].pictures[0], source.image_root)
 """
 
 import codecs
@@ -60,6 +61,29 @@ class BenchmarkRow(Exception):
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Files
+
+
+def parse_spec(spec: str) -> list[tuple[str, str]]:
+    """ "a.jsonl:100k,b.parquet" becomes [("a.jsonl", "100k"), ("b.parquet", "")]. Raises UserError."""
+    files = []
+    for part in filter(None, (part.strip() for part in spec.split(","))):
+        match = re.fullmatch(r"(.+):(\d+(?:\.\d+)?[kKmM]?)", part)
+        if not match and ":" in part and not os.path.exists(part):
+            raise UserError(f"--data {part}: behind the colon stands a count (5000, 100k) or a fraction (0.3)")
+        files.append(match.groups() if match else (part, ""))
+    if not files:
+        raise UserError("--data is empty; name at least one .json, .jsonl or .parquet file")
+    return files
+
+
+def rows_to_draw(amount: str, usable: int) -> int:
+    """Rows to draw of `usable`. A count takes at most all of them; a fraction above 1.0 repeats rows."""
+    if not amount:
+        return usable
+    scale = {"k": 1_000, "m": 1_000_000}.get(amount[-1].lower())
+    if scale is None and "." in amount:
+        return round(float(amount) * usable)
+    return min(usable, round(float(amount[:-1]) * scale) if scale else int(amount))
 
 
 @dataclass
