@@ -1,0 +1,371 @@
+"""The PUMA loss and its gradient as one Triton kernel: one program per token, one pass for the losses, one for the
+gradient.
+
+Write z for a row of weak logits, s for the strong row, c = log2(e) / tau, and delta = s - z. Softmaxes at temperature tau:
+
+    q_v = 2^(c z_v - a) / Q    Q = sum_v 2^(c z_v - a)    a = max_v c z_v      (weak;   the shift a keeps every power <= 1)
+    p_v = 2^(c s_v - b) / P    P = sum_v 2^(c s_v - b)    b = max_v c s_v      (strong)
+
+With log q_v - log p_v = -delta_v / tau - R, where R = ln 2 * (a - b + log2(Q / P)) is the log of the two normalisers' ratio,
+
+    fkl = KL(weak || strong) = sum_v q_v (log q_v - log p_v) = -E_weak[delta] / tau - R
+    rkl = KL(strong || weak) = sum_v p_v (log p_v - log q_v) =  E_strong[delta] / tau + R
+    ce  = logsumexp(z) - z_label
+
+so five running sums hold everything: Q, P, sum_v 2^(c z_v - a) delta_v, sum_v 2^(c s_v - b) delta_v, and, only where
+tau is not 1, the sum of exponentials at temperature 1 for ce. A maximum that is not known before the pass is carried
+along, as in
+the online softmax: when it grows from a to a', all sums made so far are multiplied by 2^(a - a').
+
+The gradient with respect to z_v (p is a constant; r = softmax(z) at temperature 1; E = E_weak[delta]):
+
+    d fkl = q_v (E - delta_v) / tau^2      (the ratio R has cancelled: only differences from the mean are left)
+    d rkl = (q_v - p_v) / tau
+    d ce  = r_v - [v = label]
+    d loss = lam * alpha * q_v (E - delta_v) + lam * (1 - alpha) * tau * (q_v - p_v) + (1 - lam) * (r_v - [v = label])
+
+Shape of the work. A row is read in blocks of [LANES, 8]: the 8 neighbours are one 16-byte load in bfloat16, and every
+lane keeps its own maximum and sums, so the loop holds no exchange between threads; the lanes meet once, at the end of
+the row. When losses and gradient are wanted in one launch (the linear op), the second pass walks the row backwards:
+what the first pass read last is what the L2 cache still holds. All sums are float32; a token's results do not depend
+on other tokens.
+
+Values that are not finite. -inf is a logit of probability 0: its term is 0 wherever its own softmax weighs it, even
+where delta is inf - inf; where only the other branch gives it weight, the divergence is +inf, as it is on paper. A
+NaN anywhere makes its row's loss NaN.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+LOG2E = tl.constexpr(1.4426950408889634)
+LN2 = tl.constexpr(0.6931471805599453)
+NEIGHBOURS = tl.constexpr(8)
+
+# (lanes, warps) per program. Both keep 32 warps on a multiprocessor at 64 registers. In one launch for losses and
+# gradient they are one row instead of two, so that more of the rows in flight stay in the L2 cache for the second pass.
+ONE_LAUNCH = (1024, 32)
+TWO_LAUNCHES = (1024, 16)
+
+
+@triton.jit
+def _shift(maximum, scale):
+    """scale * maximum, or 0 where all logits so far are -inf: -inf - (-inf) would be NaN."""
+    return tl.where(maximum == float("-inf"), 0.0, maximum * scale)
+
+
+@triton.jit
+def _rescale(old_max, new_max, scale):
+    """What sums made under the shift of old_max are multiplied with to stand under that of new_max.
+
+    It is the difference of the two rounded shifts, exactly as the powers used them: a fused multiply-add of the maxima
+    would leave an error of its own in every sum.
+    """
+    return tl.where(old_max == float("-inf"), 0.0, tl.exp2(_shift(old_max, scale) - _shift(new_max, scale)))
+
+
+@triton.jit
+def _weigh(powers, values, GUARD: tl.constexpr):
+    """powers * values, where a power of 0 silences an infinite or NaN value (but a NaN power is kept)."""
+    if GUARD:
+        return tl.where(powers == 0.0, 0.0, powers * values)
+    return powers * values
+
+
+@triton.jit
+def _load(row_pointer, columns, stride, size, padding: tl.constexpr, eviction: tl.constexpr):
+    """A block of a row in float32. int64 offsets: a transposed row's last element can lie beyond 2^31."""
+    pointers = row_pointer + columns.to(tl.int64) * stride
+    return tl.load(pointers, mask=columns < size, other=padding, eviction_policy=eviction).to(tl.float32)
+
+
+@triton.jit
+def _load_both(
+    weak_row, strong_row, columns, weak_stride, strong_stride, size,
+    HAS_STRONG: tl.constexpr, DIFFERENCE: tl.constexpr, EVICTION: tl.constexpr,
+):  # fmt: skip
+    """(z, s, delta) of a block. DIFFERENCE: the strong row holds delta itself."""
+    weak = _load(weak_row, columns, weak_stride, size, float("-inf"), EVICTION)
+    if not HAS_STRONG:
+        return weak, weak, weak
+    if DIFFERENCE:
+        delta = _load(strong_row, columns, strong_stride, size, 0.0, EVICTION)
+        return weak, weak + delta, delta
+    strong = _load(strong_row, columns, strong_stride, size, float("-inf"), EVICTION)
+    return weak, strong, strong - weak
+
+
+@triton.jit
+def _row_statistics(
+    weak_row, strong_row, weak_stride, strong_stride, size, scale,
+    HAS_STRONG: tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr, EVICTION:
+    tl.constexpr,
+):  # fmt: skip
+    """One pass over a row: the maxima of z and s, Q, P, E_weak[delta], E_strong[delta], and Q at temperature 1."""
+    weak_max = tl.full([LANES], float("-inf"), tl.float32)
+    strong_max = tl.full([LANES], float("-inf"), tl.float32)
+    weak_sum = tl.zeros([LANES], tl.float32)
+    strong_sum = tl.zeros([LANES], tl.float32)
+    weak_delta = tl.zeros([LANES], tl.float32)
+    strong_delta = tl.zeros([LANES], tl.float32)
+    plain_sum = tl.zeros([LANES], tl.float32)
+    block = tl.arange(0, LANES)[:, None] * NEIGHBOURS + tl.arange(0, NEIGHBOURS)[None, :]
+    for start in range(0, size, LANES * NEIGHBOURS):
+        weak, strong, delta = _load_both(
+            weak_row, strong_row, start + block, weak_stride, strong_stride, size, HAS_STRONG, DIFFERENCE, EVICTION
+        )
+        new_max = tl.maximum(weak_max, tl.max(weak, axis=1))
+        if not TAU_IS_ONE:
+            powers = tl.exp2(tl.fma(weak, LOG2E, -_shift(new_max, LOG2E)[:, None]))
+            plain_sum = plain_sum * _rescale(weak_max, new_max, LOG2E) + tl.sum(powers, axis=1)
+        powers = tl.exp2(tl.fma(weak, scale, -_shift(new_max, scale)[:, None]))
+        rescale = _rescale(weak_max, new_max, scale)
+        weak_sum = weak_sum * rescale + tl.sum(powers, axis=1)
+        weak_max = new_max
+        if HAS_STRONG:
+            weak_delta = weak_delta * rescale + tl.sum(_weigh(powers, delta, not DIFFERENCE), axis=1)
+            new_max = tl.maximum(strong_max, tl.max(strong, axis=1))
+            powers = tl.exp2(tl.fma(strong, scale, -_shift(new_max, scale)[:, None]))
+            rescale = _rescale(strong_max, new_max, scale)
+            strong_max = new_max
+            strong_sum = strong_sum * rescale + tl.sum(powers, axis=1)
+            strong_delta = strong_delta * rescale + tl.sum(_weigh(powers, delta, not DIFFERENCE), axis=1)
+
+    # The lanes meet.
+    row_max = tl.max(weak_max, axis=0)
+    rescale = _rescale(weak_max, row_max, scale)
+    total = tl.sum(weak_sum * rescale, axis=0)
+    plain_total = total
+    if not TAU_IS_ONE:
+        plain_total = tl.sum(plain_sum * _rescale(weak_max, row_max, LOG2E), axis=0)
+    weak_mean = 0.0
+    strong_row_max = 0.0
+    strong_total = 1.0
+    strong_mean = 0.0
+    if HAS_STRONG:
+        weak_mean = tl.sum(_weigh(rescale, weak_delta, True), axis=0) / total
+        strong_row_max = tl.max(strong_max, axis=0)
+        rescale = _rescale(strong_max, strong_row_max, scale)
+        strong_total = tl.sum(strong_sum * rescale, axis=0)
+        strong_mean = tl.sum(_weigh(rescale, strong_delta, True), axis=0) / strong_total
+    return row_max, total, weak_mean, strong_row_max, strong_total, strong_mean, plain_total
+
+
+@triton.jit
+def _row_gradient(
+    weak_row, strong_row, gradient_row, weak_stride, strong_stride, size, scale, label,
+    weak_max, weak_inverse, weak_mean, strong_max, strong_inverse, plain_inverse,
+    fkl_weight, rkl_weight, ce_weight, output_scale,
+    HAS_STRONG: tl.constexpr, HAS_FKL: tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr, LANES:
+    tl.constexpr, EVICTION: tl.constexpr,
+):  # fmt: skip
+    """One pass over a row, from its end to its start, that writes the gradient (it may overwrite the weak row)."""
+    block = tl.arange(0, LANES)[:, None] * NEIGHBOURS + tl.arange(0, NEIGHBOURS)[None, :]
+    last = tl.cdiv(size, LANES * NEIGHBOURS) - 1
+    for step in range(0, last + 1):
+        columns = (last - step) * (LANES * NEIGHBOURS) + block
+        weak, strong, delta = _load_both(
+            weak_row, strong_row, columns, weak_stride, strong_stride, size, HAS_STRONG, DIFFERENCE, EVICTION
+        )
+        plain = tl.exp2(tl.fma(weak, LOG2E, -(weak_max * LOG2E))) * plain_inverse
+        gradient = ce_weight * (plain - tl.where(columns == label, 1.0, 0.0))
+        if HAS_STRONG:
+            q = plain
+            if not TAU_IS_ONE:
+                q = tl.exp2(tl.fma(weak, scale, -(weak_max * scale))) * weak_inverse
+            p = tl.exp2(tl.fma(strong, scale, -(strong_max * scale))) * strong_inverse
+            gradient += rkl_weight * (q - p)
+            if HAS_FKL:
+                gradient += fkl_weight * _weigh(q, weak_mean - delta, not DIFFERENCE)
+        gradient *= output_scale
+        tl.store(gradient_row + columns, gradient.to(gradient_row.dtype.element_ty), mask=columns < size)
+
+
+@triton.jit
+def _puma_kernel(
+    weak_pointer, strong_pointer, labels_pointer, gradient_pointer, losses_pointer, statistics_pointer,
+    output_scale_pointer, weak_row_stride, weak_stride, strong_row_stride, strong_stride, labels_stride,
+    gradient_row_stride, losses_stride, statistics_stride, size, ignore_index, scale, inverse_tau, fkl_weight,
+    rkl_weight, ce_weight, FORWARD: tl.constexpr, BACKWARD: tl.constexpr, HAS_STRONG: tl.constexpr, HAS_FKL:
+    tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr,
+):  # fmt: skip
+    """One token. FORWARD: losses from one pass. BACKWARD: the gradient from one pass, with the statistics of this
+    launch's forward, or, without FORWARD, of an earlier launch. strong is not touched without HAS_STRONG."""
+    row = tl.program_id(0).to(tl.int64)  # row * stride exceeds 2^31 from N * V = 2^31 on
+    label = tl.load(labels_pointer + row * labels_stride)
+    block = tl.arange(0, LANES)[:, None] * NEIGHBOURS + tl.arange(0, NEIGHBOURS)[None, :]
+    weak_row = weak_pointer + row * weak_row_stride
+    strong_row = strong_pointer + row * strong_row_stride if HAS_STRONG else weak_row
+    if label == ignore_index:
+        if FORWARD:
+            tl.store(losses_pointer + row, 0.0)
+            tl.store(losses_pointer + losses_stride + row, 0.0)
+            tl.store(losses_pointer + 2 * losses_stride + row, 0.0)
+        if BACKWARD:
+            gradient_row = gradient_pointer + row * gradient_row_stride
+            for start in range(0, size, LANES * NEIGHBOURS):
+                tl.store(gradient_row + start + block, 0.0, mask=start + block < size)
+    else:
+        inside = (label >= 0) & (label < size)
+        if FORWARD:
+            # A label outside the vocabulary is never an address: its logit reads as NaN, and with it all that follows.
+            label_logit = tl.load(weak_row + label * weak_stride, mask=inside, other=float("nan")).to(tl.float32)
+            weak_max, weak_sum, weak_mean, strong_max, strong_sum, strong_mean, plain_sum = _row_statistics(
+                weak_row, strong_row, weak_stride, strong_stride, size, scale,
+                HAS_STRONG, DIFFERENCE, TAU_IS_ONE, LANES, "evict_last" if BACKWARD else "",
+            )  # fmt: skip
+            poison = tl.where(inside, 0.0, float("nan"))
+            # max - z_label is exact; the fma is what the shift lost when it was rounded.
+            shift_error = tl.fma(weak_max, LOG2E, -(weak_max * LOG2E))
+            ce = (weak_max - label_logit) + LN2 * (tl.log2(plain_sum) - shift_error)
+            tl.store(losses_pointer + 2 * losses_stride + row, ce + poison)
+            fkl = 0.0
+            rkl = 0.0
+            if HAS_STRONG:
+                ratio = LN2 * (_shift(weak_max, scale) - _shift(strong_max, scale) + tl.log2(weak_sum / strong_sum))
+                fkl = -weak_mean * inverse_tau - ratio
+                rkl = strong_mean * inverse_tau + ratio
+            tl.store(losses_pointer + row, fkl + poison)
+            tl.store(losses_pointer + losses_stride + row, rkl + poison)
+            weak_inverse = 1.0 / weak_sum
+            strong_inverse = 1.0 / strong_sum
+            plain_inverse = 1.0 / plain_sum
+            if not BACKWARD:
+                statistics_row = statistics_pointer + row
+                tl.store(statistics_row, weak_max)
+                tl.store(statistics_row + statistics_stride, weak_inverse)
+                tl.store(statistics_row + 2 * statistics_stride, weak_mean)
+                tl.store(statistics_row + 3 * statistics_stride, strong_max)
+                tl.store(statistics_row + 4 * statistics_stride, strong_inverse)
+                tl.store(statistics_row + 5 * statistics_stride, plain_inverse)
+        else:
+            statistics_row = statistics_pointer + row
+            weak_max = tl.load(statistics_row)
+            weak_inverse = tl.load(statistics_row + statistics_stride)
+            weak_mean = tl.load(statistics_row + 2 * statistics_stride)
+            strong_max = tl.load(statistics_row + 3 * statistics_stride)
+            strong_inverse = tl.load(statistics_row + 4 * statistics_stride)
+            plain_inverse = tl.load(statistics_row + 5 * statistics_stride)
+        if BACKWARD:
+            output_scale = tl.where(inside, 1.0, float("nan"))
+            if output_scale_pointer is not None:
+                output_scale *= tl.load(output_scale_pointer)
+            _row_gradient(
+                weak_row, strong_row, gradient_pointer + row * gradient_row_stride, weak_stride, strong_stride, size,
+                scale, label, weak_max, weak_inverse, weak_mean, strong_max, strong_inverse, plain_inverse,
+                fkl_weight, rkl_weight, ce_weight, output_scale,
+                HAS_STRONG, HAS_FKL, DIFFERENCE, TAU_IS_ONE, LANES, "evict_first" if FORWARD else "",
+            )  # fmt: skip
+
+
+def _launch(
+    weak: Tensor,
+    strong: Tensor | None,
+    labels: Tensor,
+    row_losses: Tensor | None,
+    statistics: Tensor | None,
+    gradient: Tensor | None,
+    output_scale: Tensor | None,
+    *,
+    alpha: float,
+    lam: float,
+    tau: float,
+    ignore_index: int,
+    strong_is_difference: bool,
+) -> None:
+    """Run the kernel over all rows: with row_losses forward, with gradient backward, with both both."""
+    rows, size = weak.shape
+    if torch.float64 in (weak.dtype, None if gradient is None else gradient.dtype):
+        raise ValueError("the Triton kernels compute in float32: use backend='torch' or 'reference' for float64")
+    if gradient is not None and gradient.stride(1) != 1:
+        raise ValueError(f"gradient rows must be contiguous; got strides {gradient.stride()}")
+    if rows == 0:
+        return
+    has_strong = strong is not None
+    lanes, num_warps = _work_shape(size, row_losses is not None and gradient is not None)
+    arguments = dict(
+        weak_pointer=weak,
+        strong_pointer=strong,
+        labels_pointer=labels,
+        gradient_pointer=gradient,
+        losses_pointer=row_losses,
+        statistics_pointer=statistics,
+        output_scale_pointer=output_scale,
+        weak_row_stride=weak.stride(0),
+        weak_stride=weak.stride(1),
+        strong_row_stride=strong.stride(0) if has_strong else 0,
+        strong_stride=strong.stride(1) if has_strong else 0,
+        labels_stride=labels.stride(0),
+        gradient_row_stride=0 if gradient is None else gradient.stride(0),
+        losses_stride=0 if row_losses is None else row_losses.stride(0),
+        statistics_stride=0 if statistics is None else statistics.stride(0),
+        size=size,
+        ignore_index=ignore_index,
+        scale=LOG2E.value / tau,
+        inverse_tau=1 / tau,
+        fkl_weight=lam * alpha,
+        rkl_weight=lam * (1 - alpha) * tau,
+        ce_weight=1 - lam,
+        FORWARD=row_losses is not None,
+        BACKWARD=gradient is not None,
+        HAS_STRONG=has_strong,
+        HAS_FKL=alpha != 0,
+        DIFFERENCE=strong_is_difference,
+        TAU_IS_ONE=tau == 1 or not has_strong,
+        LANES=lanes,
+    )
+    with torch.cuda.device_of(weak):
+        _puma_kernel[(rows,)](**arguments, num_warps=num_warps, enable_fp_fusion=True)
+
+
+def _work_shape(size: int, one_launch: bool) -> tuple[int, int]:
+    """(lanes, warps): fewer where the vocabulary does not fill them."""
+    lanes, num_warps = ONE_LAUNCH if one_launch else TWO_LAUNCHES
+    needed = triton.next_power_of_2(triton.cdiv(size, NEIGHBOURS.value))
+    return min(lanes, max(needed, 16)), min(num_warps, max(needed // 32, 1))
+
+
+def puma_rows(
+    weak: Tensor,
+    strong: Tensor | None,
+    labels: Tensor,
+    row_losses: Tensor,
+    gradient: Tensor | None,
+    *,
+    strong_is_difference: bool = False,
+    **terms: float,
+) -> None:
+    """Row losses [3, R] (fkl, rkl, ce) and, where wanted, the gradient [R, V] of their weighted sum, in one launch.
+
+    As `torch_puma.puma_rows`; gradient may be `weak` itself: a program reads its row to the end before it writes the
+    row.
+    """
+    statistics = (
+        None if gradient is not None else torch.empty(6, weak.shape[0], dtype=torch.float32, device=weak.device)
+    )
+    _launch(
+        weak, strong, labels, row_losses, statistics, gradient, None, strong_is_difference=strong_is_difference, **terms
+    )
+
+
+def puma_forward(weak: Tensor, strong: Tensor | None, labels: Tensor, **terms: float) -> tuple[Tensor, Tensor]:
+    """Row losses [3, N] and the statistics [6, N] with which `puma_backward` needs one pass only."""
+    row_losses = torch.empty(3, weak.shape[0], dtype=torch.float32, device=weak.device)
+    statistics = torch.empty(6, weak.shape[0], dtype=torch.float32, device=weak.device)
+    _launch(weak, strong, labels, row_losses, statistics, None, None, strong_is_difference=False, **terms)
+    return row_losses, statistics
+
+
+def puma_backward(
+    weak: Tensor,
+    strong: Tensor | None,
+    labels: Tensor,
+    statistics: Tensor,
+    gradient: Tensor,
+    scale: Tensor,
+    **terms: float,
+) -> None:
+    """Write scale * the gradient of the weighted sum of row losses into gradient [N, V]."""
+    _launch(weak, strong, labels, None, statistics, gradient, scale, strong_is_difference=False, **terms)
