@@ -24,6 +24,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import guard  # noqa: F401  (before transformers)
@@ -34,7 +36,7 @@ from transformers import (
     AutoTokenizer,
     DeepseekVLHybridConfig,
     DeepseekVLHybridForConditionalGeneration,
-    DeepseekVLHybridImageProcessor,
+    DeepseekVLHybridImageProcessorPil,
     DeepseekVLHybridProcessor,
     LlamaConfig,
     LlavaConfig,
@@ -45,11 +47,12 @@ from transformers import (
     ProcessorMixin,
     Qwen2Config,
     SamVisionConfig,
-    SiglipImageProcessor,
+    SiglipImageProcessorPil,
     SiglipVisionConfig,
     SiglipVisionModel,
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils.logging import disable_progress_bar
 
 from errors import UserError, run_main
 from kernels import PumaLoss, linear_cross_entropy, linear_puma_loss
@@ -145,7 +148,6 @@ def _deepseek_math_hybrid() -> DeepseekVLHybridConfig:
 
 def tiny_config() -> LlavaConfig:
     """The CPU-sized LLaVA: 96 x 96 pictures in 8-pixel patches (144 image tokens)."""
-    tokens = json.loads((TINY_FOLDER / "special_tokens.json").read_text())
     return _llava(
         SiglipVisionConfig(
             hidden_size=160,
@@ -157,7 +159,7 @@ def tiny_config() -> LlavaConfig:
             vision_use_head=False,
         ),
         Qwen2Config(
-            vocab_size=tokens["vocab_size"],
+            vocab_size=640,
             hidden_size=192,
             intermediate_size=512,
             num_hidden_layers=4,
@@ -166,11 +168,11 @@ def tiny_config() -> LlavaConfig:
             max_position_embeddings=1024,
             rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
             bos_token_id=None,
-            eos_token_id=tokens["eos_token_id"],
-            pad_token_id=tokens["pad_token_id"],
+            eos_token_id=2,
+            pad_token_id=0,
             tie_word_embeddings=True,
         ),
-        image_token_id=tokens["image_token_id"],
+        image_token_id=3,
     )
 
 
@@ -224,11 +226,13 @@ def load_model(
     Raises UserError for an unknown preset, a missing folder, or a folder that holds another architecture.
     """
     chosen = find_preset(preset)
-    processor = load_processor(preset, source, random=random)
+    if source and not random:
+        _check_folder(source, chosen, preset)
+    processor = load_processor(preset, "" if random else source, random=random)
     if random:
         hf = _random(chosen, dtype, device)
     elif source:
-        hf = _from_folder(source, chosen, preset, dtype)
+        hf = _from_folder(source, dtype)
     elif preset == "tiny":
         hf = _random(chosen, dtype, device)
         load_tiny_vision(hf.model.vision_tower)
@@ -257,9 +261,9 @@ def _random(preset: Preset, dtype: torch.dtype, device: str) -> PreTrainedModel:
         return _model_class(preset.config)(preset.config).to(dtype)
 
 
-def _from_folder(source: str, preset: Preset, name: str, dtype: torch.dtype) -> PreTrainedModel:
+def _check_folder(source: str, preset: Preset, name: str) -> None:
     if not (Path(source) / "config.json").is_file():
-        raise UserError(f"{source}: no config.json; --model wants a folder that a stage or `model.py assemble` wrote")
+        raise UserError(f"{source}: no config.json; --model wants the folder of an earlier stage or of `model.py assemble`")
     found = json.loads((Path(source) / "config.json").read_text())
     text = found.get("text_config", {})
     wanted = preset.config
@@ -274,9 +278,12 @@ def _from_folder(source: str, preset: Preset, name: str, dtype: torch.dtype) -> 
     ]
     if differing:
         raise UserError(f"{source}: not a {name} checkpoint ({'; '.join(differing)}); pass its own --preset")
+
+
+def _from_folder(source: str, dtype: torch.dtype) -> PreTrainedModel:
     try:
         return AutoModelForImageTextToText.from_pretrained(source, dtype=dtype)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{source}: cannot be loaded ({reason}); export the checkpoint again") from error
 
@@ -331,8 +338,6 @@ def _pretrained(model_class: type, name: str, dtype: torch.dtype, **rest: object
 
 def load_tiny_vision(tower: SiglipVisionModel) -> None:
     """Load the tower that runs/tiny_vision.sh trained (tiny/vision.safetensors) into a tiny vision tower, in place."""
-    from safetensors.torch import load_file
-
     trained = load_file(TINY_FOLDER / "vision.safetensors")
     own = tower.state_dict()
     prefix = "" if "embeddings.patch_embedding.weight" in own else "vision_model."  # transformers 5.17 and before
@@ -378,13 +383,12 @@ def load_processor(preset: str, source: str = "", *, random: bool = False, llm: 
     if source or preset == "tiny":
         folder = source or str(TINY_FOLDER)
         try:
-            return AutoProcessor.from_pretrained(folder)
+            return AutoProcessor.from_pretrained(folder, backend="pil")  # the same pixels where torchvision is installed
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{folder}: holds no processor ({str(error).splitlines()[0]})") from error
     if random:
-        tokenizer = AutoProcessor.from_pretrained(str(TINY_FOLDER)).tokenizer
-        template = AutoProcessor.from_pretrained(str(TINY_FOLDER)).chat_template
-        image_token = "<image>"
+        shipped = AutoProcessor.from_pretrained(str(TINY_FOLDER), backend="pil")
+        tokenizer, template, image_token = shipped.tokenizer, shipped.chat_template, shipped.image_token
     else:
         image_token, llm = chosen.image_token, llm or chosen.llm
         try:
@@ -402,7 +406,7 @@ def _compose_processor(preset: Preset, tokenizer: object, template: str, image_t
     if isinstance(preset.config, LlavaConfig):
         size = {"height": vision.image_size, "width": vision.image_size}
         return LlavaProcessor(
-            image_processor=SiglipImageProcessor(size=size),
+            image_processor=SiglipImageProcessorPil(size=size),
             tokenizer=tokenizer,
             patch_size=vision.patch_size,
             vision_feature_select_strategy="full",
@@ -411,7 +415,7 @@ def _compose_processor(preset: Preset, tokenizer: object, template: str, image_t
             chat_template=template,
         )
     return DeepseekVLHybridProcessor(
-        DeepseekVLHybridImageProcessor(), tokenizer, chat_template=template, num_image_tokens=preset.image_tokens
+        DeepseekVLHybridImageProcessorPil(), tokenizer, chat_template=template, num_image_tokens=preset.image_tokens
     )
 
 
@@ -502,6 +506,7 @@ def packed_attention(
 
 
 ALL_ATTENTION_FUNCTIONS.register("nanopuma_packed", packed_attention)
+disable_progress_bar()  # a bar per rank and file for what takes seconds
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -602,7 +607,7 @@ class MathModel(nn.Module):
     def normalize(self, name: str, pixels: Tensor) -> Tensor:
         """uint8 [I, 3, H, W] as the image processor resized them -> its normalised floats, on the pixels' device."""
         mean, std = self.pixel_statistics[name]
-        scaled = pixels.to(torch.float32) * (1 / 255)
+        scaled = (pixels.double() / 255).float()  # as the stock processor rounds: equal bit for bit
         mean = torch.tensor(mean, device=pixels.device).view(1, 3, 1, 1)
         std = torch.tensor(std, device=pixels.device).view(1, 3, 1, 1)
         return ((scaled - mean) / std).to(self.hf.lm_head.weight.dtype)
@@ -709,7 +714,7 @@ def main() -> None:
         save_pretrained(MathModel(hf, processor), arguments.out)
         print(f"wrote {arguments.out}; start from it with --preset {arguments.preset} --model {arguments.out}")
     elif arguments.command == "export":
-        from runtime import export_checkpoint
+        from checkpoint import export_checkpoint
 
         export_checkpoint(arguments.checkpoint, arguments.out)
         print(f"wrote {arguments.out}")

@@ -9,23 +9,21 @@ import sys
 from pathlib import Path
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 import guard  # noqa: F401  (before transformers)
 from transformers import AutoModelForImageTextToText, AutoProcessor, TextStreamer, set_seed
 
 from errors import UserError, run_main
+from sources import BadRow, open_picture
 
 
-def open_picture(path: str) -> Image.Image:
-    """An RGB picture; UserError when the file is missing or is no picture."""
+def read_picture(path: str) -> Image.Image:
+    """An RGB picture as training sees it; UserError when the file is missing, is no picture or is absurdly large."""
     try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read as a picture ({error})") from error
+        return open_picture(path)
+    except BadRow as error:
+        raise UserError(error.detail) from error
 
 
 def main() -> None:
@@ -40,11 +38,11 @@ def main() -> None:
     arguments = parser.parse_args()
 
     if not (Path(arguments.model) / "config.json").is_file():
-        raise UserError(f"{arguments.model}: no config.json; --model wants a folder that a stage wrote, e.g. out/demo/stage3")
+        raise UserError(f"{arguments.model}: no config.json; --model wants a stage's folder, e.g. out/demo/stage3")
     question = sys.stdin.read() if arguments.question == "-" else arguments.question
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    picture = open_picture(arguments.image) if arguments.image else None
-    processor = AutoProcessor.from_pretrained(arguments.model)
+    picture = read_picture(arguments.image) if arguments.image else None
+    processor = AutoProcessor.from_pretrained(arguments.model, backend="pil")
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     model = AutoModelForImageTextToText.from_pretrained(arguments.model, dtype=dtype).to(device).eval()
 
@@ -56,7 +54,9 @@ def main() -> None:
     if "pixel_values" in inputs:
         inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
     set_seed(arguments.seed)
-    sampling = {"do_sample": True, "temperature": arguments.temperature} if arguments.temperature > 0 else {"do_sample": False}
+    sampling = {"do_sample": False}
+    if arguments.temperature > 0:
+        sampling = {"do_sample": True, "temperature": arguments.temperature}
     streamer = TextStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
     with torch.inference_mode():
         model.generate(**inputs, max_new_tokens=arguments.max_new_tokens, streamer=streamer, **sampling)

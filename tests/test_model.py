@@ -1,0 +1,394 @@
+"""model.py: what it builds, what trains, what a pack computes, and what is saved."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import guard  # noqa: F401  (before transformers)
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    DeepseekVLHybridConfig,
+    DeepseekVLHybridForConditionalGeneration,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    SamVisionConfig,
+    SiglipConfig,
+    SiglipModel,
+    SiglipVisionConfig,
+)
+
+import model as model_file
+from errors import UserError
+from model import (
+    PARTS,
+    MathModel,
+    assemble,
+    count_parameters,
+    load_model,
+    load_processor,
+    parse_parts,
+    part_of,
+    presets,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def small_hybrid_config(tie: bool = False) -> DeepseekVLHybridConfig:
+    """DeepSeek's architecture in miniature: 16 image tokens."""
+    return DeepseekVLHybridConfig(
+        vision_config=SiglipVisionConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=32,
+            patch_size=8,
+            vision_use_head=False,
+        ),
+        high_res_vision_config=SamVisionConfig(
+            hidden_size=32,
+            output_channels=8,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=64,
+            patch_size=16,
+            mlp_dim=64,
+            window_size=2,
+            global_attn_indexes=[1],
+        ),
+        text_config=LlamaConfig(
+            vocab_size=640,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            tie_word_embeddings=tie,
+        ),
+        image_token_id=3,
+        tie_word_embeddings=tie,
+    )
+
+
+def pack(rows: list[torch.Tensor], image_token_id: int, pixels: dict | None = None, touch_vision: bool = False):
+    """A data.Batch in all that model.py reads: every token after the first of a row is a response token."""
+    lengths = torch.tensor([len(row) for row in rows])
+    cu_seqlens = torch.cat([torch.zeros(1), lengths.cumsum(0)]).to(torch.int32)
+    starts = cu_seqlens[:-1].tolist()
+    positions = torch.cat([start + torch.arange(len(row) - 1) for start, row in zip(starts, rows, strict=True)])
+    return SimpleNamespace(
+        input_ids=torch.cat(rows)[None],
+        position_ids=torch.cat([torch.arange(len(row)) for row in rows])[None],
+        cu_seqlens=cu_seqlens,
+        max_seqlen=int(lengths.max()),
+        pixel_values=pixels or {},
+        touch_vision=touch_vision,
+        response_positions=positions.long(),
+        response_labels=torch.cat([row[1:] for row in rows]),
+    )
+
+
+def random_row(length: int, image_tokens: int, image_token_id: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    row = torch.randint(10, 500, (length,), generator=generator)
+    if image_tokens:
+        row = torch.cat([row[:2], torch.full((image_tokens,), image_token_id), row[2:]])
+    return row
+
+
+def random_pixels(model: MathModel, pictures: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    sizes = {"pixel_values": model.config.vision_config.image_size}
+    if "high_res_pixel_values" in model.pixel_statistics:
+        sizes["high_res_pixel_values"] = model.config.high_res_vision_config.image_size
+    return {
+        name: torch.randint(0, 256, (pictures, 3, size, size), generator=generator, dtype=torch.uint8)
+        for name, size in sizes.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def tiny() -> MathModel:
+    torch.manual_seed(0)
+    return load_model("tiny", random=True).eval()
+
+
+@pytest.fixture(scope="module")
+def hybrid() -> MathModel:
+    torch.manual_seed(0)
+    images = SimpleNamespace(
+        image_mean=[0.5] * 3, image_std=[0.5] * 3, high_res_image_mean=[0.4] * 3, high_res_image_std=[0.3] * 3
+    )
+    model = DeepseekVLHybridForConditionalGeneration(small_hybrid_config()).eval()
+    return MathModel(model, SimpleNamespace(image_processor=images, image_token_id=3))
+
+
+def test_every_parameter_of_every_preset_belongs_to_a_part():
+    millions = {}
+    for name, preset in presets().items():
+        with torch.device("meta"):
+            counts = count_parameters(model_file._model_class(preset.config)(preset.config))
+        assert all(counts[part] > 0 for part in PARTS)
+        millions[name] = {part: round(count / 1e6) for part, count in counts.items()}
+    assert millions["puma-qwen2-1.5b"]["llm"] == 1544 and millions["puma-qwen2-7b"]["llm"] == 7616
+    assert millions["puma-deepseek-math-7b"]["llm"] == 6910
+    assert 405 <= millions["puma-qwen2-7b"]["vision"] <= 415  # SigLIP-so400m without its pooling head
+
+
+def test_image_tokens_agree_with_the_architecture_and_the_tokenizer():
+    for name, preset in presets().items():
+        vision = preset.config.vision_config
+        assert preset.image_tokens == (vision.image_size // vision.patch_size) ** 2, name
+    processor = load_processor("tiny")
+    config = presets()["tiny"].config
+    assert processor.image_token_id == config.image_token_id
+    assert processor.tokenizer.eos_token_id == config.text_config.eos_token_id
+    assert len(processor.tokenizer) <= config.text_config.vocab_size
+
+
+@pytest.mark.parametrize("name", ["tiny", "hybrid"])
+def test_rows_in_a_pack_do_not_see_each_other(name, request):
+    """Packed logits equal those of the stock model on each row alone, with and without pictures."""
+    model = request.getfixturevalue(name)
+    image = model.config.image_token_id
+    tokens = 144 if name == "tiny" else 16
+    rows = [random_row(9, tokens, image, 1), random_row(5, 0, image, 2), random_row(13, tokens, image, 3)]
+    pixels = random_pixels(model, 2)
+    with torch.no_grad():
+        together = model.hf.lm_head(model.response_hidden_states(pack(rows, image, pixels)))
+        model.language_model.set_attn_implementation("sdpa")
+        alone, used = [], 0
+        for row in rows:
+            own = {}
+            if (row == image).any():
+                own = {key: model.normalize(key, value[used : used + 1]) for key, value in pixels.items()}
+                used += 1
+            alone.append(model.hf(input_ids=row[None], **own).logits[0, :-1])
+        model.language_model.set_attn_implementation("nanopuma_packed")
+    torch.testing.assert_close(together, torch.cat(alone), atol=2e-5, rtol=1e-4)
+
+
+def test_packed_attention_equals_masked_sdpa(tiny):
+    """Position ids that start again make transformers mask the rows; the packed path computes the same gradients."""
+    rows = [random_row(length, 0, 3, length) for length in (7, 30, 2, 11)]
+    batch = pack(rows, 3)
+    gradients = []
+    for attention in ("nanopuma_packed", "sdpa"):
+        tiny.language_model.set_attn_implementation(attention)
+        tiny.zero_grad()
+        tiny.response_hidden_states(batch).square().sum().backward()
+        gradients.append(tiny.language_model.layers[0].self_attn.k_proj.weight.grad.clone())
+    tiny.language_model.set_attn_implementation("nanopuma_packed")
+    tiny.zero_grad()
+    torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["tiny", "hybrid"])
+def test_a_pack_without_pictures_still_touches_the_tower(name, request):
+    """Else FSDP2 hangs when another rank's pack has a picture: the tower's gradients exist, and are exactly zero."""
+    model = request.getfixturevalue(name)
+    model.set_trainable(PARTS)
+    model.zero_grad()
+    row = random_row(6, 0, 3, 0)
+    quiet = model(pack([row], 3), num_tokens=5).loss
+    model(pack([row], 3, touch_vision=True), num_tokens=5).loss.backward()
+    touched = model(pack([row], 3, touch_vision=True), num_tokens=5).loss
+    assert torch.equal(quiet, touched)
+    for parameter_name, parameter in model.named_parameters():
+        if part_of(parameter_name) != "llm" and parameter.requires_grad:
+            assert parameter.grad is not None and not parameter.grad.any(), parameter_name
+    model.zero_grad()
+
+
+@pytest.mark.parametrize("name", ["tiny", "hybrid"])
+def test_what_trains_receives_gradients_and_nothing_else_does(name, request):
+    model = request.getfixturevalue(name)
+    image = model.config.image_token_id
+    rows = [random_row(9, 144 if name == "tiny" else 16, image, 1), random_row(5, 0, image, 2)]
+    batch = pack(rows, image, random_pixels(model, 1))
+    for parts in (("llm",), ("vision", "projector"), PARTS):
+        model.set_trainable(parts)
+        model.zero_grad(set_to_none=True)
+        model(batch, num_tokens=10).loss.backward()
+        for parameter_name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                assert part_of(parameter_name) in parts
+                assert parameter.grad is not None, f"{parameter_name} trains but no gradient reaches it"
+            else:
+                assert parameter.grad is None, parameter_name
+    model.set_trainable(PARTS)
+    model.zero_grad()
+
+
+def test_the_strong_pass_teaches_and_does_not_learn(tiny):
+    """Stage 2: the gradient is that of the loss with the strong logits held constant."""
+    weak = pack([random_row(6, 144, tiny.config.image_token_id, 1)], 3, random_pixels(tiny, 1))
+    strong_row = weak.input_ids[0][weak.input_ids[0] != tiny.config.image_token_id]
+    strong = pack([strong_row], 3)
+    keep = slice(-4, None)  # the last four tokens are the response in both forms
+    for batch in (weak, strong):
+        batch.response_positions, batch.response_labels = batch.response_positions[keep], batch.response_labels[keep]
+    tiny.zero_grad()
+    losses = tiny(weak, strong, num_tokens=4, alpha=0.2, lam=0.5)
+    losses.loss.backward()
+    ours = tiny.projector.linear_1.weight.grad.clone()
+    tiny.zero_grad()
+    with torch.no_grad():
+        log_strong = tiny.hf.lm_head(tiny.response_hidden_states(strong)).log_softmax(-1)
+    log_weak = tiny.hf.lm_head(tiny.response_hidden_states(weak)).log_softmax(-1)
+    fkl = (log_weak.exp() * (log_weak - log_strong)).sum() / 4
+    rkl = (log_strong.exp() * (log_strong - log_weak)).sum() / 4
+    ce = -log_weak.gather(1, weak.response_labels[:, None]).mean()
+    expected = 0.5 * (0.2 * fkl + 0.8 * rkl) + 0.5 * ce
+    expected.backward()
+    torch.testing.assert_close(losses.loss, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ours, tiny.projector.linear_1.weight.grad, rtol=1e-3, atol=1e-6)
+    tiny.zero_grad()
+
+
+def test_what_is_saved_opens_in_transformers_with_the_same_logits(tiny, tmp_path):
+    model_file.save_pretrained(tiny, tmp_path)
+    assert not list(tmp_path.glob("*.bin")) and (tmp_path / "model.safetensors").is_file()
+    opened = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
+    processor = AutoProcessor.from_pretrained(tmp_path)
+    message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Find angle C."}]}]
+    from PIL import Image
+
+    picture = Image.effect_noise((96, 96), 60).convert("RGB")
+    prompt = processor.apply_chat_template(message, add_generation_prompt=True)
+    inputs = processor(text=[prompt], images=[picture], return_tensors="pt")
+    assert (inputs["input_ids"] == tiny.config.image_token_id).sum() == 144
+    with torch.no_grad():
+        theirs = opened(**inputs).logits[0]
+        raw = processor.image_processor(
+            images=[picture], do_rescale=False, do_normalize=False, return_tensors="pt"
+        )["pixel_values"]
+        batch = pack([inputs["input_ids"][0]], 3, {"pixel_values": raw.to(torch.uint8)})
+        ours = tiny.hf.lm_head(tiny.response_hidden_states(batch))
+    torch.testing.assert_close(ours, theirs[:-1], atol=2e-5, rtol=1e-4)
+
+
+def test_load_model_takes_back_what_it_saved_and_refuses_another_architecture(tiny, tmp_path):
+    model_file.save_pretrained(tiny, tmp_path)
+    again = load_model("tiny", str(tmp_path))
+    for (name, value), (_, other) in zip(tiny.named_parameters(), again.named_parameters(), strict=True):
+        assert torch.equal(value, other), name
+    with pytest.raises(UserError, match="not a puma-qwen2-1.5b checkpoint.*hidden_size"):
+        load_model("puma-qwen2-1.5b", str(tmp_path))
+    with pytest.raises(UserError, match="no config.json"):
+        load_model("tiny", str(tmp_path / "nowhere"))
+    (tmp_path / "model.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_model("tiny", str(tmp_path))
+
+
+def test_unknown_names_are_errors():
+    with pytest.raises(UserError, match="unknown preset 'huge'.*tiny"):
+        load_model("huge")
+    with pytest.raises(UserError, match="unknown part adapter"):
+        parse_parts("vision,adapter")
+    with pytest.raises(UserError, match="(none)"):
+        parse_parts(" , ")
+    assert parse_parts("vision, projector") == ("vision", "projector")
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_llava_from_pretrained_parts(tie, tmp_path):
+    """Folders in the format of the hub's: a Qwen2 LM and a whole SigLIP; every weight arrives, tied as the LLM is."""
+    text = Qwen2Config(
+        vocab_size=640,
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=tie,
+    )
+    llm = Qwen2ForCausalLM(text)
+    llm.save_pretrained(tmp_path / "llm")
+    vision = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, image_size=32)
+    siglip = SiglipModel(
+        SiglipConfig(
+            vision_config={**vision, "patch_size": 8},
+            text_config={"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2},
+        )
+    )
+    siglip.save_pretrained(tmp_path / "siglip")
+    preset = presets()["puma-qwen2-1.5b"]
+    hf = assemble(preset, llm=str(tmp_path / "llm"), vision=str(tmp_path / "siglip"), dtype=torch.float32)
+    assert not any(parameter.is_meta for parameter in hf.parameters())
+    for (name, value), (_, other) in zip(
+        hf.model.language_model.named_parameters(), llm.model.named_parameters(), strict=True
+    ):
+        assert torch.equal(value, other), name
+    theirs = {name.split("vision_model.")[-1]: value for name, value in siglip.state_dict().items()}
+    for name, value in hf.model.vision_tower.state_dict().items():
+        torch.testing.assert_close(value, theirs[name.split("vision_model.")[-1]])
+    assert (hf.lm_head.weight is hf.model.language_model.embed_tokens.weight) == tie
+    hf.save_pretrained(tmp_path / "whole")
+    assert json.loads((tmp_path / "whole" / "config.json").read_text())["tie_word_embeddings"] == tie
+    opened = AutoModelForImageTextToText.from_pretrained(tmp_path / "whole")
+    for (name, value), (_, other) in zip(hf.named_parameters(), opened.named_parameters(), strict=True):
+        assert torch.equal(value, other), name
+
+
+def test_hybrid_from_pretrained_parts_takes_ties_from_the_llm(tmp_path):
+    """DeepSeek-VL ties nothing and DeepSeek-Math neither, though the hybrid configuration's own default says so."""
+    tower = DeepseekVLHybridForConditionalGeneration(small_hybrid_config())
+    tower.save_pretrained(tmp_path / "vl")
+    llm = LlamaForCausalLM(small_hybrid_config().text_config)
+    llm.save_pretrained(tmp_path / "llm")
+    preset = presets()["puma-deepseek-math-7b"]
+    hf = assemble(preset, llm=str(tmp_path / "llm"), vision=str(tmp_path / "vl"), dtype=torch.float32)
+    torch.testing.assert_close(hf.lm_head.weight, llm.lm_head.weight)
+    torch.testing.assert_close(hf.model.aligner.proj.weight, tower.model.aligner.proj.weight)
+    hf.save_pretrained(tmp_path / "whole")
+    opened = AutoModelForImageTextToText.from_pretrained(tmp_path / "whole")
+    torch.testing.assert_close(opened.lm_head.weight, llm.lm_head.weight)
+    assert not torch.equal(opened.lm_head.weight, opened.model.language_model.embed_tokens.weight)
+
+
+def test_parts_that_cannot_be_had_say_what_to_do(tmp_path):
+    with pytest.raises(UserError, match="model.py assemble"):
+        assemble(presets()["puma-qwen2-7b"], llm=str(tmp_path / "absent"))
+
+
+def environment_with_a_package_called_kernels(folder: Path) -> dict[str, str]:
+    """An environment where a distribution `kernels`, of a version that transformers takes, is installed."""
+    from transformers.utils import import_utils
+
+    information = folder / "kernels-1.dist-info"
+    information.mkdir()
+    version = import_utils.KERNELS_MIN_VERSION
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: kernels\nVersion: {version}\n")
+    (information / "top_level.txt").write_text("kernels\n")
+    return {**os.environ, "PYTHONPATH": str(folder)}
+
+
+def run_python(arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+
+
+SCRIPTS = ("train_stage1", "train_stage2", "train_stage3", "sample", "eval", "model", "gen_data", "augment_data")
+
+
+def test_an_installed_package_called_kernels_breaks_no_script(tmp_path):
+    """transformers trusts the version of an installed `kernels` and imports ours; guard.py stands between."""
+    environment = environment_with_a_package_called_kernels(tmp_path)
+    imports = "import " + ", ".join(SCRIPTS)  # each imports what it runs on; main() stands under __main__
+    integrations = "from transformers.integrations import hub_kernels"
+    run = run_python(["-c", f"{imports}; {integrations}"], environment)
+    assert run.returncode == 0, run.stderr[-2000:]
+    unguarded = run_python(["-c", integrations], environment)
+    assert "from kernels import" in unguarded.stderr, "the fake package no longer provokes the failure"
