@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from typeset import (
+from augment.typeset import (
     FALLBACKS, FAMILIES, MONO, Box, Unrenderable, font_path, math_box, rewrite_latex, space_width, word_box,
 )
 
@@ -171,7 +171,7 @@ class Layout:
     counts: Counter = field(default_factory=Counter)
 
 
-# ("word", Box, space before in pixels, may break before), ("newline",), ("display", [Box, ...]) or ("table", rows of text)
+# ("word", Box, space before in pixels, may break before), ("newline",), ("display", [Box, ...]), ("table", rows of text)
 Item = tuple
 
 
@@ -219,7 +219,7 @@ def _bare_latex_items(text: str, style: Style, fonts: tuple[str, ...], counts: C
     return items
 
 
-_BREAKS = {"=", "<", ">", ",", "+", *(r"\leq \geq \neq \approx \equiv \Rightarrow \rightarrow \to \in \cdot \times".split())}
+_BREAKS = set(r"= < > , + \leq \geq \neq \approx \equiv \Rightarrow \rightarrow \to \in \cdot \times".split())
 
 
 def _break_math(latex: str) -> list[str]:
@@ -564,26 +564,21 @@ def _rgb(colour: str) -> np.ndarray:
 
 
 def draw(layout: Layout, style: Style, picture: Image.Image | None = None) -> Image.Image:
-    """The page: mode "P" (a ramp from paper to ink, a third of the bytes) for text alone on plain paper, else "RGB"."""
-    mask = ink_mask(layout)
+    """The page: without a picture mode "P" (ramps from paper and ruling to ink, a third of the bytes), else "RGB"."""
+    indices = ink_mask(layout) >> 1
     paper, _, ruling = PAPERS[style.paper]
-    ramp = np.linspace(_rgb(paper), _rgb(style.ink), 256).round().astype(np.uint8)
-    if picture is None and ruling is None:
-        image = Image.fromarray(mask)
-        image.putpalette(ramp.tobytes(), "RGB")
-        return image
-    if ruling is None:
-        pixels = ramp[mask]
-    else:
-        under = np.broadcast_to(_rgb(paper), (*mask.shape, 3)).copy()
+    ramps = np.concatenate([np.linspace(_rgb(under), _rgb(style.ink), 128) for under in (paper, ruling or paper)])
+    if ruling is not None:
         step = round(style.leading * style.size)
-        under[step::step, :] = _rgb(ruling)
+        ruled = np.zeros(indices.shape, bool)
+        ruled[step::step] = True
         if style.paper == "squared":
-            under[:, step::step] = _rgb(ruling)
-        alpha = mask[..., None].astype(np.float32) / 255
-        pixels = (under + (_rgb(style.ink) - under) * alpha).round().astype(np.uint8)
-    image = Image.fromarray(pixels)
+            ruled[:, step::step] = True
+        indices[ruled] += 128
+    image = Image.fromarray(indices)
+    image.putpalette(ramps.round().astype(np.uint8).tobytes(), "RGB")
     if picture is not None:
+        image = image.convert("RGB")
         x0, y0, x1, y1 = layout.picture
         small = picture.convert("RGB").resize((x1 - x0, y1 - y0), Image.Resampling.LANCZOS, reducing_gap=3.0)
         image.paste(small, (x0, y0))

@@ -61,6 +61,7 @@ class Box:
     top: int
     advance: float
     ink: tuple[tuple[int, int, int, int], ...]      # where each glyph's ink stands in mask: x0, y0, x1, y1
+    words: tuple = ()      # of words, for which `ink` is left empty: (text, font's path, pixels per em, pen), see glyph_boxes
 
     @property
     def descent(self) -> int:
@@ -118,22 +119,30 @@ def word_box(word: str, fonts: tuple[str, ...], size: int) -> Box:
         if end == len(word) or chosen[end] != chosen[start]:
             runs.append((word[start:end], chosen[start]))
             start = end
-    placed, pen = [], 0.0
+    placed, written, pen = [], [], 0.0
     for text, path in runs:
         font = _truetype(path, size)
         x0, y0, x1, y1 = (int(v) for v in font.getbbox(text, anchor="ls"))
         mask = Image.new("L", (max(1, x1 - x0 + 2), max(1, y1 - y0 + 2)))
         ImageDraw.Draw(mask).text((1 - x0, 1 - y0), text, fill=255, font=font, anchor="ls")
         mask = np.asarray(mask)
-        shift = round(pen)
-        for index, character in enumerate(text):      # where each must have ink, for the tests
-            a, b, c, d = font.getbbox(character, anchor="ls")
-            if c > a and d > b:
-                at = shift + font.getlength(text[:index])
-                placed.append((None, int(at + a) - 1, int(b) - 1, int(at + c) + 2, int(d) + 2))
-        placed.append((mask, shift + x0 - 1, y0 - 1, 0, 0))
+        placed.append((mask, round(pen) + x0 - 1, y0 - 1, 0, 0))
+        written.append((text, path, size, round(pen)))
         pen += font.getlength(text)
-    return _assemble(placed, pen)
+    return replace(_assemble(placed, pen), words=tuple(written))
+
+
+def glyph_boxes(box: Box) -> list[tuple[int, int, int, int]]:
+    """Where in box.mask every visible glyph must have ink: x0, y0, x1, y1."""
+    found = list(box.ink)
+    for text, path, size, pen in box.words:
+        font = _truetype(path, size)
+        for index, character in enumerate(text):
+            x0, y0, x1, y1 = font.getbbox(character, anchor="ls")
+            if x1 > x0 and y1 > y0:
+                x, y = pen + font.getlength(text[:index]) - box.left, box.top
+                found.append((max(0, int(x + x0) - 1), max(0, int(y + y0)), int(x + x1) + 2, int(y + y1) + 1))
+    return found
 
 
 def _assemble(placed: list[tuple], advance: float) -> Box:
@@ -282,7 +291,7 @@ _GRIDS = {      # environment: (alignment of its columns, in turn; delimiters)
 
 
 def math_box(latex: str, family: str, size: int) -> Box:
-    """LaTeX without its dollar signs, as a Box. family: a name of FAMILIES; size: pixels per em. Raises Unrenderable."""
+    """LaTeX without its dollar signs, as a Box. family: of FAMILIES; size: pixels per em. Raises Unrenderable."""
     fontset = FAMILIES[family][1]
     if "\\begin" not in latex and "\\\\" not in latex:
         return _simple_math_box(rewrite_latex(latex), fontset, size)
