@@ -1,21 +1,19 @@
-"""The PUMA loss and its gradient as one Triton kernel: one program per token, one pass for the losses, one for the
-gradient.
+"""The PUMA loss and its gradient as one Triton kernel: a program per token, a pass for the losses, a pass for the gradient.
 
-Write z for a row of weak logits, s for the strong row, c = log2(e) / tau, and delta = s - z. Softmaxes at temperature tau:
+Write z for a row of weak logits, s for the strong row, c = log2(e) / tau and delta = s - z. Softmaxes at temperature tau:
 
-    q_v = 2^(c z_v - a) / Q    Q = sum_v 2^(c z_v - a)    a = max_v c z_v      (weak;   the shift a keeps every power <= 1)
-    p_v = 2^(c s_v - b) / P    P = sum_v 2^(c s_v - b)    b = max_v c s_v      (strong)
+    q_v = 2^(c z_v - a) / Q    Q = sum_v 2^(c z_v - a)    a = max_v c z_v    (weak; the shift keeps every power <= 1)
+    p_v = 2^(c s_v - b) / P    P = sum_v 2^(c s_v - b)    b = max_v c s_v    (strong)
 
-With log q_v - log p_v = -delta_v / tau - R, where R = ln 2 * (a - b + log2(Q / P)) is the log of the two normalisers' ratio,
+With R = ln 2 * (a - b + log2(Q / P)), the log of the two normalisers' ratio, log q_v - log p_v = -delta_v / tau - R, and
 
     fkl = KL(weak || strong) = sum_v q_v (log q_v - log p_v) = -E_weak[delta] / tau - R
     rkl = KL(strong || weak) = sum_v p_v (log p_v - log q_v) =  E_strong[delta] / tau + R
     ce  = logsumexp(z) - z_label
 
-so five running sums hold everything: Q, P, sum_v 2^(c z_v - a) delta_v, sum_v 2^(c s_v - b) delta_v, and, only where
-tau is not 1, the sum of exponentials at temperature 1 for ce. A maximum that is not known before the pass is carried
-along, as in
-the online softmax: when it grows from a to a', all sums made so far are multiplied by 2^(a - a').
+so a few running sums hold everything: Q, P, sum_v 2^(c z_v - a) delta_v, sum_v 2^(c s_v - b) delta_v and, only where
+tau is not 1, the sum of exponentials at temperature 1 for ce. The maxima are not known before the pass, so they are
+carried along, as in the online softmax: when one grows from a to a', the sums made so far are multiplied by 2^(a - a').
 
 The gradient with respect to z_v (p is a constant; r = softmax(z) at temperature 1; E = E_weak[delta]):
 
@@ -75,33 +73,33 @@ def _weigh(powers, values, GUARD: tl.constexpr):
 
 
 @triton.jit
-def _load(row_pointer, columns, stride, size, padding: tl.constexpr, eviction: tl.constexpr):
+def _load(row_pointer, columns, stride, VOCABULARY: tl.constexpr, padding: tl.constexpr, eviction: tl.constexpr):
     """A block of a row in float32. int64 offsets: a transposed row's last element can lie beyond 2^31."""
     pointers = row_pointer + columns.to(tl.int64) * stride
-    return tl.load(pointers, mask=columns < size, other=padding, eviction_policy=eviction).to(tl.float32)
+    return tl.load(pointers, mask=columns < VOCABULARY, other=padding, eviction_policy=eviction).to(tl.float32)
 
 
 @triton.jit
 def _load_both(
-    weak_row, strong_row, columns, weak_stride, strong_stride, size,
-    HAS_STRONG: tl.constexpr, DIFFERENCE: tl.constexpr, EVICTION: tl.constexpr,
+    weak_row, strong_row, columns, weak_stride, strong_stride,
+    VOCABULARY: tl.constexpr, HAS_STRONG: tl.constexpr, DIFFERENCE: tl.constexpr, EVICTION: tl.constexpr,
 ):  # fmt: skip
     """(z, s, delta) of a block. DIFFERENCE: the strong row holds delta itself."""
-    weak = _load(weak_row, columns, weak_stride, size, float("-inf"), EVICTION)
+    weak = _load(weak_row, columns, weak_stride, VOCABULARY, float("-inf"), EVICTION)
     if not HAS_STRONG:
         return weak, weak, weak
     if DIFFERENCE:
-        delta = _load(strong_row, columns, strong_stride, size, 0.0, EVICTION)
+        delta = _load(strong_row, columns, strong_stride, VOCABULARY, 0.0, EVICTION)
         return weak, weak + delta, delta
-    strong = _load(strong_row, columns, strong_stride, size, float("-inf"), EVICTION)
+    strong = _load(strong_row, columns, strong_stride, VOCABULARY, float("-inf"), EVICTION)
     return weak, strong, strong - weak
 
 
 @triton.jit
 def _row_statistics(
-    weak_row, strong_row, weak_stride, strong_stride, size, scale,
-    HAS_STRONG: tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr, EVICTION:
-    tl.constexpr,
+    weak_row, strong_row, weak_stride, strong_stride, scale,
+    VOCABULARY: tl.constexpr, HAS_STRONG: tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr,
+    LANES: tl.constexpr, EVICTION: tl.constexpr,
 ):  # fmt: skip
     """One pass over a row: the maxima of z and s, Q, P, E_weak[delta], E_strong[delta], and Q at temperature 1."""
     weak_max = tl.full([LANES], float("-inf"), tl.float32)
@@ -112,9 +110,17 @@ def _row_statistics(
     strong_delta = tl.zeros([LANES], tl.float32)
     plain_sum = tl.zeros([LANES], tl.float32)
     block = tl.arange(0, LANES)[:, None] * NEIGHBOURS + tl.arange(0, NEIGHBOURS)[None, :]
-    for start in range(0, size, LANES * NEIGHBOURS):
+    for start in range(0, VOCABULARY, LANES * NEIGHBOURS):
         weak, strong, delta = _load_both(
-            weak_row, strong_row, start + block, weak_stride, strong_stride, size, HAS_STRONG, DIFFERENCE, EVICTION
+            weak_row,
+            strong_row,
+            start + block,
+            weak_stride,
+            strong_stride,
+            VOCABULARY,
+            HAS_STRONG,
+            DIFFERENCE,
+            EVICTION,
         )
         new_max = tl.maximum(weak_max, tl.max(weak, axis=1))
         if not TAU_IS_ONE:
@@ -155,19 +161,19 @@ def _row_statistics(
 
 @triton.jit
 def _row_gradient(
-    weak_row, strong_row, gradient_row, weak_stride, strong_stride, size, scale, label,
+    weak_row, strong_row, gradient_row, weak_stride, strong_stride, scale, label,
     weak_max, weak_inverse, weak_mean, strong_max, strong_inverse, plain_inverse,
     fkl_weight, rkl_weight, ce_weight, output_scale,
-    HAS_STRONG: tl.constexpr, HAS_FKL: tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr, LANES:
-    tl.constexpr, EVICTION: tl.constexpr,
+    VOCABULARY: tl.constexpr, HAS_STRONG: tl.constexpr, HAS_FKL: tl.constexpr, DIFFERENCE: tl.constexpr,
+    TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr, EVICTION: tl.constexpr,
 ):  # fmt: skip
     """One pass over a row, from its end to its start, that writes the gradient (it may overwrite the weak row)."""
     block = tl.arange(0, LANES)[:, None] * NEIGHBOURS + tl.arange(0, NEIGHBOURS)[None, :]
-    last = tl.cdiv(size, LANES * NEIGHBOURS) - 1
-    for step in range(0, last + 1):
-        columns = (last - step) * (LANES * NEIGHBOURS) + block
+    blocks: tl.constexpr = (VOCABULARY - 1) // (LANES * NEIGHBOURS) + 1
+    for step in range(0, blocks):
+        columns = (blocks - 1 - step) * (LANES * NEIGHBOURS) + block
         weak, strong, delta = _load_both(
-            weak_row, strong_row, columns, weak_stride, strong_stride, size, HAS_STRONG, DIFFERENCE, EVICTION
+            weak_row, strong_row, columns, weak_stride, strong_stride, VOCABULARY, HAS_STRONG, DIFFERENCE, EVICTION
         )
         plain = tl.exp2(tl.fma(weak, LOG2E, -(weak_max * LOG2E))) * plain_inverse
         gradient = ce_weight * (plain - tl.where(columns == label, 1.0, 0.0))
@@ -180,16 +186,17 @@ def _row_gradient(
             if HAS_FKL:
                 gradient += fkl_weight * _weigh(q, weak_mean - delta, not DIFFERENCE)
         gradient *= output_scale
-        tl.store(gradient_row + columns, gradient.to(gradient_row.dtype.element_ty), mask=columns < size)
+        tl.store(gradient_row + columns, gradient.to(gradient_row.dtype.element_ty), mask=columns < VOCABULARY)
 
 
 @triton.jit
 def _puma_kernel(
     weak_pointer, strong_pointer, labels_pointer, gradient_pointer, losses_pointer, statistics_pointer,
     output_scale_pointer, weak_row_stride, weak_stride, strong_row_stride, strong_stride, labels_stride,
-    gradient_row_stride, losses_stride, statistics_stride, size, ignore_index, scale, inverse_tau, fkl_weight,
-    rkl_weight, ce_weight, FORWARD: tl.constexpr, BACKWARD: tl.constexpr, HAS_STRONG: tl.constexpr, HAS_FKL:
-    tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr,
+    gradient_row_stride, losses_stride, statistics_stride, ignore_index, scale, inverse_tau,
+    fkl_weight, rkl_weight, ce_weight,
+    VOCABULARY: tl.constexpr, FORWARD: tl.constexpr, BACKWARD: tl.constexpr, HAS_STRONG: tl.constexpr,
+    HAS_FKL: tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """One token. FORWARD: losses from one pass. BACKWARD: the gradient from one pass, with the statistics of this
     launch's forward, or, without FORWARD, of an earlier launch. strong is not touched without HAS_STRONG."""
@@ -205,16 +212,16 @@ def _puma_kernel(
             tl.store(losses_pointer + 2 * losses_stride + row, 0.0)
         if BACKWARD:
             gradient_row = gradient_pointer + row * gradient_row_stride
-            for start in range(0, size, LANES * NEIGHBOURS):
-                tl.store(gradient_row + start + block, 0.0, mask=start + block < size)
+            for start in range(0, VOCABULARY, LANES * NEIGHBOURS):
+                tl.store(gradient_row + start + block, 0.0, mask=start + block < VOCABULARY)
     else:
-        inside = (label >= 0) & (label < size)
+        inside = (label >= 0) & (label < VOCABULARY)
         if FORWARD:
             # A label outside the vocabulary is never an address: its logit reads as NaN, and with it all that follows.
             label_logit = tl.load(weak_row + label * weak_stride, mask=inside, other=float("nan")).to(tl.float32)
             weak_max, weak_sum, weak_mean, strong_max, strong_sum, strong_mean, plain_sum = _row_statistics(
-                weak_row, strong_row, weak_stride, strong_stride, size, scale,
-                HAS_STRONG, DIFFERENCE, TAU_IS_ONE, LANES, "evict_last" if BACKWARD else "",
+                weak_row, strong_row, weak_stride, strong_stride, scale,
+                VOCABULARY, HAS_STRONG, DIFFERENCE, TAU_IS_ONE, LANES, "evict_last" if BACKWARD else "",
             )  # fmt: skip
             poison = tl.where(inside, 0.0, float("nan"))
             # max - z_label is exact; the fma is what the shift lost when it was rounded.
@@ -253,10 +260,10 @@ def _puma_kernel(
             if output_scale_pointer is not None:
                 output_scale *= tl.load(output_scale_pointer)
             _row_gradient(
-                weak_row, strong_row, gradient_pointer + row * gradient_row_stride, weak_stride, strong_stride, size,
+                weak_row, strong_row, gradient_pointer + row * gradient_row_stride, weak_stride, strong_stride,
                 scale, label, weak_max, weak_inverse, weak_mean, strong_max, strong_inverse, plain_inverse,
                 fkl_weight, rkl_weight, ce_weight, output_scale,
-                HAS_STRONG, HAS_FKL, DIFFERENCE, TAU_IS_ONE, LANES, "evict_first" if FORWARD else "",
+                VOCABULARY, HAS_STRONG, HAS_FKL, DIFFERENCE, TAU_IS_ONE, LANES, "evict_first" if FORWARD else "",
             )  # fmt: skip
 
 
@@ -301,7 +308,6 @@ def _launch(
         gradient_row_stride=0 if gradient is None else gradient.stride(0),
         losses_stride=0 if row_losses is None else row_losses.stride(0),
         statistics_stride=0 if statistics is None else statistics.stride(0),
-        size=size,
         ignore_index=ignore_index,
         scale=LOG2E.value / tau,
         inverse_tau=1 / tau,
@@ -314,6 +320,7 @@ def _launch(
         HAS_FKL=alpha != 0,
         DIFFERENCE=strong_is_difference,
         TAU_IS_ONE=tau == 1 or not has_strong,
+        VOCABULARY=size,
         LANES=lanes,
     )
     with torch.cuda.device_of(weak):
