@@ -544,6 +544,11 @@ class StepBatches:
         return len(self.packs)
 
     @property
+    def num_tokens(self) -> int:
+        """Tokens of this rank's packs, both sides of a pair, prompts and image tokens included."""
+        return sum(side.num_tokens for packs in self.packs for side in packs if side is not None)
+
+    @property
     def num_rows(self) -> int:
         return len(self.row_ids)
 

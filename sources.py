@@ -1,4 +1,4 @@
-"""Training files as rows: .json, .jsonl, .parquet, plain or gzipped, in every public dialect we know, found by its keys.
+"""Training files as rows: .json, .jsonl, .parquet, plain or gzipped, in the public dialects, found by their keys.
 
 A file is scanned once. What stays of it is where each row lies (byte offset and length, or row number), so that any
 process can read a row again at any moment, and no copy of the data is written. Gzipped files cannot be entered in the
@@ -10,9 +10,11 @@ middle: their rows are held in memory, in compressed blocks.
     image = open_picture(turns[0].pictures[0], source.image_root)
 """
 
+import bisect
 import codecs
 import gzip
 import io
+import itertools
 import json
 import os
 import pickle
@@ -21,7 +23,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache, cache
+from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -76,6 +78,13 @@ def parse_spec(spec: str) -> list[tuple[str, str]]:
     return files
 
 
+def require_files(spec: str, made_by: str) -> None:
+    """Raise a UserError that names the command which makes the data, where a file of `spec` is missing."""
+    for path, _ in parse_spec(spec):
+        if not os.path.exists(path):
+            raise UserError(f"{path}: no such file; make it with: {made_by}, or name yours with --data")
+
+
 def rows_to_draw(amount: str, usable: int) -> int:
     """Rows to draw of `usable`. A count takes at most all of them; a fraction above 1.0 repeats rows."""
     if not amount:
@@ -94,6 +103,7 @@ class Source:
     kind: str
     gzipped: bool
     image_root: str
+    stamp: tuple[int, int]  # inode and time of change: a file replaced under the same name is another file
     blocks: list[bytes] | None = None
     group_starts: list[int] = field(default_factory=list)  # parquet: the first row of every row group
 
@@ -113,17 +123,17 @@ def open_source(path: str, image_root: str = "") -> Source:
     kind = suffix[1:]
     if kind == "json" and _looks_like_lines(path, gzipped):
         kind = "jsonl"
-    source = Source(path, kind, gzipped, image_root or os.path.dirname(path))
+    status = os.stat(path)
+    source = Source(path, kind, gzipped, image_root or os.path.dirname(path), (status.st_ino, status.st_mtime_ns))
     if gzipped:
         source.blocks = []
     if kind == "parquet":
-        parquet = _parquet_file(path, gzipped)
-        starts = [0]
-        for group in range(parquet.metadata.num_row_groups):
-            starts.append(starts[-1] + parquet.metadata.row_group(group).num_rows)
-        source.group_starts = starts
-        largest = max((after - before for before, after in zip(starts, starts[1:], strict=False)), default=0)
-        source.blocks = [] if gzipped or largest > LARGE_ROW_GROUP else None
+        metadata = _parquet_file(path, gzipped, source.stamp, os.getpid()).metadata
+        sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        source.group_starts = [0, *itertools.accumulate(sizes)]
+        pictures = any(metadata.schema.column(index).path.endswith("bytes") for index in range(metadata.num_columns))
+        if max(sizes, default=0) > LARGE_ROW_GROUP and not pictures:
+            source.blocks = []
     return source
 
 
@@ -203,7 +213,7 @@ def _parse(text: bytes | str) -> dict | BadRow:
 
 
 def _scan_array(source: Source) -> Iterator[tuple[int, int, int, bytes, dict | BadRow]]:
-    """Elements of a JSON array, or values of a JSON object of rows, with their byte offsets, through a bounded buffer."""
+    """Elements of a JSON array, or values of a JSON object, with their byte offsets, through a sliding window."""
     decoder = json.JSONDecoder()
     with _open_bytes(source.path, source.gzipped) as file:
         text = _Window(file)
@@ -288,33 +298,51 @@ class _Window:
 
 
 def _scan_parquet(source: Source) -> Iterator[tuple[int, int, int, dict, dict | BadRow]]:
+    parquet = _parquet_file(source.path, source.gzipped, source.stamp, os.getpid())
+    leaves = [parquet.schema.column(index).path for index in range(len(parquet.schema))]
+    # {bytes, path} columns are not unpacked for the index: that they are there is enough, and they are most of the file
+    heavy = {leaf for leaf in leaves if leaf.endswith(".bytes") and f"{leaf[:-6]}.path" in leaves}
+    light = None if source.blocks is not None else [leaf for leaf in leaves if leaf not in heavy]
+    marked = {leaf.split(".")[0] for leaf in heavy} if light else set()
     number = 0
-    for batch in _parquet_file(source.path, source.gzipped).iter_batches(batch_size=256):
+    for batch in parquet.iter_batches(batch_size=256, columns=light, use_threads=False):
         for row in batch.to_pylist():
+            for key in marked:
+                row[key] = _with_bytes(row[key])
             yield number + 1, number, 0, row, row
             number += 1
 
 
-@cache
-def _parquet_file(path: str, gzipped: bool) -> object:
+def _with_bytes(value: object) -> object:
+    if isinstance(value, list):
+        return [_with_bytes(item) for item in value]
+    return value and {**value, "bytes": b"left in the file"}
+
+
+@lru_cache(maxsize=64)
+def _parquet_file(path: str, gzipped: bool, stamp: tuple[int, int], process: int) -> object:
+    """An open parquet file of this process: a forked one must not go on with its parent's."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
         raise UserError(f"{path}: reading parquet needs one more package: pip install pyarrow") from None
     try:
-        return pyarrow.parquet.ParquetFile(gzip.open(path) if gzipped else path)
+        if not gzipped:
+            return pyarrow.parquet.ParquetFile(path)
+        with gzip.open(path) as file:
+            return pyarrow.parquet.ParquetFile(pyarrow.BufferReader(file.read()))
     except (pyarrow.ArrowInvalid, OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: not a parquet file ({str(error).splitlines()[0]}); download it again") from None
 
 
 @lru_cache(maxsize=2)
-def _parquet_group(path: str, group: int) -> object:
-    return _parquet_file(path, False).read_row_group(group, use_threads=False)
+def _parquet_group(path: str, stamp: tuple[int, int], group: int, process: int) -> object:
+    return _parquet_file(path, False, stamp, process).read_row_group(group, use_threads=False)
 
 
-@cache
-def _descriptor(path: str) -> int:
+@lru_cache(maxsize=64)
+def _descriptor(path: str, stamp: tuple[int, int]) -> int:
     return os.open(path, os.O_RDONLY)
 
 
@@ -323,15 +351,21 @@ def _block(block: bytes) -> list:
     return pickle.loads(zlib.decompress(block))
 
 
-def read_row(source: Source, offset: int, length: int) -> dict | BadRow:
-    """One row again, by what `scan` said of it. Safe in forked processes: no file position is shared."""
+def read_row(source: Source, offset: int, length: int) -> dict:
+    """One row again, by what `scan` said of it. Safe in forked processes: no file position is shared. Raises BadRow."""
     if source.blocks is not None:
-        raw = _block(source.blocks[offset // ROWS_PER_BLOCK])[offset % ROWS_PER_BLOCK]
-        return raw if isinstance(raw, dict) else _parse(raw)
-    if source.kind == "parquet":
-        group = max(g for g, start in enumerate(source.group_starts[:-1]) if start <= offset)
-        return _parquet_group(source.path, group).slice(offset - source.group_starts[group], 1).to_pylist()[0]
-    return _parse(os.pread(_descriptor(source.path), length, offset))
+        row = _block(source.blocks[offset // ROWS_PER_BLOCK])[offset % ROWS_PER_BLOCK]
+    elif source.kind == "parquet":
+        group = bisect.bisect_right(source.group_starts, offset) - 1
+        table = _parquet_group(source.path, source.stamp, group, os.getpid())
+        row = table.slice(offset - source.group_starts[group], 1).to_pylist()[0]
+    else:
+        row = os.pread(_descriptor(source.path, source.stamp), length, offset)
+    if not isinstance(row, dict):
+        row = _parse(row)
+        if isinstance(row, BadRow):
+            raise row
+    return row
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -340,7 +374,7 @@ def read_row(source: Source, offset: int, length: int) -> dict | BadRow:
 
 @dataclass
 class Turn:
-    """What one speaker says: role "system", "user" or "assistant". `pictures` stand before the text of a user's turn."""
+    """What one speaker says. role: "system", "user" or "assistant"; a user's pictures stand before the text."""
 
     role: str
     text: str
@@ -350,8 +384,8 @@ class Turn:
 Conversation = list[Turn]
 
 ACCEPTED = (
-    "image_url_2|instruction_2 (pair), conversations, messages, texts, text_en + image_text_dominant, query + response, "
-    "problem + solution, instruction + output, question + answer|short_answer"
+    "image_url_2|instruction_2 (a pair), conversations, messages, texts, text_en + image_text_dominant, "
+    "query + response, problem + solution, instruction + output, question + answer|short_answer"
 )
 PICTURE_KEYS = ("image", "images", "image_url", "image_path", "decoded_image")
 ROLES = {
@@ -379,8 +413,8 @@ def refuse_benchmarks(row: dict) -> None:
 def conversations(row: dict, pairs: bool) -> list[tuple[int, Conversation]]:
     """The conversations in a row, by its keys.
 
-    pairs=True: [(STRONG, ...), (WEAK, ...)], single-turn, with equal responses. pairs=False: [(SINGLE, ...)], and of a pair
-    both sides, each as a row of its own. Raises BadRow, BenchmarkRow.
+    pairs=True: [(STRONG, ...), (WEAK, ...)], single-turn, with equal responses. pairs=False: [(SINGLE, ...)], and of a
+    pair both sides, each as a row of its own. Raises BadRow, BenchmarkRow.
     """
     refuse_benchmarks(row)
     if "image_url_2" in row or "instruction_2" in row:
@@ -415,7 +449,7 @@ def _published_pair(row: dict) -> list[Conversation]:
 
 
 def _mavis_pair(row: dict) -> list[Conversation]:
-    """MAVIS-Geometry carries one problem in several versions: text-dominant is the strong one, vision-dominant the weak."""
+    """MAVIS-Geometry has each problem in versions: text-dominant is the strong side, vision-dominant the weak one."""
     texts = row["text_en"]
     if not isinstance(texts, dict):
         raise BadRow("field is not what it should be", "text_en is not an object")
@@ -505,7 +539,7 @@ def _fine_vision(texts: object, pictures: list) -> Conversation:
 
 
 def _pictures(row: dict, keys: tuple[str, ...]) -> list:
-    """The row's pictures as a flat list of paths, {bytes, path} dicts or PIL images; the first key that holds any counts."""
+    """The row's pictures (paths, {bytes, path} dicts or PIL images) as a list; the first key that holds any counts."""
     for key in keys:
         value = row.get(key)
         found = []
@@ -545,8 +579,7 @@ def _checked(turns: Conversation) -> Conversation:
                 raise BadRow("not Unicode", "a text holds half of a surrogate pair") from None
         if turn.role == "user":
             placeholders = turn.text.count("<image>")
-            if placeholders:
-                turn.text = re.sub(r"[ \t]*<image>[ \t]*\n?", " ", turn.text) if placeholders else turn.text
+            turn.text = re.sub(r"[ \t]*<image>[ \t]*\n?", " ", turn.text)
             if placeholders and placeholders != len(turn.pictures):
                 detail = f"{placeholders} <image> in the text, {len(turn.pictures)} pictures in the row"
                 raise BadRow("pictures and placeholders differ", detail)

@@ -54,5 +54,6 @@ def draw_picture(path: Path, seed: int = 0, size: tuple[int, int] = (120, 80)) -
 
 
 def write_lines(path: Path, rows: list) -> str:
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)) + "\n" for row in rows))
+    lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
+    path.write_text("".join(line + "\n" for line in lines))
     return str(path)

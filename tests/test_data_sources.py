@@ -1,0 +1,588 @@
+"""Files, dialects and pictures: every public format is read by its keys, and what is wrong is named."""
+
+import gzip
+import json
+import random
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from data_helpers import NUM_IMAGE_TOKENS, draw_picture, tiny_processor, write_lines
+from PIL import Image
+
+from data import ChatFormat, make_loader, open_rows, steps_per_epoch
+from errors import UserError
+from sources import (
+    SINGLE,
+    STRONG,
+    WEAK,
+    BadRow,
+    BenchmarkRow,
+    PictureFinder,
+    conversations,
+    open_picture,
+    open_source,
+    read_row,
+    scan,
+)
+
+FIXTURES = Path(__file__).parent / "fixtures" / "dialects"
+# file: (rows as single ones, pictures in them, the first question's beginning, the first response's end)
+DIALECTS = {
+    "puma_stage1.jsonl": (2, 0, "Compute 3 + 4.", "Answer: 7"),
+    "puma_stage2.json": (4, 3, "In the right triangle", "Answer: 5"),
+    "puma_stage3.jsonl": (2, 1, "Find the area.", "Answer: 6"),
+    "mathv360k.json": (2, 2, "Hint: Please answer", "The answer is 6"),
+    "geo170k.json": (2, 2, "Find angle B.", "The answer is 60."),
+    "llava_text.json": (1, 0, "What is 2 + 2?", "4"),
+    "metamathqa.json": (1, 0, "If one pen", "The answer is: 6"),
+    "numinamath_cot.jsonl": (2, 0, "Find $\\sqrt{16}$.", "It is $\\boxed{4}$."),
+    "mathinstruct.json": (2, 0, "Half of 10?", "The answer is 5"),
+    "orca_math.jsonl": (1, 0, "A farmer has 4 cows", "7 cows."),
+    "dart_math.jsonl": (1, 0, "Simplify $3x - x$.", "$\\boxed{2x}$."),
+    "visualwebinstruct_conversation.jsonl": (3, 3, "Find the perimeter.", "= 12"),
+    "visualwebinstruct_qa.jsonl": (2, 1, "Find the circumference", "2π"),
+    "mavis_geometry.json": (2, 2, "The legs are 3 and 4. Find the area.\nChoices:\n(A) 5\n(B) 6", "The answer is (B)."),
+    "finevision.jsonl": (2, 1, "What is it?", "Three."),
+    "llama_factory.json": (1, 1, "Name the shape.", "A circle."),
+    "geogpt4v.jsonl": (1, 1, "Which is the area?\nChoices:\n(A) 5\n(B) 6", "(B)"),
+    "rows_by_id.json": (2, 0, "1 + 2?", "3"),
+}
+
+
+@pytest.fixture(scope="module")
+def chat_format() -> ChatFormat:
+    return ChatFormat(tiny_processor(), NUM_IMAGE_TOKENS)
+
+
+def open_fixture(path: object, chat_format: ChatFormat, pairs: bool = False, **options: object) -> object:
+    return open_rows(
+        str(path), pairs=pairs, chat_format=chat_format, max_length=options.pop("max_length", 2048), **options
+    )
+
+
+def error_of(path: object, chat_format: ChatFormat, pairs: bool = False, **options: object) -> str:
+    """The UserError's message: one line that names the file."""
+    with pytest.raises(UserError) as caught:
+        open_fixture(path, chat_format, pairs, **options)
+    assert "\n" not in str(caught.value) and str(path).split(",")[0] in str(caught.value)
+    return str(caught.value)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Dialects
+
+
+def test_every_fixture_is_in_the_table() -> None:
+    assert {path.name for path in FIXTURES.iterdir() if path.is_file()} == set(DIALECTS)
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_dialect_is_read_by_its_keys(name: str, chat_format: ChatFormat) -> None:
+    num_rows, num_pictures, question, response = DIALECTS[name]
+    rows = open_fixture(FIXTURES / name, chat_format)
+    assert len(rows) == num_rows and not rows.dropped[0]
+    assert rows.entries["pictures"].sum() == num_pictures
+    turns, other = rows.read(0)
+    assert other is None
+    assert next(turn for turn in turns if turn.role == "user").text.startswith(question)
+    assert turns[-1].text.endswith(response)
+    assert not any("<image>" in turn.text for turn in turns)
+
+
+@pytest.fixture(scope="module")
+def small_model() -> torch.nn.Module:
+    from transformers import LlavaConfig, LlavaForConditionalGeneration, Qwen2Config, SiglipVisionConfig
+
+    tokenizer = tiny_processor().tokenizer
+    vision = SiglipVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=96, patch_size=8
+    )
+    text = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
+    torch.manual_seed(0)
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_select_strategy="full",
+        image_seq_length=NUM_IMAGE_TOKENS,
+    )
+    return LlavaForConditionalGeneration(config)
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_one_step_trains_on_every_dialect(name: str, chat_format: ChatFormat, small_model: torch.nn.Module) -> None:
+    rows = open_fixture(FIXTURES / name, chat_format)
+    loader = make_loader(
+        rows, global_batch=8, pack_tokens=2048, rank=0, world_size=1, seed=0, start_step=0, total_steps=1
+    )
+    [(batch, _)] = next(iter(loader)).packs
+    optimizer = torch.optim.SGD(small_model.parameters(), lr=0.1)
+    losses = []
+    for _ in range(2):
+        pixels = {key: value.float() / 127.5 - 1 for key, value in batch.pixel_values.items()}
+        outputs = small_model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **pixels)
+        logits = outputs.logits[0, batch.response_positions]
+        loss = torch.nn.functional.cross_entropy(logits, batch.response_labels)
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[1] < losses[0]
+
+
+def test_pairs_by_the_published_names(chat_format: ChatFormat) -> None:
+    rows = open_fixture(FIXTURES / "puma_stage2.json", chat_format, pairs=True)
+    assert len(rows) == 2
+    weak, strong = rows.read(0)
+    assert strong[0].text.startswith("In the right triangle") and strong[0].pictures == ["images/triangle.png"]
+    assert weak[0].text == "Answer the question in the picture." and weak[0].pictures == ["images/circle.png"]
+    assert weak[1].text == strong[1].text
+    assert rows.entries["pictures"].tolist() == [[1, 1], [1, 0]]  # (weak, strong)
+    assert len(open_fixture(FIXTURES / "mavis_geometry.json", chat_format, pairs=True)) == 1
+
+
+def test_pair_rows_give_both_sides_as_single_rows(chat_format: ChatFormat) -> None:
+    rows = open_fixture(FIXTURES / "puma_stage2.json", chat_format)
+    names = [rows.row_id(index).rsplit(":", 1)[1] for index in range(4)]
+    assert names == ["1/strong", "1/weak", "2/strong", "2/weak"]
+    assert rows.read(1)[0][0].pictures == ["images/circle.png"]
+
+
+def test_picture_values_of_every_kind(tmp_path: Path) -> None:
+    png = draw_picture(tmp_path / "a.png").read_bytes()
+    held = {"bytes": png, "path": None}
+    row = {"question": "q", "answer": "a"}
+    for value, count in [
+        ("a.png", 1),
+        (["a.png", "a.png"], 2),
+        (held, 1),
+        ([held], 1),
+        (Image.new("RGB", (4, 4)), 1),
+        ({"bytes": None, "path": "a.png"}, 1),
+        ({"bytes": None, "path": None}, 0),
+        (None, 0),
+        ("", 0),
+        ([], 0),
+    ]:
+        [(side, turns)] = conversations({**row, "image": value}, pairs=False)
+        assert side == SINGLE and len(turns[0].pictures) == count
+        for picture in turns[0].pictures:
+            assert open_picture(picture, str(tmp_path)).mode == "RGB"
+    for key in ("image", "images", "image_url", "image_path", "decoded_image"):
+        assert conversations({**row, key: "a.png"}, pairs=False)[0][1][0].pictures == ["a.png"]
+
+
+def test_pictures_go_to_the_turn_of_their_placeholder() -> None:
+    row = {
+        "image": ["a.png", "b.png"],
+        "conversations": [
+            {"from": "human", "value": "First: <image>"},
+            {"from": "gpt", "value": "one"},
+            {"from": "human", "value": "<image>\nsecond?"},
+            {"from": "gpt", "value": "two"},
+        ],
+    }
+    [(_, turns)] = conversations(row, pairs=False)
+    assert [(turn.text, turn.pictures) for turn in turns] == [
+        ("First:", ["a.png"]),
+        ("one", []),
+        ("second?", ["b.png"]),
+        ("two", []),
+    ]
+
+
+BENCHMARK_ROWS = {
+    "MathVista": {"pid": "1", "question": "q", "answer": "a", "metadata": {"split": "testmini"}, "image": ""},
+    "MathVerse": {
+        "sample_index": "1",
+        "problem_index": "1",
+        "problem_version": "Text Only",
+        "question": "q",
+        "answer": "a",
+    },
+    "We-Math": {"ID": "2steps_1", "knowledge concept": "Angles", "question": "q", "option": "A. 1", "answer": "A"},
+    "a generated benchmark": {"problem_id": "p", "version": "text-only", "instruction": "q", "output": "a"},
+}
+
+
+@pytest.mark.parametrize("name", BENCHMARK_ROWS)
+@pytest.mark.parametrize("skip_bad_rows", [False, True])
+def test_benchmark_rows_are_refused(name: str, skip_bad_rows: bool, tmp_path: Path, chat_format: ChatFormat) -> None:
+    path = write_lines(tmp_path / "data.jsonl", [{"query": "1?", "response": "1"}, BENCHMARK_ROWS[name]])
+    message = error_of(path, chat_format, skip_bad_rows=skip_bad_rows)
+    assert f"{path}:2: a row of {name}" in message and "never train on it" in message
+    with pytest.raises(BenchmarkRow):
+        conversations(BENCHMARK_ROWS[name], pairs=True)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Files
+
+ROWS = [{"query": f"{n} + 1? é∑", "response": f'It is {n + 1}.\n{{["x"]}}, {"y" * (n % 7)}'} for n in range(150)]
+
+
+def write_as(path: Path, rows: list[dict]) -> Path:
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".jsonl"):
+        text = "\n\n".join(
+            json.dumps(row, ensure_ascii=len(row["query"]) % 2 == 0) for row in rows
+        )  # blank lines, no last newline
+    elif name == "ids.json":
+        text = json.dumps({f"id {n}": row for n, row in enumerate(rows)}, ensure_ascii=False, indent=1)
+    elif name == "lines.json":
+        text = "\n".join(map(json.dumps, rows))
+    else:
+        text = "\ufeff" + json.dumps(rows, ensure_ascii=False, indent=2 if name == "wide.json" else None)
+    data = text.encode()
+    path.write_bytes(gzip.compress(data) if path.name.endswith(".gz") else data)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "dense.json", "wide.json", "ids.json", "lines.json"])
+@pytest.mark.parametrize("gz", ["", ".gz"])
+def test_every_file_kind_reads_the_same_rows_again(name: str, gz: str, tmp_path: Path) -> None:
+    source = open_source(str(write_as(tmp_path / (name + gz), ROWS)))
+    places = [(offset, length, row) for _, offset, length, row in scan(source)]
+    assert [row for _, _, row in places] == ROWS
+    random.Random(0).shuffle(places)
+    for offset, length, row in places:
+        assert read_row(source, offset, length) == row
+
+
+def test_large_json_array_is_read_through_a_window(tmp_path: Path) -> None:
+    rows = [{"query": f"{n}", "response": "é" * (n * 40_001 % 1_500_000)} for n in range(8)]
+    source = open_source(str(write_as(tmp_path / "big.json", rows)))
+    for _, offset, length, row in scan(source):
+        assert read_row(source, offset, length) == row
+
+
+def test_parquet_asks_for_pyarrow_or_reads(tmp_path: Path, chat_format: ChatFormat) -> None:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        (tmp_path / "a.parquet").write_bytes(b"PAR1")
+        assert "pip install pyarrow" in error_of(tmp_path / "a.parquet", chat_format)
+        return
+    png = draw_picture(tmp_path / "a.png").read_bytes()
+    rows = [
+        {"question": f"{n}?", "answer": f"{n}", "image": {"bytes": png, "path": "a.png"} if n % 3 else None}
+        for n in range(40)
+    ]
+    table = pyarrow.Table.from_pylist(rows)
+    pyarrow.parquet.write_table(table, tmp_path / "small.parquet", row_group_size=7)
+    (tmp_path / "zip.parquet.gz").write_bytes(gzip.compress((tmp_path / "small.parquet").read_bytes()))
+    text = [{"problem": f"{n}?", "solution": f"{n}"} for n in range(6000)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(text), tmp_path / "large_group.parquet")
+    for name, expected in (("small.parquet", rows), ("zip.parquet.gz", rows), ("large_group.parquet", text)):
+        source = open_source(str(tmp_path / name))
+        places = [(number, offset, length) for number, offset, length, _ in scan(source)]
+        assert [number for number, _, _ in places] == list(range(1, len(expected) + 1))
+        for (_, offset, length), row in list(zip(places, expected, strict=True))[::-7]:
+            assert read_row(source, offset, length) == row
+    index = open_fixture(tmp_path / "small.parquet", chat_format)
+    assert index.entries["pictures"][:, 0].tolist() == [int(n % 3 > 0) for n in range(40)]
+    loader = make_loader(
+        index, global_batch=40, pack_tokens=8192, rank=0, world_size=1, seed=0, start_step=0, total_steps=1
+    )
+    assert sum(len(batch.pixel_values["pixel_values"]) for batch, _ in next(loader)) == 26
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
+    assert "not a parquet file" in error_of(tmp_path / "broken.parquet", chat_format)
+
+
+def test_a_replaced_file_is_another_file(tmp_path: Path, chat_format: ChatFormat) -> None:
+    path = write_lines(tmp_path / "a.jsonl", [{"query": "1?", "response": "one"}])
+    assert open_fixture(path, chat_format).read(0)[0][1].text == "one"
+    write_lines(tmp_path / "b.jsonl", [{"query": "2?", "response": "two, longer"}]) and (tmp_path / "b.jsonl").replace(
+        path
+    )
+    assert open_fixture(path, chat_format).read(0)[0][1].text == "two, longer"
+
+
+def test_a_file_that_changes_under_the_run_is_said(tmp_path: Path, chat_format: ChatFormat) -> None:
+    path = write_lines(tmp_path / "a.jsonl", [{"query": "1?", "response": "one"}, {"query": "2?", "response": "two"}])
+    rows = open_fixture(path, chat_format)
+    write_lines(tmp_path / "a.jsonl", [{"query": "a longer first line?", "response": "one"}])
+    with pytest.raises(UserError, match="a.jsonl:2: the file has changed since this run began"):
+        rows.read(1)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Bad input
+
+GOOD = {"query": "1 + 1?", "response": "2"}
+PAIR = {
+    "image_url": "",
+    "instruction": "q",
+    "output": "a",
+    "image_url_2": "",
+    "instruction_2": "q2",
+    "output_2": "a",
+}
+BAD_ROWS = [
+    ('{"query": "1', "broken JSON", "not JSON"),
+    ("[1, 2]", "not a row", "this is list"),
+    ("[" * 100_000, "broken JSON", "nested too deeply"),
+    ({"prompt": "q", "completion": "a"}, "unknown dialect", "the keys are: completion, prompt; accepted:"),
+    ({"query": "q", "response": ""}, "empty response", "the response is empty"),
+    ({"query": " ", "response": "a"}, "empty question", "no picture"),
+    ({"query": None, "response": "a"}, "text is missing", "the text of the user is None"),
+    ({"query": ["q"], "response": "a"}, "text is missing", "['q']"),
+    ({"query": "\ud800", "response": "a"}, "not Unicode", "surrogate"),
+    ({"query": "say <|im_end|>", "response": "a"}, "special token in the text", "<|im_end|>"),
+    (
+        {"query": "see <image>", "response": "a"},
+        "pictures and placeholders differ",
+        "1 <image> in the text, 0 pictures",
+    ),
+    ({"query": "q", "response": "a", "image": "none.png"}, "picture missing", "none.png"),
+    ({"query": "q", "response": "a", "image": "folder"}, "picture missing", "folder"),
+    ({"query": "q", "response": "a", "image": "a\0b.png"}, "picture missing", "a\\x00b.png"),
+    ({"query": "q", "response": "a", "image": "http://x.org/a.png"}, "picture is a URL", "download"),
+    ({"query": "q", "response": "a", "image": 5}, "field is not what it should be", "image is not a path"),
+    ({"conversations": "hi"}, "field is not what it should be", "not a list of turns"),
+    ({"conversations": [{"from": "robot", "value": "q"}]}, "unknown speaker", "human"),
+    ({"conversations": [{"from": "human", "value": "q"}]}, "turns do not alternate", "the order is: user"),
+    ({"messages": [{"role": "user", "content": "q"}] * 2}, "turns do not alternate", "user, user"),
+    ({"texts": []}, "field is not what it should be", "texts"),
+]
+BAD_PAIRS = [
+    (GOOD, "not a pair", "the keys here are: query, response"),
+    ({**PAIR, "output_2": "b"}, "responses of a pair differ", "output is 'a', output_2 is 'b'"),
+    ({key: PAIR[key] for key in PAIR if key != "output_2"}, "text is missing", "assistant is None"),
+    ({**PAIR, "image_url_2": "none.png"}, "picture missing", "none.png"),
+]
+
+
+@pytest.mark.parametrize(("row", "reason", "detail"), BAD_ROWS + BAD_PAIRS)
+def test_bad_row_is_one_clear_line_or_counted(
+    row: object, reason: str, detail: str, tmp_path: Path, chat_format: ChatFormat
+) -> None:
+    pairs = (row, reason, detail) in BAD_PAIRS
+    (tmp_path / "folder").mkdir()
+    good = PAIR if pairs else GOOD
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in (good, row, good)))
+    message = error_of(path, chat_format, pairs)
+    assert message.startswith(f"{path}:2: ") and detail in message and len(message) < 500
+    rows = open_fixture(path, chat_format, pairs, skip_bad_rows=True)
+    assert len(rows) == 2 and rows.dropped == [{reason: 1}]
+    assert f"dropped: {reason} 1" in rows.summary()
+
+
+def test_not_utf8_line(tmp_path: Path, chat_format: ChatFormat) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(b'{"query": "\xff\xfe", "response": "a"}\n' + json.dumps(GOOD).encode())
+    assert f"{path}:1: the line is not UTF-8" in error_of(path, chat_format)
+    assert len(open_fixture(path, chat_format, skip_bad_rows=True)) == 1
+
+
+def test_bad_files(tmp_path: Path, chat_format: ChatFormat) -> None:
+    assert "no such file" in error_of(tmp_path / "none.jsonl", chat_format)
+    (tmp_path / "a.csv").write_text("a,b")
+    assert "unknown file type '.csv'" in error_of(tmp_path / "a.csv", chat_format)
+    (tmp_path / "empty.jsonl").write_text("")
+    assert "empty" in error_of(tmp_path / "empty.jsonl", chat_format)
+    (tmp_path / "blank.jsonl").write_text("\n \n")
+    assert "no usable row" in error_of(tmp_path / "blank.jsonl", chat_format)
+    (tmp_path / "text.json").write_text('"hello"')
+    assert "a list of rows or an object of rows" in error_of(tmp_path / "text.json", chat_format)
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(json.dumps(GOOD).encode() * 99)[:-20])
+    assert "download or make the file again" in error_of(tmp_path / "cut.jsonl.gz", chat_format)
+    (tmp_path / "no.json.gz").write_bytes(b"not gzip at all")
+    assert "cannot be" in error_of(tmp_path / "no.json.gz", chat_format)
+    (tmp_path / "short.jsonl").write_text(json.dumps(GOOD))
+    message = error_of(tmp_path / "short.jsonl", chat_format, max_length=5)
+    assert "no usable row: longer than 5 tokens 1" in message
+    path = write_lines(tmp_path / "all_bad.jsonl", ["{", "}"])
+    message = error_of(path, chat_format, skip_bad_rows=True)
+    assert "no usable row: broken JSON 2" in message and ":1: the line is not JSON" in message
+
+
+@pytest.mark.parametrize("name", ["dense.json", "ids.json", "wide.json"])
+@pytest.mark.parametrize("end", ["", "}", "]", '"', ', {"query": tru'])
+def test_json_array_that_breaks_off(name: str, end: str, tmp_path: Path, chat_format: ChatFormat) -> None:
+    path = write_as(tmp_path / name, ROWS[:3])
+    whole = path.read_text()
+    path.write_text(whole[: whole.rindex("response") + 15] + end)
+    assert f"{path}:3: the file is not JSON from here on" in error_of(path, chat_format)
+    rows = open_fixture(path, chat_format, skip_bad_rows=True)
+    assert len(rows) == 2 and rows.dropped == [{"broken JSON, rest of the file unread": 1}]
+
+
+def bomb(path: Path) -> Path:
+    """A PNG of a few bytes that claims 60,000 x 60,000 pixels."""
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunks = b""
+    for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b"")):
+        chunks += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    return path
+
+
+def test_pictures_that_cannot_be_used(tmp_path: Path, chat_format: ChatFormat) -> None:
+    good = draw_picture(tmp_path / "good.png")
+    (tmp_path / "cut.png").write_bytes(good.read_bytes()[:-60])
+    (tmp_path / "text.png").write_text("hello")
+    (tmp_path / "nothing.png").write_bytes(b"")
+    (tmp_path / "page.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    bomb(tmp_path / "bomb.png")
+    Image.new("L", (9000, 6000)).save(tmp_path / "large.png")
+    for name, reason, detail in [
+        ("cut.png", "picture unreadable", "cut.png"),
+        ("text.png", "picture unreadable", "cannot identify"),
+        ("nothing.png", "picture unreadable", "cannot identify"),
+        ("page.eps", "picture unreadable", "cannot identify"),
+        ("bomb.png", "picture too large", "pixels"),
+        ("large.png", "picture too large", "9000 x 6000 pixels, at most 50,000,000"),
+        ("gone.png", "picture missing", "gone.png"),
+    ]:
+        with pytest.raises(BadRow) as caught:
+            open_picture(name, str(tmp_path))
+        assert caught.value.reason == reason and detail in caught.value.detail
+
+        (tmp_path / "gone.png").write_bytes(b"")  # present at the index, gone in the loader
+        rows = [{"query": "q", "response": "a", "image": file} for file in ("good.png", name, "good.png")]
+        path = write_lines(tmp_path / "data.jsonl", rows)
+        options = dict(global_batch=3, pack_tokens=2048, rank=0, world_size=1, seed=0, start_step=0, total_steps=1)
+        fatal = make_loader(open_fixture(path, chat_format), **options)
+        skipping = make_loader(open_fixture(path, chat_format, skip_bad_rows=True), **options)
+        (tmp_path / "gone.png").unlink()
+        with pytest.raises(UserError, match="data.jsonl:2: ") as error:
+            next(fatal)
+        assert "\n" not in str(error.value)
+        batches = next(skipping)
+        assert batches.num_skipped == 1 and batches.num_rows == 2 and batches.global_rows == 3
+        assert batches.skipped[0].startswith(f"{path}:2: ")
+        assert len(batches.packs[0][0].pixel_values["pixel_values"]) == 2
+
+
+def test_transparent_pictures_lie_on_white_and_stand_upright(tmp_path: Path) -> None:
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert open_picture("clear.png", str(tmp_path)).getpixel((3, 3)) == (255, 255, 255)
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 9, 9, 9])
+    image.save(tmp_path / "palette.png", transparency=1)
+    assert open_picture("palette.png", str(tmp_path)).getpixel((3, 3)) == (255, 255, 255)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    Image.new("RGB", (8, 4)).save(tmp_path / "turned.jpg", exif=exif)
+    assert open_picture("turned.jpg", str(tmp_path)).size == (4, 8)
+
+
+def test_picture_finder_lists_each_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for n in range(5):
+        draw_picture(tmp_path / "images" / f"{n}.png", n)
+    calls, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: calls.append(folder) or scandir(folder))
+    finder = PictureFinder()
+    for n in range(5):
+        finder.check(f"images/{n}.png", str(tmp_path))
+    assert calls == [str(tmp_path / "images")]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Fuzz
+
+
+def damage(generator: random.Random, value: object) -> object:
+    """The value with one thing in it broken."""
+    junk = [
+        None,
+        0,
+        -1.5,
+        True,
+        "",
+        " ",
+        [],
+        {},
+        [None],
+        "<image>",
+        "\ud800",
+        "\0",
+        "<|im_end|>",
+        ["a.png", 3],
+        "x" * 9000,
+    ]
+    if isinstance(value, dict) and value and generator.random() < 0.8:
+        key = generator.choice(list(value))
+        change = generator.random()
+        if change < 0.2:
+            return {k: v for k, v in value.items() if k != key}
+        if change < 0.3:
+            return {**value, key + "_": value[key]}
+        return {**value, key: damage(generator, value[key])}
+    if isinstance(value, list) and value and generator.random() < 0.7:
+        index = generator.randrange(len(value))
+        if generator.random() < 0.3:
+            return value[:index] + value[index + 1 :]
+        return value[:index] + [damage(generator, value[index])] + value[index + 1 :]
+    return generator.choice(junk)
+
+
+def fuzzed_lines(count: int, seed: int) -> list[bytes]:
+    generator = random.Random(seed)
+    seeds = []
+    for name in DIALECTS:
+        text = (FIXTURES / name).read_text()
+        rows = (
+            json.loads(text)
+            if text.startswith("[")
+            else [json.loads(line) for line in text.splitlines()]
+            if name[-1] == "l"
+            else []
+        )
+        seeds += rows
+    lines = []
+    for _ in range(count):
+        row = generator.choice(seeds)
+        for _ in range(generator.randint(1, 3)):
+            row = damage(generator, row)
+        line = bytearray(json.dumps(row, ensure_ascii=True).encode())
+        if generator.random() < 0.3:
+            for _ in range(generator.randint(1, 4)):
+                line[generator.randrange(len(line))] = generator.randrange(256)
+        lines.append(bytes(line).replace(b"\n", b" "))
+    return lines
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_malformed_rows_are_counted_without_a_traceback(pairs: bool, tmp_path: Path, chat_format: ChatFormat) -> None:
+    lines = fuzzed_lines(5000, seed=pairs)
+    (tmp_path / "fuzz.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    rows = open_fixture(
+        tmp_path / "fuzz.jsonl", chat_format, pairs, skip_bad_rows=True, image_root=str(FIXTURES), max_length=1024
+    )
+    dropped, total = sum(rows.dropped[0].values()), sum(bool(line.strip()) for line in lines)
+    assert dropped > total / 2 and len(rows.dropped[0]) >= 10
+    if pairs:
+        assert len(rows) + dropped == total
+    else:  # a pair counts twice when it is used
+        sides = np.unique(rows.entries["number"])
+        assert total - dropped <= len(sides) + (rows.entries["side"] != SINGLE).sum() and len(sides) <= total
+    loader = make_loader(
+        rows,
+        global_batch=64,
+        pack_tokens=1024,
+        rank=0,
+        world_size=1,
+        seed=0,
+        start_step=0,
+        total_steps=steps_per_epoch(rows, 64),
+    )
+    seen = sum(batches.num_rows for batches in loader)
+    assert seen == len(rows)
+    assert {STRONG, WEAK} >= set(np.unique(rows.entries["side"]).tolist()) - {SINGLE}
