@@ -171,7 +171,7 @@ class Layout:
     counts: Counter = field(default_factory=Counter)
 
 
-# ("word", Box, space before in pixels, may break before), ("newline",), ("display", [Box, ...]), ("table", rows of text)
+# ("word", Box, space before in pixels, may break before), ("newline",), ("display", [Box, ...]), ("table", rows)
 Item = tuple
 
 

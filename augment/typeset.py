@@ -61,7 +61,7 @@ class Box:
     top: int
     advance: float
     ink: tuple[tuple[int, int, int, int], ...]      # where each glyph's ink stands in mask: x0, y0, x1, y1
-    words: tuple = ()      # of words, for which `ink` is left empty: (text, font's path, pixels per em, pen), see glyph_boxes
+    words: tuple = ()      # for words `ink` is empty and found by glyph_boxes: (text, font path, pixels per em, pen)
 
     @property
     def descent(self) -> int:
