@@ -587,13 +587,23 @@ def _write_pretrained(
         plain.save_pretrained(temporary)
         if processor is not None:
             processor.save_pretrained(temporary)
-        (out_dir / "config.json").unlink(missing_ok=True)  # what makes a folder a model: away first, back last
-        for file in sorted(temporary.iterdir(), key=lambda file: file.name == "config.json"):
+        for file in temporary.iterdir():
             _sync(file)
-            os.replace(file, out_dir / file.name)
-        temporary.rmdir()
-        _sync(out_dir)
+        _replace_files(temporary, out_dir)
     except OSError as error:
-        raise UserError(
-            f"{out_dir}: cannot be written ({error.strerror or error}); free space or choose another folder"
-        ) from error
+        raise UserError(f"{out_dir}: cannot be written ({error.strerror or error}); free some space") from error
+
+
+def _replace_files(temporary: Path, out_dir: Path) -> None:
+    """Move an export into its folder, which may hold other things (a run's checkpoints). config.json goes first and
+    comes
+    last: without it transformers opens nothing."""
+    (out_dir / "config.json").unlink(missing_ok=True)
+    for old in (*out_dir.glob("model*.safetensors"), *out_dir.glob("model*.safetensors.index.json")):
+        old.unlink()
+    for file in sorted(temporary.iterdir(), key=lambda file: file.name == "config.json"):
+        if file.is_dir():
+            shutil.rmtree(out_dir / file.name, ignore_errors=True)
+        os.replace(file, out_dir / file.name)
+    temporary.rmdir()
+    _sync(out_dir)
