@@ -1,0 +1,153 @@
+"""Where labels may stand: for each kind of mark the candidate places, best first."""
+
+import math
+
+import numpy
+
+from problems import figure
+from problems import scene as s
+from problems.scene import Mark, Point
+
+_CIRCLE = [(math.cos(math.radians(d)), math.sin(math.radians(d))) for d in range(0, 360, 15)]
+
+
+def place_all(sheet: "figure.Sheet", marks: list[Mark]) -> None:
+    """Place the labels of all marks; raises NoLayout where one finds no place."""
+    gap = max(1.0, sheet.em * 0.14)
+    for mark in marks:
+        if isinstance(mark, s.Angle) and mark.text:
+            _place_angle(sheet, mark, gap)
+    for mark in marks:
+        if isinstance(mark, s.Length):
+            _place_beside(sheet, mark.text, sheet.pixel(mark.start), sheet.pixel(mark.end), gap)
+        elif isinstance(mark, s.Dimension):
+            _place_beside(sheet, mark.text, *sheet.dimension_lines[mark], gap)
+    for mark in marks:
+        if isinstance(mark, s.Name):
+            _place_name(sheet, mark, gap)
+    for mark in marks:
+        if isinstance(mark, s.CurveName):
+            _place_curve_name(sheet, mark, gap)
+    if sheet.scene.axes is not None:
+        _place_axis_labels(sheet, sheet.scene.axes)
+    for mark in marks:
+        if isinstance(mark, s.Note):
+            _place_note(sheet, mark, gap)
+
+
+def _place_angle(sheet: "figure.Sheet", mark: s.Angle, gap: float) -> None:
+    label = sheet.type(mark.text)
+    first, corner, last = (sheet.pixel(place) for place in (mark.first, mark.vertex, mark.last))
+    u, v = s.unit(s.sub(first, corner)), s.unit(s.sub(last, corner))
+    bisector = s.add(u, v)
+    bisector = s.unit(bisector) if s.norm(bisector) > 1e-6 else (-u[1], u[0])
+    width, height = label.size
+    half = abs(bisector[0]) * width / 2 + abs(bisector[1]) * height / 2
+    arms = min(math.dist(corner, first), math.dist(corner, last))
+    start = min(sheet.em * 0.95, arms * 0.3) * (1 if mark.arcs and sheet.style.width >= 200 else 0) + half + gap
+    reach = max(start + 1, min(arms * 0.95, start + sheet.em * 3))
+    across = (-bisector[1], bisector[0])
+    candidates = [
+        (corner[0] + bisector[0] * d + across[0] * k * d, corner[1] + bisector[1] * d + across[1] * k * d)
+        for d in numpy.arange(start, reach, 1.5) for k in (0.0, 0.08, -0.08, 0.18, -0.18)
+    ]
+    sheet.find(label, numpy.array(candidates), gap * 0.6)
+
+
+def _place_beside(sheet: "figure.Sheet", text: str, start: Point, end: Point, gap: float) -> None:
+    label = sheet.type(text)
+    length = math.dist(start, end)
+    if length < sheet.em * 0.9:
+        raise figure.NoLayout("a segment is too short for its label")
+    outward = sheet._outward(start, end)
+    half = abs(outward[0]) * label.size[0] / 2 + abs(outward[1]) * label.size[1] / 2
+    candidates = []
+    for extra in (0.0, 0.12, 0.3):
+        for share in (0.5, 0.44, 0.56, 0.38, 0.62, 0.32, 0.68):
+            for side in (1, -1):
+                d = side * (half + gap + sheet.style.line / 2 + extra * sheet.em)
+                at = s.between(start, end, share)
+                candidates.append((at[0] + outward[0] * d, at[1] + outward[1] * d))
+    candidates.sort(key=lambda c: 0)  # stable: the order above is the order of preference
+    sheet.find(label, numpy.array(candidates), gap * 0.8)
+
+
+def _place_name(sheet: "figure.Sheet", mark: s.Name, gap: float) -> None:
+    label = sheet.type(mark.text, mark.italic)
+    at = sheet.pixel(mark.at)
+    points = list(sheet.layout.points.values()) or [at]
+    center = (sum(p[0] for p in points) / len(points), sum(p[1] for p in points) / len(points))
+    away = s.sub(at, center)
+    away = s.unit(away) if s.norm(away) > 1 else (0.0, -1.0)
+    ways = sorted(_CIRCLE, key=lambda way: -s.dot(way, away))
+    candidates = []
+    for extra in (0.1, 0.3, 0.55):
+        for x, y in ways:
+            half = abs(x) * label.size[0] / 2 + abs(y) * label.size[1] / 2
+            d = half + gap + extra * sheet.em
+            candidates.append((at[0] + x * d, at[1] + y * d))
+    sheet.find(label, numpy.array(candidates), gap * 0.6)
+
+
+def _place_curve_name(sheet: "figure.Sheet", mark: s.CurveName, gap: float) -> None:
+    label = sheet.type(mark.text)
+    points = [sheet.pixel(point) for point in mark.points]
+    candidates = []
+    count = len(points)
+    order = sorted(range(1, count - 1), key=lambda k: (k * 7919) % count)
+    for extra in (0.15, 0.5, 1.0):
+        for k in order:
+            along = s.sub(points[k + 1], points[k - 1])
+            if s.norm(along) < 1e-6:
+                continue
+            normal = s.unit((-along[1], along[0]))
+            half = abs(normal[0]) * label.size[0] / 2 + abs(normal[1]) * label.size[1] / 2
+            for side in (1, -1):
+                d = side * (half + gap + extra * sheet.em)
+                candidates.append((points[k][0] + normal[0] * d, points[k][1] + normal[1] * d))
+    sheet.find(label, numpy.array(candidates), gap)
+
+
+def _place_note(sheet: "figure.Sheet", mark: s.Note, gap: float) -> None:
+    label = sheet.type(mark.text)
+    left, top, right, bottom = sheet.frame
+    width, height = label.size
+    pad = gap + 2
+    xs = numpy.linspace(left + width / 2 + pad, max(left + width / 2 + pad, right - width / 2 - pad), 9)
+    ys = numpy.linspace(top + height / 2 + pad, bottom - height / 2 - pad, 15)
+    grid = [(x, y) for y in ys for x in xs]
+    middle = ((left + right) / 2, (top + bottom) / 2)
+    grid.sort(key=lambda c: (-round(abs(c[1] - middle[1])), abs(c[0] - xs[0])))
+    sheet.find(label, numpy.array(grid), gap)
+
+
+def _place_axis_labels(sheet: "figure.Sheet", axes: s.Axes) -> None:
+    x0, y0 = axes.origin()
+    em = sheet.em
+    if axes.boxed and axes.ticks:
+        left, bottom = sheet.pixel((axes.x_low, axes.y_low))
+        for value in axes.x_values():
+            label = sheet.type(axes.tick_text(value))
+            sheet.find(label, numpy.array([(sheet.pixel((value, y0))[0], bottom + em * 0.3 + label.size[1] / 2)]), 0.5, True)
+        for value in axes.y_values():
+            label = sheet.type(axes.tick_text(value))
+            sheet.find(label, numpy.array([(left - em * 0.3 - label.size[0] / 2, sheet.pixel((x0, value))[1])]), 0.5, True)
+    elif axes.ticks:
+        for value in axes.x_values():
+            x, y = sheet.pixel((value, y0))
+            label = sheet.type(axes.tick_text(value))
+            below = y + em * 0.28 + label.size[1] / 2
+            sheet.find(label, numpy.array([(x, below), (x, 2 * y - below)]), 1.0, True)
+        for value in axes.y_values():
+            x, y = sheet.pixel((x0, value))
+            label = sheet.type(axes.tick_text(value))
+            left = x - em * 0.28 - label.size[0] / 2
+            sheet.find(label, numpy.array([(left, y), (2 * x - left, y)]), 1.0, True)
+    if not axes.boxed:
+        for name, at, ways in (
+            (axes.x_name, sheet.pixel((axes.x_high, y0)), ((0.2, 0.6), (0.2, -0.6), (-0.3, 0.6), (-0.3, -0.6))),
+            (axes.y_name, sheet.pixel((x0, axes.y_high)), ((0.6, -0.2), (-0.6, -0.2), (0.6, 0.3), (-0.6, 0.3))),
+        ):
+            label = sheet.type(name, True)
+            places = [(at[0] + x * em, at[1] + y * em) for x, y in ways]
+            sheet.find(label, numpy.array(places), 1.0, optional=sheet.style.width < 200)

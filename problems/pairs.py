@@ -1,0 +1,230 @@
+"""The Question Designer and the Pair Constructor: which carrier, text or picture, holds which fact, and the rows written.
+
+Four levels in training, from the most textual to the most visual: text-only, text-dominant, vision-dominant, vision-only.
+Six versions in the benchmark, as MathVerse has them. At every one of them the facts in the text and the facts in the
+picture together are the same set, and the solution is the same.
+"""
+
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from problems import solver
+from problems.figure import NoLayout, Picture, Style, plot, random_style
+from problems.problem import Draw, Problem, Reject
+from problems.scene import Mark
+
+LEVELS = ("text-only", "text-dominant", "vision-dominant", "vision-only")  # most textual first
+VERSIONS = ("text-only", "text-dominant", "text-lite", "vision-intensive", "vision-dominant", "vision-only")
+LETTERS = "ABCD"
+LOOK = (
+    "Solve the problem in the picture.",
+    "Answer the question that is written in the picture.",
+    "The picture states a problem. Solve it.",
+    "Read the problem in the image and solve it step by step.",
+)
+POINTERS = ("", "", "Look at the figure. ", "Some of the data are in the figure. ", "Use the figure. ")
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a problem: what its text says, and the facts that its picture holds (None: no picture)."""
+
+    level: str
+    instruction: str
+    question: str
+    in_text: tuple[int, ...]
+    in_picture: tuple[int, ...] | None
+    picture_question: str = ""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Question Designer
+
+
+def design(family: Callable[[Draw], Problem], category: str, seed: str, small: bool, **replay: object) -> Problem:
+    """Draw a problem of a family from a seed, and check that it does not give its answer away.
+
+    Raises:
+        Reject: the parameters drawn make no good problem.
+    """
+    draw = Draw(f"{seed}/{family.__name__}", small, **replay)
+    problem = family(draw)
+    problem.family, problem.category, problem.seed = family.__name__, category, seed
+    solver.require_hidden_answer(problem)
+    return problem
+
+
+def carriers(problem: Problem, level: str, free: random.Random) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """The facts in the text and the facts whose marks stand in the picture, by number."""
+    facts = range(len(problem.facts))
+    kind = [fact.kind for fact in problem.facts]
+    drawable = [bool(fact.marks) or fact.kind == "description" for fact in problem.facts]
+    if level == "text-only":
+        return tuple(facts), None
+    if level == "vision-only":
+        in_picture = set(facts)
+    elif level == "text-dominant":
+        in_picture = {k for k in facts if kind[k] == "property" and free.random() < 0.3}
+        data = [k for k in facts if kind[k] == "condition"]
+        in_picture |= {k for k in data if free.random() < 0.15} if len(data) > 2 else set()
+        return tuple(k for k in facts if k not in in_picture), tuple(k for k in facts if k in in_picture)
+    elif level == "text-lite":
+        in_picture = {k for k in facts if kind[k] == "description"}
+    elif level == "vision-intensive":
+        in_picture = {k for k in facts if kind[k] != "condition"}
+    elif level == "vision-dominant":
+        data = [k for k in facts if kind[k] != "description"]
+        kept = {k for k in data if len(data) > 1 and free.random() < 0.2}
+        kept = set() if len(kept) * 2 > len(data) else kept
+        in_picture = {k for k in facts if k not in kept}
+    else:
+        raise ValueError(f"unknown level {level!r}")
+    in_picture = {k for k in in_picture if drawable[k]}
+    return tuple(k for k in facts if k not in in_picture), tuple(sorted(in_picture))
+
+
+def word(problem: Problem, level: str, free: random.Random, choices: tuple[str, ...]) -> Version:
+    """Word one version of the problem."""
+    in_text, in_picture = carriers(problem, level, free)
+    options = "".join(f"\n{letter}: {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
+    if level == "vision-only":
+        question = problem.ask.short if problem.small else problem.ask.question
+        in_line = "  ".join(f"{letter}: {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
+        look = LOOK[0] if problem.small else free.choice(LOOK)
+        return Version(level, look, "", in_text, in_picture, question + ("\n" + in_line if in_line else ""))
+    given = [problem.facts[k] for k in in_text]
+    text = "".join(sentence(fact.text) + " " for fact in given if fact.kind == "description")
+    text += join([fact.text for fact in given if fact.kind != "description"], problem.small, free)
+    if level == "vision-dominant" and not problem.small:
+        text = free.choice(POINTERS) + text
+    return Version(level, text + problem.ask.question + options, problem.ask.question, in_text, in_picture)
+
+
+def join(clauses: list[str], small: bool, free: random.Random) -> str:
+    """Clauses as sentences, or two or more of them as one."""
+    if not clauses:
+        return ""
+    if len(clauses) > 1 and (small or free.random() < 0.6):
+        return sentence(", ".join(clauses[:-1]) + f" and {clauses[-1]}") + " "
+    return "".join(sentence(clause) + " " for clause in clauses)
+
+
+def sentence(clause: str) -> str:
+    """A clause with its full stop, and with a capital where it begins with a word and not with a symbol."""
+    if re.match(r"[a-z]{2,}[ ,]", clause):
+        clause = clause[0].upper() + clause[1:]
+    return clause + "."
+
+
+def choose(problem: Problem, free: random.Random) -> tuple[tuple[str, ...], str]:
+    """Four choices for a third of the problems that know typical mistakes: the texts, and the right letter."""
+    mistakes = list(dict.fromkeys(text for text in problem.ask.mistakes if text != problem.ask.answer.text))
+    if problem.small or len(mistakes) < 3 or free.random() > 0.35:
+        return (), ""
+    wrong = free.sample(mistakes, 3)
+    letter = free.choice(LETTERS)
+    wrong.insert(LETTERS.index(letter), problem.ask.answer.text)
+    return tuple(wrong), letter
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Plotter
+
+
+def draw_version(problem: Problem, version: Version, style: Style, free: random.Random) -> Picture | None:
+    """The picture of a version; raises NoLayout where no legible one exists for these free choices."""
+    if version.in_picture is None:
+        return None
+    return plot(
+        problem.scene,
+        marks_of(problem, version),
+        style,
+        turn=problem.turn,
+        mirror=problem.mirror,
+        question=version.picture_question,
+        below=free.random() < 0.3 and not problem.small,
+    )
+
+
+def marks_of(problem: Problem, version: Version) -> list[Mark]:
+    """The base of the figure and the marks of the facts that the picture carries."""
+    return problem.scene.base + [mark for k in version.in_picture or () for mark in problem.facts[k].marks]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pair Constructor
+
+
+@dataclass
+class Example:
+    """A problem in several versions, solved and drawn."""
+
+    problem: Problem
+    versions: list[Version]
+    pictures: list[Picture | None]
+    choices: tuple[str, ...]
+    letter: str
+    text_only: str  # the whole problem as text, for stage 1
+
+    @property
+    def answer(self) -> str:
+        return self.letter or self.problem.ask.answer.text
+
+    @property
+    def response(self) -> str:
+        return f"{solver.solution(self.problem)}\nAnswer: {self.answer}"
+
+
+def construct(
+    family: Callable[[Draw], Problem],
+    category: str,
+    seed: str,
+    *,
+    small: bool,
+    picture_size: int,
+    levels: tuple[str, ...] = (),
+    attempts: int = 60,
+) -> Example:
+    """Design, solve and draw one problem in the versions asked for; by default a pair of two levels drawn at random.
+
+    The parameters stay those of the seed; where no legible picture is found, only what is free is drawn again.
+
+    Raises:
+        Reject: the parameters make no good problem.
+        NoLayout: no legible picture in so many attempts.
+    """
+    problem = design(family, category, seed, small)
+    for redraw in range(attempts):
+        if redraw:
+            problem = design(family, category, seed, small, givens=problem.givens, redraw=redraw)
+        free = random.Random(f"{seed}/design/{redraw}")
+        pair = levels or tuple(LEVELS[k] for k in sorted(free.sample(range(len(LEVELS)), 2)))
+        choices, letter = choose(problem, free)
+        style = random_style(free, picture_size)
+        versions = [word(problem, level, free, choices) for level in pair]
+        try:
+            pictures = [draw_version(problem, version, style, free) for version in versions]
+        except NoLayout:
+            continue
+        solver.check(problem)
+        text_only = word(problem, "text-only", free, choices).instruction
+        return Example(problem, versions, pictures, choices, letter, text_only)
+    raise NoLayout(f"{family.__name__} {problem.givens}: no legible picture in {attempts} attempts")
+
+
+def caption(example: Example) -> str:
+    """What the picture of the last version shows, in words."""
+    version, problem = example.versions[-1], example.problem
+    shown = version.in_picture or ()
+    clauses = [problem.facts[k].text for k in shown]
+    descriptions = [fact.text for fact in problem.facts if fact.kind == "description"]
+    clauses = list(dict.fromkeys(descriptions + clauses))
+    text = " ".join(sentence(clause) for clause in clauses)
+    if version.picture_question:
+        text += f' The question reads: "{version.picture_question}"'.replace("\n", " ")
+    return text
+
+
+__all__ = ["LEVELS", "VERSIONS", "Example", "NoLayout", "Reject", "caption", "construct", "design"]

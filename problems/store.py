@@ -1,0 +1,408 @@
+"""From a plan to files: which problems there are, drawn in shards by many processes, merged into one data set.
+
+The plan alone (seed, counts, families) decides everything. Every process walks through it in the same order, which
+costs little because nothing is drawn there, and so knows without asking others which problems are duplicates and which
+are held out for the benchmark.
+"""
+
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from tqdm import tqdm
+
+from errors import UserError
+from problems import families
+from problems.figure import NoLayout, Picture
+from problems.pairs import VERSIONS, Example, caption, construct, design
+from problems.problem import Reject
+from problems.solver import WrongProblem
+
+VERSION = 1  # raised whenever the same seed gives other bytes
+PICTURES_IN_A_FOLDER = 1000
+BATCH = 25  # problems that a worker draws at a time
+CAPTION = "Describe the figure."
+BENCH_SHARE = 10  # one canonical hash in ten belongs to the benchmark
+PATIENCE = 400  # draws for one place in the plan before its family's parameters count as used up
+FILES = ("stage1", "stage2", "stage3", "captions", "bench")
+
+
+@dataclass(frozen=True)
+class Plan:
+    seed: int
+    per_category: int
+    bench_per_family: int
+    families: dict[str, tuple[str, ...]]
+    held_out: tuple[str, ...]
+    picture_size: int
+    small: bool
+    copies: int
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(json.dumps([VERSION, asdict(self)], sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Item:
+    """One place in the plan."""
+
+    part: str  # a category, or "bench"
+    number: int
+    category: str
+    family: str
+    seed: str
+
+    @property
+    def shard(self) -> tuple[str, int]:
+        return self.part, self.number // shard_size(self.part)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The plan
+
+
+def is_held_out(key: str) -> bool:
+    """Whether a canonical hash belongs to the benchmark, in every data set ever made."""
+    return int(key, 16) % BENCH_SHARE == 0
+
+
+def walk(plan: Plan, counts: Counter[str]) -> Iterator[Item]:
+    """Every problem of the data set in order: the categories, then the benchmark. `counts` collects what was dropped."""
+    for category, names in plan.families.items():
+        used: Counter[str] = Counter()
+        names = tuple(name for name in names if name not in plan.held_out)
+        open_names = list(names)
+        for number in range(plan.per_category):
+            item = None
+            while item is None and open_names:
+                name = open_names[number % len(open_names)]
+                item = _find(plan, category, category, name, number, used, counts, bench=False)
+                if item is None:
+                    counts[f"exhausted {name}"] += 1
+                    open_names.remove(name)
+            if item is None:
+                break
+            yield item
+    number = 0
+    for category, names in plan.families.items():
+        for name in names:
+            used = Counter()
+            for _ in range(plan.bench_per_family):
+                item = _find(plan, "bench", category, name, number, used, counts, bench=True)
+                if item is None:
+                    break
+                number += 1
+                yield item
+
+
+def _find(
+    plan: Plan, part: str, category: str, name: str, number: int, used: Counter[str], counts: Counter[str], bench: bool
+) -> Item | None:
+    """The first draw for this place that is neither a duplicate nor on the other side of the split."""
+    family = _family(category, name)
+    for attempt in range(PATIENCE * (BENCH_SHARE if bench else 1)):
+        seed = f"{plan.seed}/{part}/{number}/{attempt}"
+        try:
+            problem = design(family, category, seed, plan.small)
+        except Reject:
+            counts["rejected"] += 1
+            continue
+        held_out = is_held_out(problem.key) or name in plan.held_out
+        if held_out != bench:
+            counts["held out"] += not bench
+        elif used[problem.key] >= plan.copies:
+            counts["duplicate"] += not bench
+        else:
+            used[problem.key] += 1
+            return Item(part, number, category, name, seed)
+    return None
+
+
+def _family(category: str, name: str):
+    return next(family for family in families(category) if family.__name__ == name)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Shards
+
+
+def claim(plan: Plan, out: str) -> None:
+    """Take the folder for this plan; a folder that holds another plan's data is the user's to clear."""
+    folder = os.path.join(out, "shards")
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, "plan.json")
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            if json.load(file)["fingerprint"] != plan.fingerprint():
+                raise UserError(f"{out}: holds data made with other settings; delete it or choose another --out")
+    else:
+        write_atomically(path, json.dumps({"fingerprint": plan.fingerprint(), **asdict(plan)}, indent=1).encode())
+
+
+def shard_path(out: str, shard: tuple[str, int]) -> str:
+    return os.path.join(out, "shards", f"{shard[0]}-{shard[1]:05d}.jsonl")
+
+
+def all_shards(plan: Plan) -> list[tuple[str, int]]:
+    """Every shard of the plan, in order."""
+    sizes = {category: plan.per_category for category in plan.families}
+    sizes["bench"] = plan.bench_per_family * sum(len(names) for names in plan.families.values())
+    return [(part, k) for part, size in sizes.items() for k in range(-(-size // shard_size(part)))]
+
+
+def shard_size(part: str) -> int:
+    """Problems in a shard: as many as give a folder of a thousand pictures at most."""
+    return PICTURES_IN_A_FOLDER // (len(VERSIONS) - 1 if part == "bench" else 2)
+
+
+def draw_shards(plan: Plan, out: str, rank: int, world_size: int, workers: int) -> None:
+    """Draw this rank's shards that are not finished yet, in `workers` processes.
+
+    A shard's file is written when all its pictures are; a run that is interrupted loses at most the open shards.
+    """
+    mine = [shard for index, shard in enumerate(all_shards(plan)) if index % world_size == rank]
+    missing = {shard for shard in mine if not os.path.exists(shard_path(out, shard))}
+    counts: Counter[str] = Counter()
+    ahead = threading.Semaphore(workers * 4)  # bounds what the plan runs ahead of the drawing, hence memory
+
+    def batches() -> Iterator[list[Item]]:
+        batch: list[Item] = []
+        for item in walk(plan, counts):
+            if item.shard not in missing:
+                continue
+            if batch and (len(batch) == BATCH or item.shard != batch[0].shard):
+                ahead.acquire()
+                yield batch
+                batch = []
+            batch.append(item)
+        if batch:
+            yield batch
+
+    open_shard, lines = None, []
+    size = plan.per_category * len(plan.families) + sum(1 for shard in all_shards(plan) if shard[0] == "bench")
+    with multiprocessing.Pool(workers, _start_worker, (plan, out)) as pool:
+        bar = tqdm(total=size // world_size, unit="problem", disable=rank > 0, smoothing=0.02)
+        for shard, batch_lines in pool.imap(_draw_batch, batches()):
+            ahead.release()
+            bar.update(len(batch_lines))
+            if isinstance(batch_lines, str):
+                raise UserError(batch_lines)
+            if shard != open_shard and open_shard is not None:
+                write_atomically(shard_path(out, open_shard), "".join(lines).encode())
+                missing.discard(open_shard)
+                lines = []
+            open_shard = shard
+            lines += batch_lines
+        bar.close()
+    if open_shard is not None:
+        write_atomically(shard_path(out, open_shard), "".join(lines).encode())
+    for shard in missing - {open_shard}:  # the families ran out of parameters before
+        if not os.path.exists(shard_path(out, shard)):
+            write_atomically(shard_path(out, shard), b"")
+    if rank == 0:
+        write_atomically(os.path.join(out, "shards", "counts.json"), json.dumps(counts, sort_keys=True).encode())
+
+
+_worker: tuple[Plan, str] | None = None
+
+
+def _start_worker(plan: Plan, out: str) -> None:
+    global _worker
+    _worker = (plan, out)
+
+
+def _draw_batch(batch: list[Item]) -> tuple[tuple[str, int], list[str] | str]:
+    """Draw some problems of one shard; the lines for its file, or what the user must be told."""
+    plan, out = _worker
+    try:
+        return batch[0].shard, [json.dumps(draw_item(plan, out, item), ensure_ascii=False) + "\n" for item in batch]
+    except OSError as error:
+        return batch[0].shard, f"{error.filename or out}: {error.strerror}; mend it and run the same command again"
+    except WrongProblem as error:
+        return batch[0].shard, f"a family is wrong and must be mended: {error}"
+
+
+def draw_item(plan: Plan, out: str, item: Item) -> dict:
+    """Make one problem: its pictures in their folder, its rows for every file as the answer."""
+    levels = VERSIONS if item.part == "bench" else ()
+    family = _family(item.category, item.family)
+    try:
+        example = construct(
+            family, item.category, item.seed, small=plan.small, picture_size=plan.picture_size, levels=levels
+        )
+    except NoLayout as error:
+        return {"dropped": str(error), "family": item.family}
+    name = f"{item.part}-{item.number:06d}"
+    folder = os.path.join("pictures", item.part, f"{item.shard[1]:05d}")
+    os.makedirs(os.path.join(out, folder), exist_ok=True)
+    urls, digests = [], []
+    for version, picture in zip(example.versions, example.pictures, strict=True):
+        urls.append("" if picture is None else f"{folder}/{item.number:06d}-{version.level}.png")
+        if picture is not None:
+            data = png(picture)
+            digests.append(hashlib.blake2b(data, digest_size=8).hexdigest())
+            write_atomically(os.path.join(out, urls[-1]), data, durable=False)
+    rows = bench_rows(example, name, urls) if item.part == "bench" else training_rows(example, name, urls)
+    return {"family": item.family, "key": example.problem.key, "rows": rows, "pictures": digests}
+
+
+def png(picture: Picture) -> bytes:
+    buffer = io.BytesIO()
+    picture.image.save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def write_atomically(path: str, data: bytes, durable: bool = True) -> None:
+    """Write a file so that it is there in full or not at all, also when the disk fills up or the process dies."""
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+        error.filename = path
+        raise
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Rows
+
+
+def training_rows(example: Example, name: str, urls: list[str]) -> dict[str, list[dict]]:
+    """The rows of one problem for each training file. The strong level comes first, as in the published pairs."""
+    problem, (strong, weak) = example.problem, example.versions
+    shared = {"category": problem.category, "family": problem.family}
+    last = {"answer": example.answer, "seed": problem.seed}
+    response = example.response
+    text_only = example.text_only
+    stage1 = {"id": name, "image_url": "", "instruction": text_only, "output": response, **shared,
+              "level": "text-only", **last}
+    pair = {"id": name, "image_url": urls[0], "instruction": strong.instruction, "output": response,
+            "image_url_2": urls[1], "instruction_2": weak.instruction, "output_2": response, **shared,
+            "level": strong.level, "level_2": weak.level, **last}
+    singles = [
+        {"id": f"{name}/{version.level}", "image_url": url, "instruction": version.instruction, "output": response,
+         **shared, "level": version.level, **last}
+        for version, url in zip(example.versions, urls, strict=True)
+    ]
+    described = {"id": name, "image_url": urls[1], "instruction": CAPTION, "output": caption(example), **shared,
+                 "level": weak.level, "answer": "", "seed": problem.seed}
+    return {"stage1": [stage1], "stage2": [pair], "stage3": singles, "captions": [described]}
+
+
+def bench_rows(example: Example, name: str, urls: list[str]) -> dict[str, list[dict]]:
+    """The six versions of one held-out problem."""
+    problem = example.problem
+    return {"bench": [
+        {"id": f"{name}/{version.level}", "problem_id": name, "version": version.level, "image_url": url,
+         "instruction": version.instruction, "question": version.question, "choices": list(example.choices),
+         "answer": example.answer, "category": problem.category, "family": problem.family, "output": example.response,
+         "key": problem.key, "seed": problem.seed}
+        for version, url in zip(example.versions, urls, strict=True)
+    ]}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One data set
+
+
+def wait_for_shards(plan: Plan, out: str) -> None:
+    """Wait until the other ranks have finished their shards (they share this folder)."""
+    missing = [shard for shard in all_shards(plan) if not os.path.exists(shard_path(out, shard))]
+    if missing:
+        print(f"waiting for {len(missing)} shards of other processes", flush=True)
+    while missing:
+        time.sleep(0.5)
+        missing = [shard for shard in missing if not os.path.exists(shard_path(out, shard))]
+
+
+def lines(plan: Plan, out: str) -> Iterator[tuple[tuple[str, int], dict]]:
+    """Every problem of the finished shards, in order."""
+    for shard in all_shards(plan):
+        with open(shard_path(out, shard), encoding="utf-8") as file:
+            for line in file:
+                yield shard, json.loads(line)
+
+
+def merge(plan: Plan, out: str) -> None:
+    """Join the shards into the published files and the manifest."""
+    with open(os.path.join(out, "shards", "counts.json"), encoding="utf-8") as file:
+        counts = Counter(json.load(file))
+    per_family: dict[str, Counter[str]] = {}
+    folders: dict[str, hashlib._Hash] = {}
+    writers = {name: _Output(os.path.join(out, f"{name}.jsonl")) for name in FILES}
+    try:
+        for shard, problem in lines(plan, out):
+            if "dropped" in problem:
+                counts["no legible picture"] += 1
+                continue
+            folder = f"pictures/{shard[0]}/{shard[1]:05d}"
+            for digest in problem["pictures"]:
+                folders.setdefault(folder, hashlib.sha256()).update(digest.encode())
+            for name, rows in problem["rows"].items():
+                for row in rows:
+                    writers[name].write(json.dumps(row, ensure_ascii=False) + "\n")
+                    tally = per_family.setdefault(problem["family"], Counter())
+                    tally[name] += 1
+                    for level in (row.get("level"), row.get("level_2"), row.get("version")):
+                        if level and name in ("stage2", "bench"):
+                            tally[f"{name}: {level}"] += 1
+        files = {name: {"rows": writer.rows, "sha256": writer.close()} for name, writer in writers.items()}
+    except BaseException:
+        for writer in writers.values():
+            writer.discard()
+        raise
+    manifest = {
+        "version": VERSION, "plan": asdict(plan), "files": files, "dropped": dict(sorted(counts.items())),
+        "families": {name: dict(sorted(tally.items())) for name, tally in sorted(per_family.items())},
+        "pictures": {folder: digest.hexdigest() for folder, digest in folders.items()},
+    }
+    write_atomically(os.path.join(out, "manifest.json"), json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+
+
+class _Output:
+    """A text file that appears only when it is complete."""
+
+    def __init__(self, path: str):
+        self.path, self.rows, self.digest = path, 0, hashlib.sha256()
+        self.file = open(path + ".tmp", "wb")
+
+    def write(self, line: str) -> None:
+        data = line.encode()
+        self.file.write(data)
+        self.digest.update(data)
+        self.rows += 1
+
+    def close(self) -> str:
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        os.replace(self.path + ".tmp", self.path)
+        return self.digest.hexdigest()
+
+    def discard(self) -> None:
+        self.file.close()
+        if os.path.exists(self.path + ".tmp"):
+            os.remove(self.path + ".tmp")
+
+
+def summarize(plan: Plan, out: str) -> None:
+    """Print what was made."""
+    with open(os.path.join(out, "manifest.json"), encoding="utf-8") as file:
+        manifest = json.load(file)
+    for name, entry in manifest["files"].items():
+        print(f"{os.path.join(out, name + '.jsonl')}: {entry['rows']:,} rows")
+    for reason, count in manifest["dropped"].items():
+        print(f"  {reason}: {count:,}")
