@@ -55,7 +55,7 @@ def linear_value(draw: Draw) -> Problem:
         f"Find y at x = {x}",
         number(value),
         (
-            f"Put x = {x} into the equation.",
+            "Put the value of x into the equation.",
             f"{slope} × {x} = {product}" if slope > 0 and x > 0 else f"({slope}) × ({x}) = {product}",
             f"y = {product} {signed(offset)} = {value}",
         ),
