@@ -1,0 +1,148 @@
+"""Asking a checkpoint: batched, greedy, left-padded, with a KV cache; and the thin adapters for two public harnesses.
+
+    model, processor = load_model("out/demo/stage3")
+    texts = generate(model, processor, [[{"type": "image", "value": "fig.png"}, {"type": "text", "value": "Find x."}]])
+    texts = generate_answers(model, processor, questions)                # of one of our benchmarks
+    texts = generate_answers(model, processor, questions, blind=True)    # the same with blank pictures
+
+A message is a list of parts, as VLMEvalKit has them: {"type": "image", "value": path or PIL picture} and
+{"type": "text", "value": str}. Rows of like length share a batch; a batch ends when its last row has ended.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from PIL import Image
+
+import guard  # noqa: F401  (before transformers)
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+
+from benchmarks.question import Question
+from errors import UserError
+from sources import BadRow, open_picture
+
+Message = list[dict]
+
+
+def load_model(folder: str) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """A checkpoint folder → (model in eval mode on the GPU if there is one, processor). UserError where it will not
+    open.
+    """
+    device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+    try:
+        processor = AutoProcessor.from_pretrained(folder)
+        dtype = torch.bfloat16 if device != "cpu" else torch.float32
+        model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).to(device).eval()
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{folder}: no checkpoint that opens ({reason}); --model wants a folder a stage wrote"
+        ) from error
+    return model, processor
+
+
+def generate(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    messages: Sequence[Message],
+    *,
+    batch_size: int = 64,
+    max_new_tokens: int = 512,
+    temperature: float = 0.0,
+) -> list[str]:
+    """The responses, in the order of the messages. temperature 0 is greedy."""
+    responses = [""] * len(messages)
+    for k, text in stream(
+        model, processor, messages, batch_size=batch_size, max_new_tokens=max_new_tokens, temperature=temperature
+    ):
+        responses[k] = text
+    return responses
+
+
+def generate_answers(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    questions: Sequence[Question],
+    *,
+    blind: bool = False,
+    batch_size: int = 64,
+    max_new_tokens: int = 512,
+) -> list[str]:
+    """The responses to a benchmark's questions; blind: every picture is replaced by a white one of its size."""
+    messages = [message_of(question, blind=blind) for question in questions]
+    return generate(model, processor, messages, batch_size=batch_size, max_new_tokens=max_new_tokens)
+
+
+def message_of(question: Question, *, blind: bool = False, missing: bool = False) -> Message:
+    """A question as a message. blind: a white picture in place of its own; missing: the same, where there is none
+    at all.
+    """
+    text = {"type": "text", "value": question.prompt}
+    return [{"type": "image", "value": question.image, "blank": blind or missing}, text] if question.image else [text]
+
+
+def stream(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    messages: Sequence[Message],
+    *,
+    batch_size: int = 64,
+    max_new_tokens: int = 512,
+    temperature: float = 0.0,
+) -> Iterator[tuple[int, str]]:
+    """(position, response) as batches are done, the longest prompts first: memory that does not suffice shows at
+    once.
+    """
+    tokenizer = processor.tokenizer
+    tokenizer.padding_side = "left"
+    prompts = [prompt_of(processor, message) for message in messages]
+    lengths = [len(ids) for ids in tokenizer(prompts, add_special_tokens=False)["input_ids"]] if prompts else []
+    order = sorted(range(len(messages)), key=lambda k: (pictures_in(messages[k]) > 0, lengths[k]), reverse=True)
+    sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
+    has_bos = tokenizer.bos_token is not None and bool(prompts) and prompts[0].startswith(tokenizer.bos_token)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        pictures = [picture for k in rows for picture in pictures_of(messages[k])]
+        inputs = processor(
+            text=[prompts[k] for k in rows],
+            images=pictures or None,
+            padding=True,
+            add_special_tokens=not has_bos,  # a template that writes the bos itself gets no second one
+            return_tensors="pt",
+        ).to(model.device)
+        for name, value in inputs.items():
+            if value.is_floating_point():
+                inputs[name] = value.to(model.dtype)
+        with torch.inference_mode():
+            outputs = model.generate(
+                **inputs, max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id or 0, **sampling
+            )
+        texts = tokenizer.batch_decode(outputs[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        yield from zip(rows, (text.strip() for text in texts), strict=True)
+
+
+def prompt_of(processor: ProcessorMixin, message: Message) -> str:
+    """The chat template around one user turn, pictures first, as in training."""
+    parts = [{"type": "image"} for _ in range(pictures_in(message))]
+    text = "\n".join(part["value"] for part in message if part["type"] == "text")
+    turn = [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
+    return processor.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+
+
+def pictures_in(message: Message) -> int:
+    """How many pictures a message has."""
+    return sum(part["type"] == "image" for part in message)
+
+
+def pictures_of(message: Message) -> list[Image.Image]:
+    """A message's pictures, opened as training opens them; a blank part gives a white picture of the same size."""
+    pictures = []
+    for part in (part for part in message if part["type"] == "image"):
+        try:
+            picture = open_picture(part["value"])
+        except BadRow as error:
+            if not part.get("blank"):
+                raise UserError(f"{error}; --allow_missing_images puts a white picture in its place") from error
+            picture = Image.new("RGB", (96, 96), "white")
+        pictures.append(Image.new("RGB", picture.size, "white") if part.get("blank") else picture)
+    return pictures

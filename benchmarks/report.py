@@ -1,0 +1,319 @@
+"""What a run says: report.json, report.md beside the paper's tables, a chart in the manner of Figure 4, and a page
+to browse the rows.
+"""
+
+import html
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from string import Template
+from urllib.parse import quote
+
+import numpy as np
+
+from benchmarks import metrics
+from benchmarks.question import Question
+from benchmarks.store import read_json, write_text
+from errors import UserError
+
+PAPER = Path(__file__).with_name("paper_tables.json")
+VERSION_COLUMNS = {
+    "all": "ALL", "text_dominant": "Text-dom.", "text_lite": "Text-lite", "vision_intensive": "Vision-int.",
+    "vision_dominant": "Vision-dom.", "vision_only": "Vision-only",
+}  # fmt: skip
+COLUMNS = {  # of the main table; the paper's Table 1 (MathVerse, MathVista) and Table 2 (We-Math)
+    "mathverse": VERSION_COLUMNS,
+    "generated": VERSION_COLUMNS,
+    "mathvista": {name: name.upper() for name in ("all", "GPS", "ALG", "GEO", "SCI")},
+    "wemath": {"strict.score": "AVG (strict)", "strict.RM": "RM (strict)"},
+}
+TABLES = {"mathverse": "table1", "mathvista": "table1", "wemath": "table2"}
+LONGEST_SHOWN = 6000  # characters of a response on the page
+
+
+def paper_tables() -> dict[str, list[dict]]:
+    """The paper's Tables 1, 2 and 3: rows with group, model, params (or order) and {bench: {metric: percent or
+    null}}.
+    """
+    return json.loads(PAPER.read_text(encoding="utf-8"))
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """A score for a table; a dash for none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def cell(text: object) -> str:
+    """Text for a Markdown table: one line, no bars, no HTML."""
+    return html.escape(" ".join(str(text).split()), quote=False).replace("|", "\\|").replace("`", "'")[:200]
+
+
+# -----------------------------------------------------------------------------
+# what stands around the scores
+
+
+def methods(rows: dict[str, dict], key: str) -> str:
+    """ "rules", or "llm (1200), given (12)": who did this step, from the rows themselves."""
+    counts = Counter(row[key] for row in rows.values() if row.get(key))
+    return (
+        ", ".join(f"{name} ({count})" for name, count in counts.most_common()) if len(counts) > 1 else "".join(counts)
+    )
+
+
+def compared(folder: str) -> dict:
+    """The name and scores of another run, from its report.json."""
+    path = Path(folder) / "report.json"
+    try:
+        other = read_json(path)
+        return {"model": other["model"], "metrics": other["metrics"]}
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"--compare {folder}: no report.json of an evaluation ({error})") from error
+
+
+def notes(bench: str, protocol: str, llm: bool, questions: list[Question]) -> list[str]:
+    """What a reader of the scores must know."""
+    found = []
+    if llm and bench == "wemath":
+        found.append("the official scorer of this benchmark is a program: --judge had nothing to do")
+    if bench == "mathverse" and not llm:
+        found.append("the official scorer is an LLM; rules take its place here")
+    if bench == "mathvista" and not llm:
+        found.append("the official extraction asks an LLM where no shortcut applies; rules take its place here")
+    if bench == "wemath" and not any(question.groups["domain"] for question in questions):
+        found.append("no domain columns: knowledge_structure_nodes.json does not lie beside the question file")
+    if bench == "wemath" and protocol == "puma":
+        found.append("prompts carry the description of the knowledge concept, as the paper's release has them")
+    if bench == "mathvista" and protocol == "puma":
+        found.append(
+            "prompts carry neither choices nor units, and extractions are lower-cased, as in the paper's release"
+        )
+    return found
+
+
+# -----------------------------------------------------------------------------
+# report.md
+
+
+def markdown(report: dict, questions: list[Question], chart: str | None) -> str:
+    """The whole report. report: what report.json holds."""
+    bench, scores, intervals = report["bench"], report["metrics"], report["intervals"]
+    columns = dict(COLUMNS[bench])
+    if scores.get("text_only") is not None:
+        columns["text_only"] = "Text-only"
+    lines = [f"# {report['title']}: {cell(report['model'])}", "", *_facts(report), ""]
+    if bench == "generated":
+        lines += _table(columns, _own_rows(report, {}), ("model",))
+        lines += ["", *_generated_tables(report)]
+    else:
+        lines += [f"## Beside the paper's Table {TABLES[bench][-1]}", ""]
+        rows = [
+            {"group": row["group"], "model": row["model"], "params": row["params"], **row[bench]}
+            for row in paper_tables()[TABLES[bench]]
+        ]
+        rows = [row for row in rows if any(row.get(name) is not None for name in columns)]
+        lines += _table(columns, _own_rows(report, {"params": "", "group": ""}) + rows, ("model", "params"))
+    if bench == "mathverse":
+        lines += ["", "## Beside the paper's Table 3", ""]
+        ablation = {"all": "ALL", "text_dominant": "Text-dom.", "vision_only": "Vision-only", "gap": "Gap ↓"}
+        rows = [{"order": r["order"], "model": r["model"], **r["mathverse"]} for r in paper_tables()["table3"]]
+        lines += _table(ablation, _own_rows(report, {"order": "this run"}) + rows, ("order", "model"))
+    if chart:
+        lines += ["", "## Text and vision, as in the paper's Figure 4", "", f"![text and vision averages]({chart})"]
+    lines += ["", "## All scores", "", "| score | value | 95 % interval |", "|---|---|---|"]
+    for name, value in scores.items():
+        low, high = intervals.get(name, (None, None))
+        digits = 3 if name in ("absolute_skewness", "coefficient_of_variation") else 1
+        spread = f"{number(low, digits)} to {number(high, digits)}" if low is not None else "–"
+        lines.append(f"| {cell(name)} | {number(value, digits)} | {spread} |")
+    lines += [
+        "",
+        "Scores are percent right, except absolute skewness and coefficient of variation. Intervals: bootstrap over ",
+    ]
+    lines[-1] += f"problems, {report['samples']} samples."
+    if report["errors"]:
+        lines += ["", f"Rows without an answer or a verdict: {', '.join(cell(k) for k in report['error_ids'][:20])}"]
+    return "\n".join(lines) + "\n"
+
+
+def _facts(report: dict) -> list[str]:
+    lines = [
+        f"- rows judged: {report['n']} of {report['asked']}; without an answer or a verdict (failed calls): "
+        f"{report['errors']}; "
+        f"no final answer found in the response: {report['no_answer']}",
+        f"- protocol: {report['protocol']}; answers extracted by {report['extracted_by']}, "
+        f"judged by {report['judged_by']}",
+        f"- pictures replaced by a white one because they are not at hand: {report['missing_images']}",
+    ]
+    if report["blind"] is not None:
+        columns = COLUMNS[report["bench"]] | {"text_only": "Text-only"}
+        main = [name for name in columns if report["blind"].get(name) is not None]
+        scores = ", ".join(f"{columns[name]} {number(report['blind'][name])}" for name in main)
+        lines.append(f"- blind (every picture white): {scores or '–'}; what a model scores without seeing")
+    if report["most_frequent"]:
+        lines.append(f"- always a family's most frequent answer: {number(report['most_frequent']['all'])}")
+    return lines + [f"- note: {note}" for note in report["notes"]]
+
+
+def _own_rows(report: dict, extra: dict) -> list[dict]:
+    own = {"model": f"**{cell(report['model'])}**", **extra, **report["metrics"]}
+    rows = [own]
+    if report["blind"] is not None:
+        rows.append({"model": f"{cell(report['model'])}, blind", **extra, **report["blind"]})
+    for other in report["compared"]:
+        rows.append({"model": cell(other["model"]), **extra, **other["metrics"]})
+    return rows
+
+
+def _table(columns: dict[str, str], rows: list[dict], before: tuple[str, ...]) -> list[str]:
+    lines = [f"| {' | '.join([*before, *columns.values()])} |", "|" + "---|" * (len(before) + len(columns))]
+    for row in rows:
+        cells = [str(row.get(name, "")) for name in before] + [number(row.get(name)) for name in columns]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _generated_tables(report: dict) -> list[str]:
+    lines = ["| family | right | most frequent answer |", "|---|---|---|"]
+    for name, share in report["most_frequent"].items():
+        if name != "all":
+            lines.append(
+                f"| {cell(name)} | {number(report['metrics'].get('family.' + metrics.snake(name)))} | {number(share)} |"
+            )
+    return lines
+
+
+# -----------------------------------------------------------------------------
+# the chart: text and vision averages, skewness and variation, of several models
+
+
+def draw_chart(path: Path, models: list[tuple[str, Mapping[str, float | None]]]) -> bool:
+    """Figure 4 for these (name, scores of the five versions) pairs; False, and no file, where none has all five."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    shown = []
+    for name, scores in models:
+        values = [scores.get(version) for version in metrics.VERSIONS]
+        if all(value is not None for value in values):
+            derived = metrics.across_versions(
+                {v: np.array([float(x)]) for v, x in zip(metrics.VERSIONS, values, strict=True)}
+            )
+            shown.append((name, {key: float(array[0]) for key, array in derived.items()}))
+    if not shown:
+        return False
+    places, width = np.arange(len(shown)), 0.38
+    figure, (above, below) = pyplot.subplots(
+        2, 1, figsize=(max(6, 0.75 * len(shown) + 2), 7), sharex=True, height_ratios=(3, 2)
+    )
+    for offset, key, label, colour in (
+        (-0.5, "text_average", "Text", "#3b6ea5"),
+        (0.5, "vision_average", "Vision", "#d98b3a"),
+    ):
+        bars = above.bar(places + offset * width, [row[key] for _, row in shown], width, label=label, color=colour)
+        above.bar_label(bars, fmt="%.1f", fontsize=7)
+    above.set_ylabel("average accuracy, %")
+    above.legend(frameon=False, loc="upper left", ncols=2)
+    above.margins(y=0.15)
+    for key, label, marker in (
+        ("absolute_skewness", "absolute skewness", "o"),
+        ("coefficient_of_variation", "coefficient of variation", "s"),
+    ):
+        below.plot(places, [row[key] for _, row in shown], marker=marker, linestyle="--", linewidth=1, label=label)
+    below.set_ylim(bottom=0)
+    below.legend(frameon=False, loc="upper left", ncols=2)
+    below.margins(y=0.25)
+    below.set_xticks(places, [name.replace("$", r"\$")[:40] for name, _ in shown], rotation=40, ha="right", fontsize=8)
+    for axes in (above, below):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+    pyplot.close(figure)
+    return True
+
+
+# -----------------------------------------------------------------------------
+# the page to browse
+
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>$title</title><style>
+body{font:15px/1.45 system-ui,sans-serif;margin:1rem auto;max-width:70rem;padding:0 1rem;color:#222}
+article{border:1px solid #ddd;border-left:6px solid #bbb;border-radius:4px;margin:.7rem 0;padding:.6rem
+.9rem;overflow:hidden} article.right{border-left-color:#3a8f4d}article.wrong{border-left-color:#b8403a}
+img{float:right;max-width:18rem;max-height:18rem;margin:0 0 .5rem 1rem;background:#fff}
+pre{white-space:pre-wrap;overflow-wrap:anywhere;background:#f6f6f4;padding:.5rem;margin:.3rem 0;font:13px/1.4
+ui-monospace,monospace} small{color:#666}[hidden]{display:none}
+</style><h1>$title</h1><p>Show <select id="verdict"><option value="">every row</option><option
+value="right">right</option> <option value="wrong">wrong</option><option value="error">without a
+verdict</option></select> whose text holds <input id="text" size="30"> <span id="count"></span></p><main>
+$rows
+</main><script>
+const rows = [...document.querySelectorAll("article")], verdict = document.getElementById("verdict"), text =
+document.getElementById("text"); const show = () => { let n = 0; for (const row of rows) {
+  row.hidden = !(row.className.includes(verdict.value) &&
+  row.textContent.toLowerCase().includes(text.value.toLowerCase())); n += !row.hidden; }
+  document.getElementById("count").textContent = n + " rows"; };
+verdict.onchange = text.oninput = show; show();
+</script></html>
+"""
+
+
+def browse_page(
+    title: str, questions: list[Question], rows: Mapping[str, dict], missing: set[str], folder: Path
+) -> str:
+    """One article per row: picture, question, response, extraction, gold, verdict. Everything from outside is escaped.
+
+    rows: {id: {"response", "extraction", "correct" or "error"}}. Pictures are linked relative to `folder`.
+    """
+    articles = []
+    for question in questions:
+        row = rows.get(question.id, {})
+        kind = "error" if "correct" not in row else ("right" if row["correct"] else "wrong")
+        groups = ", ".join(str(v) if isinstance(v, str) else ", ".join(v) for v in question.groups.values() if v)
+        picture = ""
+        if question.image and question.id not in missing:
+            source = quote(os.path.relpath(question.image, folder).replace(os.sep, "/"))
+            picture = f'<img loading="lazy" alt="" src="{html.escape(source)}">'
+        elif question.image:
+            picture = "<small>(a white picture was shown: the real one is not at hand)</small>"
+        extraction = row.get("extraction")
+        articles.append(
+            f'<article class="{kind}">{picture}<b>{_shown(question.id)}</b> <small>{_shown(groups)}</small>'
+            f"<pre>{_shown(question.prompt)}</pre>Response<pre>{_shown(row.get('response', ''))}</pre>"
+            f"Extracted: <b>{'(none)' if extraction is None else _shown(extraction)}</b> · "
+            f"gold: <b>{_shown(question.answer)}</b> · "
+            f"<b>{kind}</b> {_shown(row.get('error', ''))}</article>"
+        )
+    return Template(PAGE).substitute(title=html.escape(title), rows="\n".join(articles))
+
+
+def _shown(text: object) -> str:
+    text = str(text)
+    short = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]} … ({len(text)} characters)"
+    return html.escape(short.replace("\0", "\ufffd"), quote=True)
+
+
+# -----------------------------------------------------------------------------
+
+
+def write_report(
+    out: Path, report: dict, questions: list[Question], rows: Mapping[str, dict], missing: set[str]
+) -> None:
+    """report.json, report.md, chart.png (where there are versions) and browse.html, into `out`."""
+    chart = None
+    if report["bench"] in ("mathverse", "generated"):
+        models = [(report["model"], report["metrics"])] + [
+            (other["model"], other["metrics"]) for other in report["compared"]
+        ]
+        if report["blind"] is not None:
+            models.append((f"{report['model']}, blind", report["blind"]))
+        if report["bench"] == "mathverse":
+            models += [
+                (row["model"], row["mathverse"]) for row in paper_tables()["table1"] if row["group"] != "Baselines"
+            ]
+        chart = "chart.png" if draw_chart(out / "chart.png", models) else None
+    write_text(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write_text(out / "report.md", markdown(report, questions, chart))
+    write_text(out / "browse.html", browse_page(f"{report['title']}: {report['model']}", questions, rows, missing, out))

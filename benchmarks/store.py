@@ -1,0 +1,159 @@
+"""Answers on disk: JSON lines keyed by row id, written as they come, safe against kill -9, and checked when they
+are read.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from benchmarks.question import Question
+from errors import UserError
+
+
+def read_lines(path: Path) -> list[dict]:
+    """Rows of a JSONL file of our own; a last line that a kill cut off is left out. UserError for any other broken
+    line.
+    """
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    rows = []
+    for number, line in enumerate(lines[:-1], 1):  # what follows the last newline is unfinished, or empty
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{path}:{number}: not JSON ({error.msg}); remove the line, its row is asked again"
+            ) from error
+        if not isinstance(row, dict) or "id" not in row:
+            raise UserError(f"{path}:{number}: no 'id'; remove the line, its row is asked again")
+        rows.append(row)
+    return rows
+
+
+def parts(folder: Path, stem: str) -> list[Path]:
+    """The files that hold one kind of answers: stem.jsonl, and stem-0003.jsonl of the other ranks."""
+    return sorted([*folder.glob(f"{stem}.jsonl"), *folder.glob(f"{stem}-[0-9]*.jsonl")])
+
+
+def read_parts(folder: Path, stem: str) -> dict[str, dict]:
+    """{id: row} of all parts; a later answer replaces an earlier error row of the same id."""
+    rows: dict[str, dict] = {}
+    for path in parts(folder, stem):
+        for row in read_lines(path):
+            if row["id"] not in rows or "error" in rows[row["id"]]:
+                rows[row["id"]] = row
+    return rows
+
+
+@contextmanager
+def appender(path: Path) -> Iterator[TextIO]:
+    """The file, open to append whole lines; an unfinished last line is cut off first."""
+    if path.exists():
+        data = path.read_bytes()
+        if not data.endswith(b"\n"):
+            os.truncate(path, data.rfind(b"\n") + 1)
+    with open(path, "a", encoding="utf-8") as file:
+        yield file
+
+
+def write_row(file: TextIO, row: dict) -> None:
+    """One row, flushed: it survives a kill of this process."""
+    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    file.flush()
+
+
+def write_rows(path: Path, rows: Iterable[dict]) -> None:
+    """A whole file at once, in place of what was there."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write beside, then rename: a reader never sees half a file. Lone surrogates in a model's answer become '?'."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(text.encode("utf-8", errors="replace"))
+    os.replace(temporary, path)
+
+
+def read_given(path: str) -> dict[str, dict]:
+    """Answers made elsewhere: JSONL (or a JSON list) rows with `id` and `response`, or `extraction`, or `error`. A
+    row twice is named.
+    """
+    rows: dict[str, dict] = {}
+    twice = []
+    for number, row in enumerate(_given_rows(path), 1):
+        if not isinstance(row, dict) or "id" not in row:
+            raise UserError(f'{path}: row {number} has no \'id\'; rows are {{"id": ..., "response": ...}}')
+        row = {**row, "id": str(row["id"])}
+        if not any(isinstance(row.get(key), str) for key in ("response", "extraction", "error")):
+            raise UserError(f"{path}: row {number} (id {row['id']}) has no 'response' text")
+        if row["id"] in rows:
+            twice.append(row["id"])
+        rows[row["id"]] = row
+    if twice:
+        raise UserError(f"{path}: {_names(twice, 'stands twice', 'stand twice')}; keep one answer each")
+    return rows
+
+
+def _given_rows(path: str) -> Iterable[dict]:
+    from benchmarks.question import read_rows
+
+    return read_rows(path)
+
+
+def check_ids(rows: Mapping[str, dict], questions: list[Question], known: set[str], source: str) -> None:
+    """UserError that names rows without a question and questions without a row."""
+    unknown = [key for key in rows if key not in known]
+    if unknown:
+        raise UserError(
+            f"{source}: {_names(unknown, 'is', 'are')} unknown to the benchmark; does it belong to another file?"
+        )
+    missing = [question.id for question in questions if question.id not in rows]
+    if missing:
+        raise UserError(
+            f"{source}: {_names(missing, 'is', 'are')} missing; run the generate step to the end, "
+            "or give each of them a row"
+        )
+
+
+def _names(ids: list[str], one: str, many: str) -> str:
+    shown = ", ".join(key[:60] for key in ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+    return f"{'row' if len(ids) == 1 else 'rows'} {shown} {one if len(ids) == 1 else many}"
+
+
+def model_fingerprint(folder: str) -> str:
+    """A short hash of a checkpoint folder: file names, sizes, and the first and last MiB of each weight file."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).glob("*")):
+        if path.suffix in (".safetensors", ".json", ".jinja") and path.is_file():
+            digest.update(f"{path.name} {path.stat().st_size}".encode())
+            with open(path, "rb") as file:
+                digest.update(file.read(2**20))
+                file.seek(max(0, path.stat().st_size - 2**20))
+                digest.update(file.read(2**20))
+    return digest.hexdigest()[:16]
+
+
+def check_settings(path: Path, settings: dict) -> None:
+    """Record what the answers in this folder were made with; UserError where earlier ones were made otherwise."""
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = [
+            f"{key} {before.get(key)!r}, now {value!r}" for key, value in settings.items() if before.get(key) != value
+        ]
+        if changed:
+            raise UserError(
+                f"{path.parent}: holds answers of another run ({'; '.join(changed)}); "
+                "choose another --out, or pass --fresh to throw them away"
+            )
+    else:
+        write_text(path, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object from a file."""
+    return json.loads(path.read_text(encoding="utf-8"))

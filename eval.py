@@ -1,0 +1,349 @@
+"""Evaluate a checkpoint, a served model or answers made elsewhere, on MathVerse, MathVista, We-Math or a generated
+bench.
+
+    python eval.py --bench generated --data out/demo/data/bench.jsonl --model out/demo/stage3 --out out/eval/stage3
+    --blind torchrun --nproc_per_node 8 eval.py --bench mathverse --data testmini.json --image_root images --model
+    out/stage3 python eval.py --bench mathvista --data testmini.json --image_root . --api http://localhost:8000/v1
+    --api_model NAME python eval.py --bench wemath --data testmini.json --predictions answers.jsonl
+    python eval.py --bench mathverse --data testmini.json --out out/eval --steps judge,report --judge URL --judge_model
+    NAME
+
+Four steps, each of which can be run again alone (--steps): generate → extract → judge → report. Each leaves its file
+in --out (predictions.jsonl, extractions.jsonl, verdicts.jsonl, report.json with report.md, chart.png and browse.html);
+an interrupted run goes on where it stopped. Extraction and verdicts are by rules, offline, unless --judge names a
+server.
+"""
+
+import functools
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import torch.distributed
+from PIL import Image
+from tqdm import tqdm
+
+import runtime
+from benchmarks import BENCHMARKS, generated, llm_judge, score, store
+from benchmarks.question import Question
+from benchmarks.report import compared, methods, notes, write_report
+from errors import UserError, run_main
+from llm import Client, user_message
+
+STEPS = ("generate", "extract", "judge", "report")
+PROTOCOLS = ("official", "puma")
+
+
+@dataclass
+class Config:
+    # what
+    bench: str = ""  # mathverse, mathvista, wemath or generated
+    data: str = ""  # its question file
+    image_root: str = ""  # where picture paths start; the generated bench's own folder by default
+    out: str = "out/eval"
+    steps: str = "generate,extract,judge,report"
+    protocol: str = "official"  # official, or puma: the paper's released prompts and their quirks
+    limit: int = 0  # only the first rows; 0: all
+    allow_missing_images: bool = False  # show a white picture where one is not at hand; the report counts them
+    blind: bool = False  # also ask with every picture white: what is scored without seeing
+    fresh: bool = False  # throw away the earlier answers in --out
+    # who answers: one of the three
+    model: str = ""  # a checkpoint folder
+    api: str = ""  # an OpenAI-compatible server ...
+    api_model: str = ""  # ... and the model it serves
+    predictions: str = ""  # JSONL rows with id and response; a row with extraction skips that step
+    # how
+    batch_size: int = 32
+    max_new_tokens: int = 768
+    temperature: float = 0.0  # 0: greedy
+    concurrency: int = 16  # calls at a time
+    # who judges
+    judge: str = ""  # an OpenAI-compatible server; "": by rules, offline
+    judge_model: str = ""
+    # report
+    name: str = ""  # of the model in the report
+    compare: str = ""  # other --out folders, for the table and the chart: a,b
+    samples: int = 1000  # bootstrap
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The story
+
+
+def main() -> None:
+    """Run the steps that were asked for."""
+    config = runtime.parse_config(Config)
+    steps = check(config)
+    bench, out = BENCHMARKS[config.bench], Path(config.out)
+    everything = bench.load(config.data, config.image_root, config.protocol)
+    questions = everything[: config.limit or None]
+    missing = missing_pictures(config, questions, asking="generate" in steps and not config.predictions)
+    out.mkdir(parents=True, exist_ok=True)
+
+    if "generate" in steps and not config.predictions:
+        rank = generate(config, everything, questions, missing, out)
+        if rank != 0:
+            return
+    for stem in ["predictions"] + ["predictions_blind"] * config.blind:
+        answers = store.read_given(config.predictions) if config.predictions else store.read_parts(out, stem)
+        suffix = stem.removeprefix("predictions")
+        known = {question.id for question in everything}
+        store.check_ids(answers, questions, known, config.predictions or f"{out}/{stem}*.jsonl")
+        if "extract" in steps:
+            store.write_rows(out / f"extractions{suffix}.jsonl", extract(config, bench, questions, answers))
+        if "judge" in steps:
+            extractions = read_step(out / f"extractions{suffix}.jsonl", questions, "extract")
+            store.write_rows(out / f"verdicts{suffix}.jsonl", judge(config, bench, questions, extractions))
+    if "report" in steps:
+        report(config, bench, questions, missing, out)
+
+
+def check(config: Config) -> list[str]:
+    """The steps; UserError for flags that do not go together."""
+    steps = [step.strip() for step in config.steps.split(",")]
+    if config.bench not in BENCHMARKS:
+        raise UserError(f"--bench {config.bench or '(none)'}: choose {', '.join(BENCHMARKS)}")
+    if not config.data:
+        raise UserError("--data is missing: the benchmark's question file")
+    if unknown := [step for step in steps if step not in STEPS]:
+        raise UserError(f"--steps {unknown[0]}: the steps are {', '.join(STEPS)}")
+    if config.protocol not in PROTOCOLS:
+        raise UserError(f"--protocol {config.protocol}: choose {' or '.join(PROTOCOLS)}")
+    answering = [flag for flag in ("model", "api", "predictions") if getattr(config, flag)]
+    if len(answering) > 1 or ("generate" in steps and not answering):
+        raise UserError("who answers? give one of --model FOLDER, --api URL with --api_model, --predictions FILE")
+    for flag in ("api", "judge"):
+        if bool(getattr(config, flag)) != bool(getattr(config, f"{flag}_model")):
+            raise UserError(f"--{flag} and --{flag}_model go together: the server and the model it serves")
+    if config.predictions and config.blind:
+        raise UserError("--blind asks the model again without pictures; it cannot go with --predictions")
+    return steps
+
+
+def missing_pictures(config: Config, questions: list[Question], asking: bool) -> set[str]:
+    """Ids of rows whose picture is not at hand; UserError where a model is to be asked and that is not allowed."""
+    missing = [question for question in questions if question.image and not os.path.isfile(question.image)]
+    if missing and asking and not config.allow_missing_images:
+        raise UserError(
+            f"{len(missing)} of {len(questions)} pictures are not at hand, the first {missing[0].image} "
+            f"(row {missing[0].id}); set --image_root, or pass --allow_missing_images to show white ones instead"
+        )
+    return {question.id for question in missing}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# generate
+
+
+def generate(
+    config: Config, everything: list[Question], questions: list[Question], missing: set[str], out: Path
+) -> int:
+    """Ask about each row that has no answer yet, this rank's share; returns the rank when every rank is done."""
+    process = runtime.setup(seed=0, timeout_minutes=24 * 60)
+    runtime.run_on_first_rank(process, lambda: prepare(config, out))
+    suffix = f"-{process.rank:04d}" if process.world_size > 1 else ""
+    for blind in (False, True)[: 1 + config.blind]:
+        stem = "predictions_blind" if blind else "predictions"
+        mine = questions[process.rank :: process.world_size]  # by position: the shares never depend on what is done
+        done = {key for key, row in store.read_parts(out, stem).items() if "error" not in row}
+        todo = [question for question in mine if question.id not in done]
+        runtime.print0(f"{stem}: {len(mine) - len(todo)} of this rank's {len(mine)} rows are done")
+        answers = ask_server(config, todo, missing, blind) if config.api else ask_model(config, todo, missing, blind)
+        with store.appender(out / f"{stem}{suffix}.jsonl") as file:
+            for row in tqdm(answers, total=len(todo), desc=stem, disable=process.rank != 0):
+                store.write_row(file, row)
+    if process.world_size > 1:
+        torch.distributed.barrier(group=process.control)
+    rank = process.rank
+    runtime.shutdown(process)
+    return rank
+
+
+def prepare(config: Config, out: Path) -> None:
+    """Throw away earlier answers where that is asked for; refuse to mix answers of different models or prompts."""
+    if config.fresh:
+        for path in [out / "settings.json", *out.glob("predictions*.jsonl")]:
+            path.unlink(missing_ok=True)
+    store.check_settings(
+        out / "settings.json",
+        {
+            "bench": config.bench,
+            "protocol": config.protocol,
+            "model": config.model or f"{config.api_model} at {config.api}",
+            "weights": store.model_fingerprint(config.model) if config.model else "",
+            "max_new_tokens": config.max_new_tokens,
+            "temperature": config.temperature,
+        },
+    )
+
+
+def ask_model(config: Config, questions: list[Question], missing: set[str], blind: bool) -> Iterator[dict]:
+    """Rows {"id", "response"} from a checkpoint, batch by batch."""
+    if not questions:
+        return
+    from benchmarks.generate import message_of, stream
+
+    model, processor = checkpoint(config.model)
+    messages = [message_of(question, blind=blind, missing=question.id in missing) for question in questions]
+    for position, text in stream(
+        model,
+        processor,
+        messages,
+        batch_size=config.batch_size,
+        max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature,
+    ):
+        yield {"id": questions[position].id, "response": text}
+
+
+@functools.cache
+def checkpoint(folder: str) -> tuple:
+    """The model and its processor, opened once."""
+    from benchmarks.generate import load_model  # transformers takes seconds to import
+
+    return load_model(folder)
+
+
+def ask_server(config: Config, questions: list[Question], missing: set[str], blind: bool) -> Iterator[dict]:
+    """Rows {"id", "response"}, or {"id", "error"} for a call that failed, from an OpenAI-compatible server."""
+    client = Client(config.api, config.api_model, concurrency=config.concurrency)
+
+    def message(question: Question) -> list[dict]:
+        if not question.image:
+            return [user_message(question.prompt)]
+        white = blind or question.id in missing
+        return [user_message(question.prompt, [white_picture() if white else question.image])]
+
+    calls = (message(question) for question in questions)
+    options = {"max_tokens": config.max_new_tokens, "temperature": config.temperature}
+    for question, reply in zip(questions, client.chat_many(calls, **options), strict=True):
+        yield (
+            {"id": question.id, "response": reply.text}
+            if reply.error is None
+            else {"id": question.id, "error": reply.error}
+        )
+    print(client.summary())
+
+
+def white_picture() -> bytes:
+    """An encoded white picture."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (384, 384), "white").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# extract, judge
+
+
+def judge_client(config: Config) -> Client:
+    """The judge's client; its replies are kept, so that judging again asks nothing twice."""
+    return Client(
+        config.judge, config.judge_model, cache=str(Path(config.out) / "judge_cache"), concurrency=config.concurrency
+    )
+
+
+def extract(config: Config, bench: ModuleType, questions: list[Question], answers: dict[str, dict]) -> list[dict]:
+    """A row {"id", "extraction", "by"} per question, or its error row; a given extraction is taken as it is."""
+    given = {key: row for key, row in answers.items() if "error" in row or isinstance(row.get("extraction"), str)}
+    ask = [question for question in questions if question.id not in given]
+    responses = {question.id: answers[question.id]["response"] for question in ask}
+    if config.judge and bench.LLM_EXTRACTION:
+        found = {
+            row["id"]: {**row, "by": "llm"}
+            for row in llm_judge.extract(judge_client(config), bench.NAME, ask, responses)
+        }
+    else:
+        found = {
+            question.id: {
+                "id": question.id,
+                "extraction": bench.extract(question, responses[question.id], config.protocol),
+                "by": "rules",
+            }
+            for question in ask
+        }
+    for key, row in given.items():
+        kept = {"error": row["error"]} if "error" in row else {"extraction": row["extraction"], "by": "given"}
+        found[key] = {"id": key, **kept}
+    return [found[question.id] for question in questions]
+
+
+def judge(config: Config, bench: ModuleType, questions: list[Question], extractions: dict[str, dict]) -> list[dict]:
+    """A row {"id", "correct", "extraction", "by"} per question; error rows are passed on and never count as wrong."""
+    sound = [question for question in questions if "error" not in extractions[question.id]]
+    texts = {question.id: extractions[question.id]["extraction"] for question in sound}
+    if config.judge and bench.LLM_VERDICT:
+        rows = {row["id"]: {**row, "by": "llm"} for row in llm_judge.judge(judge_client(config), sound, texts)}
+    else:
+        rows = {
+            question.id: {
+                "id": question.id,
+                "correct": bench.judge(question, texts[question.id], config.protocol),
+                "by": "rules",
+            }
+            for question in sound
+        }
+    return [
+        {**extractions[question.id], "extracted_by": extractions[question.id].get("by"), **rows.get(question.id, {})}
+        for question in questions
+    ]
+
+
+def read_step(path: Path, questions: list[Question], step: str) -> dict[str, dict]:
+    """The rows that an earlier step left; UserError where the step has not run for these questions."""
+    if not path.exists():
+        raise UserError(f"{path}: not there yet; run --steps {step} first")
+    rows = {row["id"]: row for row in store.read_lines(path)}
+    store.check_ids(rows, questions, set(rows), str(path))
+    return rows
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# report
+
+
+def report(config: Config, bench: ModuleType, questions: list[Question], missing: set[str], out: Path) -> None:
+    """Write report.json, report.md, chart.png and browse.html; print the main scores."""
+    verdicts = read_step(out / "verdicts.jsonl", questions, "judge")
+    judged = {key: row["correct"] for key, row in verdicts.items() if "correct" in row}
+    asked = [question for question in questions if question.id in verdicts]
+    metrics, intervals = score(bench, asked, judged, config.samples)
+    blind = None
+    if config.blind:
+        rows = read_step(out / "verdicts_blind.jsonl", questions, "judge")
+        blind, _ = score(bench, asked, {key: row["correct"] for key, row in rows.items() if "correct" in row}, 0)
+    errors = [question.id for question in asked if question.id not in judged]
+    summary = {
+        "bench": config.bench,
+        "protocol": config.protocol,
+        "n": sum(question.id in judged for question in asked),
+        "metrics": metrics,
+        "intervals": intervals,
+        "title": bench.TITLE,
+        "model": config.name or config.model or config.api_model or Path(config.predictions or str(out)).name,
+        "asked": len(asked),
+        "errors": len(errors),
+        "error_ids": errors[:100],
+        "no_answer": sum("correct" in row and row.get("extraction") is None for row in verdicts.values()),
+        "missing_images": 0 if config.predictions else len(missing),
+        "extracted_by": methods(verdicts, "extracted_by"),
+        "judged_by": methods(verdicts, "by"),
+        "judge_model": config.judge_model,
+        "blind": blind,
+        "most_frequent": generated.most_frequent_answer(asked) if config.bench == "generated" else None,
+        "samples": config.samples,
+        "compared": [compared(path) for path in config.compare.split(",") if path],
+        "notes": notes(config.bench, config.protocol, bool(config.judge), questions),
+    }
+    responses = store.read_given(config.predictions) if config.predictions else store.read_parts(out, "predictions")
+    rows = {key: {**row, "response": responses.get(key, {}).get("response", "")} for key, row in verdicts.items()}
+    write_report(out, summary, asked, rows, missing)
+    shown = ", ".join(f"{name} {value:.1f}" for name, value in list(metrics.items())[:8] if value is not None)
+    print(f"{bench.TITLE}: {shown}; {len(errors)} errors, {len(missing)} pictures missing; {out}/report.md")
+
+
+if __name__ == "__main__":
+    run_main(main)
