@@ -140,8 +140,15 @@ class Client:
         if self.concurrency < 1 or self.retries < 0 or self.timeout <= 0:
             raise UserError("an LLM client needs concurrency >= 1, retries >= 0 and timeout > 0")
 
-    def chat(self, messages: list[dict], *, max_tokens: int = 2048, temperature: float = 0.0, sample: int = 0,
-             extra: dict | None = None) -> Reply:
+    def chat(
+        self,
+        messages: list[dict],
+        *,
+        max_tokens: int = 2048,
+        temperature: float = 0.0,
+        sample: int = 0,
+        extra: dict | None = None,
+    ) -> Reply:
         """Ask once (or answer from the cache).
 
         sample  tells apart several answers to one question: each number has its own place in the cache
@@ -182,15 +189,19 @@ class Client:
         try:
             self._send(json.dumps(body).encode())
         except (_Refused, _TryAgain) as error:
-            raise UserError(f"{self.url} does not answer for model {self.model!r}: {error}; check the address, "
-                            f"the model's name and the environment variable {self.key_variable}") from error
+            raise UserError(
+                f"{self.url} does not answer for model {self.model!r}: {error}; check the address, "
+                f"the model's name and the environment variable {self.key_variable}"
+            ) from error
 
     def summary(self) -> str:
         """One line: calls, cached, failed, tokens, cost."""
         cost = (self.prompt_tokens * self.prices[0] + self.completion_tokens * self.prices[1]) / 1e6
-        line = (f"{self.model}: {self.num_asked + self.num_cached} calls, {self.num_cached} from the cache, "
-                f"{self.num_failed} failed, {self.num_retries} retries, "
-                f"{self.prompt_tokens} + {self.completion_tokens} tokens")
+        line = (
+            f"{self.model}: {self.num_asked + self.num_cached} calls, {self.num_cached} from the cache, "
+            f"{self.num_failed} failed, {self.num_retries} retries, "
+            f"{self.prompt_tokens} + {self.completion_tokens} tokens"
+        )
         if any(self.prices):
             line += f", ${cost:.2f}"
         return line + (f"; last error: {self.last_error}" if self.num_failed else "")
@@ -210,8 +221,10 @@ class Client:
 
     def _give_up_if_hopeless(self) -> None:
         if self.give_up_after is not None and self._failed_in_a_row >= self.give_up_after:
-            raise UserError(f"{self.url}: {self._failed_in_a_row} calls in a row failed, the last with: "
-                            f"{self.last_error}; mend the server and start again (what was answered is kept)")
+            raise UserError(
+                f"{self.url}: {self._failed_in_a_row} calls in a row failed, the last with: "
+                f"{self.last_error}; mend the server and start again (what was answered is kept)"
+            )
 
     def _cache_path(self, body: dict, sample: int) -> str | None:
         if self.cache is None:
@@ -221,7 +234,7 @@ class Client:
         return os.path.join(self.cache, name[:2], name + ".json")
 
     def _ask(self, body: bytes) -> Reply:
-        random_wait = random.Random(hashlib.sha256(body).digest())      # spreads the retries of many threads
+        random_wait = random.Random(hashlib.sha256(body).digest())  # spreads the retries of many threads
         for attempt in range(self.retries + 1):
             try:
                 return self._send(body)
@@ -251,7 +264,7 @@ class Client:
             raise _TryAgain(f"no reply within {self.timeout:g} s") from error
         except http.client.HTTPException as error:
             raise _TryAgain(f"the reply broke off ({type(error).__name__})") from error
-        except OSError as error:      # URLError, refused and reset connections
+        except OSError as error:  # URLError, refused and reset connections
             reason = getattr(error, "reason", None) or error
             if isinstance(reason, TimeoutError):
                 raise _TryAgain(f"no reply within {self.timeout:g} s") from error
@@ -301,7 +314,7 @@ def _http_error(error: urllib.error.HTTPError) -> Exception:
         return _Refused(message)
     try:
         wait = float(error.headers.get("Retry-After", ""))
-    except ValueError:      # absent, or a date
+    except ValueError:  # absent, or a date
         wait = None
     return _TryAgain(message, wait)
 
@@ -315,7 +328,7 @@ def _read_cache(path: str | None) -> Reply | None:
         return Reply(kept["text"], None, True, kept["prompt_tokens"], kept["completion_tokens"])
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):      # damaged from outside: asked again, written again
+    except (ValueError, KeyError, TypeError):  # damaged from outside: asked again, written again
         return None
 
 

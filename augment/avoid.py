@@ -3,8 +3,8 @@
     avoid = read_avoided(["testmini.json", "bench.jsonl"], image_root="")
     reason = avoid.question(text) or avoid.picture(image)      # None: neither stands there
 
-A question is compared as words: lower case, LaTeX's marks and punctuation gone. One shared run of 13 words is a match; an
-evaluation question of 8 to 12 words matches when all of it is found in a row; shorter ones ("Find x.") say nothing
+A question is compared as words: lower case, LaTeX's marks and punctuation gone. One shared run of 13 words is a match;
+an evaluation question of 8 to 12 words matches when all of it is found in a row; shorter ones ("Find x.") say nothing
 without their picture. Runs that more than BOILERPLATE evaluation questions share are the benchmark's manner of asking,
 not a question, and are left out.
 """
@@ -26,10 +26,10 @@ from errors import UserError
 from sources import PICTURE_KEYS, BadRow, open_picture, open_source, scan
 
 GRAM = 13
-SHORTEST = 8            # words
+SHORTEST = 8  # words
 BOILERPLATE = 20
-HASH_SIDE = 16          # 16 x 16 low frequencies: 256 bits, of which the first says nothing
-HASH_DISTANCE = 22      # bits; copies that were scaled, recompressed or recoloured lie below (tests/test_augment_avoid.py)
+HASH_SIDE = 16  # 16 x 16 low frequencies: 256 bits, of which the first says nothing
+HASH_DISTANCE = 22  # bits; copies that were scaled, recompressed or recoloured lie below (tests/test_augment_avoid.py)
 QUESTION_KEYS = ("question_for_eval", "question", "query", "instruction", "problem")
 
 
@@ -42,7 +42,7 @@ def words_of(text: str) -> list[str]:
 
 def _grams(words: list[str], length: int) -> Iterator[bytes]:
     for start in range(len(words) - length + 1):
-        yield hashlib.blake2b(" ".join(words[start:start + length]).encode(), digest_size=8).digest()
+        yield hashlib.blake2b(" ".join(words[start : start + length]).encode(), digest_size=8).digest()
 
 
 def comparable(question: str) -> list[str]:
@@ -72,7 +72,7 @@ def perceptual_hash(image: Image.Image) -> np.ndarray | None:
 class Avoid:
     """What evaluation files hold, as hashes."""
 
-    grams: dict[int, frozenset[bytes]] = field(default_factory=dict)      # by the number of words in a run
+    grams: dict[int, frozenset[bytes]] = field(default_factory=dict)  # by the number of words in a run
     hashes: np.ndarray = field(default_factory=lambda: np.zeros((0, HASH_SIDE**2), np.float32))
     num_questions: int = 0
     num_boilerplate: int = 0
@@ -100,9 +100,11 @@ class Avoid:
         return "picture stands in an evaluation file" if distance.min() <= HASH_DISTANCE else None
 
     def summary(self) -> str:
-        return (f"{self.num_questions} questions and {self.num_pictures} pictures to avoid"
-                + (f" ({self.num_pictures_missing} pictures not found)" if self.num_pictures_missing else "")
-                + (f"; {self.num_boilerplate} common phrases left out" if self.num_boilerplate else ""))
+        return (
+            f"{self.num_questions} questions and {self.num_pictures} pictures to avoid"
+            + (f" ({self.num_pictures_missing} pictures not found)" if self.num_pictures_missing else "")
+            + (f"; {self.num_boilerplate} common phrases left out" if self.num_boilerplate else "")
+        )
 
 
 def read_avoided(paths: Iterable[str], image_root: str = "") -> Avoid:
@@ -131,10 +133,14 @@ def read_avoided(paths: Iterable[str], image_root: str = "") -> Avoid:
                     seen.add(key)
                     pictures.append((picture, source.image_root))
         if avoid.num_questions == before:
-            raise UserError(f"{path}: no row with a question under {', '.join(QUESTION_KEYS)}; is this the file to avoid?")
+            raise UserError(
+                f"{path}: no row with a question under {', '.join(QUESTION_KEYS)}; is this the file to avoid?"
+            )
     grams = [key for key, count in counted.items() if count <= BOILERPLATE]
     avoid.num_boilerplate = len(counted) - len(grams)
-    avoid.grams = {length: frozenset(gram for size, gram in grams if size == length) for length in {size for size, _ in grams}}
+    avoid.grams = {
+        length: frozenset(gram for size, gram in grams if size == length) for length in {size for size, _ in grams}
+    }
     hashes = []
     for picture, root in pictures:
         try:

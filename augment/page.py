@@ -18,7 +18,16 @@ import numpy as np
 from PIL import Image
 
 from augment.typeset import (
-    FALLBACKS, FAMILIES, MONO, Box, Unrenderable, font_path, math_box, rewrite_latex, space_width, word_box,
+    FALLBACKS,
+    FAMILIES,
+    MONO,
+    Box,
+    Unrenderable,
+    font_path,
+    math_box,
+    rewrite_latex,
+    space_width,
+    word_box,
 )
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -33,7 +42,9 @@ _SEGMENTS = re.compile(
     r"|\\\((?P<parens>.+?)\\\)"
     rf"|(?P<environment>\\begin\{{(?P<name>(?:{_DISPLAY_NAMES})\*?)\}}.*?\\end\{{(?P=name)\}})"
     r"|(?P<tabular>\\begin\{(?P<kind>tabular|array)\}.*?\\end\{(?P=kind)\})"
-    r"|\$(?P<inline>(?:[^$\\]|\\.)+?)\$(?P<digit>(?=\d))?", re.DOTALL)
+    r"|\$(?P<inline>(?:[^$\\]|\\.)+?)\$(?P<digit>(?=\d))?",
+    re.DOTALL,
+)
 _MATH_SIGNS = re.compile(r"[\\^_={}<>+|]")
 
 
@@ -60,7 +71,7 @@ def split_math(text: str) -> list[tuple[str, str]]:
 
     position = 0
     while match := _SEGMENTS.search(text, position):
-        add("text", text[position:match.start()])
+        add("text", text[position : match.start()])
         position = match.end()
         if match["escaped"]:
             add("text", match["escaped"][1])
@@ -77,9 +88,15 @@ def split_math(text: str) -> list[tuple[str, str]]:
     return segments
 
 
-_CHOICE_FORMS = [re.compile(pattern) for pattern in (
-    r"(?:(?<=\n)|^)[ \t]*[(（]([A-H])[)）][ \t]*", r"(?:(?<=\n)|^)[ \t]*([A-H])[.:、)．][ \t]*",
-    r"(?:(?<=\s)|^)[(（]([A-H])[)）][ \t]*", r"(?:(?<=\s)|^)([A-H])[.、．][ \t]+")]
+_CHOICE_FORMS = [
+    re.compile(pattern)
+    for pattern in (
+        r"(?:(?<=\n)|^)[ \t]*[(（]([A-H])[)）][ \t]*",
+        r"(?:(?<=\n)|^)[ \t]*([A-H])[.:、)．][ \t]*",
+        r"(?:(?<=\s)|^)[(（]([A-H])[)）][ \t]*",
+        r"(?:(?<=\s)|^)([A-H])[.、．][ \t]+",
+    )
+]
 
 
 def split_choices(text: str) -> tuple[str, list[tuple[str, str]]]:
@@ -89,12 +106,16 @@ def split_choices(text: str) -> tuple[str, list[tuple[str, str]]]:
         while marks and marks[0][1] != "A":
             marks.pop(0)
         letters = "".join(mark[1] for mark in marks)
-        if len(letters) < 2 or letters != "ABCDEFGH"[:len(letters)] or (len(letters) < 3 and form in _CHOICE_FORMS[2:]):
+        if (
+            len(letters) < 2
+            or letters != "ABCDEFGH"[: len(letters)]
+            or (len(letters) < 3 and form in _CHOICE_FORMS[2:])
+        ):
             continue
         ends = [mark.start() for mark in marks[1:]] + [len(text)]
-        choices = [(mark[0].strip(), text[mark.end():end].strip()) for mark, end in zip(marks, ends, strict=True)]
+        choices = [(mark[0].strip(), text[mark.end() : end].strip()) for mark, end in zip(marks, ends, strict=True)]
         if all(content and "\n\n" not in content for _, content in choices):
-            return text[:marks[0].start()].rstrip(), choices
+            return text[: marks[0].start()].rstrip(), choices
     return text, []
 
 
@@ -110,15 +131,18 @@ def markdown_table(lines: list[str]) -> list[list[str]] | None:
 def _tabular_rows(source: str) -> list[list[str]]:
     body = re.sub(r"^\\begin\{\w+\}\s*(?:\{[^{}]*\})?|\\end\{\w+\}$|\\(?:hline|toprule|midrule|bottomrule)", "", source)
     cell = (lambda text: f"${text.strip()}$") if source.startswith("\\begin{array}") else str.strip
-    return [[cell(part) if part.strip() else "" for part in re.split(r"(?<!\\)&", row)]
-            for row in re.split(r"\\\\(?:\[[^\]]*\])?", body) if row.strip()]
+    return [
+        [cell(part) if part.strip() else "" for part in re.split(r"(?<!\\)&", row)]
+        for row in re.split(r"\\\\(?:\[[^\]]*\])?", body)
+        if row.strip()
+    ]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Pages
 
 
-PAPERS = {      # name: (paper, ink colours that stand out on it, colour of its ruling or None)
+PAPERS = {  # name: (paper, ink colours that stand out on it, colour of its ruling or None)
     "white": ("#ffffff", ("#000000", "#1a1a1a", "#10207a"), None),
     "cream": ("#fbf5e2", ("#000000", "#2b1d0e"), None),
     "grey": ("#ececec", ("#000000", "#202020"), None),
@@ -135,27 +159,34 @@ class Style:
     """How one page looks. Lengths in em unless they say pixels."""
 
     family: str = "dejavu sans"
-    size: int = 22                  # pixels per em
+    size: int = 22  # pixels per em
     paper: str = "white"
     ink: str = "#000000"
-    leading: float = 1.35           # from baseline to baseline
+    leading: float = 1.35  # from baseline to baseline
     margin: float = 1.2
-    aspect: float = 1.1             # the width that is aimed at, over the height
-    picture_place: str = "under"    # "under", "above", "right"
-    picture_length: float = 14.0    # the longer side of the source picture
-    table: str = "grid"             # borders of tables and choices: "grid", "rules", "none"
-    choices: str = "table"          # "table" or "lines"
+    aspect: float = 1.1  # the width that is aimed at, over the height
+    picture_place: str = "under"  # "under", "above", "right"
+    picture_length: float = 14.0  # the longer side of the source picture
+    table: str = "grid"  # borders of tables and choices: "grid", "rules", "none"
+    choices: str = "table"  # "table" or "lines"
 
 
 def random_style(rng: random.Random) -> Style:
     """One of the many ways in which textbooks, slides and web pages look."""
     paper = rng.choices(list(PAPERS), weights=(8, 2, 2, 2, 2, 2, 1, 1))[0]
     return Style(
-        family=rng.choice(list(FAMILIES)), size=rng.choice((18, 20, 22, 24, 26, 28)), paper=paper,
-        ink=rng.choice(PAPERS[paper][1]), leading=rng.choice((1.25, 1.35, 1.5)), margin=rng.choice((0.8, 1.2, 1.8)),
-        aspect=rng.choice((0.85, 1.0, 1.15, 1.3)), picture_place=rng.choice(("under", "under", "above", "right")),
-        picture_length=rng.choice((12.0, 14.0, 16.0)), table=rng.choice(("grid", "rules", "none")),
-        choices=rng.choice(("table", "table", "lines")))
+        family=rng.choice(list(FAMILIES)),
+        size=rng.choice((18, 20, 22, 24, 26, 28)),
+        paper=paper,
+        ink=rng.choice(PAPERS[paper][1]),
+        leading=rng.choice((1.25, 1.35, 1.5)),
+        margin=rng.choice((0.8, 1.2, 1.8)),
+        aspect=rng.choice((0.85, 1.0, 1.15, 1.3)),
+        picture_place=rng.choice(("under", "under", "above", "right")),
+        picture_length=rng.choice((12.0, 14.0, 16.0)),
+        table=rng.choice(("grid", "rules", "none")),
+        choices=rng.choice(("table", "table", "lines")),
+    )
 
 
 @dataclass
@@ -164,10 +195,10 @@ class Layout:
 
     width: int
     height: int
-    boxes: list[tuple[Box, int, int]]                         # box, pen x, baseline y
-    lines: list[tuple[int, int, int, int]]                    # rows y0:y1 of a line of text, and its boxes' range i:j
-    rules: list[tuple[int, int, int, int]]                    # borders of tables: x0, y0, x1, y1
-    picture: tuple[int, int, int, int] | None = None          # where the source picture goes
+    boxes: list[tuple[Box, int, int]]  # box, pen x, baseline y
+    lines: list[tuple[int, int, int, int]]  # rows y0:y1 of a line of text, and its boxes' range i:j
+    rules: list[tuple[int, int, int, int]]  # borders of tables: x0, y0, x1, y1
+    picture: tuple[int, int, int, int] | None = None  # where the source picture goes
     counts: Counter = field(default_factory=Counter)
 
 
@@ -212,7 +243,7 @@ def _bare_latex_items(text: str, style: Style, fonts: tuple[str, ...], counts: C
                 items += _word_items(part, (font_path(MONO), *fonts), style.size, glued)
             else:
                 items.append(("word", box, 0.0 if glued else 0.28 * style.size, not glued))
-                items += _word_items(part[len(core):], fonts, style.size, True)
+                items += _word_items(part[len(core) :], fonts, style.size, True)
         else:
             items += _word_items(part, fonts, style.size, glued)
         glued = bool(part) and not part[-1].isspace()
@@ -232,7 +263,7 @@ def _break_math(latex: str) -> list[str]:
         elif token in ("}", "\\right"):
             depth -= 1
         elif depth == 0 and token in _BREAKS:
-            pieces.append(latex[start:match.end()])
+            pieces.append(latex[start : match.end()])
             start = match.end()
     pieces.append(latex[start:])
     return [piece for piece in pieces if piece.strip()]
@@ -334,7 +365,7 @@ class _Column:
 
     def __init__(self, style: Style, width: float, layout: Layout, x: int, y: int):
         self.style, self.width, self.layout, self.x, self.y = style, width, layout, x, y
-        self.right = float(x)      # the furthest ink
+        self.right = float(x)  # the furthest ink
 
     def line(self, items: list[tuple[Box, float]], centred: bool = False) -> None:
         """One line of (box, space before)."""
@@ -445,8 +476,9 @@ def _width(items: list[Item]) -> float:
     return widest
 
 
-def lay_out(text: str, style: Style, picture_size: tuple[int, int] | None = None,
-            extra_fonts: tuple[str, ...] = ()) -> Layout:
+def lay_out(
+    text: str, style: Style, picture_size: tuple[int, int] | None = None, extra_fonts: tuple[str, ...] = ()
+) -> Layout:
     """Set `text` (LaTeX between dollar signs, tables of pipes, choices) and leave room for a picture (width, height).
 
     The page's width is chosen so that it comes out near style.aspect: models squash a page to a square, and a long
@@ -464,8 +496,12 @@ def lay_out(text: str, style: Style, picture_size: tuple[int, int] | None = None
                 if item[0] == "table":
                     blocks += [("text", parts)] if parts else []
                     parts = []
-                    blocks.append(("table", [[items_of(cell, style, extra_fonts, counts, widest) for cell in row]
-                                             for row in item[1]]))
+                    blocks.append(
+                        (
+                            "table",
+                            [[items_of(cell, style, extra_fonts, counts, widest) for cell in row] for row in item[1]],
+                        )
+                    )
                 else:
                     parts.append(item)
             blocks += [("text", parts)] if parts else []
@@ -477,7 +513,7 @@ def lay_out(text: str, style: Style, picture_size: tuple[int, int] | None = None
     width, area = _text_width(blocks, style, picture_size)
     layout = _compose(blocks, style, width, picture_size)
     ratio = layout.width / layout.height / style.aspect
-    if (ratio < 0.8 or ratio > 1.25) and area:      # once more, by what the first try taught
+    if (ratio < 0.8 or ratio > 1.25) and area:  # once more, by what the first try taught
         second = _compose(blocks, style, width / ratio**0.5, picture_size)
         if abs(np.log(second.width / second.height / style.aspect)) < abs(np.log(ratio)):
             layout = second
@@ -528,7 +564,7 @@ def _compose(blocks: list, style: Style, text_width: float, picture_size: tuple[
             widest = max(map(_width, content)) + 0.9 * style.size
             fitting = [n for n in (len(content), 4, 2) if n <= len(content) and n * widest <= column.width + 1]
             per_row = fitting[0] if fitting else 1
-            rows = [content[at:at + per_row] for at in range(0, len(content), per_row)]
+            rows = [content[at : at + per_row] for at in range(0, len(content), per_row)]
             column.table(rows, style.table)
     right, bottom = column.right, column.y
     if picture and style.picture_place == "right":
@@ -551,7 +587,7 @@ def ink_mask(layout: Layout, boxes: list[tuple[Box, int, int]] | None = None) ->
     canvas = np.zeros((layout.height, layout.width), np.uint8)
     for box, x, baseline in layout.boxes if boxes is None else boxes:
         x, y = x + box.left, baseline - box.top
-        part = canvas[y:y + box.mask.shape[0], x:x + box.mask.shape[1]]
+        part = canvas[y : y + box.mask.shape[0], x : x + box.mask.shape[1]]
         np.maximum(part, box.mask, out=part)
     if boxes is None:
         for x0, y0, x1, y1 in layout.rules:
@@ -560,7 +596,7 @@ def ink_mask(layout: Layout, boxes: list[tuple[Box, int, int]] | None = None) ->
 
 
 def _rgb(colour: str) -> np.ndarray:
-    return np.array([int(colour[at:at + 2], 16) for at in (1, 3, 5)], np.float32)
+    return np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)], np.float32)
 
 
 def draw(layout: Layout, style: Style, picture: Image.Image | None = None) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Pictures changed as cameras, scanners and layouts change them: seeded, and bounded so that a figure stays readable and true.
+"""Pictures changed as cameras, scanners and layouts change them: seeded, bounded, so that a figure stays readable.
 
     image, names = transform(image, random.Random(7))      # one to three of TRANSFORMS, each at most once
 
@@ -12,7 +12,7 @@ import random
 import numpy as np
 from PIL import Image, ImageFilter
 
-SHORTEST_SIDE = 96          # pixels; a side that is shorter already is not made shorter
+SHORTEST_SIDE = 96  # pixels; a side that is shorter already is not made shorter
 LONGEST_SIDE = 2048
 
 
@@ -80,8 +80,16 @@ def background(image: Image.Image, rng: random.Random) -> Image.Image:
 
 
 # In the order in which they are applied: geometry, then light, then what a camera and a codec add.
-TRANSFORMS = {"scale": scale, "stretch": stretch, "rotate": rotate, "background": background, "gamma": gamma, "blur": blur,
-              "noise": noise, "jpeg": jpeg}
+TRANSFORMS = {
+    "scale": scale,
+    "stretch": stretch,
+    "rotate": rotate,
+    "background": background,
+    "gamma": gamma,
+    "blur": blur,
+    "noise": noise,
+    "jpeg": jpeg,
+}
 
 
 def transform(image: Image.Image, rng: random.Random) -> tuple[Image.Image, list[str]]:

@@ -30,10 +30,14 @@ class Problem:
 
 _FINAL_LINE = re.compile(
     r"\s*(?:†\s*)?(?:(?:so|thus|therefore|hence),?\s+)?(?:the\s+)?(?:final\s+)?answer\s*(?:is\s*:?|:)\s*[^\n]*$"
-    r"|\s*####[^\n]*$", re.IGNORECASE)
+    r"|\s*####[^\n]*$",
+    re.IGNORECASE,
+)
 _STATED = re.compile(
     r"(?:^|[\n.†]|\b(?:so|thus|therefore|hence),?)\s*(?:the\s+)?(?:final\s+)?answer\s*(?:is\s*:?|:)\s*([^\n]+?)\s*$"
-    r"|####\s*([^\n]+?)\s*$", re.IGNORECASE)
+    r"|####\s*([^\n]+?)\s*$",
+    re.IGNORECASE,
+)
 _BOXED = re.compile(r"\\boxed\s*\{")
 _NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 _HINT = re.compile(r"\A\s*(Hint:[^\n]*)\n\s*(?:Question:\s*)?", re.IGNORECASE)
@@ -54,7 +58,7 @@ def stated_answer(output: str) -> str | None:
             end += 1
         if depth:
             return None
-        answer = output[starts[-1]:end - 1]
+        answer = output[starts[-1] : end - 1]
     boxed = re.fullmatch(r"\$?\\boxed\s*\{(.*)\}\$?\.?", answer.strip())
     answer = (boxed[1] if boxed else answer).strip().rstrip(".").strip()
     return answer or None
@@ -73,7 +77,7 @@ def num_reasoning_words(output: str) -> int:
 def split_hint(question: str) -> tuple[str, str]:
     """("Hint: ... " of a MathVista-style prompt or "", the question proper)."""
     match = _HINT.match(question)
-    return (match[1], question[match.end():].strip()) if match else ("", question.strip())
+    return (match[1], question[match.end() :].strip()) if match else ("", question.strip())
 
 
 def numbers_in(text: str) -> Counter:
@@ -91,7 +95,7 @@ def _parts(question: str) -> tuple[str, str, str]:
     stem, choices = split_choices(body)
     if choices:
         stem = re.sub(r"\n?\s*(?:Choices|Options)\s*:?\s*$", "", stem, flags=re.IGNORECASE).rstrip()
-        return hint, stem, body[len(stem):]
+        return hint, stem, body[len(stem) :]
     return hint, body, ""
 
 
@@ -107,8 +111,8 @@ def sentences(text: str) -> list[str]:
     masked, formulas = _mask(text)
     found, start = [], 0
     for match in re.finditer(r"[.?!][\"')\]]*\s+(?=[^\sa-z])", masked):
-        if not _ABBREVIATIONS.search(masked[:match.start() + 1]):
-            found.append(masked[start:match.end()].strip())
+        if not _ABBREVIATIONS.search(masked[: match.start() + 1]):
+            found.append(masked[start : match.end()].strip())
             start = match.end()
     found.append(masked[start:].strip())
     return [_unmask(sentence, formulas) for sentence in found if sentence]
@@ -123,7 +127,7 @@ def _mask(text: str) -> tuple[str, list[str]]:
             masked, position = masked + content, position + len(content)
             continue
         at = text.find(content, position)
-        if kind == "text" or at < 0 or len(formulas) > 4000:      # escapes were resolved: leave the rest as one piece
+        if kind == "text" or at < 0 or len(formulas) > 4000:  # escapes were resolved: leave the rest as one piece
             return masked + text[position:], formulas
         end = at + len(content)
         closing = re.match(r"\$\$|\$|\\\)|\\\]", text[end:])
@@ -138,17 +142,19 @@ def _unmask(text: str, formulas: list[str]) -> str:
     return re.sub("[\ue000-\uf8ff]", lambda match: formulas[ord(match[0]) - 0xE000], text)
 
 
-_ASKS = re.compile(r"^(?:what|which|how|find|calculate|compute|determine|work out|evaluate|solve|is|are|does|do|can|who|when|"
-                   r"where|prove|show|simplify|give|state|write|express|then|if)\b", re.IGNORECASE)
+_ASKS = re.compile(
+    r"^(?:what|which|how|find|calculate|compute|determine|work out|evaluate|solve|is|are|does|do|can|who|when|"
+    r"where|prove|show|simplify|give|state|write|express|then|if)\b",
+    re.IGNORECASE,
+)
 
 
 def _givens_and_question(stem: str) -> tuple[list[str], str] | None:
     """The givens' sentences and the one that asks; also of the form "..., then the size of angle CED is ()."."""
     parts = sentences(stem)
-    blank = re.search(r",?\s*then\s+(.{3,80}?)\s+(?:is|are|equals|=)\s*(?:\(\s*\)|（\s*）|_{2,})\s*[.?]?$",
-                      parts[-1])
+    blank = re.search(r",?\s*then\s+(.{3,80}?)\s+(?:is|are|equals|=)\s*(?:\(\s*\)|（\s*）|_{2,})\s*[.?]?$", parts[-1])
     if blank:
-        given = parts[-1][:blank.start()].strip().rstrip(",")
+        given = parts[-1][: blank.start()].strip().rstrip(",")
         return ([*parts[:-1], given + "."] if given else parts[:-1]), f"What is {blank[1]}?"
     last = parts[-1]
     asks = last.endswith("?") or _ASKS.match(last)
@@ -160,10 +166,15 @@ def _givens_and_question(stem: str) -> tuple[list[str], str] | None:
 # ----------------------------------------------------------------------------------------------------------------------
 # The problem turned round
 
-_BEFORE_FIXED = re.compile(r"(?:fig(?:ure|\.)?|question|problem|exercise|example|step|table|no\.|number|grade|chapter|page|"
-                           r"year|equation|in|part|option|choice)\s*$", re.IGNORECASE)
-_LONE_NUMBER = re.compile(r"(?<![\w.^_{\\,/:-])\d+(?:\.\d+)?"
-                          r"(?!\d|[\w_({/:]|\^(?!\{?\s*\\circ)|[.,]\d|\s*(?:st|nd|rd|th)\b|-[A-Za-z])")
+_BEFORE_FIXED = re.compile(
+    r"(?:fig(?:ure|\.)?|question|problem|exercise|example|step|table|no\.|number|grade|chapter|page|"
+    r"year|equation|in|part|option|choice)\s*$",
+    re.IGNORECASE,
+)
+_LONE_NUMBER = re.compile(
+    r"(?<![\w.^_{\\,/:-])\d+(?:\.\d+)?"
+    r"(?!\d|[\w_({/:]|\^(?!\{?\s*\\circ)|[.,]\d|\s*(?:st|nd|rd|th)\b|-[A-Za-z])"
+)
 
 
 def _unknown(stem: str, rng: random.Random) -> tuple[str, str, str] | None:
@@ -172,17 +183,17 @@ def _unknown(stem: str, rng: random.Random) -> tuple[str, str, str] | None:
     counts = numbers_in(stem)
     candidates = []
     for match in _LONE_NUMBER.finditer(stem):
-        sentence = stem[max(0, stem.rfind(". ", 0, match.start())):(stem.find(". ", match.end()) + 1) or None]
-        if counts[next(iter(numbers_in(match[0])))] != 1 or _BEFORE_FIXED.search(stem[:match.start()]):
+        sentence = stem[max(0, stem.rfind(". ", 0, match.start())) : (stem.find(". ", match.end()) + 1) or None]
+        if counts[next(iter(numbers_in(match[0])))] != 1 or _BEFORE_FIXED.search(stem[: match.start()]):
             continue
-        if re.search(r"round|nearest|decimal|significant|≈|(?:π|pi) *=", sentence) or not stem[:match.start()].strip():
+        if re.search(r"round|nearest|decimal|significant|≈|(?:π|pi) *=", sentence) or not stem[: match.start()].strip():
             continue
         candidates.append(match)
     if not candidates or not letters:
         return None
     match = rng.choice(candidates)
     letter = letters[0] if rng.random() < 0.6 else rng.choice(letters)
-    return stem[:match.start()] + letter + stem[match.end():], match[0], letter
+    return stem[: match.start()] + letter + stem[match.end() :], match[0], letter
 
 
 def _short_answer(answer: str | None) -> bool:
@@ -195,8 +206,10 @@ def _shown(answer: str) -> str:
 
 def _turned_round(question: str, problem: Problem, stem: str, number: str, letter: str) -> Problem:
     work = reasoning(problem.output)
-    output = (f"Try {letter} = {number}. The problem then reads: {stem}\n{work}\n"
-              f"The answer is then {_shown(problem.answer)}, as stated, so {letter} = {number}.\nAnswer: {number}")
+    output = (
+        f"Try {letter} = {number}. The problem then reads: {stem}\n{work}\n"
+        f"The answer is then {_shown(problem.answer)}, as stated, so {letter} = {number}.\nAnswer: {number}"
+    )
     return Problem(question, output, number)
 
 
@@ -207,31 +220,48 @@ def backward(problem: Problem, rng: random.Random) -> Problem | None:
     if taken is None:
         return None
     turned, number, letter = taken
-    question = rng.choice((
-        "{q}\nThe answer to this question is {a}. Which value of {x} makes it so?",
-        "{q}\nIf the answer to the question above is {a}, what is the value of the unknown {x}?",
-        "In the following problem one number was replaced by {x}. {q} The answer is {a}. What is {x}?",
-        "{q}\nWe know that the answer is {a}. Find {x}.",
-    )).format(q=turned, a=_shown(problem.answer), x=letter)
+    question = rng.choice(
+        (
+            "{q}\nThe answer to this question is {a}. Which value of {x} makes it so?",
+            "{q}\nIf the answer to the question above is {a}, what is the value of the unknown {x}?",
+            "In the following problem one number was replaced by {x}. {q} The answer is {a}. What is {x}?",
+            "{q}\nWe know that the answer is {a}. Find {x}.",
+        )
+    ).format(q=turned, a=_shown(problem.answer), x=letter)
     return _turned_round(question, problem, stem, number, letter)
 
 
-_VERBS = {"have": ("has", "had"), "need": ("needs", "needed"), "get": ("gets", "got"), "pay": ("pays", "paid"),
-          "earn": ("earns", "earned"), "make": ("makes", "made"), "spend": ("spends", "spent"), "buy": ("buys", "bought"),
-          "sell": ("sells", "sold"), "eat": ("eats", "ate"), "own": ("owns", "owned"), "use": ("uses", "used"),
-          "save": ("saves", "saved"), "receive": ("receives", "received"), "lose": ("loses", "lost")}
+_VERBS = {
+    "have": ("has", "had"),
+    "need": ("needs", "needed"),
+    "get": ("gets", "got"),
+    "pay": ("pays", "paid"),
+    "earn": ("earns", "earned"),
+    "make": ("makes", "made"),
+    "spend": ("spends", "spent"),
+    "buy": ("buys", "bought"),
+    "sell": ("sells", "sold"),
+    "eat": ("eats", "ate"),
+    "own": ("owns", "owned"),
+    "use": ("uses", "used"),
+    "save": ("saves", "saved"),
+    "receive": ("receives", "received"),
+    "lose": ("loses", "lost"),
+}
 
 
 def declare(question: str, answer: str) -> str | None:
-    """A question and its answer as a statement ("What is the area?", "12" → "The area is 12"); None: no safe pattern."""
+    """A question and its answer as a statement: "What is the area?", "12" → "The area is 12.". None: no safe pattern."""
     question = question.strip()
     match = re.fullmatch(r"(?:what|how much) (is|are|was|were) (the [^,?]{2,120})\?", question, re.IGNORECASE)
     if match:
         return f"{match[2][0].upper()}{match[2][1:]} {match[1]} {answer}."
     match = re.fullmatch(
-        r"(?:find|calculate|compute|determine|work out|evaluate) (the (?:value|area|perimeter|length|size|measure|volume|"
-        r"sum|product|total|average|mean|number|radius|height|width|distance|probability)[^,.;?]{0,120})\.?",
-        question, re.IGNORECASE)
+        r"(?:find|calculate|compute|determine|work out|evaluate) (the (?:value|area|perimeter|length|size|measure|"
+        r"volume|sum|product|total|average|mean|number|radius|height|width|distance|probability)[^,.;?]{0,120})\.?",
+        question,
+        re.IGNORECASE,
+    )
     if match and not re.search(r"\b(?:and|in terms of|such that|if|when)\b", match[1]):
         return f"{match[1][0].upper()}{match[1][1:]} is {answer}."
     number = re.sub(r"[\s$]", "", answer)
@@ -241,8 +271,9 @@ def declare(question: str, answer: str) -> str | None:
     if match:
         there = "There are" if match[2] == "there" else "What is left are"
         return f"{there} {number} {match[1]}{match[3]}."
-    match = re.fullmatch(r"how many ([a-z ]{2,60}?) (does|do|did) ([A-Za-z ]{2,40}?) ([a-z]+)((?: [a-z ]+)?)\?",
-                         question, re.IGNORECASE)
+    match = re.fullmatch(
+        r"how many ([a-z ]{2,60}?) (does|do|did) ([A-Za-z ]{2,40}?) ([a-z]+)((?: [a-z ]+)?)\?", question, re.IGNORECASE
+    )
     if match and match[4] in _VERBS:
         verb = {"does": _VERBS[match[4]][0], "do": match[4], "did": _VERBS[match[4]][1]}[match[2].lower()]
         subject = match[3] if match[3][0].isupper() else match[3].capitalize()
@@ -262,7 +293,9 @@ def self_verification(problem: Problem, rng: random.Random) -> Problem | None:
     turned, number, letter = taken
     if re.search(rf"(?<![A-Za-z\\]){letter}(?![A-Za-z])", statement) or numbers_in(statement)[number]:
         return None
-    ask = rng.choice(("What is the value of {x}?", "Find {x}.", "Which value of {x} makes all of this true?")).format(x=letter)
+    ask = rng.choice(("What is the value of {x}?", "Find {x}.", "Which value of {x} makes all of this true?")).format(
+        x=letter
+    )
     return _turned_round(f"{turned} {statement} {ask}", problem, stem, number, letter)
 
 
@@ -277,15 +310,19 @@ def question_first(problem: Problem, rng: random.Random) -> Problem | None:
     if split is None or "\n\n" in stem:
         return None
     givens, question = " ".join(split[0]), split[1]
-    lead = rng.choice(("Here is what is known:", "It is given that:", "Use these facts.", "The facts are these:", "Given:"))
+    lead = rng.choice(
+        ("Here is what is known:", "It is given that:", "Use these facts.", "The facts are these:", "Given:")
+    )
     if not givens or not numbers_in(givens):
         return None
     return Problem(_joined(hint, f"{question} {lead} {givens}", choices), problem.output, problem.answer)
 
 
 _NAME = r"(?:(?:angle|side|line|segment|arc|chord|triangle|radius|diameter)\s+|[∠△⊙]\s*)?[A-Z]{1,4}'?"
-_FACT = re.compile(rf"(?:and\s+)?(?:{_NAME}\s*=\s*[\w.°√/ ]{{1,20}}|{_NAME}\s*[∥⊥]\s*{_NAME}|[\ue000-\uf8ff]"
-                   rf"|{_NAME}\s*(?:is\s+)?(?:parallel|perpendicular)(?:\s+to)?\s*{_NAME})")
+_FACT = re.compile(
+    rf"(?:and\s+)?(?:{_NAME}\s*=\s*[\w.°√/ ]{{1,20}}|{_NAME}\s*[∥⊥]\s*{_NAME}|[\ue000-\uf8ff]"
+    rf"|{_NAME}\s*(?:is\s+)?(?:parallel|perpendicular)(?:\s+to)?\s*{_NAME})"
+)
 
 
 def reordered(problem: Problem, rng: random.Random) -> Problem | None:
@@ -294,13 +331,14 @@ def reordered(problem: Problem, rng: random.Random) -> Problem | None:
     masked, formulas = _mask(stem)
     if "respectively" in stem:
         return None
-    pieces = re.split(r"(,\s*and\s+|,\s*|\s+and\s+)", masked)      # pieces at even places, separators between
+    pieces = re.split(r"(,\s*and\s+|,\s*|\s+and\s+)", masked)  # pieces at even places, separators between
 
     def is_fact(piece: str) -> bool:
         if not _FACT.fullmatch(piece.strip()):
             return False
         return not (0xE000 <= ord(piece.strip()[-1]) <= 0xF8FF) or bool(
-            re.search(r"=|\\parallel|\\perp|∥|⊥", formulas[ord(piece.strip()[-1]) - 0xE000]))
+            re.search(r"=|\\parallel|\\perp|∥|⊥", formulas[ord(piece.strip()[-1]) - 0xE000])
+        )
 
     start, best = 0, (0, 0)
     places = range(0, len(pieces), 2)
@@ -320,40 +358,48 @@ def reordered(problem: Problem, rng: random.Random) -> Problem | None:
     return Problem(_joined(hint, _unmask("".join(pieces), formulas), choices), problem.output, problem.answer)
 
 
-_SYNONYMS: list[tuple[re.Pattern, tuple[str, ...]]] = [(re.compile(pattern), options) for pattern, options in [
-    (r"\bAs shown in the (?:figure|diagram)\b", ("In the figure", "In the diagram", "As the figure shows", "As drawn")),
-    (r"\bIn the figure\b", ("In the diagram", "As the figure shows")),
-    (r"\bit is known that\b", ("we know that", "it is given that")),
-    (r"\bGiven that\b", ("Suppose that", "It is known that", "Assume that")),
-    (r"\bFind the value of\b", ("Determine the value of", "Work out the value of", "Calculate")),
-    (r"\bFind\b(?! out)", ("Determine", "Work out", "Calculate")),
-    (r"\bCalculate\b", ("Compute", "Work out", "Find")),
-    (r"\bDetermine\b", ("Find", "Work out")),
-    (r"\bEvaluate\b", ("Compute", "Find the value of")),
-    (r"\bWhat is the value of\b", ("How large is",)),
-    (r"\bWhat is the (sum|product|area|perimeter|volume|length|size) of ([^?.]+)\?",
-     (r"Find the \1 of \2.", r"Give the \1 of \2.")),
-    (r"\bWhat is the size of angle\b", ("How large is angle", "What is the measure of angle")),
-    (r"\bthe size of (?=angle|∠)", ("the measure of ",)),
-    (r"\bthe measure of (?=angle|∠)", ("the size of ",)),
-    (r"\btriangle (?=[A-Z]{3}\b)", ("△", "the triangle ")),
-    (r"△ ?(?=[A-Z]{3}\b)", ("triangle ",)),
-    (r"\bangle (?=[A-Z]{1,3}\b)", ("∠",)),
-    (r"∠ ?(?=[A-Z]{3}\b)", ("angle ",)),
-    (r"\b([A-Z]{2}) parallel (?:to )?([A-Z]{2})\b", (r"\1 ∥ \2", r"\1 is parallel to \2")),
-    (r"\b([A-Z]{2}) perpendicular (?:to )?([A-Z]{2})\b", (r"\1 ⊥ \2", r"\1 is perpendicular to \2")),
-    (r"\bHow many ([a-z]+) are there\b", (r"What is the number of \1",)),
-    (r"\bin total\b", ("altogether", "in all")),
-    (r"\baltogether\b", ("in total", "in all")),
-    (r"\beach day\b", ("every day", "per day")),
-    (r"\bLet\b(?= [a-z$\ue000-\uf8ff])", ("Suppose that we let",)),
-    (r"\bProve that\b", ("Show that",)),
-    (r"\bSimplify\b", ("Bring to its simplest form:",)),
-    (r"\bSolve for\b", ("Find the value of",)),
-    (r"\bis equal to\b", ("equals",)),
-    (r"\bHow much does it cost\b", ("What is the cost",)),
-    (r"\bhas a radius of\b", ("has radius",)),
-]]
+_SYNONYMS: list[tuple[re.Pattern, tuple[str, ...]]] = [
+    (re.compile(pattern), options)
+    for pattern, options in [
+        (
+            r"\bAs shown in the (?:figure|diagram)\b",
+            ("In the figure", "In the diagram", "As the figure shows", "As drawn"),
+        ),
+        (r"\bIn the figure\b", ("In the diagram", "As the figure shows")),
+        (r"\bit is known that\b", ("we know that", "it is given that")),
+        (r"\bGiven that\b", ("Suppose that", "It is known that", "Assume that")),
+        (r"\bFind the value of\b", ("Determine the value of", "Work out the value of", "Calculate")),
+        (r"\bFind\b(?! out)", ("Determine", "Work out", "Calculate")),
+        (r"\bCalculate\b", ("Compute", "Work out", "Find")),
+        (r"\bDetermine\b", ("Find", "Work out")),
+        (r"\bEvaluate\b", ("Compute", "Find the value of")),
+        (r"\bWhat is the value of\b", ("How large is",)),
+        (
+            r"\bWhat is the (sum|product|area|perimeter|volume|length|size) of ([^?.]+)\?",
+            (r"Find the \1 of \2.", r"Give the \1 of \2."),
+        ),
+        (r"\bWhat is the size of angle\b", ("How large is angle", "What is the measure of angle")),
+        (r"\bthe size of (?=angle|∠)", ("the measure of ",)),
+        (r"\bthe measure of (?=angle|∠)", ("the size of ",)),
+        (r"\btriangle (?=[A-Z]{3}\b)", ("△", "the triangle ")),
+        (r"△ ?(?=[A-Z]{3}\b)", ("triangle ",)),
+        (r"\bangle (?=[A-Z]{1,3}\b)", ("∠",)),
+        (r"∠ ?(?=[A-Z]{3}\b)", ("angle ",)),
+        (r"\b([A-Z]{2}) parallel (?:to )?([A-Z]{2})\b", (r"\1 ∥ \2", r"\1 is parallel to \2")),
+        (r"\b([A-Z]{2}) perpendicular (?:to )?([A-Z]{2})\b", (r"\1 ⊥ \2", r"\1 is perpendicular to \2")),
+        (r"\bHow many ([a-z]+) are there\b", (r"What is the number of \1",)),
+        (r"\bin total\b", ("altogether", "in all")),
+        (r"\baltogether\b", ("in total", "in all")),
+        (r"\beach day\b", ("every day", "per day")),
+        (r"\bLet\b(?= [a-z$\ue000-\uf8ff])", ("Suppose that we let",)),
+        (r"\bProve that\b", ("Show that",)),
+        (r"\bSimplify\b", ("Bring to its simplest form:",)),
+        (r"\bSolve for\b", ("Find the value of",)),
+        (r"\bis equal to\b", ("equals",)),
+        (r"\bHow much does it cost\b", ("What is the cost",)),
+        (r"\bhas a radius of\b", ("has radius",)),
+    ]
+]
 
 
 def reworded(problem: Problem, rng: random.Random) -> Problem | None:
@@ -368,8 +414,9 @@ def reworded(problem: Problem, rng: random.Random) -> Problem | None:
             if rng.random() < 0.15:
                 return match[0]
             changed.append(True)
-            shield.append(match.expand(rng.choice(options)))      # out of reach of the later patterns
+            shield.append(match.expand(rng.choice(options)))  # out of reach of the later patterns
             return chr(0xF0000 + len(shield) - 1)
+
         return replaced
 
     for pattern, options in _SYNONYMS:
@@ -380,21 +427,28 @@ def reworded(problem: Problem, rng: random.Random) -> Problem | None:
     return Problem(result, problem.output, problem.answer) if changed and result != problem.question else None
 
 
-METHODS = {"reworded": reworded, "question_first": question_first, "reordered": reordered, "backward": backward,
-           "self_verification": self_verification}
+METHODS = {
+    "reworded": reworded,
+    "question_first": question_first,
+    "reordered": reordered,
+    "backward": backward,
+    "self_verification": self_verification,
+}
 
 
 # ----------------------------------------------------------------------------------------------------------------------
 # By a language model
 
-REWORD_PROMPT = ("Rewrite the following mathematics problem in other words. Keep its meaning, every number, every name of "
-                 "a point or variable, every formula and, if there are choices, the choices with their letters. Do not "
-                 "solve it, do not add or leave out information. Reply with the rewritten problem only.\n\n")
-SOLVE_PROMPT = "Solve this problem step by step. End with one line of the form \"Answer: X\".\n\n"
+REWORD_PROMPT = (
+    "Rewrite the following mathematics problem in other words. Keep its meaning, every number, every name of "
+    "a point or variable, every formula and, if there are choices, the choices with their letters. Do not "
+    "solve it, do not add or leave out information. Reply with the rewritten problem only.\n\n"
+)
+SOLVE_PROMPT = 'Solve this problem step by step. End with one line of the form "Answer: X".\n\n'
 
 
 def check_rewording(original: str, reply: str) -> str | None:
-    """What is wrong with a model's rewording, in words; None when all numbers, formulas' letters and choices survived."""
+    """What is wrong with a model's rewording, in words; None when all numbers, names and choices survived."""
     reply = reply.strip()
     if not reply or len(reply) > 3 * len(original) + 200:
         return "empty or far too long"

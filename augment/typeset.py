@@ -22,7 +22,7 @@ from matplotlib.font_manager import FontProperties, get_font
 from matplotlib.mathtext import MathTextParser
 from PIL import Image, ImageDraw, ImageFont
 
-logging.getLogger("matplotlib.mathtext").setLevel(logging.ERROR)      # it warns of dummy glyphs; we refuse them
+logging.getLogger("matplotlib.mathtext").setLevel(logging.ERROR)  # it warns of dummy glyphs; we refuse them
 
 FONT_FOLDER = os.path.join(matplotlib.get_data_path(), "fonts", "ttf")
 # family: (font of the words, mathtext's font set). Computer Modern's file maps TeX's codes: few are what they say.
@@ -37,7 +37,7 @@ FAMILIES = {
 MONO = "DejaVuSansMono.ttf"
 FALLBACKS = ("DejaVuSans.ttf", "STIXGeneral.ttf")
 CMR_CHARACTERS = frozenset(map(ord, string.ascii_letters + string.digits + ".,;:!?()[]+=/%&#*@-"))
-REFERENCE_SIZE = 100.0      # mathtext lays an expression out once, at this size; every other size is a scaling
+REFERENCE_SIZE = 100.0  # mathtext lays an expression out once, at this size; every other size is a scaling
 
 
 class Unrenderable(Exception):
@@ -60,8 +60,8 @@ class Box:
     left: int
     top: int
     advance: float
-    ink: tuple[tuple[int, int, int, int], ...]      # where each glyph's ink stands in mask: x0, y0, x1, y1
-    words: tuple = ()      # for words `ink` is empty and found by glyph_boxes: (text, font path, pixels per em, pen)
+    ink: tuple[tuple[int, int, int, int], ...]  # where each glyph's ink stands in mask: x0, y0, x1, y1
+    words: tuple = ()  # for words `ink` is empty and found by glyph_boxes: (text, font path, pixels per em, pen)
 
     @property
     def descent(self) -> int:
@@ -74,7 +74,7 @@ class Box:
 
 @functools.lru_cache(256)
 def _truetype(path: str, size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)      # the same with and without raqm
+    return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)  # the same with and without raqm
 
 
 def space_width(path: str, size: int) -> float:
@@ -91,8 +91,11 @@ def coverage(path: str) -> frozenset[int]:
 
 
 def font_path(name: str) -> str:
-    return name if os.path.dirname(name) or not os.path.exists(os.path.join(FONT_FOLDER, name)) \
+    return (
+        name
+        if os.path.dirname(name) or not os.path.exists(os.path.join(FONT_FOLDER, name))
         else os.path.join(FONT_FOLDER, name)
+    )
 
 
 def needs_shaping(character: str) -> bool:
@@ -154,50 +157,81 @@ def _assemble(placed: list[tuple], advance: float) -> Box:
     x1, y1 = max(x + m.shape[1] for m, x, _ in masks), max(y + m.shape[0] for m, _, y in masks)
     canvas = np.zeros((y1 - y0, x1 - x0), np.uint8)
     for mask, x, y in masks:
-        part = canvas[y - y0:y - y0 + mask.shape[0], x - x0:x - x0 + mask.shape[1]]
+        part = canvas[y - y0 : y - y0 + mask.shape[0], x - x0 : x - x0 + mask.shape[1]]
         np.maximum(part, mask, out=part)
-    ink = tuple((max(0, a - x0), max(0, b - y0), min(x1 - x0, c - x0), min(y1 - y0, d - y0))
-                for mask, a, b, c, d in placed if c > a)
+    ink = tuple(
+        (max(0, a - x0), max(0, b - y0), min(x1 - x0, c - x0), min(y1 - y0, d - y0))
+        for mask, a, b, c, d in placed
+        if c > a
+    )
     return Box(canvas, x0, -y0, advance, ink)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Mathematics
 
-_REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in [
-    (r"\\(?:t|c)frac(?![a-zA-Z])", r"\\frac"),
-    (r"\\(?:d|t)binom(?![a-zA-Z])", r"\\binom"),
-    (r"\\(?:mbox|hbox|textrm|textnormal|textbf|textit|textsf|emph)(?=\s*\{)", r"\\text"),
-    (r"\\(?:overparen|wideparen|overgroup|arc)(?=\s*\{)", r"\\overarc"),
-    (r"\\(?:bm|pmb)(?=\s*\{)", r"\\boldsymbol"),
-    (r"\\operatorname\*", r"\\operatorname"),
-    (r"\\(?:stackrel)(?![a-zA-Z])", r"\\overset"),
-    (r"\\xrightarrow\s*\{([^{}]*)\}", r"\\overset{\1}{\\longrightarrow}"),
-    (r"\{\s*([^{}]*?)\s*\\choose\s*([^{}]*?)\s*\}", r"\\binom{\1}{\2}"),
-    (r"\\pmod\s*\{([^{}]*)\}", r"\\ (\\mathrm{mod}\\ \1)"),
-    (r"\\pmod\s*(\w)", r"\\ (\\mathrm{mod}\\ \1)"),
-    (r"\\b?mod(?![a-zA-Z])", r"\\ \\mathrm{mod}\\ "),
-    (r"\\tag\s*\{([^{}]*)\}", r"\\qquad (\1)"),
-    (r"\\label\s*\{[^{}]*\}|\\(?:color|textcolor)\s*\{[^{}]*\}", ""),
-    (r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|nonumber|notag|centering|noindent|hfill|normalsize|"
-     r"mathbin|mathrel|mathop|mathopen|mathclose|allowbreak)(?![a-zA-Z])", " "),
-    (r"\\(?:[bB]igg?|[bB]igg?[lrm])(?![a-zA-Z])", ""),
-    (r"\\hspace\*?\s*\{[^{}]*\}|\\enskip(?![a-zA-Z])|\\hskip\s*[\d.]+\s*(?:pt|em|cm|mm)", r"\\quad "),
-    (r"\\phantom\s*\{[^{}]*\}", r"\\ "),
-    (r"\\(?:lvert|rvert)(?![a-zA-Z])", "|"),
-    (r"\\(?:lVert|rVert)(?![a-zA-Z])", r"\\Vert "),
-    (r"\\ast(?![a-zA-Z])", "*"),
-    (r"\\(?:square|Box)(?![a-zA-Z])", "□"),
-    (r"\\(?:Diamond|lozenge)(?![a-zA-Z])", "◊"),
-    (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z])|\{\s*\\(?:text)?degree\s*\})|\\(?:text)?degree(?![a-zA-Z])", "°"),
-    (r"(?<!\\)\\&", r"\\text{&}"),
-]] + [(re.compile(rf"\\{name}(?![a-zA-Z])"), replacement) for name, replacement in {
-    "implies": r"\\Longrightarrow ", "impliedby": r"\\Longleftarrow ", "iff": r"\\Longleftrightarrow ",
-    "land": r"\\wedge ", "lor": r"\\vee ", "lnot": r"\\neg ", "lt": "< ", "gt": "> ", "le": r"\\leq ", "ge": r"\\geq ",
-    "gets": r"\\leftarrow ", "owns": r"\\ni ", "dotsb": r"\\cdots ", "dotsm": r"\\cdots ", "dotsc": r"\\ldots ",
-    "dotso": r"\\ldots ", "ldotp": ".", "negthinspace": r"\\!", "lg": r"\\mathrm{lg}\\,", "sgn": r"\\mathrm{sgn}\\,",
-    "lcm": r"\\mathrm{lcm}\\,",
-}.items()]
+_REWRITES = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in [
+        (r"\\(?:t|c)frac(?![a-zA-Z])", r"\\frac"),
+        (r"\\(?:d|t)binom(?![a-zA-Z])", r"\\binom"),
+        (r"\\(?:mbox|hbox|textrm|textnormal|textbf|textit|textsf|emph)(?=\s*\{)", r"\\text"),
+        (r"\\(?:overparen|wideparen|overgroup|arc)(?=\s*\{)", r"\\overarc"),
+        (r"\\(?:bm|pmb)(?=\s*\{)", r"\\boldsymbol"),
+        (r"\\operatorname\*", r"\\operatorname"),
+        (r"\\(?:stackrel)(?![a-zA-Z])", r"\\overset"),
+        (r"\\xrightarrow\s*\{([^{}]*)\}", r"\\overset{\1}{\\longrightarrow}"),
+        (r"\{\s*([^{}]*?)\s*\\choose\s*([^{}]*?)\s*\}", r"\\binom{\1}{\2}"),
+        (r"\\pmod\s*\{([^{}]*)\}", r"\\ (\\mathrm{mod}\\ \1)"),
+        (r"\\pmod\s*(\w)", r"\\ (\\mathrm{mod}\\ \1)"),
+        (r"\\b?mod(?![a-zA-Z])", r"\\ \\mathrm{mod}\\ "),
+        (r"\\tag\s*\{([^{}]*)\}", r"\\qquad (\1)"),
+        (r"\\label\s*\{[^{}]*\}|\\(?:color|textcolor)\s*\{[^{}]*\}", ""),
+        (
+            r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|nonumber|notag|centering|noindent|hfill|normalsize|"
+            r"mathbin|mathrel|mathop|mathopen|mathclose|allowbreak)(?![a-zA-Z])",
+            " ",
+        ),
+        (r"\\(?:[bB]igg?|[bB]igg?[lrm])(?![a-zA-Z])", ""),
+        (r"\\hspace\*?\s*\{[^{}]*\}|\\enskip(?![a-zA-Z])|\\hskip\s*[\d.]+\s*(?:pt|em|cm|mm)", r"\\quad "),
+        (r"\\phantom\s*\{[^{}]*\}", r"\\ "),
+        (r"\\(?:lvert|rvert)(?![a-zA-Z])", "|"),
+        (r"\\(?:lVert|rVert)(?![a-zA-Z])", r"\\Vert "),
+        (r"\\ast(?![a-zA-Z])", "*"),
+        (r"\\(?:square|Box)(?![a-zA-Z])", "□"),
+        (r"\\(?:Diamond|lozenge)(?![a-zA-Z])", "◊"),
+        (
+            r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z])|\{\s*\\(?:text)?degree\s*\})|\\(?:text)?degree(?![a-zA-Z])",
+            "°",
+        ),
+        (r"(?<!\\)\\&", r"\\text{&}"),
+    ]
+] + [
+    (re.compile(rf"\\{name}(?![a-zA-Z])"), replacement)
+    for name, replacement in {
+        "implies": r"\\Longrightarrow ",
+        "impliedby": r"\\Longleftarrow ",
+        "iff": r"\\Longleftrightarrow ",
+        "land": r"\\wedge ",
+        "lor": r"\\vee ",
+        "lnot": r"\\neg ",
+        "lt": "< ",
+        "gt": "> ",
+        "le": r"\\leq ",
+        "ge": r"\\geq ",
+        "gets": r"\\leftarrow ",
+        "owns": r"\\ni ",
+        "dotsb": r"\\cdots ",
+        "dotsm": r"\\cdots ",
+        "dotsc": r"\\ldots ",
+        "dotso": r"\\ldots ",
+        "ldotp": ".",
+        "negthinspace": r"\\!",
+        "lg": r"\\mathrm{lg}\\,",
+        "sgn": r"\\mathrm{sgn}\\,",
+        "lcm": r"\\mathrm{lcm}\\,",
+    }.items()
+]
 
 
 def rewrite_latex(latex: str) -> str:
@@ -218,7 +252,7 @@ def _parse(latex: str, fontset: str) -> tuple | str:
     properties = FontProperties(size=REFERENCE_SIZE, math_fontfamily=fontset)
     try:
         vector = MathTextParser("path").parse(f"${latex}$", 72, properties)
-    except (ValueError, RecursionError, RuntimeError) as error:      # RuntimeError: FreeType
+    except (ValueError, RecursionError, RuntimeError) as error:  # RuntimeError: FreeType
         return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
     glyphs = [(font.fname, number, fontsize, x, y) for font, fontsize, number, *_, x, y in vector.glyphs]
     if any(number == 0xA4 for _, number, *_ in glyphs) and "¤" not in latex:
@@ -233,15 +267,16 @@ def _glyph(path: str, number: int, size: float) -> tuple[np.ndarray | None, int,
     """One glyph's mask, its left bearing and its top above the baseline, in pixels."""
     font = get_font(path)
     font.set_size(size, 72)
-    glyph = font.load_char(number, flags=ft2font.LoadFlags.FORCE_AUTOHINT if hasattr(ft2font, "LoadFlags")
-                           else ft2font.LOAD_FORCE_AUTOHINT)
+    glyph = font.load_char(
+        number, flags=ft2font.LoadFlags.FORCE_AUTOHINT if hasattr(ft2font, "LoadFlags") else ft2font.LOAD_FORCE_AUTOHINT
+    )
     x0, y0, x1, y1 = glyph.bbox
     if x1 <= x0 or y1 <= y0:
         return None, 0, 0
     left, top = int(np.floor(x0 / 64)), int(np.ceil(y1 / 64))
     shape = (top - int(np.floor(y0 / 64)) + 1, int(np.ceil(x1 / 64)) - left + 1)
     image = _glyph_canvas(shape)
-    font.draw_glyph_to_bitmap(image, -left, 0, glyph, antialiased=True)      # it adds the left bearing itself
+    font.draw_glyph_to_bitmap(image, -left, 0, glyph, antialiased=True)  # it adds the left bearing itself
     return np.array(image), left, top
 
 
@@ -280,13 +315,29 @@ def _simple_math_box(latex: str, fontset: str, size: int) -> Box:
 _ENVIRONMENT = re.compile(
     r"(?:\\left\s*(?P<left>\\?[.\[({|]|\\lbrace|\\lvert)\s*)?"
     r"\\begin\{(?P<name>[a-zA-Z]+)\*?\}(?P<body>.*?)\\end\{(?P=name)\*?\}"
-    r"(?:\s*\\right\s*(?P<right>\\?[.\])}|]|\\rbrace|\\rvert))?", re.DOTALL)
-_GRIDS = {      # environment: (alignment of its columns, in turn; delimiters)
-    "cases": ("l", "{", ""), "dcases": ("l", "{", ""), "matrix": ("c", "", ""), "pmatrix": ("c", "(", ")"),
-    "bmatrix": ("c", "[", "]"), "vmatrix": ("c", "|", "|"), "Bmatrix": ("c", "{", "}"), "smallmatrix": ("c", "", ""),
-    "array": ("c", "", ""), "aligned": ("rl", "", ""), "align": ("rl", "", ""), "alignat": ("rl", "", ""),
-    "split": ("rl", "", ""), "gathered": ("c", "", ""), "gather": ("c", "", ""), "eqnarray": ("rcl", "", ""),
-    "equation": ("c", "", ""), "multline": ("c", "", ""), "displaymath": ("c", "", ""),
+    r"(?:\s*\\right\s*(?P<right>\\?[.\])}|]|\\rbrace|\\rvert))?",
+    re.DOTALL,
+)
+_GRIDS = {  # environment: (alignment of its columns, in turn; delimiters)
+    "cases": ("l", "{", ""),
+    "dcases": ("l", "{", ""),
+    "matrix": ("c", "", ""),
+    "pmatrix": ("c", "(", ")"),
+    "bmatrix": ("c", "[", "]"),
+    "vmatrix": ("c", "|", "|"),
+    "Bmatrix": ("c", "{", "}"),
+    "smallmatrix": ("c", "", ""),
+    "array": ("c", "", ""),
+    "aligned": ("rl", "", ""),
+    "align": ("rl", "", ""),
+    "alignat": ("rl", "", ""),
+    "split": ("rl", "", ""),
+    "gathered": ("c", "", ""),
+    "gather": ("c", "", ""),
+    "eqnarray": ("rcl", "", ""),
+    "equation": ("c", "", ""),
+    "multline": ("c", "", ""),
+    "displaymath": ("c", "", ""),
 }
 
 
@@ -305,13 +356,13 @@ def _grid_math_box(latex: str, fontset: str, size: int) -> Box:
     for match in _ENVIRONMENT.finditer(latex):
         if "\\begin" in match["body"] or match["name"] not in _GRIDS:
             raise Unrenderable(f"the environment {match['name']}")
-        if latex[position:match.start()].strip():
-            pieces.append(_simple_math_box(rewrite_latex(latex[position:match.start()]), fontset, size))
+        if latex[position : match.start()].strip():
+            pieces.append(_simple_math_box(rewrite_latex(latex[position : match.start()]), fontset, size))
         alignment, left, right = _GRIDS[match["name"]]
         body = match["body"]
         if match["name"] in ("array", "alignat"):
             columns = re.match(r"\s*\{([^{}]*)\}", body)
-            body = body[columns.end():] if columns else body
+            body = body[columns.end() :] if columns else body
             letters = "".join(re.findall("[lcr]", columns[1])) if columns else ""
             alignment = letters or alignment
         left = left or (match["left"] or "").replace("\\lbrace", "{").replace("\\lvert", "|").lstrip("\\").strip(".")
@@ -319,7 +370,7 @@ def _grid_math_box(latex: str, fontset: str, size: int) -> Box:
         pieces.append(_grid_box(body, alignment, (left, right), fontset, size))
         position = match.end()
     rest = latex[position:].strip()
-    if not pieces:      # lines without an environment
+    if not pieces:  # lines without an environment
         return _grid_box(rest, "rl" if "&" in rest else "c", ("", ""), fontset, size)
     if rest:
         pieces.append(_simple_math_box(rewrite_latex(rest), fontset, size))
@@ -339,8 +390,9 @@ def _join(placed: list[tuple[Box, int, int]], advance: float) -> Box:
         parts += [(None, x + a, y + b, x + c, y + d) for a, b, c, d in box.ink]
     masks = [part for part in parts if part[0] is not None]
     joined = _assemble(masks, advance)
-    ink = tuple((a - joined.left, b + joined.top, c - joined.left, d + joined.top)
-                for mask, a, b, c, d in parts if mask is None)
+    ink = tuple(
+        (a - joined.left, b + joined.top, c - joined.left, d + joined.top) for mask, a, b, c, d in parts if mask is None
+    )
     return replace(joined, ink=ink)
 
 
@@ -352,8 +404,10 @@ def _grid_box(body: str, alignment: str, delimiters: tuple[str, str], fontset: s
         raise Unrenderable("an empty environment")
     boxes = [[_simple_math_box(rewrite_latex(cell), fontset, size) if cell else None for cell in row] for row in cells]
     columns = max(map(len, boxes))
-    widths = [max([box.advance for row in boxes if column < len(row) and (box := row[column])], default=0.0)
-              for column in range(columns)]
+    widths = [
+        max([box.advance for row in boxes if column < len(row) and (box := row[column])], default=0.0)
+        for column in range(columns)
+    ]
     gap = 0.3 * size if alignment == "rl" else 0.9 * size
     placed, y, tops = [], 0, []
     for row in boxes:
@@ -371,7 +425,7 @@ def _grid_box(body: str, alignment: str, delimiters: tuple[str, str], fontset: s
         tops.append(y - ascent)
         y += descent + round(0.2 * size)
     height = y - round(0.2 * size)
-    baseline = height // 2 + round(0.28 * size)      # the middle of the grid on the axis of the line
+    baseline = height // 2 + round(0.28 * size)  # the middle of the grid on the axis of the line
     width = sum(widths) + gap * (columns - 1)
     inset = round(0.5 * size) if delimiters[0] else 0
     placed = [(box, x + inset, row_y - baseline) for box, x, row_y in placed]
@@ -387,7 +441,7 @@ def _tall_delimiter(delimiter: str, height: int, baseline: int, size: int) -> Bo
         stroke, width = max(1, round(size / 14)), round((0.12 if delimiter == "|" else 0.26) * size)
         mask = np.zeros((height, width), np.uint8)
         if delimiter == "|":
-            mask[:, width // 2:width // 2 + stroke] = 255
+            mask[:, width // 2 : width // 2 + stroke] = 255
         else:
             mask[:stroke], mask[-stroke:] = 255, 255
             mask[:, slice(0, stroke) if delimiter == "[" else slice(width - stroke, width)] = 255
@@ -396,7 +450,7 @@ def _tall_delimiter(delimiter: str, height: int, baseline: int, size: int) -> Bo
     if mask is None:
         raise Unrenderable(f"the delimiter {delimiter}")
     rows, columns = np.nonzero(mask.max(1))[0], np.nonzero(mask.max(0))[0]
-    ink = Image.fromarray(mask[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1])
+    ink = Image.fromarray(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
     width = max(2, round(0.32 * size))
     stretched = np.asarray(ink.resize((width, height), Image.Resampling.BILINEAR))
     return Box(stretched, 0, baseline, float(width), ((0, 0, width, height),))
