@@ -1,13 +1,14 @@
 """Pictures changed as cameras, scanners and layouts change them: seeded, bounded, so that a figure stays readable.
 
-    image, names = transform(image, random.Random(7))      # one to three of TRANSFORMS, each at most once
+    image, names = transform(image, random.Random(7), list(TRANSFORMS))      # one to three changes
 
-Nothing is mirrored (text would be), cropped (a label could be lost) or turned by more than a few degrees. Stretching is
-kept below one eighth: it changes angles as drawn, but leaves which of two is larger, and every label, as they were.
+Nothing is mirrored (text would be), cropped (a label could be lost) or turned by more than a few degrees. Stretching
+is kept below one eighth: it changes angles as drawn, but leaves which of two is larger, and every label, as they were.
 """
 
 import io
 import random
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -92,9 +93,9 @@ TRANSFORMS = {
 }
 
 
-def transform(image: Image.Image, rng: random.Random) -> tuple[Image.Image, list[str]]:
-    """An RGB picture with one to three changes, and their names."""
-    chosen = set(rng.sample(list(TRANSFORMS), rng.choice((1, 2, 2, 3))))
+def transform(image: Image.Image, rng: random.Random, allowed: Sequence[str]) -> tuple[Image.Image, list[str]]:
+    """An RGB picture with one to three of the allowed changes, and their names."""
+    chosen = set(rng.sample(list(allowed), min(len(allowed), rng.choice((1, 2, 2, 3)))))
     names = [name for name in TRANSFORMS if name in chosen]
     for name in names:
         image = TRANSFORMS[name](image, rng)

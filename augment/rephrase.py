@@ -251,7 +251,7 @@ _VERBS = {
 
 
 def declare(question: str, answer: str) -> str | None:
-    """A question and its answer as a statement: "What is the area?", "12" → "The area is 12.". None: no safe pattern."""
+    """Question and answer as a statement: "What is the area?", "12" → "The area is 12."; None: no safe pattern."""
     question = question.strip()
     match = re.fullmatch(r"(?:what|how much) (is|are|was|were) (the [^,?]{2,120})\?", question, re.IGNORECASE)
     if match:

@@ -1,0 +1,416 @@
+"""What is done with one problem: read it, refuse it or keep it, vary it, set it on a page, write its rows."""
+
+import argparse
+import functools
+import hashlib
+import io
+import json
+import os
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+
+from PIL import Image
+
+from augment.avoid import Avoid, read_avoided
+from augment.page import Layout, Style, draw, lay_out, random_style, split_choices
+from augment.pictures import TRANSFORMS, transform
+from augment.rephrase import (
+    METHODS,
+    REWORD_PROMPT,
+    SOLVE_PROMPT,
+    Problem,
+    check_rewording,
+    split_hint,
+    stated_answer,
+)
+from augment.typeset import MissingGlyphs, coverage
+from errors import UserError
+from llm import Client, user_message
+from problems.pairs import LOOK
+from problems.store import write_atomically
+from sources import WEAK, BadRow, BenchmarkRow, conversations, open_picture, parse_spec, picture_path
+
+VERSION = 1  # raised whenever the same seed gives other bytes
+EXPLAIN_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides the bytes written."""
+
+    stage: int
+    data: tuple[tuple[str, str], ...]
+    image_root: str
+    select: str
+    expand: float
+    methods: tuple[str, ...]
+    transforms: tuple[str, ...]
+    transform_pages: float
+    fonts: tuple[str, ...]
+    resolution: int
+    min_text: float
+    answer_only: str
+    min_reasoning: int
+    avoid: tuple[str, ...]
+    avoid_image_root: str
+    rephrase: tuple[str, str]
+    explain: tuple[str, str]
+    llm_cache: str
+    llm_concurrency: int
+    seed: int
+
+    @property
+    def file_name(self) -> str:
+        return f"stage{self.stage}.jsonl"
+
+    def fingerprint(self) -> str:
+        """Of what decides the bytes: not where the folders lie, nor how many calls go out at a time."""
+        facts = asdict(self)
+        del facts["llm_concurrency"], facts["llm_cache"]
+        facts["data"] = [(os.path.basename(path), amount, os.path.getsize(path)) for path, amount in self.data]
+        facts["avoid"] = [(os.path.basename(path), os.path.getsize(path)) for path in self.avoid]
+        facts["fonts"] = [(os.path.basename(path), os.path.getsize(path)) for path in self.fonts]
+        del facts["image_root"], facts["avoid_image_root"]
+        return hashlib.sha256(json.dumps([VERSION, facts], sort_keys=True).encode()).hexdigest()
+
+
+def make_plan(arguments: argparse.Namespace) -> Plan:
+    """The command line as a Plan. Raises UserError for what cannot be done."""
+    methods = _known(arguments.methods, METHODS, "--methods")
+    transforms = _known(arguments.transforms, TRANSFORMS, "--transforms")
+    named = [path for path, _ in parse_spec(arguments.data)] + arguments.avoid + [arguments.font or __file__]
+    for path in named:
+        if not os.path.isfile(path):
+            raise UserError(f"{path}: no such file")
+    if arguments.select:
+        key, _, pattern = arguments.select.partition("=")
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"--select {arguments.select}: not a regular expression ({error})") from None
+        if not key or not pattern:
+            raise UserError(f"--select {arguments.select}: expected KEY=REGEX, for example image=^geo3k/")
+    for server in ("rephrase", "explain"):
+        if getattr(arguments, server) and not getattr(arguments, f"{server}_model"):
+            raise UserError(f"--{server} also needs --{server}_model, the name the server knows its model by")
+    if not 1.0 <= arguments.expand <= len(METHODS) + 2:
+        raise UserError(f"--expand {arguments.expand:g}: expected 1 to {len(METHODS) + 2}")
+    if arguments.font:
+        try:
+            coverage(arguments.font)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UserError(f"--font {arguments.font}: not a font that FreeType reads ({error})") from None
+    plan = Plan(
+        stage=arguments.stage, data=tuple(parse_spec(arguments.data)), image_root=arguments.image_root,
+        select=arguments.select, expand=arguments.expand, methods=methods, transforms=transforms,
+        transform_pages=arguments.transform_pages, fonts=(arguments.font,) if arguments.font else (),
+        resolution=arguments.resolution, min_text=arguments.min_text, answer_only=arguments.answer_only,
+        min_reasoning=arguments.min_reasoning, avoid=tuple(arguments.avoid),
+        avoid_image_root=arguments.avoid_image_root, rephrase=(arguments.rephrase, arguments.rephrase_model),
+        explain=(arguments.explain, arguments.explain_model),
+        llm_cache=arguments.llm_cache or os.path.join(arguments.out, "llm_cache"),
+        llm_concurrency=arguments.llm_concurrency, seed=arguments.seed,
+    )  # fmt: skip
+    for url, model in {plan.rephrase, plan.explain} - {("", "")}:
+        Client(url, model).check()
+    return plan
+
+
+def _known(names: str, known: dict, flag: str) -> tuple[str, ...]:
+    chosen = tuple(name for name in names.split(",") if name)
+    unknown = [name for name in chosen if name not in known]
+    if unknown:
+        raise UserError(f"{flag}: unknown {', '.join(unknown)}; there are {', '.join(known)}")
+    return tuple(name for name in known if name in chosen)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Reading
+
+
+class Dropped(Exception):
+    """A row, or a variant of it, that is not written; the message is the reason it is counted under."""
+
+
+@dataclass
+class Example:
+    """One problem on its way: where it comes from, its words, its picture (a value of its row), what was done to it."""
+
+    row_id: str  # file:number, and /weak for the second side of a pair
+    problem: Problem
+    picture: object | None
+    image_root: str
+    methods: list[str] = field(default_factory=list)
+    image: Image.Image | None = None  # decoded when it was needed
+
+
+@functools.lru_cache(1)
+def avoided(paths: tuple[str, ...], image_root: str) -> Avoid:
+    """The evaluation files, read once in the parent process: the workers inherit them."""
+    return read_avoided(paths, image_root)
+
+
+def read_examples(row: dict | BadRow, row_id: str, image_root: str, plan: Plan, counts: Counter) -> Iterator[Example]:
+    """The usable problems of a row; the others are counted. Raises UserError for a row of a benchmark."""
+    try:
+        if isinstance(row, BadRow):
+            raise row
+        if plan.select:
+            key, _, pattern = plan.select.partition("=")
+            if not re.search(pattern, str(row.get(key, ""))):
+                raise Dropped("not selected")
+        sides = conversations(row, pairs=False)
+    except BenchmarkRow as error:
+        raise UserError(f"{row_id}: a row of {error}; evaluation data is never trained on") from None
+    except BadRow as error:
+        counts[f"dropped: {error.reason}"] += 1
+        return
+    except Dropped as error:
+        counts[f"dropped: {error}"] += 1
+        return
+    for side, turns in sides:
+        try:
+            yield _usable(side, turns, row_id, image_root, plan)
+        except Dropped as error:
+            counts[f"dropped: {error}"] += 1
+        except BadRow as error:
+            counts[f"dropped: {error.reason}"] += 1
+
+
+def _usable(side: int, turns: list, row_id: str, image_root: str, plan: Plan) -> Example:
+    if plan.stage == 2 and side != 0:
+        raise Dropped("already a pair")
+    turns = [turn for turn in turns if turn.role != "system"]
+    if len(turns) != 2:
+        raise Dropped("more than one question")
+    question, response = turns
+    if len(question.pictures) > 1:
+        raise Dropped("more than one picture")
+    picture = question.pictures[0] if question.pictures else None
+    if picture is not None and plan.stage == 1:
+        raise Dropped("has a picture (stage 1 is text)")
+    if not question.text:
+        raise Dropped("question is empty")
+    answer = stated_answer(response.text)
+    if answer is None and len(response.text) <= 40 and "\n" not in response.text:
+        answer = response.text.rstrip(".")
+    example = Example(
+        row_id + ("/weak" if side == WEAK else ""), Problem(question.text, response.text, answer), picture, image_root
+    )
+    avoid = avoided(plan.avoid, plan.avoid_image_root)
+    reason = avoid.question(question.text)
+    if reason:
+        raise Dropped(reason)
+    if picture is not None:
+        example.image = open_picture(picture, image_root)
+        if min(example.image.size) < 16:
+            raise Dropped("picture smaller than 16 pixels")
+        reason = avoid.picture(example.image)
+        if reason:
+            raise Dropped(reason)
+    return example
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Servers
+
+
+def agrees(response: str, answer: str, question: str) -> bool:
+    """Whether a worked response ends in this answer; with choices, in the same choice."""
+    from benchmarks.answers import chosen_letter, final_answer  # sympy's import is slow, and only servers need it
+    from benchmarks.matcher import equal
+
+    choices = [content for _, content in split_choices(question)[1]]
+    if choices:
+        letter = chosen_letter(response, choices)
+        return letter is not None and letter == chosen_letter(f"Answer: {answer}", choices)
+    found = final_answer(response)
+    return found is not None and equal(found, answer)
+
+
+def _pictures_of(example: Example) -> list[bytes]:
+    return [_encoded(example.image, "PNG")] if example.image is not None else []
+
+
+def explain(examples: list[Example], plan: Plan, client: Client, counts: Counter) -> list[Example]:
+    """Answer-only problems with a server's explanation, kept where its answer is the row's; the rest is counted."""
+    explained: dict[int, Example] = {}
+    waiting = list(range(len(examples)))
+    for sample in range(EXPLAIN_TRIES):
+        asked = [user_message(SOLVE_PROMPT + examples[index].problem.question, _pictures_of(examples[index]))
+                 for index in waiting]  # fmt: skip
+        replies = list(client.chat_many(asked, sample=sample, temperature=0.7 if sample else 0.0))
+        again = []
+        for index, reply in zip(waiting, replies, strict=True):
+            problem = examples[index].problem
+            if reply.error is None and agrees(reply.text, problem.answer, problem.question):
+                text = reply.text.strip()
+                if not re.search(r"^Answer: .+$", text.splitlines()[-1]):
+                    text += f"\nAnswer: {problem.answer}"
+                explained[index] = replace(examples[index], problem=replace(problem, output=text))
+                explained[index].methods.append("explained")
+            elif reply.error is None:
+                again.append(index)
+            else:
+                counts["dropped: answer only, and the server failed"] += 1
+        waiting = again
+    counts["dropped: answer only, and the server's answer differs"] += len(waiting)
+    counts["explained by the server"] += len(explained)
+    return [explained[index] for index in sorted(explained)]
+
+
+def reword(examples: list[Example], client: Client, counts: Counter) -> list[str | None]:
+    """A server's rewording of each question, or None where numbers, names, choices or the answer did not survive."""
+    replies = client.chat_many(
+        [user_message(REWORD_PROMPT + split_hint(example.problem.question)[1]) for example in examples],
+        temperature=0.7,
+    )
+    reworded: list[str | None] = []
+    for example, reply in zip(examples, replies, strict=True):
+        question = split_hint(example.problem.question)[1]
+        reason = reply.error and "the server failed"
+        reason = reason or ("the answer is not stated" if example.problem.answer is None else None)
+        reason = reason or check_rewording(question, reply.text)
+        if reason:
+            counts[f"rewording refused: {reason}"] += 1
+        reworded.append(None if reason else reply.text.strip())
+    kept = [index for index, text in enumerate(reworded) if text]
+    solutions = client.chat_many(
+        [user_message(SOLVE_PROMPT + reworded[index], _pictures_of(examples[index])) for index in kept]
+    )
+    for index, reply in zip(kept, solutions, strict=True):
+        if reply.error or not agrees(reply.text, examples[index].problem.answer, reworded[index]):
+            counts["rewording refused: " + ("the server failed" if reply.error else "the answer changed")] += 1
+            reworded[index] = None
+    return reworded
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Variants
+
+
+def vary(example: Example, plan: Plan, reworded: str | None, counts: Counter) -> Iterator[Example]:
+    """The problem as it is, and its variants: each by another method, with its picture transformed in another way."""
+    yield example
+    rng = random.Random(f"{plan.seed}/{example.row_id}/variants")
+    wanted = int(plan.expand - 1) + (rng.random() < (plan.expand - 1) % 1)
+    if not wanted:
+        return
+    ways = [*plan.methods, *(["server"] if reworded else [])]
+    rng.shuffle(ways)
+    made, seen = 0, {example.problem.question}
+    transforms = [name for name in plan.transforms if example.image is not None]
+    while made < wanted and (ways or transforms):
+        problem, methods = None, list(example.methods)
+        while ways and problem is None:
+            way = ways.pop()
+            if way == "server":
+                hint = split_hint(example.problem.question)[0]
+                problem = replace(example.problem, question=(hint + "\nQuestion: " if hint else "") + reworded)
+            else:
+                problem = METHODS[way](example.problem, rng)
+            if problem is not None and problem.question in seen:
+                problem = None
+        if problem is None and not transforms:
+            break
+        image = example.image
+        if problem is not None:
+            seen.add(problem.question)
+            methods.append(way)
+        if transforms:
+            image, names = transform(image, rng, transforms)
+            methods += names
+        yield replace(example, problem=problem or example.problem, image=image, methods=methods)
+        made += 1
+    counts["variants wanted, no further method applies"] += wanted - made
+
+
+def render(example: Example, plan: Plan, seed: str, counts: Counter) -> tuple[Image.Image, Style, Layout]:
+    """The question on a page with its picture, in a random style; in a denser one where that is too small to read."""
+    rng = random.Random(seed)
+    style = random_style(rng)
+    text = split_hint(example.problem.question)[1]
+    size = example.image.size if example.image is not None else None
+    try:
+        layout = lay_out(text, style, size, plan.fonts)
+        if _em_at(plan.resolution, style, layout) < plan.min_text:
+            style = replace(style, family="stix", leading=1.25, margin=0.6, aspect=1.0)
+            layout = lay_out(text, style, size, plan.fonts)
+    except MissingGlyphs as error:
+        counts.update(f"character without a glyph: U+{ord(character):04X}" for character in error.characters)
+        raise Dropped("characters that no font has (--font)") from None
+    if _em_at(plan.resolution, style, layout) < plan.min_text:
+        raise Dropped("too much text for one picture")
+    counts.update(layout.counts)
+    page = draw(layout, style, example.image)
+    if rng.random() < plan.transform_pages:
+        page, names = transform(page.convert("RGB"), rng, plan.transforms)
+        example.methods += [f"page {name}" for name in names]
+    return page, style, layout
+
+
+def _em_at(resolution: int, style: Style, layout: Layout) -> float:
+    """Pixels per em after the page is squashed to the square that the model sees."""
+    return style.size * resolution / max(layout.width, layout.height)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Writing
+
+
+def _encoded(image: Image.Image, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    if kind == "PNG":
+        image.save(buffer, "PNG", compress_level=3)
+    else:
+        image.save(buffer, "JPEG", quality=92, subsampling=0)
+    return buffer.getvalue()
+
+
+def _is_photo(example: Example) -> bool:
+    """Whether the source was a JPEG: its grain would make a PNG five times as large."""
+    path = example.picture if isinstance(example.picture, str) else (example.picture or {}).get("path") or ""
+    return str(path).lower().endswith((".jpg", ".jpeg")) or any(
+        name in example.methods for name in ("noise", "jpeg", "page noise", "page jpeg")
+    )
+
+
+def save_picture(image: Image.Image, out: str, name: str, photo: bool) -> str:
+    """Write a picture atomically; its path relative to `out`."""
+    name += ".jpg" if photo else ".png"
+    path = os.path.join(out, name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    data = _encoded(image.convert("RGB"), "JPEG") if photo else _encoded(image, "PNG")
+    write_atomically(path, data, durable=False)
+    return name
+
+
+def write_rows(example: Example, variant: int, plan: Plan, out: str, name: str, counts: Counter) -> dict:
+    """The row of one variant, its pictures saved under `name`. Raises Dropped."""
+    row_id = f"{example.row_id}/{variant}"
+    page = None
+    if plan.stage == 2:
+        page, _, _ = render(example, plan, f"{plan.seed}/{row_id}/page", counts)
+    source = None if example.picture is None else picture_path(example.picture, example.image_root)
+    if example.image is None:
+        image_url = ""
+    elif source is not None and not variant:
+        image_url = os.path.relpath(source, out)
+    else:
+        image_url = save_picture(example.image, out, name, _is_photo(example))
+    problem = example.problem
+    row = {"id": row_id, "image_url": image_url, "instruction": problem.question, "output": problem.output}
+    if page is not None:
+        hint = split_hint(problem.question)[0]
+        look = random.Random(f"{plan.seed}/{row_id}/look").choice(LOOK)
+        row["image_url_2"] = save_picture(page, out, name + "-page", _is_photo(example))
+        row["instruction_2"] = f"{look}\n{hint}" if hint else look
+        row["output_2"] = problem.output
+        row["level"], row["level_2"] = "original", "rendered"
+    row["source"], row["methods"] = example.row_id, example.methods or ["original"]
+    row["answer"], row["seed"] = problem.answer or "", plan.seed
+    counts.update(f"method: {method}" for method in row["methods"])
+    return row
