@@ -379,14 +379,16 @@ def _denominator(num_tokens: float | Tensor | None, labels: Tensor, ignore_index
     NaN."""
     if num_tokens is None:
         num_tokens = (labels != ignore_index).sum()
-    elif not isinstance(num_tokens, Tensor):
+    elif isinstance(num_tokens, Tensor) and num_tokens.numel() != 1:
+        raise ValueError(f"num_tokens must be a number or a 0-d tensor; got shape {list(num_tokens.shape)}")
+    elif not isinstance(num_tokens, Tensor) or num_tokens.device.type == "cpu":
+        # A number travels with the launch; copying a host tensor to the device would make the host wait.
+        num_tokens = float(num_tokens)
         if num_tokens < 0:
             raise ValueError(f"num_tokens must not be negative; got {num_tokens}")
         num_tokens = torch.full((), num_tokens, dtype=dtype, device=labels.device)
-    elif num_tokens.numel() != 1:
-        raise ValueError(f"num_tokens must be a number or a 0-d tensor; got shape {list(num_tokens.shape)}")
     num_tokens = num_tokens.detach().reshape(()).to(labels.device, dtype)
-    return torch.where(num_tokens == 0, 1, num_tokens)
+    return num_tokens + (num_tokens == 0)
 
 
 def _resolve_backend(backend: str, tensor: Tensor) -> str:

@@ -67,25 +67,30 @@ def _puma_block(
     weak = weak.to(dtype)
     ignored = labels == ignore_index
     inside = (labels >= 0) & (labels < weak.shape[1])
-    safe_labels = torch.where(inside, labels, 0).unsqueeze(1)
+    safe_labels = labels.masked_fill(~inside, 0).unsqueeze(1)
     label_logit = weak.gather(1, safe_labels)
 
     weak_max = weak.amax(1, keepdim=True)
-    q, q_sum = _softmax_terms(weak, weak_max, tau)
-    r, r_sum = (q, q_sum) if tau == 1 else _softmax_terms(weak, weak_max, 1.0)
+    tau = 1.0 if strong is None else tau  # cross entropy alone knows no other temperature
+    q = weak - weak_max
+    r = q if tau == 1 else q.clone()
+    q_sum = _exponentials_(q, tau)
+    r_sum = q_sum if r is q else _exponentials_(r, 1.0)
     ce = weak_max - label_logit + r_sum.log()
     fkl = rkl = torch.zeros_like(ce)
     if strong is not None:
-        # delta = z_strong - z_weak. Where a probability is 0 its term is 0, whatever delta is there (inf, or NaN from
-        # inf - inf).
-        strong = strong.to(dtype)
-        if strong_is_difference:
-            delta, strong = strong, weak + strong
-        else:
-            delta = strong - weak
-        strong_max = strong.amax(1, keepdim=True)
-        p, p_sum = _softmax_terms(strong, strong_max, tau)
+        # delta = z_strong - z_weak. Where a probability is 0 its term is 0, whatever delta is there (inf, or inf - inf).
         finite = strong_is_difference  # the linear op's logits hold no -inf: nothing to guard
+        if strong_is_difference:
+            delta = strong.to(dtype)
+            p = weak + delta
+            strong_max = p.amax(1, keepdim=True)
+            p.sub_(strong_max)
+        else:
+            delta = strong.to(dtype) - weak
+            strong_max = strong.amax(1, keepdim=True).to(dtype)
+            p = strong - strong_max
+        p_sum = _exponentials_(p, tau)
         weak_mean_delta = _weighted_sum(q, delta, finite) / q_sum
         strong_mean_delta = _weighted_sum(p, delta, finite) / p_sum
         log_ratio = (weak_max - strong_max) / tau + (q_sum / p_sum).log()  # log of the partition functions' ratio
@@ -115,13 +120,11 @@ def _puma_block(
     gradient.copy_(result)
 
 
-def _softmax_terms(logits: Tensor, row_max: Tensor, tau: float) -> tuple[Tensor, Tensor]:
-    """exp((logits - row_max) / tau) in a buffer of its own, and its sum over each row [R, 1]."""
-    terms = logits - row_max
+def _exponentials_(terms: Tensor, tau: float) -> Tensor:
+    """terms <- exp(terms / tau), in place; returns the sum of each row [R, 1]."""
     if tau != 1:
         terms.mul_(1 / tau)
-    terms.exp_()
-    return terms, terms.sum(1, keepdim=True)
+    return terms.exp_().sum(1, keepdim=True)
 
 
 def _weighted_sum(weights: Tensor, values: Tensor, finite: bool) -> Tensor:

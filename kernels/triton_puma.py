@@ -1,11 +1,11 @@
-"""The PUMA loss and its gradient as one Triton kernel: a program per token, a pass for the losses, a pass for the gradient.
+"""The PUMA loss and its gradient as one Triton kernel: a program per token, one pass for losses, one for the gradient.
 
-Write z for a row of weak logits, s for the strong row, c = log2(e) / tau and delta = s - z. Softmaxes at temperature tau:
+Write z for a row of weak logits, s for the strong row, c = log2(e) / tau, delta = s - z. Softmaxes at temperature tau:
 
     q_v = 2^(c z_v - a) / Q    Q = sum_v 2^(c z_v - a)    a = max_v c z_v    (weak; the shift keeps every power <= 1)
     p_v = 2^(c s_v - b) / P    P = sum_v 2^(c s_v - b)    b = max_v c s_v    (strong)
 
-With R = ln 2 * (a - b + log2(Q / P)), the log of the two normalisers' ratio, log q_v - log p_v = -delta_v / tau - R, and
+With R = ln 2 * (a - b + log2(Q / P)), the log of the normalisers' ratio, log q_v - log p_v = -delta_v / tau - R, and
 
     fkl = KL(weak || strong) = sum_v q_v (log q_v - log p_v) = -E_weak[delta] / tau - R
     rkl = KL(strong || weak) = sum_v p_v (log p_v - log q_v) =  E_strong[delta] / tau + R
@@ -190,7 +190,7 @@ def _row_gradient(
 
 
 @triton.jit
-def _puma_kernel(
+def puma_kernel(
     weak_pointer, strong_pointer, labels_pointer, gradient_pointer, losses_pointer, statistics_pointer,
     output_scale_pointer, weak_row_stride, weak_stride, strong_row_stride, strong_stride, labels_stride,
     gradient_row_stride, losses_stride, statistics_stride, ignore_index, scale, inverse_tau,
@@ -291,7 +291,8 @@ def _launch(
     if rows == 0:
         return
     has_strong = strong is not None
-    lanes, num_warps = _work_shape(size, row_losses is not None and gradient is not None)
+    tau = tau if has_strong else 1.0  # cross entropy alone knows no other temperature
+    lanes, num_warps = work_shape(size, row_losses is not None and gradient is not None)
     arguments = dict(
         weak_pointer=weak,
         strong_pointer=strong,
@@ -319,15 +320,15 @@ def _launch(
         HAS_STRONG=has_strong,
         HAS_FKL=alpha != 0,
         DIFFERENCE=strong_is_difference,
-        TAU_IS_ONE=tau == 1 or not has_strong,
+        TAU_IS_ONE=tau == 1,
         VOCABULARY=size,
         LANES=lanes,
     )
     with torch.cuda.device_of(weak):
-        _puma_kernel[(rows,)](**arguments, num_warps=num_warps, enable_fp_fusion=True)
+        puma_kernel[(rows,)](**arguments, num_warps=num_warps, enable_fp_fusion=True)
 
 
-def _work_shape(size: int, one_launch: bool) -> tuple[int, int]:
+def work_shape(size: int, one_launch: bool) -> tuple[int, int]:
     """(lanes, warps): fewer where the vocabulary does not fill them."""
     lanes, num_warps = ONE_LAUNCH if one_launch else TWO_LAUNCHES
     needed = triton.next_power_of_2(triton.cdiv(size, NEIGHBOURS.value))

@@ -1,0 +1,38 @@
+"""The measurements behind the tables: one subcommand per part, each writing CSV, Markdown and a chart into bench/.
+
+    python bench.py kernel      time and memory of the PUMA loss and of cross entropy, beside their peers
+    python bench.py tune        the Triton kernel's block shapes, timed (CUDA)
+    python bench.py compile     the Triton kernels compiled for A100 and H100: registers, spills (no GPU needed)
+    python bench.py accuracy    the linear op's gradient error for bfloat16 and float32 logits (no GPU needed)
+
+Peers that are not requirements of the project come from requirements-bench.txt; a peer that is not installed, or cannot
+run on this device, is named and left out. `python bench.py kernel --help` lists the options.
+"""
+
+import argparse
+import importlib
+
+# name -> module with add_arguments(parser) and run(args)
+SUBCOMMANDS = {
+    "kernel": "kernels.benchmark",
+    "tune": "kernels.benchmark_tune",
+    "compile": "kernels.compile_report",
+    "accuracy": "kernels.benchmark_accuracy",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("subcommand", choices=SUBCOMMANDS)
+    parser.add_argument(
+        "options", nargs=argparse.REMAINDER, help="the subcommand's own; see `bench.py SUBCOMMAND --help`"
+    )
+    chosen = parser.parse_args()
+    module = importlib.import_module(SUBCOMMANDS[chosen.subcommand])
+    subparser = argparse.ArgumentParser(prog=f"bench.py {chosen.subcommand}", description=module.__doc__)
+    module.add_arguments(subparser)
+    module.run(subparser.parse_args(chosen.options))
+
+
+if __name__ == "__main__":
+    main()

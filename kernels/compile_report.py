@@ -1,0 +1,143 @@
+"""Compile the Triton kernels ahead of time, for GPUs that need not be there, and read the machine code's registers and spills.
+
+    python bench.py compile
+
+A kernel that spills registers to local memory loses its speed quietly; this shows it on any machine that has Triton.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from . import triton_puma
+from .tables import markdown_table
+
+VOCABULARIES = (102400, 151936, 152064)  # DeepSeek-Math, Qwen2 1.5B, Qwen2 7B
+ARCHITECTURES = (80, 90)
+
+# name -> (forward, backward, strong branch, strong holds the difference, tau is 1, logits, gradient)
+VARIANTS = {
+    "linear op, tau = 1": (True, True, True, True, True, "bf16", "bf16"),
+    "linear op, tau != 1": (True, True, True, True, False, "bf16", "bf16"),
+    "linear op, float32 logits": (True, True, True, True, True, "fp32", "bf16"),
+    "linear op, cross entropy alone": (True, True, False, False, True, "bf16", "bf16"),
+    "linear op, losses only": (True, False, True, True, True, "bf16", "bf16"),
+    "logits op, forward": (True, False, True, False, True, "bf16", "bf16"),
+    "logits op, backward": (False, True, True, False, True, "bf16", "bf16"),
+    "logits op, backward, float32": (False, True, True, False, True, "fp32", "fp32"),
+}
+
+
+def compile_kernel(variant: str, vocabulary: int, architecture: int) -> dict[str, object]:
+    """One row of the report: registers, bytes of stack (spills), local-memory instructions, accesses by width."""
+    forward, backward, strong, difference, tau_is_one, logits, gradient = VARIANTS[variant]
+    lanes, num_warps = triton_puma.work_shape(vocabulary, forward and backward)
+    constants = {
+        "VOCABULARY": vocabulary,
+        "FORWARD": forward,
+        "BACKWARD": backward,
+        "HAS_STRONG": strong,
+        "HAS_FKL": True,
+        "DIFFERENCE": difference,
+        "TAU_IS_ONE": tau_is_one,
+        "LANES": lanes,
+        "weak_stride": 1,
+        "strong_stride": 1,
+        "labels_stride": 1,
+    }
+    unused = {
+        "strong_pointer": not strong,
+        "gradient_pointer": not backward,
+        "losses_pointer": not forward,
+        "statistics_pointer": forward and backward,
+        "output_scale_pointer": forward,
+    }
+    constants |= {name: None for name, absent in unused.items() if absent}
+    pointers = {"weak_pointer": logits, "strong_pointer": logits, "labels_pointer": "i64", "gradient_pointer": gradient}
+    floats = {"scale", "inverse_tau", "fkl_weight", "rkl_weight", "ce_weight"}
+    names = triton_puma.puma_kernel.arg_names
+    signature, attributes = {}, {}
+    for index, name in enumerate(names):
+        if name in constants:
+            signature[name] = "constexpr"
+        elif name.endswith("_pointer"):
+            signature[name] = "*" + pointers.get(name, "fp32")
+        else:
+            signature[name] = "fp32" if name in floats else "i32"
+        # As at run time: torch's allocations and row strides that are multiples of 16 allow 16-byte accesses.
+        aligned = name.endswith("_pointer") or (name.endswith("_row_stride") and vocabulary % 16 == 0)
+        if name not in constants and aligned:
+            attributes[(index,)] = [["tt.divisibility", 16]]
+    source = ASTSource(
+        triton_puma.puma_kernel,
+        signature,
+        {(names.index(name),): value for name, value in constants.items()},
+        attributes,
+    )
+    kernel = triton.compile(
+        source, target=GPUTarget("cuda", architecture, 32), options={"num_warps": num_warps, "enable_fp_fusion": True}
+    )
+    return {
+        "architecture": f"sm_{architecture}",
+        "vocabulary": vocabulary,
+        "kernel": variant,
+        "lanes": lanes,
+        "warps": num_warps,
+        **_read_machine_code(kernel.asm["cubin"]),
+    }
+
+
+def _read_machine_code(cubin: bytes) -> dict[str, int]:
+    cuobjdump = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(cubin)
+        usage, code = (
+            subprocess.run([cuobjdump, option, path], capture_output=True, text=True, check=True).stdout
+            for option in ("-res-usage", "-sass")
+        )
+    resources = {name: int(value) for name, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", usage)}
+    return {
+        "registers": resources["REG"],
+        "stack_bytes": resources["STACK"] + resources["LOCAL"],
+        "local_accesses": len(re.findall(r"\b(?:LDL|STL)\b", code)),
+        "loads_16_byte": len(re.findall(r"\bLDG\.E[.A-Z0-9]*\.128\b", code)),
+        "stores_16_byte": len(re.findall(r"\bSTG\.E[.A-Z0-9]*\.128\b", code)),
+        "instructions": len(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/", code, re.MULTILINE)),
+    }
+
+
+def report(vocabularies: tuple[int, ...] = VOCABULARIES) -> list[dict[str, object]]:
+    """Every variant at every vocabulary, for A100 (sm_80) and H100/H200 (sm_90)."""
+    return [
+        compile_kernel(variant, vocabulary, architecture)
+        for architecture in ARCHITECTURES
+        for vocabulary in vocabularies
+        for variant in VARIANTS
+    ]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--vocabularies", type=int, nargs="+", default=list(VOCABULARIES))
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON and write no file")
+    parser.add_argument("--out", type=Path, default=Path("bench"))
+
+
+def run(args: argparse.Namespace) -> None:
+    rows = report(tuple(args.vocabularies))
+    if args.json:
+        print(json.dumps(rows))
+        return
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / "kernel_compile.md"
+    table = markdown_table(rows)
+    versions = f"triton {triton.__version__}, command: `python bench.py compile`"
+    path.write_text(f"# The Triton kernels, compiled ahead of time\n\n{versions}\n\n{table}")
+    print(f"{table}\nwritten: {path}")

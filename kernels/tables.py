@@ -1,0 +1,19 @@
+"""Rows of measurements as Markdown and CSV."""
+
+import csv
+from pathlib import Path
+
+
+def markdown_table(rows: list[dict[str, object]]) -> str:
+    """Rows with equal keys as a Markdown table, keys as its head; underscores in keys become spaces."""
+    head = list(rows[0])
+    lines = ["| " + " | ".join(name.replace("_", " ") for name in head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(str(row[name]) for name in head) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def write_csv(path: Path, rows: list[dict[str, object]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
