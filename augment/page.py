@@ -493,6 +493,8 @@ def lay_out(
         if kind == "text":
             parts: list[Item] = []
             for item in items_of(content, style, extra_fonts, counts, widest):
+                if item[0] == "table" and not item[1]:
+                    continue
                 if item[0] == "table":
                     blocks += [("text", parts)] if parts else []
                     parts = []

@@ -129,7 +129,7 @@ def word_box(word: str, fonts: tuple[str, ...], size: int) -> Box:
         mask = Image.new("L", (max(1, x1 - x0 + 2), max(1, y1 - y0 + 2)))
         ImageDraw.Draw(mask).text((1 - x0, 1 - y0), text, fill=255, font=font, anchor="ls")
         mask = np.asarray(mask)
-        placed.append((mask, round(pen) + x0 - 1, y0 - 1, 0, 0))
+        placed.append((mask, round(pen) + x0 - 1, y0 - 1, None, None))
         written.append((text, path, size, round(pen)))
         pen += font.getlength(text)
     return replace(_assemble(placed, pen), words=tuple(written))
@@ -149,7 +149,7 @@ def glyph_boxes(box: Box) -> list[tuple[int, int, int, int]]:
 
 
 def _assemble(placed: list[tuple], advance: float) -> Box:
-    """One Box of (mask or None, x, y, x1, y1): masks are joined; the rest are ink boxes, or, x1 being 0, none."""
+    """One Box of (mask, x, y, x1, y1): masks are joined; x1, y1 end the ink box of a glyph, None where it has none."""
     masks = [(mask, x, y) for mask, x, y, _, _ in placed if mask is not None]
     if not masks:
         return Box(np.zeros((1, 1), np.uint8), 0, 1, advance, ())
@@ -162,7 +162,7 @@ def _assemble(placed: list[tuple], advance: float) -> Box:
     ink = tuple(
         (max(0, a - x0), max(0, b - y0), min(x1 - x0, c - x0), min(y1 - y0, d - y0))
         for mask, a, b, c, d in placed
-        if c > a
+        if c is not None
     )
     return Box(canvas, x0, -y0, advance, ink)
 
@@ -174,6 +174,10 @@ _REWRITES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
         (r"\\(?:t|c)frac(?![a-zA-Z])", r"\\frac"),
+        (r"\\(d?frac)\s*(\d)\s*(\w)", r"\\\1{\2}{\3}"),
+        (r"\\(d?frac)\s*(\d)\s*\{", r"\\\1{\2}{"),
+        (r"\\(d?frac)\s*(\{[^{}]*\})\s*(\w)", r"\\\1\2{\3}"),
+        (r"\\sqrt\s*(\d|(?<=\s)[a-zA-Z])", r"\\sqrt{\1}"),
         (r"\\(?:d|t)binom(?![a-zA-Z])", r"\\binom"),
         (r"\\(?:mbox|hbox|textrm|textnormal|textbf|textit|textsf|emph)(?=\s*\{)", r"\\text"),
         (r"\\(?:overparen|wideparen|overgroup|arc)(?=\s*\{)", r"\\overarc"),
@@ -257,7 +261,7 @@ def _parse(latex: str, fontset: str) -> tuple | str:
     glyphs = [(font.fname, number, fontsize, x, y) for font, fontsize, number, *_, x, y in vector.glyphs]
     if any(number == 0xA4 for _, number, *_ in glyphs) and "¤" not in latex:
         return "a symbol that this font set lacks"
-    if not glyphs:
+    if not glyphs and not vector.rects:
         return "nothing to draw"
     return float(vector.width), glyphs, vector.rects
 
@@ -385,7 +389,7 @@ def _join(placed: list[tuple[Box, int, int]], advance: float) -> Box:
     """Boxes at (pen, baseline) offsets as one Box."""
     parts = []
     for box, x, y in placed:
-        parts.append((box.mask, x + box.left, y - box.top, 0, 0))
+        parts.append((box.mask, x + box.left, y - box.top, None, None))
         x, y = x + box.left, y - box.top
         parts += [(None, x + a, y + b, x + c, y + d) for a, b, c, d in box.ink]
     masks = [part for part in parts if part[0] is not None]

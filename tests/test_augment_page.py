@@ -1,0 +1,322 @@
+"""Text to image: what is laid out is there in the PNG's pixels, nothing else is, and nothing is lost in silence."""
+
+import io
+import random
+import re
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from augment import samples
+from augment.page import (
+    PAPERS,
+    Layout,
+    Style,
+    draw,
+    lay_out,
+    markdown_table,
+    random_style,
+    split_choices,
+    split_math,
+)
+from augment.typeset import (
+    FALLBACKS,
+    FAMILIES,
+    MissingGlyphs,
+    Unrenderable,
+    coverage,
+    font_path,
+    glyph_boxes,
+    math_box,
+    rewrite_latex,
+    word_box,
+)
+
+
+def png_pixels(image):
+    """[height, width, 3] after a trip through the file format."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return np.asarray(Image.open(buffer).convert("RGB")).astype(int)
+
+
+def paper_of(style):
+    return np.array([int(PAPERS[style.paper][0][at : at + 2], 16) for at in (1, 3, 5)])
+
+
+def check_readable(layout, style):
+    """Every laid-out glyph has ink, nothing touches the border, and every line alone gives the same pixels."""
+    pixels = png_pixels(draw(layout, style))
+    assert pixels.shape == (layout.height, layout.width, 3)
+    ink = np.abs(pixels - paper_of(style)).sum(2) > 60
+    assert not ink[:3].any() and not ink[-3:].any() and not ink[:, :3].any() and not ink[:, -3:].any()
+    num_glyphs = 0
+    for box, x, baseline in layout.boxes:
+        for x0, y0, x1, y1 in glyph_boxes(box):
+            left, top = x + box.left, baseline - box.top
+            assert ink[top + y0 : top + y1, left + x0 : left + x1].any(), (box.words, (x0, y0, x1, y1))
+            num_glyphs += 1
+    for top, bottom, first, last in layout.lines:
+        alone = Layout(layout.width, layout.height, layout.boxes[first:last], [], [])
+        drawn = png_pixels(draw(alone, style))
+        left = min(x + box.left for box, x, _ in alone.boxes)
+        right = max(x + box.left + box.mask.shape[1] for box, x, _ in alone.boxes)
+        inside = np.abs(drawn - paper_of(style)).sum(2) > 0
+        assert not inside[:top].any() and not inside[bottom:].any()
+        assert (drawn[top:bottom, left:right] == pixels[top:bottom, left:right]).all()
+    return num_glyphs
+
+
+def generated(count, first=0):
+    for seed in range(first, first + count):
+        rng = random.Random(seed)
+        style = random_style(rng)
+        if PAPERS[style.paper][2] is not None:  # ruling is no ink
+            style = replace(style, paper="white", ink="#000000")
+        yield seed, samples.question(rng), style
+
+
+def test_generated_pages_can_be_read_back():
+    counts = Counter()
+    for _, text, style in generated(60):
+        layout = lay_out(text, style)
+        counts.update(layout.counts)
+        assert check_readable(layout, style) > 10
+        assert 0.3 < layout.width / layout.height < 3.3
+    assert counts["formulas"] > 100 and counts["LaTeX shown as source"] == 0
+
+
+@pytest.mark.slow
+def test_500_generated_pages_can_be_read_back():
+    for _, text, style in generated(500, first=1000):
+        check_readable(lay_out(text, style), style)
+
+
+def test_a_glyph_that_is_not_drawn_is_noticed():
+    style = Style()
+    layout = lay_out("Find $\\vec{v}$ at the point B.", style)
+    box, x, y = layout.boxes[-1]
+    layout.boxes[-1] = (replace(box, mask=np.zeros_like(box.mask)), x, y)
+    with pytest.raises(AssertionError):
+        check_readable(layout, style)
+
+
+def test_a_page_is_the_same_twice_and_differs_by_seed():
+    text = samples.question(random.Random(5))
+    styles = [random_style(random.Random(seed)) for seed in (1, 1, 2)]
+    first, again, other = (draw(lay_out(text, style), style).convert("RGB").tobytes() for style in styles)
+    assert first == again != other
+
+
+def test_styles_vary_and_their_ink_stands_out():
+    styles = [random_style(random.Random(seed)) for seed in range(300)]
+    assert {style.family for style in styles} == set(FAMILIES)
+    assert {style.paper for style in styles} == set(PAPERS)
+    assert len({style.size for style in styles}) >= 5 and {style.table for style in styles} == {"grid", "rules", "none"}
+
+    def luminance(colour):
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for style in styles:
+        light, dark = sorted((luminance(PAPERS[style.paper][0]), luminance(style.ink)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) > 7, style  # WCAG AAA
+
+
+@pytest.mark.parametrize("paper", list(PAPERS))
+def test_every_paper_draws_ink_and_ruling(paper):
+    style = Style(paper=paper, ink=PAPERS[paper][1][0])
+    pixels = png_pixels(draw(lay_out("Find x if $x + 3 = 5$.", style), style))
+    colours = {tuple(colour) for colour in pixels.reshape(-1, 3)}
+    assert tuple(paper_of(style)) in colours
+    if PAPERS[paper][2]:
+        assert tuple(int(PAPERS[paper][2][at : at + 2], 16) for at in (1, 3, 5)) in colours
+    ink = np.array([int(style.ink[at : at + 2], 16) for at in (1, 3, 5)])
+    assert np.abs(pixels - ink).sum(2).min() == 0
+
+
+# -- mathematics
+
+
+@pytest.mark.parametrize("latex", [
+    r"\frac{1}{2}", r"\dfrac{a}{b}", r"\tfrac12", r"\sqrt[3]{x}", r"x^{\circ}", r"90^\circ", r"\overrightarrow{AB}",
+    r"\overset{\frown}{BC}", r"a \le b \ge c \lt d", r"a \implies b \iff c", r"\pmod{7}", r"a \bmod b",
+    r"{n \choose k}",
+    r"\text{if } x > 0", r"\textbf{A}", r"\mbox{cm}", r"12 \mathrm{~cm}", r"\displaystyle\sum\limits_{i=1}^n i",
+    r"\big(x\big)", r"\lvert x \rvert", r"\stackrel{a}{=}", r"\square ABCD", r"\operatorname{lcm}(a,b)",
+    r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", r"f(x)=\begin{cases} 1 & x>0 \\ 0 & x \leq 0 \end{cases}",
+    r"\left\{\begin{array}{l} x=1 \\ y=2 \end{array}\right.", r"\begin{aligned} a &= b \\ &= c \end{aligned}",
+    r"\begin{vmatrix} a & b \\ c & d \end{vmatrix} = ad-bc",
+    r"\left[\begin{array}{cc|c} 1&2&3\\4&5&6 \end{array}\right]",
+    r"x=1 \\ y=2", r"\vec{a}\cdot\hat{n}", r"\underline{AB}", r"\underline{\hspace{1cm}}"])  # fmt: skip
+def test_the_latex_of_public_sets_is_typeset(latex):
+    for family in ("dejavu sans", "stix", "computer modern"):
+        box = math_box(latex, family, 22)
+        assert box.mask.max() > 200 and 0 < box.advance and box.mask.shape[0] > 3
+        for x0, y0, x1, y1 in glyph_boxes(box):
+            assert box.mask[y0:y1, x0:x1].max() > 40
+
+
+def test_what_mathtext_cannot_do_is_shown_as_source_and_counted():
+    for latex in (r"\cancel{x}", r"\begin{tikzpicture}\draw (0,0);\end{tikzpicture}", r"\frac{1}{", r"\ce{H2O}", ""):
+        with pytest.raises(Unrenderable):
+            math_box(latex, "stix", 20)
+    style = Style()
+    layout = lay_out(r"Solve $\cancel{x} = 2$ and \badcommand{y}.", style)
+    assert layout.counts["LaTeX shown as source"] == 2
+    shown = "".join(text for box, _, _ in layout.boxes for text, *_ in box.words)
+    assert r"$\cancel{x}" in shown and r"\badcommand{y}." in shown
+    check_readable(layout, style)
+
+
+def test_sizes_scale_and_baselines_agree():
+    small, large = math_box("x^2 + 1", "stix", 20), math_box("x^2 + 1", "stix", 40)
+    assert abs(large.advance - 2 * small.advance) < 0.01 and abs(large.mask.shape[0] - 2 * small.mask.shape[0]) <= 4
+    fonts = (font_path("DejaVuSans.ttf"),)
+    word, formula = word_box("x", fonts, 30), math_box(r"\mathrm{x}", "dejavu sans", 30)
+    assert abs(word.top - formula.top) <= 2 and abs(word.descent - formula.descent) <= 2
+
+
+def test_rewriting_keeps_what_it_does_not_know():
+    assert rewrite_latex(r"\leq \left( x \right) \text{cm}") == r"\leq \left( x \right) \text{cm}"
+    assert rewrite_latex(r"\le") == r"\leq" and rewrite_latex(r"\left") == r"\left"
+
+
+# -- no tofu
+
+
+def test_characters_without_a_glyph_are_named_not_drawn(tmp_path):
+    for text, character in (("求 x 的值", "求"), ("ע", "ע"), ("count 🧮", "🧮"), ("q\u0301x", "\u0301")):
+        with pytest.raises(MissingGlyphs) as error:
+            lay_out(text, Style())
+        assert character in error.value.characters
+    assert lay_out("Δ ≤ π ∠ABC △ ½ é Ж →", Style()).boxes
+
+
+def test_a_font_given_by_the_user_fills_the_gap(tmp_path):
+    """The LastResort font that matplotlib ships covers everything: it stands for a user's Chinese font here."""
+    path = font_path("LastResortHE-Regular.ttf")
+    assert ord("求") in coverage(path)
+    layout = lay_out("求 x 的值", Style(), extra_fonts=(path,))
+    assert [text for box, _, _ in layout.boxes for text, *_ in box.words] == ["求", "x", "的", "值"]
+
+
+def test_every_font_has_the_glyphs_it_claims():
+    """No box for a glyph hides in a font's own table: the ASCII glyphs of each font differ from one another."""
+    for name in {names[0] for names in FAMILIES.values()} | set(FALLBACKS):
+        path = font_path(name)
+        masks = Counter()
+        for code in range(33, 127):
+            if code in coverage(path):
+                masks[word_box(chr(code), (path,), 24).mask.tobytes()] += 1
+        assert max(masks.values()) <= 2, name  # ' and `, | and ¦: at most a pair may look alike
+    assert ord("<") not in coverage(font_path("cmr10.ttf")), "cmr10 draws ¡ there"
+
+
+# -- structure
+
+
+def test_prices_are_not_formulas():
+    assert [kind for kind, _ in split_math("Mary has $5 and Tom has $10 more.")] == ["text"]
+    assert [kind for kind, _ in split_math("It costs $5, then $7.")] == ["text"]
+    assert split_math("if $x$ is $5$ and \\$3") == [
+        ("text", "if "), ("inline", "x"), ("text", " is "), ("inline", "5"), ("text", " and $3")]  # fmt: skip
+    assert [kind for kind, _ in split_math("a $$b$$ \\[c\\] \\(d\\) \\begin{align}e\\end{align}")] == [
+        "text", "display", "text", "display", "text", "inline", "text", "display"]  # fmt: skip
+
+
+@pytest.mark.parametrize("text, labels", [
+    ("Q?\n(A) 1\n(B) 2\n(C) 3", ["(A)", "(B)", "(C)"]),
+    ("Q?\nA. 1\nB. 2", ["A.", "B."]), ("Q?\nA:40°\nB:50°", ["A:", "B:"]),
+    ("Q? (A) 1 (B) 2 (C) $x$ (D) 4", ["(A)", "(B)", "(C)", "(D)"]), ("Q? A. 1 B. 2 C. 3", ["A.", "B.", "C."]),
+    ("A. Smith and B. Jones meet.", []), ("In (A) and (B)", []),
+    ("Q?\n(A) 1\n(C) 2", []), ("Is A: 3?", [])])  # fmt: skip
+def test_choices_are_found(text, labels):
+    stem, choices = split_choices(text)
+    assert [label for label, _ in choices] == labels
+    assert (stem == text) == (not labels)
+
+
+def test_tables_have_their_cells_in_order_and_borders_around_them():
+    text = "Sales:\n| Month | Sales |\n|---|---|\n| Jan | 12 |\n| Feb | $x^2$ |\nWhat is x?"
+    assert markdown_table(["| a |", "|--|"]) is None and markdown_table(["a | b", "c"]) is None
+    style = Style(table="grid", choices="table")
+    layout = lay_out(text, style)
+    words = [word for box, _, _ in layout.boxes for word, *_ in box.words]
+    assert (
+        words == ["Sales:", "Month", "Sales", "Jan", "12", "Feb", "What", "is", "x?"] and layout.counts["formulas"] == 1
+    )
+    assert len(layout.rules) == 4 + 3  # rows + 1, columns + 1
+    check_readable(layout, style)
+    pixels = png_pixels(draw(layout, style))
+    for x0, y0, x1, y1 in layout.rules:
+        assert (pixels[y0:y1, x0:x1] == 0).all()
+    for box, x, baseline in layout.boxes:
+        for x0, y0, x1, y1 in layout.rules:
+            left, top = x + box.left, baseline - box.top
+            assert x1 <= left or x0 >= left + box.mask.shape[1] or y1 <= top or y0 >= top + box.mask.shape[0]
+
+
+@pytest.mark.parametrize("place", ["under", "above", "right"])
+@pytest.mark.parametrize("size", [(400, 300), (900, 120), (60, 500)])
+def test_the_source_picture_stands_beside_the_text(place, size):
+    style = Style(picture_place=place)
+    layout = lay_out(samples.question(random.Random(3)), style, size)
+    x0, y0, x1, y1 = layout.picture
+    assert abs((x1 - x0) / (y1 - y0) / (size[0] / size[1]) - 1) < 0.05, "its aspect is kept"
+    assert 0 < x0 and x1 < layout.width and 0 < y0 and y1 < layout.height
+    for box, x, baseline in layout.boxes:
+        left, top = x + box.left, baseline - box.top
+        assert x1 <= left or x0 >= left + box.mask.shape[1] or y1 <= top or y0 >= top + box.mask.shape[0], "no overlap"
+    page = png_pixels(draw(layout, style, Image.new("RGB", size, (200, 30, 60))))
+    assert (np.abs(page[y0:y1, x0:x1] - (200, 30, 60)).max(2) <= 1).all()
+
+
+def test_long_formulas_break_and_the_page_stays_near_square():
+    formula = " + ".join(f"a_{{{i}}} x^{{{i}}}" for i in range(60))
+    layout = lay_out(f"Let $f(x) = {formula}$ be a polynomial.", Style())
+    assert len(layout.lines) > 5 and 0.4 < layout.width / layout.height < 2.5
+    words = "word " * 300
+    layout = lay_out(words, Style())
+    assert 0.6 < layout.width / layout.height < 1.8
+
+
+@pytest.mark.parametrize("text", [
+    "", "\n\n\n", "$", "$$", "$$$$", "\\", "\\begin{", "$\\frac$", "{}" * 50, "|||", "| |\n| |", "a" * 500, "\\\\" * 30,
+    "$" + "{" * 80 + "$", "(A)", "A.\nB.\n", "\x00\x01", "$x", "\\[", "\\(x"])  # fmt: skip
+def test_odd_texts_do_not_raise_anything_else(text):
+    try:
+        layout = lay_out(text, Style())
+    except MissingGlyphs:
+        return
+    assert layout.width > 0 and layout.height > 0
+    draw(layout, Style())
+
+
+def test_random_punctuation_never_breaks_the_layout():
+    rng = random.Random(0)
+    pieces = ["$", "$$", "\\", "{", "}", "\\frac", "^", "_", "&", "\\\\", "\\begin{cases}", "\\end{cases}",
+              "x", "12", " ", "\n",
+              "|", "(A)", "B.", "\\left(", "\\right)", "\\[", "\\]", "%", "#", "~", "°", "\\text{", "\\sqrt",
+              "\\begin{tabular}{c}", "\\end{tabular}", "<image>", "√", "<b>"]  # fmt: skip
+    for _ in range(400):
+        text = "".join(rng.choice(pieces) for _ in range(rng.randint(1, 25)))
+        try:
+            layout = lay_out(text, Style())
+        except MissingGlyphs:
+            continue
+        assert draw(layout, Style()).size == (layout.width, layout.height), repr(text)
+
+
+def test_no_text_of_the_question_is_lost():
+    """Words in the order in which they stand, formulas counted."""
+    for seed, text, style in generated(40, first=500):
+        layout = lay_out(text, style)
+        words = "".join(word for box, _, _ in layout.boxes for word, *_ in box.words)
+        plain = re.sub(r"\|?-{3}\|?", "", "".join(content for kind, content in split_math(text) if kind == "text"))
+        expected = re.sub(r"[\s|]", "", plain)
+        assert re.sub(r"\|", "", words) == expected, seed
