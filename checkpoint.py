@@ -411,7 +411,10 @@ def resume(
         except DamagedCheckpoint as error:
             if number + 1 == len(found):
                 raise
-            print0("!" * 100, f"! {error}", f"! --resume auto: going back to {found[number + 1]}", "!" * 100, sep="\n")
+            print0("!" * 100)
+            print0(f"! {error}")
+            print0(f"! --resume auto: going back to {found[number + 1]}")
+            print0("!" * 100)
     return 0
 
 

@@ -10,6 +10,7 @@ fp32. What is frozen is stored in bf16. On a CPU everything is fp32, sharded onl
 process.
 """
 
+import difflib
 import errno
 import fcntl
 import json
@@ -218,7 +219,12 @@ def parse_config(config_class: type[Config], arguments: list[str] | None = None)
             raise UserError(f"{message}; --help lists the flags")
 
     parser = Parser(config_class, allow_abbrev=False, description=sys.modules[config_class.__module__].__doc__)
-    (config,) = parser.parse_args_into_dataclasses(arguments)
+    config, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
+    if unknown:
+        names = [f"--{field.name}" for field in fields(config_class)]
+        close = difflib.get_close_matches(unknown[0].split("=")[0], names, n=1)
+        suggestion = f"did you mean {close[0]}? " if close else ""
+        raise UserError(f"unknown flag {' '.join(unknown)}; {suggestion}--help lists the flags")
     default = {field.name: field.default for field in fields(config_class)}
     for name, value in asdict(config).items():
         if value != default[name]:
