@@ -1,7 +1,182 @@
+"""Time and memory of the PUMA loss and of cross entropy through lm_head, beside the ways one would do without this op.
+
+Every provider sees the same tensors: hidden states [N, D] of both branches, lm_head's weight [V, D], labels [N]. PUMA
+is timed as in stage 2 (weight frozen), cross entropy as in stages 1 and 3 (weight trained). `rows` is the loss of
+logits that exist
+already: it shows the kernel without its matrix products. Quantiles over all repeats; peak memory is above the inputs.
+"""
+
+import argparse
+import datetime
+import functools
+import gc
+import importlib.metadata
+import importlib.util
+import math
+import platform
+import time
 import weakref
+from collections.abc import Callable
+from pathlib import Path
+
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
+from torch.utils.checkpoint import checkpoint
+
+from .puma_loss import choose_backend, default_chunk_size, linear_cross_entropy, linear_puma_loss, puma_loss
+from .tables import markdown_table, write_csv
+
+ALPHA, LAM = 0.2, 0.1
+BASELINE_CHUNK = 1024  # tokens per chunk of the chunked baselines
+
+# (N, D, V): the issue of memory begins with the vocabulary; the last two show where there is little to win.
+CUDA_SHAPES = [(rows, 1536, 151936) for rows in (1024, 4096, 8192, 16384, 32768)]
+CUDA_SHAPES += [(rows, 3584, 151936) for rows in (1024, 4096, 8192, 16384, 32768)]
+CUDA_SHAPES += [(rows, 4096, 102400) for rows in (4096, 16384)] + [(8192, 2048, 32000), (8192, 1024, 8192)]
+CPU_SHAPES = [(4096, 256, 32000), (1024, 1024, 32000), (2048, 256, 4096)]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Providers: (weak, strong, weight, labels) -> loss
+
+
+def eager_puma(weak: Tensor, strong: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """The loss as one would write it: full logits, float32 log-softmax, torch's own kl_div and cross_entropy."""
+    with torch.no_grad():
+        strong_logits = F.linear(strong, weight)
+    return _mean_puma(F.linear(weak, weight), strong_logits, labels, len(labels))
+
+
+def _mean_puma(weak_logits: Tensor, strong_logits: Tensor, labels: Tensor, num_tokens: int) -> Tensor:
+    weak_logits = weak_logits.float()
+    log_q, log_p = torch.log_softmax(weak_logits, -1), torch.log_softmax(strong_logits.float(), -1)
+    fkl = F.kl_div(log_p, log_q, log_target=True, reduction="sum")  # torch's order: KL(second || first)
+    rkl = F.kl_div(log_q, log_p, log_target=True, reduction="sum")
+    ce = F.nll_loss(log_q, labels, reduction="sum")
+    return (LAM * (ALPHA * fkl + (1 - ALPHA) * rkl) + (1 - LAM) * ce) / num_tokens
+
+
+def _chunk_puma(weak: Tensor, strong: Tensor, weight: Tensor, labels: Tensor, num_tokens: int) -> Tensor:
+    with torch.no_grad():
+        strong_logits = F.linear(strong, weight)
+    return _mean_puma(F.linear(weak, weight), strong_logits, labels, num_tokens)
+
+
+def chunked_puma(chunk_loss: Callable, weak: Tensor, strong: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """Chunks of tokens, each recomputed in the backward: the honest baseline that needs no kernel."""
+    chunks = zip(*(tensor.split(BASELINE_CHUNK) for tensor in (weak, strong, labels)), strict=True)
+    return sum(checkpoint(chunk_loss, w, s, weight, y, len(labels), use_reentrant=False) for w, s, y in chunks)
+
+
+def ours_puma(weak: Tensor, strong: Tensor, weight: Tensor, labels: Tensor, logits_dtype=None) -> Tensor:
+    return linear_puma_loss(weak, strong, weight, labels, alpha=ALPHA, lam=LAM, logits_dtype=logits_dtype).loss
+
+
+def liger_puma(weak: Tensor, strong: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """The same loss composed of Liger's fused linear JSD at its two ends and its fused linear cross entropy."""
+    from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss, LigerFusedLinearJSD
+
+    fkl = LigerFusedLinearJSD(jsd_beta=1.0)(weak, weight, strong, weight, labels)
+    rkl = LigerFusedLinearJSD(jsd_beta=0.0)(weak, weight, strong, weight, labels)
+    ce = LigerFusedLinearCrossEntropyLoss()(weight, weak, labels)
+    return LAM * (ALPHA * fkl + (1 - ALPHA) * rkl) + (1 - LAM) * ce
+
+
+class _ThreeProducts(torch.autograd.Function):
+    """What no implementation can do without: logits of both branches, and the gradient of the weak hidden states."""
+
+    @staticmethod
+    def forward(ctx, weak, strong, weight):
+        rows = default_chunk_size(weight.shape[0], weak.dtype, weak.device.type)
+        gradient = torch.empty_like(weak)
+        logits = torch.empty(2 * min(rows, len(weak)), weight.shape[0], dtype=weak.dtype, device=weak.device)
+        for start in range(0, len(weak), rows):
+            chunk = torch.cat([weak[start : start + rows], strong[start : start + rows]])
+            torch.mm(chunk, weight.t(), out=logits[: len(chunk)])
+            torch.mm(logits[: len(chunk) // 2], weight, out=gradient[start : start + rows])
+        ctx.save_for_backward(gradient)
+        return gradient.sum()
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        return ctx.saved_tensors[0], None, None
+
+
+def three_products(weak: Tensor, strong: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    return _ThreeProducts.apply(weak, strong, weight)
+
+
+def eager_ce(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(F.linear(hidden, weight).float(), labels)
+
+
+def _chunk_ce(hidden: Tensor, weight: Tensor, labels: Tensor, num_tokens: int) -> Tensor:
+    return F.cross_entropy(F.linear(hidden, weight).float(), labels, reduction="sum") / num_tokens
+
+
+def chunked_ce(chunk_loss: Callable, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    chunks = zip(hidden.split(BASELINE_CHUNK), labels.split(BASELINE_CHUNK), strict=True)
+    return sum(checkpoint(chunk_loss, h, weight, y, len(labels), use_reentrant=False) for h, y in chunks)
+
+
+def liger_ce(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
+
+    return LigerFusedLinearCrossEntropyLoss()(weight, hidden, labels)
+
+
+def rows_eager(weak: Tensor, strong: Tensor, labels: Tensor) -> Tensor:
+    return _mean_puma(weak, strong, labels, len(labels))
+
+
+def providers(operation: str, device: str) -> dict[str, Callable]:
+    """The implementations that can run here, ours first; what cannot is named on the console."""
+    compile_ = functools.partial(torch.compile, dynamic=False)
+    if operation == "puma":
+        found = {
+            "nanoPUMA": ours_puma,
+            "nanoPUMA, float32 logits": functools.partial(ours_puma, logits_dtype=torch.float32),
+            "eager": eager_puma,
+            "torch.compile": compile_(eager_puma),
+            "chunked, recomputed": functools.partial(chunked_puma, _chunk_puma),
+            "chunked, recomputed, compiled": functools.partial(chunked_puma, compile_(_chunk_puma)),
+            "three bare matrix products": three_products,
+        }
+        liger = liger_puma
+        if device == "cpu":
+            del found["nanoPUMA, float32 logits"]  # float32 is what the CPU runs in anyway
+    elif operation == "ce":
+        found = {
+            "nanoPUMA": lambda hidden, weight, labels: linear_cross_entropy(hidden, weight, labels),
+            "eager": eager_ce,
+            "torch.compile": compile_(eager_ce),
+            "chunked, recomputed": functools.partial(chunked_ce, _chunk_ce),
+            "chunked, recomputed, compiled": functools.partial(chunked_ce, compile_(_chunk_ce)),
+        }
+        if hasattr(F, "linear_cross_entropy"):
+            found["torch linear_cross_entropy"] = F.linear_cross_entropy
+        liger = liger_ce
+    else:
+        found = {
+            "nanoPUMA": lambda weak, strong, labels: puma_loss(weak, strong, labels, alpha=ALPHA, lam=LAM).loss,
+            "eager": rows_eager,
+            "torch.compile": compile_(rows_eager),
+        }
+        return found
+    if device != "cuda":
+        print(f"{operation}: left out Liger (its kernels need a CUDA device)")
+    elif importlib.util.find_spec("liger_kernel") is None:
+        print(f"{operation}: left out Liger (not installed: pip install -r requirements-bench.txt)")
+    else:
+        found["Liger, composed" if operation == "puma" else "Liger"] = liger
+    return found
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Measuring
 
 
 class _LiveBytes(TorchDispatchMode):
@@ -13,28 +188,288 @@ class _LiveBytes(TorchDispatchMode):
         self.known = weakref.WeakSet()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        given = {tensor.untyped_storage() for tensor in tree_iter((args, kwargs)) if isinstance(tensor, Tensor)}
         result = function(*args, **(kwargs or {}))
-        inputs = {t.untyped_storage() for t in tree_iter((args, kwargs)) if isinstance(t, torch.Tensor)}
         for tensor in tree_iter(result):
-            if isinstance(tensor, torch.Tensor):
-                self._count(tensor.untyped_storage(), inputs)
+            if isinstance(tensor, Tensor) and tensor.untyped_storage() not in given:
+                self._count(tensor.untyped_storage())
         return result
 
-    def _count(self, storage, inputs) -> None:
-        if storage in self.known or storage in inputs:
-            return
-        self.known.add(storage)
-        size = storage.nbytes()
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._release, size)
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if storage not in self.known:
+            self.known.add(storage)
+            self.live += storage.nbytes()
+            self.peak = max(self.peak, self.live)
+            weakref.finalize(storage, self._release, storage.nbytes())
 
     def _release(self, size: int) -> None:
         self.live -= size
 
 
-def peak_live_bytes(step) -> int:
-    """The most bytes that tensors made by `step` held at one time (CPU)."""
+def peak_live_bytes(step: Callable[[], object]) -> int:
+    """The most bytes that tensors made by `step` held at one time, operator by operator (for steps on the CPU)."""
     with _LiveBytes() as mode:
         step()
     return mode.peak
+
+
+def peak_bytes(step: Callable[[], object], device: str) -> float:
+    """Peak memory above what is held before `step`: the allocator's on CUDA, the process's resident memory on Linux."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    if not Path("/proc/self/clear_refs").exists():
+        return math.nan
+    import ctypes
+
+    ctypes.CDLL(None).malloc_trim(0)
+    before = _resident_bytes("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    step()
+    return _resident_bytes("VmHWM") - before
+
+
+def _resident_bytes(field: str) -> int:
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status[field].split()[0]) * 1024
+
+
+def time_step(make_loss: Callable[[], Tensor], inputs: list[Tensor], device: str) -> tuple[float, float]:
+    """Milliseconds of one forward and one backward."""
+    for tensor in inputs:
+        tensor.grad = None
+    if device == "cuda":
+        marks = [torch.cuda.Event(enable_timing=True) for _ in range(3)]
+        marks[0].record()
+        loss = make_loss()
+        marks[1].record()
+        loss.backward()
+        marks[2].record()
+        torch.cuda.synchronize()
+        return marks[0].elapsed_time(marks[1]), marks[1].elapsed_time(marks[2])
+    start = time.perf_counter()
+    loss = make_loss()
+    middle = time.perf_counter()
+    loss.backward()
+    return (middle - start) * 1e3, (time.perf_counter() - middle) * 1e3
+
+
+def copy_bandwidth(device: str) -> float:
+    """GB/s of a large device-to-device copy, bytes read and bytes written both counted."""
+    source = torch.empty(2**31 if device == "cuda" else 2**28, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    times = []
+    for _ in range(10):
+        if device == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        target.copy_(source)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return 2 * source.numel() / sorted(times)[len(times) // 2] / 1e9
+
+
+def measure(operation: str, shape: tuple[int, int, int], dtype: torch.dtype, device: str, repeats: int) -> list[dict]:
+    """Rows of the CSV for one operation at one shape: every provider, timed in turn so that noise falls on all
+    alike.
+    """
+    rows, width, vocabulary = shape
+    generator = torch.Generator(device).manual_seed(0)
+    random = functools.partial(torch.randn, generator=generator, device=device, dtype=dtype)
+    labels = torch.randint(vocabulary, (rows,), generator=generator, device=device)
+    if operation == "rows":
+        tensors = [random(rows, vocabulary), random(rows, vocabulary), labels]
+        trained = tensors[:1]
+    else:
+        weight = random(vocabulary, width) / width**0.5
+        hidden = [random(rows, width) for _ in range(2 if operation == "puma" else 1)]
+        tensors = [*hidden, weight, labels]
+        trained = hidden[:1] if operation == "puma" else [hidden[0], weight]
+    for tensor in trained:
+        tensor.requires_grad_()
+
+    running, results = {}, {}
+    for name, provider in providers(operation, device).items():
+        step = functools.partial(provider, *tensors)
+        try:
+            step().backward()  # compiles
+            peak = peak_bytes(lambda step=step: step().backward(), device)
+        except torch.OutOfMemoryError:
+            results[name] = {"peak": math.nan, "times": [], "note": "out of memory"}
+        else:
+            running[name] = step
+            results[name] = {"peak": peak, "times": [], "note": ""}
+        for tensor in trained:
+            tensor.grad = None
+        torch.compiler.reset() if name not in running else None
+    for _ in range(repeats):
+        for name, step in running.items():
+            results[name]["times"].append(time_step(step, trained, device))
+    return [_csv_row(operation, shape, dtype, device, name, result) for name, result in results.items()]
+
+
+def _csv_row(
+    operation: str, shape: tuple[int, int, int], dtype: torch.dtype, device: str, name: str, result: dict
+) -> dict:
+    rows, width, vocabulary = shape
+    size = dtype.itemsize
+    row = {
+        "operation": operation,
+        "provider": name,
+        "tokens": rows,
+        "width": width if operation != "rows" else "",
+        "vocabulary": vocabulary,
+        "dtype": str(dtype).removeprefix("torch."),
+        "note": result["note"],
+    }
+    times = result["times"]
+    for mode, values in {
+        "forward": [forward for forward, _ in times],
+        "backward": [backward for _, backward in times],
+        "both": [forward + backward for forward, backward in times],
+    }.items():
+        quantiles = _quantiles(values)
+        row |= {f"{mode}_ms": quantiles[1], f"{mode}_ms_p20": quantiles[0], f"{mode}_ms_p80": quantiles[2]}
+    seconds = row["both_ms"] / 1e3
+    products = {"puma": 6, "ce": 6, "rows": 0}[
+        operation
+    ]  # 3 products of 2 N V D: both logits and dX; or logits, dX, dW
+    row["tflops"] = round(products * rows * width * vocabulary / seconds / 1e12, 3) if products else ""
+    # Two logits read in the forward; two read and one written in the backward.
+    row["gb_per_s"] = round(5 * size * rows * vocabulary / seconds / 1e9, 1) if operation == "rows" else ""
+    row["peak_mb"] = round(result["peak"] / 1e6, 1)
+    return row
+
+
+def _quantiles(values: list[float]) -> tuple[float, float, float]:
+    ordered = sorted(values) or [math.nan]
+    return tuple(round(ordered[round(q * (len(ordered) - 1))], 3) for q in (0.2, 0.5, 0.8))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Report
+
+
+def environment(device: str) -> dict[str, str]:
+    versions = {}
+    for package in ("torch", "triton", "liger-kernel"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    name = (
+        torch.cuda.get_device_name() if device == "cuda" else f"CPU ({_cpu_name()}, {torch.get_num_threads()} threads)"
+    )
+    backend, reason = choose_backend(torch.zeros(1, device=device))
+    return {
+        "device": name,
+        **versions,
+        "backend": f"{backend}: {reason}",
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+    }
+
+
+def _cpu_name() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _report_table(rows: list[dict]) -> str:
+    """Per operation and shape: time of both passes, times ours, peak memory, times ours."""
+    table = []
+    for row in rows:
+        shape = ("operation", "tokens", "width", "vocabulary")
+        ours = next(r for r in rows if r["provider"] == "nanoPUMA" and all(r[key] == row[key] for key in shape))
+        table.append(
+            {key: row[key] for key in (*shape, "provider")}
+            | {
+                "forward ms": row["forward_ms"],
+                "both ms (20-80 %)": f"{row['both_ms']} ({row['both_ms_p20']}-{row['both_ms_p80']})",
+                "time / ours": row["note"] or f"{row['both_ms'] / ours['both_ms']:.2f}",
+                "peak MB": row["peak_mb"],
+                "peak / ours": f"{row['peak_mb'] / ours['peak_mb']:.1f}",
+                "GB/s": row["gb_per_s"],
+                "TFLOP/s": row["tflops"],
+            }
+        )
+    return markdown_table(table)
+
+
+def _draw_chart(path: Path, rows: list[dict], title: str) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    shapes = list(dict.fromkeys((r["operation"], r["tokens"], r["width"], r["vocabulary"]) for r in rows))
+    figure, axes = pyplot.subplots(len(shapes), 2, figsize=(11, 1.2 + 1.9 * len(shapes)), squeeze=False)
+    for (operation, tokens, width, vocabulary), (left, right) in zip(shapes, axes, strict=True):
+        here = [
+            r
+            for r in rows
+            if (r["operation"], r["tokens"], r["width"], r["vocabulary"]) == (operation, tokens, width, vocabulary)
+        ]
+        names = [r["provider"] for r in here]
+        colors = ["tab:orange" if name.startswith("nanoPUMA") else "tab:gray" for name in names]
+        left.barh(names, [r["both_ms"] for r in here], color=colors)
+        right.barh(names, [r["peak_mb"] for r in here], color=colors)
+        right.set_yticklabels([])
+        left.set_title(
+            f"{operation}: N = {tokens}" + (f", D = {width}" if width else "") + f", V = {vocabulary}", fontsize=9
+        )
+        left.set_xlabel("forward + backward, ms", fontsize=8)
+        right.set_xlabel("peak memory above the inputs, MB", fontsize=8)
+        for axis in (left, right):
+            axis.invert_yaxis()
+            axis.tick_params(labelsize=7)
+    figure.suptitle(title, fontsize=10)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--operations", nargs="+", choices=("puma", "ce", "rows"), default=["puma", "ce", "rows"])
+    parser.add_argument("--shapes", nargs="+", metavar="N,D,V", help="default: the shapes of the published table")
+    parser.add_argument("--repeats", type=int, help="default: 50 on CUDA, 5 on the CPU")
+    parser.add_argument("--out", type=Path, default=Path("bench"))
+
+
+def run(args: argparse.Namespace) -> None:
+    device = args.device
+    if device == "cpu":
+        print("no CUDA device: this measures the PyTorch paths; the Triton kernels are not part of it")
+    shapes = CUDA_SHAPES if device == "cuda" else CPU_SHAPES
+    if args.shapes:
+        shapes = [tuple(int(number) for number in shape.split(",")) for shape in args.shapes]
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    repeats = args.repeats or (50 if device == "cuda" else 5)
+    facts = environment(device) | {"copy GB/s": f"{copy_bandwidth(device):.0f}"}
+    rows = []
+    for operation in args.operations:
+        # The kernel of existing logits knows no width: one shape per vocabulary, at most 8,192 tokens.
+        chosen = shapes if operation != "rows" else list(dict.fromkeys((min(n, 8192), 0, v) for n, _, v in shapes))
+        for shape in chosen:
+            torch.compiler.reset()
+            for row in measure(operation, shape, dtype, device, repeats):
+                rows.append(facts | row)
+                print(
+                    f"{operation} {shape} {row['provider']}: {row['both_ms']} ms, {row['peak_mb']} MB {row['note']}",
+                    flush=True,
+                )
+    slug = "cpu" if device == "cpu" else facts["device"].lower().replace(" ", "-")
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_csv(args.out / f"kernel_{slug}.csv", rows)
+    described = "; ".join(f"{name} {value}" for name, value in facts.items())
+    text = f"# The PUMA loss, measured\n\n{described}\n\nCommand: `python bench.py kernel`\n\n{_report_table(rows)}"
+    (args.out / f"kernel_{slug}.md").write_text(text)
+    _draw_chart(args.out / f"kernel_{slug}.png", rows, facts["device"])
+    print(f"written: {args.out}/kernel_{slug}.csv, .md, .png")

@@ -1,4 +1,4 @@
-"""Compile the Triton kernels ahead of time, for GPUs that need not be there, and read the machine code's registers and spills.
+"""Compile the Triton kernels ahead of time, for GPUs that need not be there; read registers and spills off the code.
 
     python bench.py compile
 

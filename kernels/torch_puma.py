@@ -7,7 +7,7 @@ that its temporaries stay in the CPU's cache and the peak of memory is that of t
 import torch
 from torch import Tensor
 
-CPU_BLOCK_ELEMENTS = 2**19  # 2 MB of float32 per temporary
+CPU_BLOCK_ELEMENTS = 2**18  # 1 MB of float32 per temporary
 
 
 def puma_rows(
@@ -79,7 +79,7 @@ def _puma_block(
     ce = weak_max - label_logit + r_sum.log()
     fkl = rkl = torch.zeros_like(ce)
     if strong is not None:
-        # delta = z_strong - z_weak. Where a probability is 0 its term is 0, whatever delta is there (inf, or inf - inf).
+        # delta = z_strong - z_weak. Where a probability is 0 its term is 0, whatever delta is (inf, or inf - inf).
         finite = strong_is_difference  # the linear op's logits hold no -inf: nothing to guard
         if strong_is_difference:
             delta = strong.to(dtype)
@@ -102,22 +102,26 @@ def _puma_block(
     if gradient is None:
         return
 
-    hard_weight = 1 - lam
-    if strong is None or lam == 0:
-        result = r.mul_(hard_weight / r_sum)
-    else:
-        q, p = q.mul_(1 / q_sum), p.mul_(1 / p_sum)
-        result = torch.sub(q, p, out=p).mul_(lam * (1 - alpha) * tau)
+    # The divergences' terms are exactly 0 where the branches are equal: the gradient is then exactly cross entropy's.
+    result = gradient if gradient.dtype == dtype else torch.empty_like(q)
+    q.mul_(1 / q_sum)
+    torch.mul(q if r is q else r.mul_(1 / r_sum), 1 - lam, out=result)
+    if strong is not None:
+        result.add_(p.mul_(1 / p_sum).sub_(q), alpha=-lam * (1 - alpha) * tau)
         if alpha != 0:
-            centred = torch.sub(weak_mean_delta, delta)
-            centred.mul_(q) if finite else centred.mul_(q).masked_fill_(q == 0, 0)
-            result.add_(centred, alpha=lam * alpha)
-        result.add_(q if r is q else r.mul_(1 / r_sum), alpha=hard_weight)
-    result.scatter_add_(1, safe_labels, torch.full_like(label_logit, -hard_weight))
-    result.masked_fill_(ignored.unsqueeze(1), 0).masked_fill_(outside.unsqueeze(1), torch.nan)
+            # `strong` may be written: with strong_is_difference the chunk's logits are the op's own, and read no more.
+            delta.sub_(weak_mean_delta).mul_(q)
+            if not finite:
+                delta.masked_fill_(q == 0, 0)
+            result.add_(delta, alpha=-lam * alpha)
+    result.scatter_add_(1, safe_labels, torch.full_like(label_logit, lam - 1))
+    for rows, value in ((ignored, 0), (outside, torch.nan)):
+        if rows.device.type != "cpu" or rows.any():  # elsewhere a look would wait for the device
+            result.masked_fill_(rows.unsqueeze(1), value)
     if scale is not None:
         result.mul_(scale)
-    gradient.copy_(result)
+    if result is not gradient:
+        gradient.copy_(result)
 
 
 def _exponentials_(terms: Tensor, tau: float) -> Tensor:

@@ -1,0 +1,80 @@
+"""How far the linear op's results are from float64, for bfloat16 and for float32 logits.
+
+Random hidden states and a random lm_head in bfloat16, with logits spread as a trained model's (standard deviation 2.5
+over the vocabulary, the label raised by 2 to 12). The strong branch's hidden states are the weak ones plus noise:
+from almost equal, where self-distillation lives, to unrelated. The error of the gradient with respect to weak_hidden
+is the norm of its difference from float64 autograd over the norm of the latter.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .puma_loss import linear_puma_loss
+from .tables import markdown_table, write_csv
+from .torch_puma import puma_rows
+
+NUM_ROWS, WIDTH, VOCABULARY = 128, 1024, 16000
+
+
+def gradient_errors(noise: float, lam: float) -> dict[str, object]:
+    """One row of the table: the same batch through both logits dtypes, and through logits rounded before they are
+    compared.
+    """
+    weight, weak, strong, labels = _make_batch(noise)
+    expected_hidden = weak.double().requires_grad_()
+    expected = linear_puma_loss(expected_hidden, strong.double(), weight.double(), labels, lam=lam, backend="reference")
+    expected.loss.backward()
+
+    def error(gradient: Tensor) -> str:
+        norm = torch.linalg.vector_norm
+        return f"{float(norm(gradient.double() - expected_hidden.grad) / norm(expected_hidden.grad)):.2%}"
+
+    row = {"noise": noise, "lambda": lam, "fkl": f"{float(expected.fkl.detach()):.2e}"}
+    for logits_dtype in (torch.bfloat16, torch.float32):
+        hidden = weak.clone().requires_grad_()
+        losses = linear_puma_loss(hidden, strong, weight, labels, lam=lam, logits_dtype=logits_dtype)
+        losses.loss.backward()
+        name = str(logits_dtype).removeprefix("torch.")
+        row[f"{name} logits: gradient"] = error(hidden.grad)
+        row[f"{name} logits: fkl"] = f"{abs(float((losses.fkl - expected.fkl) / expected.fkl)):.2%}"
+    logits, gradient = [hidden @ weight.t() for hidden in (weak, strong)], torch.empty(NUM_ROWS, VOCABULARY)
+    row_losses = torch.empty(3, NUM_ROWS)
+    puma_rows(*logits, labels, row_losses, gradient, alpha=0.2, lam=lam, tau=1.0, ignore_index=-100)
+    row["both branches rounded: gradient"] = error((gradient.bfloat16() @ weight) / NUM_ROWS)
+    row["both branches rounded: fkl"] = f"{abs(float((row_losses[0].mean() - expected.fkl) / expected.fkl)):.2%}"
+    return row
+
+
+def _make_batch(noise: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    weight = (torch.randn(VOCABULARY, WIDTH, generator=generator) * 2.5 / WIDTH**0.5).bfloat16()
+    labels = torch.randint(VOCABULARY, (NUM_ROWS,), generator=generator)
+    label_rows = weight[labels].float()
+    raised = 2 + 10 * torch.rand(NUM_ROWS, 1, generator=generator)
+    weak = torch.randn(NUM_ROWS, WIDTH, generator=generator) + raised * label_rows / label_rows.square().sum(
+        1, keepdim=True
+    )
+    strong = weak + noise * torch.randn(NUM_ROWS, WIDTH, generator=generator)
+    return weight, weak.bfloat16(), strong.bfloat16(), labels
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("bench"))
+
+
+def run(args: argparse.Namespace) -> None:
+    rows = [gradient_errors(noise, lam) for lam in (1.0, 0.1) for noise in (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)]
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_csv(args.out / "kernel_accuracy.csv", rows)
+    table = markdown_table(rows)
+    head = (
+        "# Error of the linear op against float64\n\n"
+        f"N = {NUM_ROWS}, D = {WIDTH}, V = {VOCABULARY}, alpha = 0.2, tau = 1, bfloat16 hidden states and weight; "
+        f"torch {torch.__version__}, CPU.\nCommand: `python bench.py accuracy`. `both branches rounded` is what a loss sees "
+        "that is handed two bfloat16 logits: for comparison.\n\n"
+    )
+    (args.out / "kernel_accuracy.md").write_text(head + table)
+    print(f"{table}\nwritten: {args.out}/kernel_accuracy.md")
