@@ -1,0 +1,207 @@
+"""Rephrasing by program: numbers, names and answers survive, and what is said stays true."""
+
+import random
+import re
+
+import pytest
+
+from augment.rephrase import (
+    METHODS,
+    Problem,
+    backward,
+    check_rewording,
+    declare,
+    num_reasoning_words,
+    numbers_in,
+    question_first,
+    reasoning,
+    reordered,
+    reworded,
+    self_verification,
+    sentences,
+    split_hint,
+    stated_answer,
+)
+
+GEOMETRY = Problem(
+    "As shown in the figure, in triangle ABC, it is known that angle A = 80.0, angle B = 60.0, DE parallel BC, then "
+    "the size of angle CED is ()\nChoices:\n(A) 40°\n(B) 60°\n(C) 120°\n(D) 140°",
+    "Angle C = 180 - 80 - 60 = 40 degrees, and angle CED = 180 - 40 = 140.\nAnswer: D", "D")  # fmt: skip
+PACKS = Problem(
+    "James buys 5 packs of beef that are 4 pounds each. The price of beef is $5.50 per pound. How much does he pay?",
+    "He buys 5 * 4 = 20 pounds and pays 20 * 5.50 = 110.\n#### 110", "110")  # fmt: skip
+CLIPS = Problem(
+    "Natalia sold clips to 48 of her friends in April. She then sold half as many clips in May. How many clips did "
+    "Natalia sell altogether?", "48 in April, 24 in May, 72 altogether. The answer is: 72", "72")  # fmt: skip
+LATEX = Problem(
+    r"In $\triangle ABC$, $AB=5$, $BC=7$, and $\angle B = 60^{\circ}$. Find the length of $AC$.",
+    r"By the law of cosines $AC^2 = 25+49-35=39$, so $AC = \boxed{\sqrt{39}}$.", r"\sqrt{39}")  # fmt: skip
+TRIANGLE = Problem(
+    "The base of a triangle is 6 cm and its height is 9 cm. What is the area of the triangle?",
+    "The area is half of base times height, 6 * 9 / 2 = 27.\nAnswer: 27 cm²", "27 cm²")  # fmt: skip
+PROBLEMS = [GEOMETRY, PACKS, CLIPS, LATEX, TRIANGLE]
+
+
+def generated(seed):
+    """A word problem with a program's answer: how many are left."""
+    rng = random.Random(seed)
+    a, b, c = rng.sample(range(2, 60), 3)
+    thing = rng.choice(("apples", "books", "tickets", "coins"))
+    question = (f"A shop has {a + b + c} {thing}. It sells {a} {thing} on Monday and {b} on Tuesday. "
+                f"How many {thing} are left?")  # fmt: skip
+    work = f"First {a} and {b} go, which is {a + b}. {a + b + c} - {a + b} = {c} are left."
+    return Problem(question, f"{work}\nAnswer: {c}", str(c))
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_every_method_keeps_the_numbers_and_the_answer(method):
+    applied = 0
+    for seed in range(300):
+        problem = PROBLEMS[seed % 6] if seed % 6 < 5 else generated(seed)
+        result = METHODS[method](problem, random.Random(seed))
+        if result is None:
+            continue
+        applied += 1
+        assert result.question != problem.question
+        if method in ("backward", "self_verification"):
+            # what was a given is asked for, what was asked for is given
+            assert numbers_in(result.question + " " + result.answer) >= numbers_in(problem.question)
+            assert problem.answer in result.question
+            assert stated_answer(result.output) == result.answer
+            (number,) = numbers_in(result.answer)
+            assert numbers_in(problem.question)[number] == 1
+            assert reasoning(problem.output) in result.output, "the work is kept"
+        else:
+            assert numbers_in(result.question) == numbers_in(problem.question)
+            assert (result.output, result.answer) == (problem.output, problem.answer)
+            for choice in re.findall(r"\n\([A-D]\).*", problem.question):
+                assert choice in result.question
+            for formula in re.findall(r"\$[^$]+\$", problem.question):
+                assert formula in result.question or "5.50" in formula
+    assert applied > 40
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_turning_round_a_problem_whose_answer_is_known_is_true(seed):
+    """Solve the new question by arithmetic of our own: a + b + c things, a and b sold, c left, one of them unknown."""
+    problem = generated(seed)
+    for method in (backward, self_verification):
+        result = method(problem, random.Random(seed))
+        original = [int(number) for number in re.findall(r"\d+", problem.question)]
+        new = result.question[result.question.index("A shop has") :]
+        new = re.sub(r"(?<![A-Za-z])[xyzkmnt](?![A-Za-z])", "?", new, count=1)
+        given = re.findall(r"\d+|\?", new)[:3]
+        total, a, b = (None if value == "?" else int(value) for value in given)
+        left = int(problem.answer)
+        solved = a + b + left if total is None else total - b - left if a is None else total - a - left
+        assert str(solved) == result.answer and solved in original
+
+
+def test_self_verification_states_what_was_asked():
+    assert self_verification(CLIPS, random.Random(0)) is not None
+    assert declare("How many apples does Mary have left?", "12") == "Mary has 12 apples left."
+    assert declare("How many clips did Natalia sell altogether?", "72") == "Natalia sold 72 clips altogether."
+    assert declare("What is the area of the square?", "9 cm²") == "The area of the square is 9 cm²."
+    assert declare("Find the length of AC.", "5") == "The length of AC is 5."
+    assert declare("How many apples are there in the box?", "7") == "There are 7 apples in the box."
+    for question in (
+        "How many apples did she frobnicate?",
+        "Find x and y.",
+        "Why?",
+        "Is it true?",
+        "Find the area if a = 3.",
+    ):
+        assert declare(question, "3") is None
+
+
+def test_question_first_asks_before_it_tells():
+    question = question_first(TRIANGLE, random.Random(1)).question
+    assert question.startswith("What is the area of the triangle?") and question.endswith("its height is 9 cm.")
+    question = question_first(GEOMETRY, random.Random(1)).question
+    assert question.startswith("What is the size of angle CED?") and question.endswith("(D) 140°")
+    assert question_first(Problem("Find x.", "", None), random.Random(0)) is None
+
+
+def test_reordered_permutes_independent_facts_only():
+    question = reordered(GEOMETRY, random.Random(0)).question
+    assert (
+        sorted(re.split(r", ?", question)) == sorted(re.split(r", ?", GEOMETRY.question))
+        and question != GEOMETRY.question
+    )
+    for text in ("He walks, then runs, then rests.", "AB, CD = 5, 6 respectively, and EF = 7, GH = 8.",
+                 "First 5, then 6.",
+                 "x is 5, and then y is 6."):  # fmt: skip
+        assert reordered(Problem(text, "", None), random.Random(0)) is None
+
+
+def test_reworded_touches_no_formula():
+    for seed in range(50):
+        result = reworded(Problem(r"Find $Find + \triangle ABC$ if $x=3$.", "o", None), random.Random(seed))
+        assert result is None or r"$Find + \triangle ABC$" in result.question
+
+
+@pytest.mark.parametrize("text", [
+    "Read Figure 3. Find x.", "Round 2.5 to the nearest tenth.", "Simplify x_12 + y^{34}.",
+    "Look at page 12 of the book.",
+    "He has 5 and then 5 more. How many?", "What are the odds?"])  # fmt: skip
+def test_backward_leaves_numbers_that_are_no_givens(text):
+    assert backward(Problem(text, "work\nAnswer: 7", "7"), random.Random(0)) is None
+
+
+def test_the_unknown_is_a_new_letter():
+    for seed in range(30):
+        result = backward(
+            Problem("If x apples cost 12 and y pears cost 7, what is k?", "w\nAnswer: 3", "3"), random.Random(seed)
+        )
+        assert not re.search(r"\b[xyk]\b apples cost [xyk]\b", result.question)
+        assert re.search(r"cost [zmnt]\b", result.question)
+
+
+@pytest.mark.parametrize("output, answer, work", [
+    ("So 2 + 2 = 4.\nAnswer: 4", "4", "So 2 + 2 = 4."), ("†Answer: B", "B", ""), ("It is 5.\n#### 5", "5", "It is 5."),
+    ("We get 3. The answer is: 3", "3", "We get 3."), (r"Thus $x = \boxed{\frac{1}{2}}$.", r"\frac{1}{2}", None),
+    ("The answer is $\\boxed{7}$.", "7", ""), ("No mark here 12.", None, "No mark here 12."),
+    ("Answer:D", "D", "")])  # fmt: skip
+def test_stated_answers(output, answer, work):
+    assert stated_answer(output) == answer
+    if work is not None:
+        assert reasoning(output) == work
+
+
+def test_answer_only_responses_show_no_work():
+    for output in (
+        "B",
+        "The answer is 7",
+        "Answer: 12.5",
+        "†Answer: C",
+        "#### 9",
+        "145°",
+        r"$\boxed{\frac{1}{2}}$",
+        "Yes.",
+    ):
+        assert num_reasoning_words(output) < 4, output
+    for problem in PROBLEMS:
+        assert num_reasoning_words(problem.output) >= 8
+
+
+def test_hints_and_sentences():
+    assert split_hint("Hint: Please answer.\nQuestion: How many?\nChoices: ...") == (
+        "Hint: Please answer.",
+        "How many?\nChoices: ...",
+    )
+    assert split_hint("How many?") == ("", "How many?")
+    assert sentences("In Fig. 3 AB = 2.5 cm. Mr. Lee asks: why? Find $x. Y$ now.") == [
+        "In Fig. 3 AB = 2.5 cm.", "Mr. Lee asks: why?", "Find $x. Y$ now."]  # fmt: skip
+    assert numbers_in("1,000 and 2.50 and 007") == {"1000": 1, "2.5": 1, "7": 1}
+
+
+def test_a_servers_rewording_is_kept_only_if_nothing_was_lost():
+    question = "In triangle ABC, AB = 5 and BC = 7. Find x.\n(A) 1\n(B) 2"
+    assert check_rewording(question, "Given a triangle ABC with AB = 5, BC = 7, what is x?\n(A) 1\n(B) 2") is None
+    for reply, reason in [
+        ("Given a triangle ABC with AB = 5, BC = 8, what is x?\n(A) 1\n(B) 2", "number"),
+        ("Given a triangle ABC with AB = 5, BC = 7, what is y?\n(A) 1\n(B) 2", "name"),
+        ("Given a triangle ABC with AB = 5, BC = 7, what is x?\n(A) 2\n(B) 1", "choices"),
+        ("", "empty"), (question, "nothing changed"), (question + " and so on" * 60, "long"),
+    ]:  # fmt: skip
+        assert reason in check_rewording(question, reply)
