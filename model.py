@@ -263,7 +263,9 @@ def _random(preset: Preset, dtype: torch.dtype, device: str) -> PreTrainedModel:
 
 def _check_folder(source: str, preset: Preset, name: str) -> None:
     if not (Path(source) / "config.json").is_file():
-        raise UserError(f"{source}: no config.json; --model wants the folder of an earlier stage or of `model.py assemble`")
+        raise UserError(
+            f"{source}: no config.json; --model wants the folder of an earlier stage or of `model.py assemble`"
+        )
     found = json.loads((Path(source) / "config.json").read_text())
     text = found.get("text_config", {})
     wanted = preset.config
@@ -383,7 +385,9 @@ def load_processor(preset: str, source: str = "", *, random: bool = False, llm: 
     if source or preset == "tiny":
         folder = source or str(TINY_FOLDER)
         try:
-            return AutoProcessor.from_pretrained(folder, backend="pil")  # the same pixels where torchvision is installed
+            return AutoProcessor.from_pretrained(
+                folder, backend="pil"
+            )  # the same pixels where torchvision is installed
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{folder}: holds no processor ({str(error).splitlines()[0]})") from error
     if random:
@@ -434,7 +438,7 @@ _PART_PREFIXES = {
 
 
 def part_of(parameter_name: str) -> str:
-    """"vision", "projector" or "llm" for a parameter name, with or without MathModel's `hf.` in front."""
+    """ "vision", "projector" or "llm" for a parameter name, with or without MathModel's `hf.` in front."""
     name = parameter_name.removeprefix("hf.")
     for prefix, part in _PART_PREFIXES.items():
         if name.startswith(prefix):
@@ -443,7 +447,7 @@ def part_of(parameter_name: str) -> str:
 
 
 def parse_parts(text: str) -> tuple[str, ...]:
-    """"vision,projector" -> ("vision", "projector"); UserError for a name that is no part."""
+    """ "vision,projector" -> ("vision", "projector"); UserError for a name that is no part."""
     parts = tuple(name.strip() for name in text.split(",") if name.strip())
     unknown = [name for name in parts if name not in PARTS]
     if unknown or not parts:
@@ -577,20 +581,20 @@ class MathModel(nn.Module):
     def response_hidden_states(self, batch: "Batch") -> Tensor:  # noqa: F821
         """Final hidden states that predict the response tokens: [R, D]. Only these rows ever meet lm_head."""
         pixels = {name: self.normalize(name, value) for name, value in batch.pixel_values.items()}
+        inputs: dict[str, Tensor] = {"input_ids": batch.input_ids, **pixels}
+        if batch.touch_vision and not pixels:
+            # Another rank's pack has a picture: every rank must touch the tower's FSDP groups, in the same order, so
+            # this one shows a blank picture, before the decoder as pictures are, whose features weigh nothing.
+            embeddings = self.language_model.embed_tokens(batch.input_ids)
+            inputs = {"inputs_embeds": embeddings + 0.0 * self.blank_features(embeddings).sum()}
         output = self.hf.model(
-            input_ids=batch.input_ids,
+            **inputs,
             position_ids=batch.position_ids,
             use_cache=False,
             cu_seq_lens_q=batch.cu_seqlens,
             max_length_q=batch.max_seqlen,
-            **pixels,
         )
-        hidden_states = output.last_hidden_state[0]
-        if batch.touch_vision and not pixels:
-            # Another rank's pack has a picture: every rank must touch the tower's FSDP groups, so this one shows a
-            # blank picture whose features weigh nothing.
-            hidden_states = hidden_states + 0.0 * self.blank_features(hidden_states).sum()
-        return hidden_states[batch.response_positions]
+        return output.last_hidden_state[0][batch.response_positions]
 
     def blank_features(self, like: Tensor) -> Tensor:
         """Projected features of one blank picture."""

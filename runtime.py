@@ -296,7 +296,7 @@ def transformer_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     `layers`.
     """
     for name, module in model.named_modules():
-        if name.endswith(".layers") and isinstance(module, nn.ModuleList):
+        if name.rsplit(".", 1)[-1] == "layers" and isinstance(module, nn.ModuleList):
             for number, layer in enumerate(module):
                 yield f"{name}.{number}", layer
 

@@ -23,22 +23,31 @@ class ToyConfig:
     save_every: int = 1
 
 
+class Decoder(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(11, width)
+        self.layers = nn.ModuleList(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width)) for _ in range(2))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        hidden = self.embed_tokens(tokens)
+        for layer in self.layers:
+            hidden = hidden + nn.functional.dropout(torch.tanh(layer(hidden)), 0.2, self.training)
+        return hidden
+
+
 class Toy(nn.Module):
-    """A tied embedding and head, two layers with a norm, a frozen part, dropout: what a checkpoint must bring back."""
+    """A tied embedding and lm_head, two layers with norms, a frozen part and dropout."""
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(11, width)
-        self.layers = nn.ModuleList(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width)) for _ in range(2))
+        self.language_model = Decoder(width)
         self.frozen = nn.Linear(width, width).requires_grad_(False)
-        self.head = nn.Linear(width, 11, bias=False)
-        self.head.weight = self.embedding.weight
+        self.lm_head = nn.Linear(width, 11, bias=False)
+        self.lm_head.weight = self.language_model.embed_tokens.weight
 
     def forward(self, tokens: torch.Tensor, total: float) -> torch.Tensor:
-        hidden = self.embedding(tokens)
-        for layer in self.layers:
-            hidden = hidden + nn.functional.dropout(torch.tanh(layer(hidden)), 0.2, self.training)
-        logits = self.head(self.frozen(hidden))
+        logits = self.lm_head(self.frozen(self.language_model(tokens)))
         return nn.functional.cross_entropy(logits[:-1], tokens[1:], reduction="sum") / total
 
 

@@ -1,0 +1,137 @@
+"""Started by torchrun from test_runtime_ranks.py: a step of each stage on the tiny model, all gradients written out.
+
+torchrun --nproc_per_node N tests/ranks_worker.py OUT [--shard_size K]
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+
+import checkpoint
+import runtime
+from data import Batch
+from model import load_model, part_of
+from runtime_toy import DATA, ToyConfig, build
+
+STAGES = {1: ("llm",), 2: ("vision", "projector"), 3: ("vision", "projector", "llm")}
+NUM_PACKS = 4
+
+
+def make_pack(number: int, image_token: int, pictures: int) -> Batch:
+    """Two rows: one with `pictures` pictures of 144 tokens, one of text; random, the same for every number."""
+    generator = torch.Generator().manual_seed(number)
+    rows = [[image_token] * 144 * pictures + torch.randint(10, 90, (12 + number,), generator=generator).tolist()]
+    rows.append(torch.randint(10, 90, (9,), generator=generator).tolist())
+    lengths = torch.tensor([0, *(len(row) for row in rows)])
+    ends = lengths.cumsum(0)
+    positions = torch.cat([torch.arange(int(end) - 6, int(end) - 1) for end in ends[1:]])
+    tokens = torch.tensor([token for row in rows for token in row])
+    pixels = torch.randint(0, 256, (pictures, 3, 96, 96), generator=generator, dtype=torch.uint8)
+    return Batch(
+        input_ids=tokens[None],
+        position_ids=torch.cat([torch.arange(int(length)) for length in lengths[1:]])[None],
+        cu_seqlens=ends.to(torch.int32),
+        max_seqlen=int(lengths.max()),
+        pixel_values={"pixel_values": pixels} if pictures else {},
+        touch_vision=True,
+        response_positions=positions,
+        response_labels=torch.randint(10, 90, (len(positions),), generator=torch.Generator().manual_seed(7)),
+        row_ids=[f"rows:{number}", f"rows:{number}b"],
+    )
+
+
+def stage_gradients(stage: int, process: runtime.Runtime) -> dict[str, torch.Tensor]:
+    """Loss, gradient norm and whole gradients of one global batch of NUM_PACKS packs, dealt over the ranks."""
+    torch.manual_seed(0)
+    model = load_model("tiny", random=True)
+    model.set_trainable(STAGES[stage])
+    model.train()
+    if stage == 3:
+        runtime.checkpoint_activations(model)
+    idle = (lambda name: part_of(name) != "llm") if stage == 1 else None
+    runtime.shard(model, process, idle=idle)
+    image_token = model.config.image_token_id
+    packs = []
+    for number in range(process.rank, NUM_PACKS, process.world_size):
+        weak = make_pack(number, image_token, pictures=0 if stage == 1 or number == 1 else 1)
+        strong = make_pack(number + 100, image_token, pictures=number % 2)
+        if stage == 1:
+            weak.touch_vision = False
+        packs.append((weak, strong if stage == 2 else None))
+    num_tokens = runtime.sum_over_ranks(sum(weak.num_response_tokens for weak, _ in packs), process)
+    loss = torch.zeros(())
+    for number, (weak, strong) in enumerate(packs):
+        runtime.set_gradient_sync(model, stage != 3 or number + 1 == len(packs))
+        losses = model(weak, strong, num_tokens=num_tokens)
+        losses.loss.backward()
+        loss += losses.loss.detach()
+    norm = runtime.clip_grad_norm(model.parameters(), 0.5)
+    gradients = {"loss": runtime.sum_over_ranks(loss, process), "norm": norm}
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+        if parameter.grad is not None:
+            gradient = parameter.grad
+            gradients[name] = gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient
+    return gradients
+
+
+def agreements(process: runtime.Runtime, out: Path) -> None:
+    """What ranks must decide together: a stop request of one, a bad step, a failure on the first."""
+    stop = runtime.StopRequest(out, process)
+    assert not stop.agreed()
+    if process.rank == process.world_size - 1:
+        stop.reason = "SIGTERM"
+    assert stop.agreed()
+    guard = runtime.NonFiniteGuard(out, process)
+    assert guard.skip(1, float("nan"), 1.0, [([f"row of rank {process.rank}"], float("nan"))])
+    assert runtime.sum_over_ranks(process.rank + 1, process) == process.world_size * (process.world_size + 1) // 2
+    try:
+        runtime.run_on_first_rank(process, lambda: (_ for _ in ()).throw(runtime.UserError("no disk")))
+        raise AssertionError("the error of the first rank did not reach this one")
+    except runtime.UserError as error:
+        assert str(error) == "no disk"
+
+
+def toy_steps(process: runtime.Runtime, out: Path) -> list[float]:
+    """Go on with the toy run in out/run for three steps, its rows dealt over the ranks, and save."""
+    config = ToyConfig()
+    state = build(process, 8, config)
+    model, optimizer, scheduler, _ = state
+    model.eval()  # dropout would differ between numbers of ranks
+    identity = {"config": config, "data_fingerprint": DATA}
+    done = checkpoint.resume("auto", out / "run", *state, **identity)
+    losses = []
+    for step in range(done + 1, done + 4):
+        loss = torch.zeros(())
+        for row in range(process.rank, 4, process.world_size):
+            tokens = torch.randint(0, 11, (20,), generator=torch.Generator().manual_seed(10 * step + row))
+            part = model(tokens, 4 * 19.0)
+            part.backward()
+            loss += part.detach()
+        runtime.clip_grad_norm(model.parameters(), 1.0)
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+        losses.append(runtime.sum_over_ranks(loss, process).item())
+    checkpoint.save_checkpoint(out / "run", done + 3, *state, **identity, wait=True)
+    return losses
+
+
+def main() -> None:
+    out = Path(sys.argv[1])
+    shard_size = int(sys.argv[3]) if len(sys.argv) > 3 else 0
+    process = runtime.setup(0, shard_size=shard_size)
+    results = {stage: stage_gradients(stage, process) for stage in STAGES}
+    losses = toy_steps(process, out)
+    if process.world_size > 1:
+        agreements(process, out)
+    if process.is_first:
+        torch.save({"stages": results, "losses": losses}, out / f"ranks_{process.world_size}.pt")
+    runtime.shutdown(process)
+
+
+if __name__ == "__main__":
+    runtime.main(main)

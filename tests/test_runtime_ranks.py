@@ -1,0 +1,92 @@
+"""Several ranks (gloo) against one: gradients of every stage, sharded checkpoints, decisions taken together."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ranks_worker
+import torch
+
+import checkpoint
+import runtime
+from model import load_model
+
+ROOT = Path(__file__).resolve().parent.parent
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+
+
+def start(ranks: int, out: Path, *arguments: str) -> dict:
+    done = subprocess.run(
+        [*TORCHRUN, str(ranks), ROOT / "tests" / "ranks_worker.py", out, *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return torch.load(out / f"ranks_{ranks}.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def one_rank() -> dict[int, dict[str, torch.Tensor]]:
+    process = runtime.setup(0, device="cpu")
+    return {stage: ranks_worker.stage_gradients(stage, process) for stage in ranks_worker.STAGES}
+
+
+def assert_same_gradients(one: dict, many: dict) -> None:
+    for stage, expected in one.items():
+        found = many[stage]
+        assert found.keys() == expected.keys()
+        for name, gradient in expected.items():
+            difference = (found[name] - gradient).norm() / (gradient.norm() + 1e-9)
+            assert difference < 1e-5, f"stage {stage}, {name}: {difference}"
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
+    out = tmp_path_factory.mktemp("two")
+    return start(2, out), out
+
+
+def test_two_ranks_have_the_gradients_of_one_in_every_stage(one_rank: dict, two_ranks: tuple) -> None:
+    assert_same_gradients(one_rank, two_ranks[0]["stages"])
+    trained = {name.split(".")[2] for name in one_rank[2] if "." in name}
+    assert trained == {"vision_tower", "multi_modal_projector"}
+
+
+def test_a_checkpoint_of_two_ranks_goes_on_in_one(two_ranks: tuple, tmp_path: Path) -> None:
+    found, out = two_ranks
+    process = runtime.setup(0, device="cpu")
+    losses = ranks_worker.toy_steps(process, tmp_path) + ranks_worker.toy_steps(process, tmp_path)
+    assert found["losses"] == pytest.approx(losses[:3], rel=1e-6)
+    assert ranks_worker.toy_steps(process, out) == pytest.approx(losses[3:], rel=1e-6)
+    manifest = checkpoint.verify_checkpoint(out / "run" / "step_00000003")
+    assert manifest["world_size"] == 2
+    assert {"__0_0.distcp", "__1_0.distcp", "rng_1.pt"} <= manifest["files"].keys()
+
+
+def test_bad_rows_of_every_rank_are_written(two_ranks: tuple) -> None:
+    rows = json.loads((two_ranks[1] / "nonfinite_rows.jsonl").read_text())["rows"]
+    assert rows == ["row of rank 0", "row of rank 1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [(), ("--shard_size", "2")])
+def test_four_ranks_have_the_gradients_of_one(one_rank: dict, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    assert_same_gradients(one_rank, start(4, tmp_path, *arguments)["stages"])
+
+
+def test_groups_of_every_preset() -> None:
+    """Each layer of every tower and of the decoder is a group of its own; the LLM's ends are left to the root."""
+    for preset, expected in (("puma-qwen2-1.5b", 27 + 28), ("puma-deepseek-math-7b", 24 + 12 + 30)):
+        model = load_model(preset, random=True, device="meta", dtype=torch.bfloat16)
+        layers = {id(layer) for _, layer in runtime.transformer_layers(model)}
+        units = list(runtime._units(model, layers))
+        assert len(layers) == expected
+        assert layers <= {id(unit) for unit in units}
+        grouped = [parameter for unit in units for parameter in unit.parameters()]
+        assert len({id(parameter) for parameter in grouped}) == len(grouped)
+        left = {name for name, parameter in model.named_parameters() if not any(parameter is one for one in grouped)}
+        names = {name.split(".")[-2] for name in left if "language_model" in name or "lm_head" in name}
+        assert {"embed_tokens", "norm"} <= names <= {"embed_tokens", "norm", "lm_head"}
+        rest = {name for name in left if "language_model" not in name and "lm_head" not in name}
+        assert rest <= {"hf.model.high_res_vision_alpha", "hf.model.high_res_vision_model.vision_encoder.pos_embed"}
