@@ -14,7 +14,7 @@ from urllib.parse import quote
 import numpy as np
 
 from benchmarks import metrics
-from benchmarks.question import Question
+from benchmarks.question import Question, snake
 from benchmarks.store import read_json, write_text
 from errors import UserError
 
@@ -179,7 +179,7 @@ def _generated_tables(report: dict) -> list[str]:
     for name, share in report["most_frequent"].items():
         if name != "all":
             lines.append(
-                f"| {cell(name)} | {number(report['metrics'].get('family.' + metrics.snake(name)))} | {number(share)} |"
+                f"| {cell(name)} | {number(report['metrics'].get('family.' + snake(name)))} | {number(share)} |"
             )
     return lines
 
