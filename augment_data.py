@@ -19,6 +19,7 @@ machines changes a byte, finished blocks are kept, and the same command goes on 
 import argparse
 import multiprocessing
 import os
+import signal
 import sys
 
 from augment import blocks, recipe, report
@@ -57,8 +58,14 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def interrupt(*_: object) -> None:
+    """A scheduler's SIGTERM ends the run as Ctrl-C does: finished blocks are kept."""
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     arguments = parse_arguments()
+    signal.signal(signal.SIGTERM, interrupt)
     plan = recipe.make_plan(arguments)
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_world = int(os.environ.get("LOCAL_WORLD_SIZE", 1))

@@ -7,14 +7,17 @@ its own.
 
 import hashlib
 import json
+import multiprocessing
 import os
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
+from multiprocessing.synchronize import Event as EventType
 
 from tqdm import tqdm
 
@@ -111,7 +114,8 @@ def work(plan: Plan, out: str, rank: int, world_size: int, workers: int) -> None
             for future in done:
                 bar.update(future.result())
 
-    with ProcessPoolExecutor(workers) as pool:
+    stop = multiprocessing.Event()
+    with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(stop,)) as pool:
         try:
             for number, rows in read_blocks(plan):
                 num_blocks = number + 1
@@ -123,12 +127,30 @@ def work(plan: Plan, out: str, rank: int, world_size: int, workers: int) -> None
         except BrokenProcessPool as error:
             raise UserError("a worker process was killed, perhaps for memory; run the same command again "
                             "(finished blocks are kept), with fewer --workers") from error  # fmt: skip
+        except BaseException:
+            stop.set()  # blocks under way end at their next row
+            raise
         finally:
             for future in pending:
                 future.cancel()
             bar.close()
     if rank == 0:
         write_atomically(os.path.join(out, "parts", "blocks.json"), json.dumps(num_blocks).encode())
+
+
+_stop = None
+
+
+def _start_worker(stop: EventType) -> None:
+    """A worker leaves Ctrl-C to the parent, which tells it through `stop`."""
+    global _stop
+    _stop = stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class Stopped(Exception):
+    """The run was interrupted; this block is left unwritten."""
 
 
 def work_block(plan: Plan, out: str, number: int, rows: list, concurrency: int) -> int:
@@ -162,6 +184,8 @@ def _rows_of_block(plan: Plan, out: str, number: int, rows: list, concurrency: i
         reworded = reword(kept, clients[plan.rephrase], counts)
     lines = []
     for index, example in enumerate(kept):
+        if _stop is not None and _stop.is_set():
+            raise Stopped
         for variant, varied in enumerate(vary(example, plan, reworded[index], counts)):
             name = f"pictures/{number:06d}/{index:04d}-{variant}"
             try:

@@ -231,8 +231,10 @@ def agrees(response: str, answer: str, question: str) -> bool:
     return found is not None and equal(found, answer)
 
 
-def _pictures_of(example: Example) -> list[bytes]:
-    return [_encoded(example.image, "PNG")] if example.image is not None else []
+def _solve(example: Example, question: str) -> list[dict]:
+    """The messages that ask for a worked solution."""
+    pictures = [_encoded(example.image, "PNG")] if example.image is not None else []
+    return [user_message(SOLVE_PROMPT + question, pictures)]
 
 
 def explain(examples: list[Example], plan: Plan, client: Client, counts: Counter) -> list[Example]:
@@ -240,8 +242,7 @@ def explain(examples: list[Example], plan: Plan, client: Client, counts: Counter
     explained: dict[int, Example] = {}
     waiting = list(range(len(examples)))
     for sample in range(EXPLAIN_TRIES):
-        asked = [user_message(SOLVE_PROMPT + examples[index].problem.question, _pictures_of(examples[index]))
-                 for index in waiting]  # fmt: skip
+        asked = [_solve(examples[index], examples[index].problem.question) for index in waiting]
         replies = list(client.chat_many(asked, sample=sample, temperature=0.7 if sample else 0.0))
         again = []
         for index, reply in zip(waiting, replies, strict=True):
@@ -265,7 +266,7 @@ def explain(examples: list[Example], plan: Plan, client: Client, counts: Counter
 def reword(examples: list[Example], client: Client, counts: Counter) -> list[str | None]:
     """A server's rewording of each question, or None where numbers, names, choices or the answer did not survive."""
     replies = client.chat_many(
-        [user_message(REWORD_PROMPT + split_hint(example.problem.question)[1]) for example in examples],
+        [[user_message(REWORD_PROMPT + split_hint(example.problem.question)[1])] for example in examples],
         temperature=0.7,
     )
     reworded: list[str | None] = []
@@ -278,9 +279,7 @@ def reword(examples: list[Example], client: Client, counts: Counter) -> list[str
             counts[f"rewording refused: {reason}"] += 1
         reworded.append(None if reason else reply.text.strip())
     kept = [index for index, text in enumerate(reworded) if text]
-    solutions = client.chat_many(
-        [user_message(SOLVE_PROMPT + reworded[index], _pictures_of(examples[index])) for index in kept]
-    )
+    solutions = client.chat_many([_solve(examples[index], reworded[index]) for index in kept])
     for index, reply in zip(kept, solutions, strict=True):
         if reply.error or not agrees(reply.text, examples[index].problem.answer, reworded[index]):
             counts["rewording refused: " + ("the server failed" if reply.error else "the answer changed")] += 1
