@@ -154,6 +154,9 @@ PAPERS = {  # name: (paper, ink colours that stand out on it, colour of its ruli
 }
 
 
+WIDEST = 1.5  # a page's longer side over its shorter one, at most
+
+
 @dataclass(frozen=True)
 class Style:
     """How one page looks. Lengths in em unless they say pixels."""
@@ -230,6 +233,7 @@ def _word_items(text: str, fonts: tuple[str, ...], size: int, glued: bool) -> li
 
 def _bare_latex_items(text: str, style: Style, fonts: tuple[str, ...], counts: Counter, glued: bool) -> list[Item]:
     """Text outside of dollar signs. A word with LaTeX commands in it is tried as a formula; else it stays as it is."""
+    text = re.sub(r"√\s*\{", r"\\sqrt{", text)  # the way in which GeoQA and its relatives write roots
     if "\\" not in text:
         return _word_items(text, fonts, style.size, glued)
     items: list[Item] = []
@@ -576,7 +580,9 @@ def _compose(blocks: list, style: Style, text_width: float, picture_size: tuple[
         layout.picture = (margin, bottom + gap, margin + picture[0], bottom + gap + picture[1])
     if layout.picture:
         right, bottom = max(right, layout.picture[2]), max(bottom, layout.picture[3])
-    layout.width, layout.height = round(right) + margin, bottom + margin
+    width, height = round(right) + margin, bottom + margin
+    # Models squash a page to a square: blank paper rather than letters drawn out to twice their height.
+    layout.width, layout.height = max(width, round(height / WIDEST)), max(height, round(width / WIDEST))
     return layout
 
 
