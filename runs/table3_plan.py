@@ -1,0 +1,371 @@
+"""Which runs Table 3 in miniature is made of, and the queue that trains each of them once.
+
+An order of stages ("1→2→3") becomes a chain of steps; chains that begin alike share those runs. Every run is one call
+of a training script or of eval.py, in a folder of its own with a task.json: what it was, and whether it is finished.
+"""
+
+import hashlib
+import json
+import math
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks.store import read_json, write_text
+from errors import UserError
+
+ORDERS = {  # as the paper's Table 3 groups them
+    "123": "Standard pipeline",
+    "23": "Effectiveness of stage 1 (text)",
+    "13": "Effectiveness of stage 2 (PUMA)",
+    "12": "Effectiveness of stage 3 (instruction tuning)",
+    "132": "Sequential order of stages",
+}
+BUDGETS = ("equal", "paper")
+SCRIPTS = {"base": 1, "1": 1, "align": 3, "2": 2, "3": 3}  # which train_stage*.py does it
+EXTENDED = "runs/table3_stage.py"  # the same scripts, with what only this ablation needs
+SWEEPS = {
+    "alpha": ("0", "0.2", "0.5", "1"),
+    "lam": ("0", "0.1", "0.5", "0.9"),
+    "tau": ("1", "2", "4"),
+    "train": ("vision,projector", "vision,projector,llm"),
+    "teacher": ("stronger", "text-only"),
+    "loss": ("paper", "released"),
+    "problems": ("500", "2000", "10000", "50000"),
+}
+
+
+def arrows(order: str) -> str:
+    """ "123" -> "1→2→3"."""
+    return "→".join(order)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The recipe of one size
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One size of the experiment. Schedules are keyed by stage: base, 1, align, 2, 3 (0 steps: one epoch)."""
+
+    preset: str
+    generate: tuple[str, ...]  # flags of gen_data.py
+    problems: int  # distinct multimodal problems, for stages 2 and 3 alike; 0: all
+    captions: int  # rows of the alignment, of problems that are not among those; 0: all
+    steps: Mapping[str, int]
+    batch: Mapping[str, int]
+    learning_rate: Mapping[str, float]
+    skipped: tuple[str, ...] = ()  # "base", "align"
+    align_train: str = "projector"
+    align_text: float = 0.0  # text rows per caption in the alignment
+    text_share: float = 0.5  # text rows per multimodal row in stage 3
+    train: tuple[str, ...] = ()  # flags of every training run
+    evaluate: tuple[str, ...] = ()  # flags of eval.py
+    nproc: int = 1
+    extended: bool = False  # the preset lives in runs/table3_stage.py
+
+
+TINY_FAMILIES = "triangle_angle_sum,angles_on_a_line,cuboid,cube,linear_value,line_through_points"
+TINY = Recipe(
+    preset="tiny",
+    generate=("--families", TINY_FAMILIES, "--per_category", "6000", "--bench_per_family", "20", "--picture_size", "96",
+              "--small_numbers"),
+    problems=1000,
+    captions=4000,
+    steps={"base": 200, "1": 300, "align": 100, "2": 60, "3": 60},
+    batch={"base": 64, "1": 64, "align": 32, "2": 32, "3": 32},
+    learning_rate={"base": 2e-3, "1": 2e-3, "align": 1e-3, "2": 1e-3, "3": 1e-3},
+    align_train="vision,projector,llm",
+    align_text=0.5,
+    train=("--num_workers", "0", "--pack_tokens", "8192", "--save_every", "0", "--keep", "1"),
+    evaluate=("--max_new_tokens", "80", "--batch_size", "128"),
+)  # fmt: skip
+SMALL = replace(
+    TINY,
+    preset="small",
+    generate=("--per_category", "60000", "--bench_per_family", "20", "--picture_size", "96", "--small_numbers"),
+    problems=10000,
+    captions=40000,
+    steps={"base": 1000, "1": 3000, "align": 1000, "2": 600, "3": 600},
+    batch={"base": 256, "1": 256, "align": 128, "2": 128, "3": 128},
+    learning_rate={"base": 6e-4, "1": 6e-4, "align": 3e-4, "2": 3e-4, "3": 3e-4},
+    train=("--num_workers", "3", "--pack_tokens", "32768", "--save_every", "0", "--keep", "1"),
+    evaluate=("--max_new_tokens", "128", "--batch_size", "512"),
+    extended=True,
+)
+PAPER = Recipe(
+    preset="",
+    generate=("--per_category", "40000"),
+    problems=0,
+    captions=0,
+    steps={"1": 0, "align": 0, "2": 0, "3": 0},
+    batch={"1": 256, "align": 256, "2": 512, "3": 256},
+    learning_rate={"1": 3e-5, "align": 1e-3, "2": 5e-5, "3": 3e-5},
+    skipped=("base",),
+    evaluate=("--max_new_tokens", "768"),
+    nproc=8,
+)
+
+
+def recipe_of(size: str, preset: str) -> Recipe:
+    """The recipe of a size, or of one of the paper's presets at the paper's settings."""
+    if preset and preset not in ("tiny", "small"):
+        # the hybrid brings its own projector, which needs no alignment
+        skipped = ("base", "align") if preset.startswith("puma-deepseek") else ("base",)
+        return replace(PAPER, preset=preset, skipped=skipped)
+    name = preset or size
+    if name not in ("tiny", "small"):
+        raise UserError(f"--size {size}: choose tiny (a CPU) or small (one GPU); --preset NAME for the paper's models")
+    return TINY if name == "tiny" else SMALL
+
+
+def scaled(recipe: Recipe, scale: float) -> Recipe:
+    """The recipe with every number of steps multiplied."""
+    steps = {stage: max(1, round(count * scale)) if count else 0 for stage, count in recipe.steps.items()}
+    return replace(recipe, steps=steps)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Orders and budgets
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a chain: so many steps of so many rows. extra: further flags, and the label that they get."""
+
+    stage: str
+    steps: int
+    batch: int
+    label: str = ""
+    extra: tuple[str, ...] = ()
+    variant: str = ""  # "", or another data file or loss: "problems=500", "teacher=text-only", "loss=released"
+
+    @property
+    def name(self) -> str:
+        parts = [self.stage, f"{self.steps}x{self.batch}", *filter(None, [self.label])]
+        return "-".join(parts)
+
+
+def one_epoch(recipe: Recipe, rows: Mapping[str, int]) -> Recipe:
+    """The recipe with its 0 steps (one epoch) as numbers. rows: of an epoch, by stage."""
+    steps = {s: n or math.ceil(rows[s] / recipe.batch[s]) for s, n in recipe.steps.items()}
+    return replace(recipe, steps=steps)
+
+
+def schedule(order: str, budget: str, recipe: Recipe, tokens: Mapping[str, float]) -> list[Step]:
+    """The stages of an order. tokens: of a row, by stage.
+
+    paper: every stage as long as in the whole pipeline, so an order without one trains less. equal: the steps of a
+    stage that is left out go to the multimodal stages that stay (stage 1 stays as it is), in proportion to their own;
+    then their rows per step are scaled together until the order has as many tokens as 1→2→3. The start and the
+    alignment are the same for every order and count in neither.
+    """
+    whole = {stage: recipe.steps[stage] for stage in "123"}
+    if budget not in BUDGETS:
+        raise UserError(f"--budgets {budget}: choose {' and '.join(BUDGETS)}")
+    if budget == "paper" or set(order) == set("123"):
+        return [Step(stage, whole[stage], recipe.batch[stage]) for stage in order]
+    kept = [stage for stage in order if stage != "1"]
+    missing = sum(whole[stage] for stage in "123" if stage not in order)
+    own = sum(whole[stage] for stage in kept)
+    steps = {stage: whole[stage] + round(missing * whole[stage] / own) for stage in kept}
+    steps[kept[-1]] += missing + own - sum(steps.values())  # what rounding left over
+    wanted = sum(whole[s] * recipe.batch[s] * tokens[s] for s in "123")
+    wanted -= sum(whole[s] * recipe.batch[s] * tokens[s] for s in order if s == "1")
+    have = sum(steps[s] * recipe.batch[s] * tokens[s] for s in kept)
+    batch = {stage: max(1, round(recipe.batch[stage] * wanted / have)) for stage in kept}
+    return [Step(s, steps.get(s, whole[s]), batch.get(s, recipe.batch[s])) for s in order]
+
+
+def with_start(steps: list[Step], recipe: Recipe) -> list[Step]:
+    """The chain that trains: a short text start for all, and the alignment on captions before the first picture."""
+    chain = []
+    if "base" not in recipe.skipped:
+        chain.append(Step("base", recipe.steps["base"], recipe.batch["base"]))
+    for index, step in enumerate(steps):
+        first_pictures = step.stage != "1" and all(before.stage == "1" for before in steps[:index])
+        if first_pictures and "align" not in recipe.skipped:
+            chain.append(Step("align", recipe.steps["align"], recipe.batch["align"]))
+        chain.append(step)
+    return chain
+
+
+def total_tokens(steps: Iterable[Step], tokens: Mapping[str, float]) -> float:
+    """Tokens of these steps."""
+    return sum(step.steps * step.batch * tokens[step.stage] for step in steps)
+
+
+def varied(steps: list[Step], sweep: str, value: str) -> list[Step]:
+    """The chain with one thing changed: a flag of stage 2, its teacher, its loss, or the number of problems."""
+    changed = []
+    for step in steps:
+        if sweep == "problems" and step.stage in "23":
+            step = replace(step, label=f"problems{value}", variant=f"problems={value}")
+        elif step.stage == "2" and sweep in ("teacher", "loss"):
+            usual = value in ("stronger", "paper")
+            step = step if usual else replace(step, label=value.replace("-", ""), variant=f"{sweep}={value}")
+        elif step.stage == "2" and sweep != "problems" and value != SWEEP_DEFAULTS[sweep]:
+            label = f"{sweep}{value}".replace(",", "+")
+            step = replace(step, label=label, extra=(f"--{sweep}", value))
+        changed.append(step)
+    return changed
+
+
+SWEEP_DEFAULTS = {"alpha": "0.2", "lam": "0.1", "tau": "1", "train": "vision,projector"}
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Tasks: one command each
+
+
+@dataclass(frozen=True)
+class Task:
+    """One command. name: also its folder below --out; parent: the task whose folder it starts from."""
+
+    name: str
+    command: tuple[str, ...]
+    parent: str = ""
+
+
+def chain_names(chain: list[Step], seed: int) -> list[str]:
+    """The folder of each step. The start is the same for every seed; the rest of a chain belongs to its seed."""
+    names, path = [], []
+    for step in chain:
+        path += [step.name] * (step.stage != "base")
+        names.append(f"seed{seed}/{'.'.join(path)}" if path else f"start/{step.name}")
+    return names
+
+
+def chain_tasks(chain: list[Step], seed: int, recipe: Recipe, files: Callable[[Step], str], out: Path) -> list[Task]:
+    """The training runs of a chain, each starting from the one before. files: the --data of a step."""
+    tasks, parent, folder = [], "", ""
+    if recipe.extended:
+        parent = "start/random"
+        folder = str(out / parent)
+        command = (sys.executable, EXTENDED, "start", "--out_dir", folder)
+        tasks.append(Task(parent, command))
+    for step, name in zip(chain, chain_names(chain, seed), strict=True):
+        released = step.variant == "loss=released"
+        number = SCRIPTS[step.stage]
+        script = (EXTENDED, str(number)) if recipe.extended or released else (f"train_stage{number}.py",)
+        launcher = ("torchrun", "--nproc_per_node", str(recipe.nproc)) if recipe.nproc > 1 else (sys.executable,)
+        command = [*launcher, *script, "--preset", recipe.preset, "--model", folder, "--data", files(step)]
+        command += ["--max_steps", str(step.steps), "--global_batch", str(step.batch)]
+        command += ["--learning_rate", str(recipe.learning_rate[step.stage])]
+        command += ["--seed", "0" if step.stage == "base" else str(seed), "--out_dir", str(out / name), *recipe.train]
+        if step.stage == "align":
+            command += ["--train", recipe.align_train]
+        command += [*step.extra] + (["--loss", "released"] if released else [])
+        tasks.append(Task(name, tuple(command), parent))
+        parent, folder = name, str(out / name)
+    return tasks
+
+
+def evaluation(parent: str, recipe: Recipe, bench: tuple[str, ...], out: Path) -> Task:
+    """The evaluation of a trained folder, with its blind score."""
+    launcher = ("torchrun", "--nproc_per_node", str(recipe.nproc)) if recipe.nproc > 1 else (sys.executable,)
+    name = f"eval/{parent}"
+    command = (*launcher, "eval.py", *bench, "--model", str(out / parent), "--out", str(out / name), "--name", parent)
+    return Task(name, (*command, "--blind", *recipe.evaluate), parent)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The queue
+
+
+def identity(task: Task, tasks: Mapping[str, Task]) -> str:
+    """A hash of a task's command and of its parents' (the interpreter's own path left out)."""
+    words = [word for word in task.command if word != sys.executable]
+    if task.parent:
+        words.append(identity(tasks[task.parent], tasks))
+    return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
+
+
+def is_finished(task: Task, tasks: Mapping[str, Task], out: Path) -> bool:
+    """Whether the task is done; UserError where its folder holds another run of the same name."""
+    path = out / task.name / "task.json"
+    if not path.exists():
+        return False
+    record = read_json(path)
+    if record["identity"] != identity(task, tasks):
+        raise UserError(
+            f"{path.parent}: holds a run with other settings ({shlex.join(record['command'])}); "
+            "choose another --out, or delete the folder and what was trained from it"
+        )
+    return record["finished"]
+
+
+def run_tasks(tasks: Mapping[str, Task], out: Path, jobs: int, environment: Mapping[str, str] | None = None) -> int:
+    """Run what is not finished, parents first, `jobs` at a time; return how many were run. UserError when one fails."""
+    waiting = [task for task in tasks.values() if not is_finished(task, tasks, out)]
+    finished = set(tasks) - {task.name for task in waiting}
+    running: dict[int, tuple[Task, subprocess.Popen, float]] = {}
+    count = 0
+    try:
+        while waiting or running:
+            ready = [task for task in waiting if not task.parent or task.parent in finished]
+            for task in ready[: jobs - len(running)]:
+                waiting.remove(task)
+                process = _begin(task, tasks, out, environment)
+                running[process.pid] = (task, process, time.time())
+            if not running:
+                raise UserError(f"{waiting[0].name}: its parent {waiting[0].parent} is not among the tasks")
+            for pid in list(running):
+                ended, status, usage = os.wait4(pid, os.WNOHANG)  # as Popen.poll, and what it used
+                if ended == 0:
+                    continue
+                task, process, began = running.pop(pid)
+                process.returncode = os.waitstatus_to_exitcode(status)
+                _end(task, process.returncode, time.time() - began, usage.ru_utime + usage.ru_stime, out)
+                finished.add(task.name)
+                count += 1
+                print(f"{time.strftime('%H:%M:%S')}  {task.name}  {time.time() - began:.0f} s  "
+                      f"({len(finished)} of {len(tasks)})", flush=True)  # fmt: skip
+            time.sleep(0.1)
+    finally:
+        for _, process, _ in running.values():
+            process.terminate()
+        for _, process, _ in running.values():
+            process.wait()
+    return count
+
+
+def _begin(
+    task: Task, tasks: Mapping[str, Task], out: Path, environment: Mapping[str, str] | None
+) -> subprocess.Popen:
+    folder = out / task.name
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {"identity": identity(task, tasks), "command": list(task.command), "finished": False}
+    write_text(folder / "task.json", json.dumps(record, indent=1) + "\n")
+    with open(folder / "output.txt", "a", encoding="utf-8") as output:
+        return subprocess.Popen(
+            task.command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})}
+        )
+
+
+def _end(task: Task, code: int, seconds: float, cpu_seconds: float, out: Path) -> None:
+    folder = out / task.name
+    if code != 0:
+        lines = (folder / "output.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise UserError(f"{task.name} ended with {code}: {lines[-1] if lines else '(no output)'}; {folder}/output.txt")
+    for checkpoint in folder.glob("step_*"):  # the folder that the next stage opens stays
+        shutil.rmtree(checkpoint)
+    record = read_json(folder / "task.json")
+    record |= {"finished": True, "seconds": round(seconds, 1), "cpu_seconds": round(cpu_seconds, 1)}
+    write_text(folder / "task.json", json.dumps(record, indent=1) + "\n")
+
+
+def totals(log: Path) -> dict[str, float]:
+    """Sums over a training log: steps, rows, tokens, and the seconds of forward and backward passes."""
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    return {
+        "steps": len(rows),
+        "rows": sum(row["rows"] for row in rows),
+        "tokens": sum(row["tokens"] for row in rows),
+        "compute_seconds": sum(row.get("forward_backward_seconds", 0.0) for row in rows),
+    }
