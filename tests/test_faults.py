@@ -1,0 +1,230 @@
+"""train_stage2.py as clusters treat it: killed at random moments, told to stop, started twice, fed bad numbers.
+
+Slow on purpose (whole runs of two processes); `make test-all` runs them. RANDOM_KILLS changes how many lives are taken.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+ROOT = Path(__file__).resolve().parent.parent
+STEPS = 60
+
+
+def write_pairs(folder: Path, number: int = 90) -> Path:
+    """Sums in words (strong, every third with its picture too) and in pictures (weak)."""
+    generator = random.Random(0)
+    rows = []
+    for index in range(number):
+        first, second = generator.randrange(10, 99), generator.randrange(10, 99)
+        picture = Image.new("RGB", (96, 96), "white")
+        ImageDraw.Draw(picture).text((10, 40), f"{first} + {second} = ?", fill="black")
+        picture.save(folder / f"{index}.png")
+        answer = f"{first} + {second} = {first + second}.\nAnswer: {first + second}"
+        rows.append(
+            {
+                "image_url": "" if index % 3 else f"{index}.png",
+                "instruction": f"What is {first} + {second}?",
+                "output": answer,
+                "image_url_2": f"{index}.png",
+                "instruction_2": "What is the sum in the picture?",
+                "output_2": answer,
+            }
+        )
+    path = folder / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("pairs"))
+
+
+def command(pairs: Path, out_dir: Path, *arguments: str, ranks: int = 2, restarts: int = 0) -> list:
+    launcher = [sys.executable]
+    if ranks:
+        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+        launcher += [f"--max_restarts={restarts}", "--monitor_interval=0.2"]
+    return [
+        *launcher, "train_stage2.py", "--preset", "tiny", "--model", "", "--random_weights", "--data", pairs,
+        "--out_dir", out_dir, "--global_batch", "4", "--pack_tokens", "768", "--num_workers", "0", "--save_every", "2",
+        "--max_steps", str(STEPS), *arguments,
+    ]  # fmt: skip
+
+
+def start(*arguments: object, **options: object) -> subprocess.Popen:
+    """A run in a session of its own, so that all of it can be killed at once."""
+    return subprocess.Popen(
+        command(*arguments, **options), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def finish(run: subprocess.Popen, code: int = 0) -> str:
+    output, _ = run.communicate(timeout=900)
+    assert run.returncode == code, output
+    return output
+
+
+def rows(out_dir: Path) -> list[dict]:
+    path = out_dir / "log.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def curve(out_dir: Path) -> list[tuple]:
+    return [(row["step"], row["loss"], row["fkl"], row["ce"], row["grad_norm"], row["lr"]) for row in rows(out_dir)]
+
+
+def wait_for_step(out_dir: Path, step: int, run: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 300
+    while not any(row["step"] >= step for row in rows(out_dir)):
+        assert run.poll() is None, run.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def workers(run: subprocess.Popen) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> list[tuple]:
+    out_dir = tmp_path_factory.mktemp("uninterrupted")
+    finish(start(pairs, out_dir))
+    assert len(curve(out_dir)) == STEPS
+    return curve(out_dir)
+
+
+@pytest.mark.slow
+def test_one_process_has_the_curve_of_two(pairs: Path, uninterrupted: list, tmp_path: Path) -> None:
+    finish(start(pairs, tmp_path, ranks=0))
+    for one, two in zip(curve(tmp_path), uninterrupted, strict=True):
+        assert one == pytest.approx(two, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_twenty_random_kills_do_not_change_the_curve(pairs: Path, uninterrupted: list, tmp_path: Path) -> None:
+    """Half of them take the whole job (a host that dies), half one rank, after which torchrun starts over by itself."""
+    kills = int(os.environ.get("RANDOM_KILLS", "20"))
+    generator = random.Random(11)
+    out_dir = tmp_path / "run"
+    reached = 0
+    for kill in range(kills):
+        whole_job = kill % 2 == 0
+        run = start(pairs, out_dir, restarts=1)
+        # late enough to have made a step in most lives, early enough never to reach the end
+        step = min(reached + generator.randrange(0, 4), STEPS - 6)
+        if step > reached:
+            wait_for_step(out_dir, step, run)
+        time.sleep(generator.uniform(0.0, 1.0))
+        if whole_job:
+            os.killpg(run.pid, signal.SIGKILL)
+            run.communicate()
+        else:
+            deadline = time.monotonic() + 60
+            while len(workers(run)) < 2 and time.monotonic() < deadline:
+                time.sleep(0.02)
+            os.kill(generator.choice(workers(run)), signal.SIGKILL)
+            wait_for_step(out_dir, min(max((row["step"] for row in rows(out_dir)), default=0) + 1, STEPS - 5), run)
+            os.killpg(run.pid, signal.SIGKILL)
+            run.communicate()
+        reached = max((row["step"] for row in rows(out_dir)), default=0)
+        lived = curve(out_dir)
+        assert lived == uninterrupted[: len(lived)], f"after kill {kill}"
+    finish(start(pairs, out_dir))
+    assert curve(out_dir) == uninterrupted
+
+
+@pytest.mark.slow
+def test_sigterm_saves_leaves_a_marker_and_the_restart_goes_on(
+    pairs: Path, uninterrupted: list, tmp_path: Path
+) -> None:
+    run = start(pairs, tmp_path, "--save_every", "1000")
+    wait_for_step(tmp_path, 3, run)
+    run.send_signal(signal.SIGTERM)  # to torchrun, which passes it on
+    output, _ = run.communicate(timeout=60)
+    assert "stopped by request after step" in output
+    marker = (tmp_path / "STOPPED").read_text()
+    assert "SIGTERM" in marker
+    step = int(marker.split()[1].rstrip(","))
+    output = finish(start(pairs, tmp_path, "--save_every", "1000"))
+    assert f"step {step}, SIGTERM" in output and f"{step} steps done" in output
+    assert not (tmp_path / "STOPPED").exists()
+    assert curve(tmp_path) == uninterrupted
+
+
+@pytest.mark.slow
+def test_sigusr1_to_one_rank_stops_both(pairs: Path, tmp_path: Path) -> None:
+    run = start(pairs, tmp_path)
+    wait_for_step(tmp_path, 2, run)
+    os.kill(workers(run)[1], signal.SIGUSR1)
+    finish(run)
+    assert (tmp_path / "STOPPED").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_rank_ends_the_job_at_once_with_the_reason(pairs: Path, tmp_path: Path) -> None:
+    run = start(pairs, tmp_path)
+    wait_for_step(tmp_path, 2, run)
+    os.kill(workers(run)[1], signal.SIGKILL)
+    began = time.monotonic()
+    output = finish(run, code=1)
+    assert time.monotonic() - began < 40
+    assert "SIGKILL" in output and "exitcode  : -9" in output
+
+
+@pytest.mark.slow
+def test_a_second_run_into_the_same_folder_is_one_line(pairs: Path, tmp_path: Path) -> None:
+    first = start(pairs, tmp_path, ranks=0)
+    wait_for_step(tmp_path, 1, first)
+    output = finish(start(pairs, tmp_path, ranks=0), code=1)
+    assert f"error: {tmp_path}: process {first.pid}" in output and "Traceback" not in output
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+
+
+@pytest.mark.slow
+def test_a_changed_data_file_and_another_batch_are_one_line_each(pairs: Path, tmp_path: Path) -> None:
+    out_dir = tmp_path / "run"
+    finish(start(pairs, out_dir, "--max_steps", "2", ranks=0))
+    output = finish(start(pairs, out_dir, "--global_batch", "6", ranks=0), code=1)
+    assert "global_batch was 4, now 6" in output and "Traceback" not in output
+    other = tmp_path / "other"
+    other.mkdir()
+    output = finish(start(write_pairs(other, 60), out_dir, ranks=0), code=1)
+    assert "the data changed since" in output and "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_a_diverged_run_stops_and_names_its_rows(pairs: Path, tmp_path: Path) -> None:
+    output = finish(start(pairs, tmp_path, "--learning_rate", "1e30", ranks=0), code=1)
+    assert "3 steps in a row without a finite loss" in output and "Traceback" not in output
+    bad = [json.loads(line) for line in (tmp_path / "nonfinite_rows.jsonl").read_text().splitlines()]
+    assert len(bad) == 3 and all(f"{pairs}:" in row for record in bad for row in record["rows"])
+
+
+@pytest.mark.slow
+def test_rows_are_seen_once_across_a_change_of_ranks(pairs: Path, tmp_path: Path) -> None:
+    """Six steps on two ranks, then on one: the curve is that of an uninterrupted run, so are the rows of each step."""
+    finish(start(pairs, tmp_path / "whole", "--max_steps", "12", ranks=0))
+    run = start(pairs, tmp_path / "parts", "--max_steps", "12", ranks=2)
+    wait_for_step(tmp_path / "parts", 6, run)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.communicate()
+    output = finish(start(pairs, tmp_path / "parts", "--max_steps", "12", ranks=0))
+    assert "resuming on 1 ranks what 2 ranks saved" in output
+    for one, two in zip(curve(tmp_path / "parts"), curve(tmp_path / "whole"), strict=True):
+        assert one == pytest.approx(two, rel=1e-5)
+    assert [row["tokens"] for row in rows(tmp_path / "parts")] == [row["tokens"] for row in rows(tmp_path / "whole")]
