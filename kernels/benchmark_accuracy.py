@@ -73,8 +73,8 @@ def run(args: argparse.Namespace) -> None:
     head = (
         "# Error of the linear op against float64\n\n"
         f"N = {NUM_ROWS}, D = {WIDTH}, V = {VOCABULARY}, alpha = 0.2, tau = 1, bfloat16 hidden states and weight; "
-        f"torch {torch.__version__}, CPU.\nCommand: `python bench.py accuracy`. `both branches rounded` is what a loss sees "
-        "that is handed two bfloat16 logits: for comparison.\n\n"
+        f"torch {torch.__version__}, CPU.\nCommand: `python bench.py accuracy`. `both branches rounded`: what a loss that "
+        "is handed two bfloat16 logits sees, for comparison.\n\n"
     )
     (args.out / "kernel_accuracy.md").write_text(head + table)
     print(f"{table}\nwritten: {args.out}/kernel_accuracy.md")
