@@ -216,7 +216,7 @@ _WORDS = re.compile(rf"\n|[^\S\n]+|[{_EAST_ASIAN}]|[^\s{_EAST_ASIAN}]+")
 def _word_items(text: str, fonts: tuple[str, ...], size: int, glued: bool) -> list[Item]:
     """Words with the space before each; Chinese and Japanese may break anywhere."""
     items: list[Item] = []
-    space = space_width(fonts[0], size)
+    space = max(space_width(fonts[0], size), 0.28 * size)  # STIX has less, which is lost when a page is shrunk
     for match in _WORDS.finditer(text):
         word = match[0]
         if word == "\n":

@@ -248,9 +248,63 @@ def rewrite_latex(latex: str) -> str:
     return re.sub(r"\s+", " ", latex).strip()
 
 
+_OPERATORS = set("= + - < >".split()) | set(
+    r"\leq \geq \neq \times \cdot \div \pm \parallel \perp \to \rightarrow \in \approx \cong \sim \equiv".split()
+)
+_ATOMS = re.compile(r"\\[a-zA-Z]+|\\.|\s+|.", re.DOTALL)
+_LEAKS = re.compile(r"\\(?:rm|bf|it|cal|sf|tt|not|middle)(?![a-zA-Z])")  # these reach beyond the next operator
+
+
 @functools.lru_cache(20000)
 def _parse(latex: str, fontset: str) -> tuple | str:
-    """mathtext's own layout at the reference size: (width, glyphs, rects), or in words why there is none."""
+    """mathtext's layout at the reference size: (width, glyphs, rects), or in words why there is none.
+
+    A formula is cut at its outermost operators and its terms are laid out one by one: parsing is nearly all of the cost
+    of a page, and terms come back ("5", "f(x)") where whole formulas do not. mathtext sets operators apart by a space
+    of their own, so the joined parts are what it would make of the whole.
+    """
+    pieces = _terms(latex)
+    if len(pieces) == 1:
+        return _parse_whole(latex, fontset)
+    width, glyphs, rects = 0.0, [], []
+    for index, piece in enumerate(pieces):
+        part = _operator(piece, fontset) if index % 2 else _parse_whole(piece, fontset)
+        if isinstance(part, str):
+            return _parse_whole(latex, fontset)
+        glyphs += [(path, number, size, width + x, y) for path, number, size, x, y in part[1]]
+        rects += [(width + x, y, w, h) for x, y, w, h in part[2]]
+        width += part[0]
+    return width, glyphs, rects
+
+
+def _terms(latex: str) -> list[str]:
+    """[term, operator, term, ...]; the whole alone where it cannot be cut."""
+    if _LEAKS.search(latex):
+        return [latex]
+    pieces, depth = [""], 0
+    for atom in _ATOMS.findall(latex):
+        depth += (atom in ("{", r"\left")) - (atom in ("}", r"\right"))
+        if depth == 0 and atom in _OPERATORS and pieces[-1].strip() and pieces[-1].rstrip()[-1] not in "([|,;:":
+            pieces += [atom, ""]
+        else:
+            pieces[-1] += atom
+    pieces = [piece.strip() for piece in pieces]
+    return pieces if all(piece and piece[0] not in "^_'" for piece in pieces) and depth == 0 else [latex]
+
+
+@functools.lru_cache(2000)
+def _operator(operator: str, fontset: str) -> tuple | str:
+    """An operator between two terms, with its spaces."""
+    both, one = _parse_whole(f"x{operator} x", fontset), _parse_whole("x", fontset)
+    if isinstance(both, str) or isinstance(one, str):
+        return "no such operator"
+    advance = both[1][-1][3]  # where the second x begins
+    glyphs = [(path, number, size, x - one[0], y) for path, number, size, x, y in both[1][1:-1]]
+    return advance - one[0], glyphs, []
+
+
+@functools.lru_cache(20000)
+def _parse_whole(latex: str, fontset: str) -> tuple | str:
     if len(latex) > 1500:
         return "too long for one formula"
     properties = FontProperties(size=REFERENCE_SIZE, math_fontfamily=fontset)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from augment import samples
+from augment import samples, typeset
 from augment.page import (
     PAPERS,
     Layout,
@@ -179,6 +179,22 @@ def test_sizes_scale_and_baselines_agree():
     fonts = (font_path("DejaVuSans.ttf"),)
     word, formula = word_box("x", fonts, 30), math_box(r"\mathrm{x}", "dejavu sans", 30)
     assert abs(word.top - formula.top) <= 2 and abs(word.descent - formula.descent) <= 2
+
+
+def test_terms_laid_out_one_by_one_stand_where_mathtext_puts_them():
+    formulas = [r"x^2 - 5x + 6 = 0", r"f(x) = -3x^{2}", r"a \times 10^{-5}", r"(-3)+(-x)", r"|x|=5", r"x'+y''=z",
+                r"3 - (-2)", r"\left(\frac{1}{2}+x\right)^2 - 1", r"A = \{1,2\}", r"\lim_{x \to 0} f(x) = 1",
+                r"\sin^2 x + \cos x"]  # fmt: skip
+    formulas += [rewrite_latex(samples._expression(random.Random(seed))) for seed in range(60)]
+    for fontset in ("dejavusans", "stix", "cm"):
+        for latex in formulas:
+            joined, whole = typeset._parse(latex, fontset), typeset._parse_whole(latex, fontset)
+            assert abs(joined[0] - whole[0]) < 4
+            for ours, theirs in zip(sorted(joined[1]), sorted(whole[1]), strict=True):
+                assert ours[:3] == theirs[:3] and abs(ours[3] - theirs[3]) < 3 and abs(ours[4] - theirs[4]) < 3, latex
+    assert typeset._terms("x^2 - 5x = 6") == ["x^2", "-", "5x", "=", "6"]
+    for latex in ("x", "-x", "x=", "=x", r"\rm a = b", r"\frac{a+b}{c=d}", r"\left(a+b\right)"):
+        assert typeset._terms(latex) == [latex]
 
 
 def test_roots_of_the_geometry_sets_are_typeset():
