@@ -70,11 +70,12 @@ def run(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     write_csv(args.out / "kernel_accuracy.csv", rows)
     table = markdown_table(rows)
-    head = (
-        "# Error of the linear op against float64\n\n"
-        f"N = {NUM_ROWS}, D = {WIDTH}, V = {VOCABULARY}, alpha = 0.2, tau = 1, bfloat16 hidden states and weight; "
-        f"torch {torch.__version__}, CPU.\nCommand: `python bench.py accuracy`. `both branches rounded`: what a loss that "
-        "is handed two bfloat16 logits sees, for comparison.\n\n"
-    )
+    head = f"""# Error of the linear op against float64
+
+N = {NUM_ROWS}, D = {WIDTH}, V = {VOCABULARY}, alpha = 0.2, tau = 1, bfloat16 hidden states and weight; torch
+{torch.__version__}, CPU. Command: `python bench.py accuracy`.
+`both branches rounded`: what a loss sees that is handed two bfloat16 logits, for comparison.
+
+"""
     (args.out / "kernel_accuracy.md").write_text(head + table)
     print(f"{table}\nwritten: {args.out}/kernel_accuracy.md")

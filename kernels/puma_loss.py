@@ -127,8 +127,8 @@ def linear_puma_loss(
     weak_hidden, and to weight where it requires one (only the weak branch's share: the strong branch is a fixed
     target). chunk_size: tokens per chunk (None: `default_chunk_size`). logits_dtype: of the chunk's logits; None = the
     hidden states'. float32 costs twice the bytes and rids the gradient of the rounding of bfloat16 logits
-    (kernels/README.md has the errors). Everything else as in `puma_loss`. Under FSDP2 call it inside the forward of the
-    module that holds lm_head.
+    (bench/kernel_accuracy.md has the errors). Everything else as in `puma_loss`. Under FSDP2 call it inside the
+    forward of the module that holds lm_head.
     """
     _check_weights(alpha, lam, tau)
     _check_rows("weak_hidden", weak_hidden, labels, ignore_index, weight.shape[0])

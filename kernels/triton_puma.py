@@ -217,8 +217,8 @@ def puma_kernel(
     else:
         inside = (label >= 0) & (label < VOCABULARY)
         if FORWARD:
-            # A label outside the vocabulary is never an address: its logit reads as NaN, and with it all that follows.
-            label_logit = tl.load(weak_row + label * weak_stride, mask=inside, other=float("nan")).to(tl.float32)
+            # A label outside the vocabulary is never an address; `poison` makes its row's results NaN.
+            label_logit = tl.load(weak_row + label * weak_stride, mask=inside, other=0.0).to(tl.float32)
             weak_max, weak_sum, weak_mean, strong_max, strong_sum, strong_mean, plain_sum = _row_statistics(
                 weak_row, strong_row, weak_stride, strong_stride, scale,
                 VOCABULARY, HAS_STRONG, DIFFERENCE, TAU_IS_ONE, LANES, "evict_last" if BACKWARD else "",
