@@ -171,9 +171,12 @@ def read_examples(row: dict | BadRow, row_id: str, image_root: str, plan: Plan, 
     except Dropped as error:
         counts[f"dropped: {error}"] += 1
         return
+    done = row.get("methods") if isinstance(row.get("methods"), list) else []  # a row that was written here before
     for side, turns in sides:
         try:
-            yield _usable(side, turns, row_id, image_root, plan)
+            example = _usable(side, turns, row_id, image_root, plan)
+            example.methods = [str(method) for method in done if method != "original"]
+            yield example
         except Dropped as error:
             counts[f"dropped: {error}"] += 1
         except BadRow as error:

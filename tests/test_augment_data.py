@@ -99,8 +99,8 @@ def test_pairs_are_the_problem_and_its_page(tmp_path):
         assert np.asarray(weak.convert("L")).std() > 8
         assert row["source"] in source and row["seed"] == 0
     original = source["qa_tuning.json:1"]
-    assert "angle A = 80.0, angle B = 60.0" in original["instruction"] and "<image>" not in original["instruction"]
-    assert original["answer"] == "D" and os.path.samefile(
+    assert "angle A = 70.0, angle B = 65.0" in original["instruction"] and "<image>" not in original["instruction"]
+    assert original["answer"] == "B" and os.path.samefile(
         tmp_path / original["image_url"], SETS / "Geo170K" / "images" / "geoqa_plus" / "7.png"
     )
     methods = {method for row in rows for method in row["methods"]}

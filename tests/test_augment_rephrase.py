@@ -24,22 +24,22 @@ from augment.rephrase import (
 )
 
 GEOMETRY = Problem(
-    "As shown in the figure, in triangle ABC, it is known that angle A = 80.0, angle B = 60.0, DE parallel BC, then "
-    "the size of angle CED is ()\nChoices:\n(A) 40°\n(B) 60°\n(C) 120°\n(D) 140°",
-    "Angle C = 180 - 80 - 60 = 40 degrees, and angle CED = 180 - 40 = 140.\nAnswer: D", "D")  # fmt: skip
-PACKS = Problem(
-    "James buys 5 packs of beef that are 4 pounds each. The price of beef is $5.50 per pound. How much does he pay?",
-    "He buys 5 * 4 = 20 pounds and pays 20 * 5.50 = 110.\n#### 110", "110")  # fmt: skip
-CLIPS = Problem(
-    "Natalia sold clips to 48 of her friends in April. She then sold half as many clips in May. How many clips did "
-    "Natalia sell altogether?", "48 in April, 24 in May, 72 altogether. The answer is: 72", "72")  # fmt: skip
+    "As shown in the figure, D lies on AC and E on BC of triangle ABC, it is known that angle A = 70.0, angle B = "
+    "65.0, DE parallel AB, then the size of angle CED is ()\nChoices:\n(A) 45°\n(B) 65°\n(C) 70°\n(D) 115°",
+    "DE and AB are parallel, so the angles at E and at B correspond, and CED = 65.\nAnswer: B", "B")  # fmt: skip
+PLUMS = Problem(
+    "Vera buys 6 crates of plums that weigh 8 kilograms each. Plums cost $2.50 per kilogram. How much does she pay?",
+    "She buys 6 * 8 = 48 kilograms and pays 48 * 2.50 = 120.\n#### 120", "120")  # fmt: skip
+STAMPS = Problem(
+    "Oskar sold stamps to 46 collectors in May. He then sold half as many stamps in June. How many stamps did Oskar "
+    "sell altogether?", "46 in May, 23 in June, so 69 altogether. The answer is: 69", "69")  # fmt: skip
 LATEX = Problem(
     r"In $\triangle ABC$, $AB=5$, $BC=7$, and $\angle B = 60^{\circ}$. Find the length of $AC$.",
     r"By the law of cosines $AC^2 = 25+49-35=39$, so $AC = \boxed{\sqrt{39}}$.", r"\sqrt{39}")  # fmt: skip
 TRIANGLE = Problem(
     "The base of a triangle is 6 cm and its height is 9 cm. What is the area of the triangle?",
     "The area is half of base times height, 6 * 9 / 2 = 27.\nAnswer: 27 cm²", "27 cm²")  # fmt: skip
-PROBLEMS = [GEOMETRY, PACKS, CLIPS, LATEX, TRIANGLE]
+PROBLEMS = [GEOMETRY, PLUMS, STAMPS, LATEX, TRIANGLE]
 
 
 def generated(seed):
@@ -77,7 +77,7 @@ def test_every_method_keeps_the_numbers_and_the_answer(method):
             for choice in re.findall(r"\n\([A-D]\).*", problem.question):
                 assert choice in result.question
             for formula in re.findall(r"\$[^$]+\$", problem.question):
-                assert formula in result.question or "5.50" in formula
+                assert formula in result.question or "2.50" in formula
     assert applied > 40
 
 
@@ -98,9 +98,9 @@ def test_turning_round_a_problem_whose_answer_is_known_is_true(seed):
 
 
 def test_self_verification_states_what_was_asked():
-    assert self_verification(CLIPS, random.Random(0)) is not None
+    assert self_verification(STAMPS, random.Random(0)) is not None
     assert declare("How many apples does Mary have left?", "12") == "Mary has 12 apples left."
-    assert declare("How many clips did Natalia sell altogether?", "72") == "Natalia sold 72 clips altogether."
+    assert declare("How many stamps did Oskar sell altogether?", "69") == "Oskar sold 69 stamps altogether."
     assert declare("What is the area of the square?", "9 cm²") == "The area of the square is 9 cm²."
     assert declare("Find the length of AC.", "5") == "The length of AC is 5."
     assert declare("How many apples are there in the box?", "7") == "There are 7 apples in the box."
@@ -118,7 +118,7 @@ def test_question_first_asks_before_it_tells():
     question = question_first(TRIANGLE, random.Random(1)).question
     assert question.startswith("What is the area of the triangle?") and question.endswith("its height is 9 cm.")
     question = question_first(GEOMETRY, random.Random(1)).question
-    assert question.startswith("What is the size of angle CED?") and question.endswith("(D) 140°")
+    assert question.startswith("What is the size of angle CED?") and question.endswith("(D) 115°")
     assert question_first(Problem("Find x.", "", None), random.Random(0)) is None
 
 
