@@ -13,6 +13,7 @@ import gc
 import importlib.metadata
 import importlib.util
 import math
+import os
 import platform
 import time
 import weakref
@@ -364,7 +365,9 @@ def environment(device: str) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
     name = (
-        torch.cuda.get_device_name() if device == "cuda" else f"CPU ({_cpu_name()}, {torch.get_num_threads()} threads)"
+        torch.cuda.get_device_name()
+        if device == "cuda"
+        else f"CPU ({_cpu_name()}, {torch.get_num_threads()} thread(s))"
     )
     backend, reason = choose_backend(torch.zeros(1, device=device))
     return {
@@ -474,7 +477,9 @@ def _write(folder: Path, device: str, facts: dict[str, str], rows: list[dict]) -
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(folder / f"kernel_{slug}.csv", rows)
     described = "; ".join(f"{name} {value}" for name, value in facts.items())
-    text = f"# The PUMA loss, measured\n\n{described}\n\nCommand: `python bench.py kernel`\n\n{_report_table(rows)}"
+    threads = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} " if "OMP_NUM_THREADS" in os.environ else ""
+    command = f"Command: `{threads}python bench.py kernel`"
+    text = f"# The PUMA loss, measured\n\n{described}\n\n{command}\n\n{_report_table(rows)}"
     (folder / f"kernel_{slug}.md").write_text(text)
     _draw_chart(folder / f"kernel_{slug}.png", rows, facts["device"])
     print(f"written: {folder}/kernel_{slug}.csv, .md, .png", flush=True)
