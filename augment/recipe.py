@@ -70,11 +70,20 @@ class Plan:
         """Of what decides the bytes: not where the folders lie, nor how many calls go out at a time."""
         facts = asdict(self)
         del facts["llm_concurrency"], facts["llm_cache"]
-        facts["data"] = [(os.path.basename(path), amount, os.path.getsize(path)) for path, amount in self.data]
-        facts["avoid"] = [(os.path.basename(path), os.path.getsize(path)) for path in self.avoid]
-        facts["fonts"] = [(os.path.basename(path), os.path.getsize(path)) for path in self.fonts]
+        facts["data"] = [(_stamp(path), amount) for path, amount in self.data]
+        facts["avoid"], facts["fonts"] = [list(map(_stamp, paths)) for paths in (self.avoid, self.fonts)]
         del facts["image_root"], facts["avoid_image_root"]
         return hashlib.sha256(json.dumps([VERSION, facts], sort_keys=True).encode()).hexdigest()
+
+
+def _stamp(path: str) -> tuple[str, int, str]:
+    """A file's name, size, and a hash of its two ends: the same on every machine, and cheap for gigabytes."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        ends = file.read(65536)
+        file.seek(max(0, size - 65536))
+        ends += file.read(65536)
+    return os.path.basename(path), size, hashlib.sha256(ends).hexdigest()
 
 
 def make_plan(arguments: argparse.Namespace) -> Plan:
@@ -296,7 +305,8 @@ def reword(examples: list[Example], client: Client, counts: Counter) -> list[str
 
 def vary(example: Example, plan: Plan, reworded: str | None, counts: Counter) -> Iterator[Example]:
     """The problem as it is, and its variants: each by another method, with its picture transformed in another way."""
-    yield example
+    before = tuple(example.methods)
+    yield replace(example, methods=list(before))
     rng = random.Random(f"{plan.seed}/{example.row_id}/variants")
     wanted = int(plan.expand - 1) + (rng.random() < (plan.expand - 1) % 1)
     if not wanted:
@@ -306,7 +316,7 @@ def vary(example: Example, plan: Plan, reworded: str | None, counts: Counter) ->
     made, seen = 0, {example.problem.question}
     transforms = [name for name in plan.transforms if example.image is not None]
     while made < wanted and (ways or transforms):
-        problem, methods = None, list(example.methods)
+        problem, methods = None, list(before)
         while ways and problem is None:
             way = ways.pop()
             if way == "server":

@@ -103,6 +103,8 @@ def test_pairs_are_the_problem_and_its_page(tmp_path):
     assert original["answer"] == "B" and os.path.samefile(
         tmp_path / original["image_url"], SETS / "Geo170K" / "images" / "geoqa_plus" / "7.png"
     )
+    for row in rows:
+        assert len(set(row["methods"])) == len(row["methods"]), "one variant's changes are not another's"
     methods = {method for row in rows for method in row["methods"]}
     assert {"backward", "reworded", "question_first"} & methods and len({row["instruction"] for row in rows}) > 8
     html = (tmp_path / "report.html").read_text()
@@ -134,6 +136,12 @@ def test_stage_1_takes_text_only(tmp_path):
     assert counts["dropped: has a picture (stage 1 is text)"] == 4
     assert {row["source"] for row in rows} == {f"text.jsonl:{n}" for n in (1, 2, 3)} and len(rows) == 6
     assert all(row["image_url"] == "" and "instruction_2" not in row for row in rows)
+
+
+def test_every_variant_names_its_own_changes(tmp_path):
+    rows, _ = make(tmp_path, "--expand", 4, "--transform_pages", 1)
+    pages = [[method for method in row["methods"] if method.startswith("page ")] for row in rows]
+    assert all(1 <= len(page) <= 3 for page in pages) and len({tuple(page) for page in pages}) > 4
 
 
 def test_a_hint_stays_in_the_prompt_and_out_of_the_page(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from augment import samples, typeset
+from augment import benchmark, samples, typeset
 from augment.page import (
     PAPERS,
     Layout,
@@ -342,3 +342,8 @@ def test_no_text_of_the_question_is_lost():
         plain = re.sub(r"\|?-{3}\|?", "", "".join(content for kind, content in split_math(text) if kind == "text"))
         expected = re.sub(r"[\s|]", "", plain)
         assert re.sub(r"\|", "", words) == expected, seed
+
+
+def test_the_benchmark_measures_every_kind_of_page():
+    rows = benchmark.measure(num_pages=4, workers=1)
+    assert [row["pages"] for row in rows] == [4, 4, 1] and all(float(row["CPU ms per page"]) > 0 for row in rows)
