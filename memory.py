@@ -223,8 +223,9 @@ def row_flops(costs: Costs, workload: Workload, image_tokens: int, trains: Itera
 class _LiveBytes(TorchDispatchMode):
     """Counts the bytes of the storages that operators create and that are still alive; `peak` is the most at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "meta") -> None:
         super().__init__()
+        self.device = device
         self.live = self.peak = 0
         self.known: weakref.WeakSet = weakref.WeakSet()
 
@@ -236,7 +237,7 @@ class _LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and tensor.is_meta:
+            if isinstance(tensor, Tensor) and tensor.device.type == self.device:
                 storage = tensor.untyped_storage()
                 if storage not in self.known:
                     self.known.add(storage)
@@ -450,6 +451,7 @@ STAGE_PARTS = {1: ("llm",), 2: ("vision", "projector"), 3: ("vision", "projector
 def plan(
     preset: str, stage: int, *, nproc: int, gpu: str, trains: tuple[str, ...] = (), pack_tokens: int = 16384,
     activation_checkpointing: bool = True, sync_every_pack: bool = True, workload: Workload | None = None,
+    mfu: float = ASSUMED_MFU,
 ) -> dict[str, Any]:  # fmt: skip
     """Memory at pack_tokens, the largest pack that fits, and the time of the stage; UserError for an unknown GPU."""
     if gpu not in GPUS:
@@ -479,7 +481,7 @@ def plan(
     for name, parameter in model.named_parameters():
         counts[part_of(name)] += parameter.numel()
     flops = row_flops(model_costs(model), workload, image_tokens, trains) * workload.rows
-    gpu_seconds = flops / (GPUS[gpu].peak_flops * ASSUMED_MFU)
+    gpu_seconds = flops / (GPUS[gpu].peak_flops * mfu)
     return {
         "preset": preset,
         "stage": stage,
@@ -548,15 +550,30 @@ def _advice(config: Any, chosen: dict[str, Any]) -> str:
     return f"{advice}, nor with smaller packs; more GPUs (--nproc) or larger ones (--gpu)"
 
 
-def print_costs(gpu_counts: list[int], *, gpu: str, pack_tokens: int = 16384, names: Iterable[str] = ()) -> None:
-    """The table of presets x stages: memory, largest pack, and hours of the paper's data on each number of GPUs."""
+def print_costs(
+    gpu_counts: list[int],
+    *,
+    gpu: str,
+    pack_tokens: int = 16384,
+    names: Iterable[str] = (),
+    mfu: float | None = None,
+) -> None:
+    """The table of presets x stages: memory, largest pack, and hours of the paper's data on each number of GPUs.
+
+    mfu: a rate that was measured; None takes ASSUMED_MFU and says so. Memory is that of the first number of GPUs.
+    """
     hours = "".join(f"{f'hours on {count}':>14}" for count in gpu_counts)
     print(f"{'preset':<24}{'stage':>6}{'GiB a GPU':>11}{'largest pack':>14}{'GPU-hours':>11}{hours}")
     for name in names or [name for name in presets() if name != "tiny"]:
         for stage in (1, 2, 3):
-            first = plan(name, stage, nproc=gpu_counts[0], gpu=gpu, pack_tokens=pack_tokens)
-            times = "".join(f"{first['gpu_hours'] / count:>14,.1f}" for count in gpu_counts)
+            first = plan(name, stage, nproc=gpu_counts[0], gpu=gpu, pack_tokens=pack_tokens, mfu=mfu or ASSUMED_MFU)
+            times = "".join(f"{first['gpu_hours'] / count:>14,.2f}" for count in gpu_counts)
             memory = f"{first['memory'].total / GIB:.1f}"
-            print(f"{name:<24}{stage:>6}{memory:>11}{first['fits']:>14,}{first['gpu_hours']:>11,.0f}{times}")
-    print(f"{gpu}; packs of {pack_tokens} tokens, activation checkpointing on, memory for {gpu_counts[0]} GPUs; "
-          f"hours at an ASSUMED {ASSUMED_MFU:.0%} MFU, rows of ASSUMED length (memory.WORKLOADS)")  # fmt: skip
+            print(
+                f"{name:<24}{stage:>6}{memory:>11}{first['fits']:>14,}{first['gpu_hours']:>11,.1f}{times}", flush=True
+            )
+    rate = f"an ASSUMED {ASSUMED_MFU:.0%} MFU" if mfu is None else f"{mfu:.0%} MFU, as given"
+    print(f"{gpu}; packs of {pack_tokens} tokens, activation checkpointing on, memory for {gpu_counts[0]} GPUs;")
+    print(
+        f"hours at {rate}, rows of ASSUMED length (memory.WORKLOADS), perfect scaling, loading and saving not counted"
+    )
