@@ -553,7 +553,10 @@ def _compose(blocks: list, style: Style, text_width: float, picture_size: tuple[
     top = margin
     picture = None
     if picture_size:
-        scale = style.picture_length * style.size / max(picture_size)
+        longest = style.picture_length * style.size
+        if style.picture_place != "right":  # nearly as wide as the text, if its pixels allow
+            longest = max(longest, min(0.85 * text_width, 1.5 * max(picture_size)))
+        scale = longest / max(picture_size)
         picture = max(1, round(picture_size[0] * scale)), max(1, round(picture_size[1] * scale))
         if style.picture_place == "above":
             layout.picture = (margin, margin, margin + picture[0], margin + picture[1])
