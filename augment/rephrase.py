@@ -5,7 +5,8 @@ r"""The same problem in other words: by program, or by a language model whose wo
 
 Every rewriting is true by construction: it permutes independent facts, swaps phrases that mean the same, or turns the
 problem round (one given number becomes the unknown, the answer becomes a given; MetaMath's "backward" and
-"self-verification" questions). All numbers of the question survive, in the question or as the new answer.
+"self-verification" questions; others may fit as well, so they ask for a value, not for the value). All numbers of the
+question survive, in the question or as the new answer.
 """
 
 import random
@@ -208,7 +209,7 @@ def _turned_round(question: str, problem: Problem, stem: str, number: str, lette
     work = reasoning(problem.output)
     output = (
         f"Try {letter} = {number}. The problem then reads: {stem}\n{work}\n"
-        f"The answer is then {_shown(problem.answer)}, as stated, so {letter} = {number}.\nAnswer: {number}"
+        f"The answer is then {_shown(problem.answer)}, as stated, so {letter} = {number} fits.\nAnswer: {number}"
     )
     return Problem(question, output, number)
 
@@ -222,10 +223,10 @@ def backward(problem: Problem, rng: random.Random) -> Problem | None:
     turned, number, letter = taken
     question = rng.choice(
         (
-            "{q}\nThe answer to this question is {a}. Which value of {x} makes it so?",
-            "{q}\nIf the answer to the question above is {a}, what is the value of the unknown {x}?",
-            "In the following problem one number was replaced by {x}. {q} The answer is {a}. What is {x}?",
-            "{q}\nWe know that the answer is {a}. Find {x}.",
+            "{q}\nThe answer to this question is {a}. Give a value of {x} that makes it so.",
+            "{q}\nIf the answer to the question above is {a}, what may the value of the unknown {x} be?",
+            "In the following problem one number was replaced by {x}. {q} The answer is {a}. What may {x} stand for?",
+            "{q}\nWe know that the answer is {a}. Find a value of {x} that fits.",
         )
     ).format(q=turned, a=_shown(problem.answer), x=letter)
     return _turned_round(question, problem, stem, number, letter)
@@ -293,9 +294,9 @@ def self_verification(problem: Problem, rng: random.Random) -> Problem | None:
     turned, number, letter = taken
     if re.search(rf"(?<![A-Za-z\\]){letter}(?![A-Za-z])", statement) or numbers_in(statement)[number]:
         return None
-    ask = rng.choice(("What is the value of {x}?", "Find {x}.", "Which value of {x} makes all of this true?")).format(
-        x=letter
-    )
+    ask = rng.choice(
+        ("Give a value of {x} for which all of this holds.", "What may the value of {x} be?", "Find an {x} that fits.")
+    ).format(x=letter)
     return _turned_round(f"{turned} {statement} {ask}", problem, stem, number, letter)
 
 
