@@ -10,6 +10,7 @@ fp32. What is frozen is stored in bf16. On a CPU everything is fp32, sharded onl
 process.
 """
 
+import ctypes
 import difflib
 import errno
 import fcntl
@@ -111,6 +112,8 @@ def setup(
     runtime = Runtime(rank, local_rank, world_size, torch.device(device, local_rank if device == "cuda" else None))
     if not under_torchrun and device == "cpu":
         return runtime
+    if under_torchrun:
+        _die_with_the_launcher()
 
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     timeout = timedelta(minutes=timeout_minutes)
@@ -128,6 +131,15 @@ def setup(
     runtime.control = dist.new_group(backend="gloo", timeout=timeout)
     runtime.saver = dist.new_group(backend="gloo", timeout=timeout)
     return runtime
+
+
+def _die_with_the_launcher() -> None:
+    """Let Linux kill this process when torchrun itself is killed: an orphan would keep its GPU, and the lock on
+    out_dir.
+    """
+    if sys.platform == "linux":
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
 
 
 def shutdown(runtime: Runtime) -> None:

@@ -186,6 +186,19 @@ def test_a_killed_rank_ends_the_job_at_once_with_the_reason(pairs: Path, tmp_pat
 
 
 @pytest.mark.slow
+def test_no_rank_outlives_a_killed_launcher(pairs: Path, tmp_path: Path) -> None:
+    run = start(pairs, tmp_path)
+    wait_for_step(tmp_path, 1, run)
+    ranks = workers(run)
+    assert len(ranks) == 2
+    os.kill(run.pid, signal.SIGKILL)
+    run.communicate(timeout=20)  # returns when nobody holds the pipe any more
+    for rank in ranks:
+        state = Path(f"/proc/{rank}/stat")
+        assert not state.exists() or state.read_text().rsplit(") ", 1)[1].startswith("Z")
+
+
+@pytest.mark.slow
 def test_a_second_run_into_the_same_folder_is_one_line(pairs: Path, tmp_path: Path) -> None:
     first = start(pairs, tmp_path, ranks=0)
     wait_for_step(tmp_path, 1, first)
