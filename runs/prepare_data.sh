@@ -26,12 +26,16 @@ FLAGS=(--seed "${SEED:-0}")
 EXPLAINED=()
 [ -n "${EXPLAIN:-}" ] && EXPLAINED=(--explain "$EXPLAIN" --explain_model "${EXPLAIN_MODEL:?}" --llm_cache "$OUT/llm_cache")
 
+for file in MathInstruct/MathInstruct.json dart-math-hard/data orca-math-word-problems-200k/data NuminaMath-CoT/data \
+        Geo170K/qa_tuning.json VisualWebInstruct MathV360K/train_samples_all_tuning.json; do
+    [ -e "$PUBLIC/$file" ] || { echo "error: $PUBLIC/$file is missing; README (Data) says where it is found" >&2; exit 1; }
+done
+
 # spec COUNT FILE...: the files as one --data, COUNT rows in all, spread evenly
 spec() {
     local count=$1 joined="" file
     shift
     for file in "$@"; do
-        [ -e "$file" ] || { echo "error: $file is missing; README (Data) says where to find it" >&2; exit 1; }
         joined+="${joined:+,}$file${count:+:$(((count + $# - 1) / $#))}"
     done
     echo "$joined"
