@@ -87,6 +87,7 @@ class Config:
     # where
     out: str = ""  # runs; "" is out/table3/SIZE
     results: str = ""  # table and chart; "" is runs/table3/SIZE
+    model: str = ""  # a folder to start from (model.py assemble); "" takes the preset's pretrained parts
     data: str = ""  # a folder that gen_data.py wrote; "" makes one in --out
     bench: str = "generated"  # or mathverse, with its file in --bench_data
     bench_data: str = ""
@@ -142,7 +143,7 @@ def main() -> None:
 
 def the_recipe(config: Config) -> Recipe:
     """The recipe of the flags."""
-    recipe = scaled(recipe_of(config.size, config.preset), config.scale)
+    recipe = replace(scaled(recipe_of(config.size, config.preset), config.scale), start=config.model)
     if config.problems:
         recipe = replace(recipe, problems=config.problems)
     if config.nproc:
@@ -253,7 +254,7 @@ def measure(out: Path, recipe: Recipe, files: Callable[[Step], str]) -> tuple[di
     if known.get("specs") != specs:
         preset = "tiny" if recipe.extended else recipe.preset
         chosen = find_preset(preset)
-        chat_format = ChatFormat(load_processor(preset), chosen.image_tokens)
+        chat_format = ChatFormat(load_processor(preset, recipe.start), chosen.image_tokens)
         known = {"specs": specs, "rows": {}, "tokens": {}}
         for stage, spec in specs.items():
             rows = open_rows(spec, pairs=stage == "2", chat_format=chat_format, max_length=chosen.max_length)

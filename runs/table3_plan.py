@@ -68,6 +68,7 @@ class Recipe:
     train: tuple[str, ...] = ()  # flags of every training run
     evaluate: tuple[str, ...] = ()  # flags of eval.py
     nproc: int = 1
+    start: str = ""  # the folder to start from; "": the preset's pretrained parts
     extended: bool = False  # the preset lives in runs/table3_stage.py
 
 
@@ -243,7 +244,7 @@ def chain_names(chain: list[Step], seed: int) -> list[str]:
 
 def chain_tasks(chain: list[Step], seed: int, recipe: Recipe, files: Callable[[Step], str], out: Path) -> list[Task]:
     """The training runs of a chain, each starting from the one before. files: the --data of a step."""
-    tasks, parent, folder = [], "", ""
+    tasks, parent, folder = [], "", recipe.start
     if recipe.extended:
         parent = "start/random"
         folder = str(out / parent)
