@@ -118,7 +118,7 @@ def setup(
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     timeout = timedelta(minutes=timeout_minutes)
     if under_torchrun:
-        dist.init_process_group(backend, timeout=timeout)
+        dist.init_process_group(backend, timeout=timeout, store=_fresh_store(), rank=rank, world_size=world_size)
     else:
         dist.init_process_group(backend, timeout=timeout, store=dist.HashStore(), rank=0, world_size=1)
     if shard_size < 0 or (shard_size and world_size % shard_size):
@@ -131,6 +131,22 @@ def setup(
     runtime.control = dist.new_group(backend="gloo", timeout=timeout)
     runtime.saver = dist.new_group(backend="gloo", timeout=timeout)
     return runtime
+
+
+def _fresh_store() -> dist.Store:
+    """torchrun's key-value store, under a name of this attempt's own.
+
+    torchrun (seen in 2.13; pytorch issue 135712) keeps one store over its restarts, and a restarted rank may then read
+    the address that a dead one left there ("Gloo connectFullMesh failed ... Connection refused"). Restarts are counted
+    alike on all ranks within one node only; on several, torchrun's environment must give each attempt its own store.
+    """
+    store, _, _ = next(dist.rendezvous("env://"))
+    restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0))
+    if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
+        return dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    if restarts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        print0("warning: restarts may fail on several nodes; export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun")
+    return store
 
 
 def _die_with_the_launcher() -> None:

@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 OUT=$(realpath -m "${1:-out/two_hosts}")
 PYTHON=${PYTHON:-.venv/bin/python}
-export OMP_NUM_THREADS=1
+export OMP_NUM_THREADS=1 TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 rm -rf "$OUT"; mkdir -p "$OUT/data"
 
 $PYTHON - "$OUT/data" <<'PAIRS'

@@ -251,3 +251,31 @@ def test_the_header_names_versions_and_boxes_slow_paths(
     printed = capsys.readouterr().out
     assert torch.__version__ in printed and "no triton" in printed and "!!!!" in printed and "no GPU" in printed
     assert header["loss"] == "torch" and header["precision"].startswith("fp32") and header["commit"]
+
+
+def test_the_slurm_script_asks_for_a_checkpoint_and_requeues(tmp_path: Path) -> None:
+    """With srun and scontrol replaced: the signal before the end becomes a STOP file, the marker puts the job back."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    srun = '#!/bin/sh\necho "$@" > srun.txt\nuntil [ -e out/STOP ]; do sleep 0.05; done\necho "step 7" > out/STOPPED\n'
+    scontrol = '#!/bin/sh\nif [ "$1" = show ]; then echo node1; echo node2; else echo "$@" > scontrol.txt; fi\n'
+    for name, text in (("srun", srun), ("scontrol", scontrol)):
+        (commands / name).write_text(text)
+        (commands / name).chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{commands}:{os.environ['PATH']}",
+        "SLURM_SUBMIT_DIR": str(tmp_path),
+        "SLURM_JOB_ID": "42",
+        "SLURM_JOB_NODELIST": "node[1-2]",
+        "SLURM_JOB_NUM_NODES": "2",
+        "OUT_DIR": "out",
+    }
+    job = subprocess.Popen(["bash", ROOT / "runs" / "slurm_stage2.sh", "--seed", "1"], env=environment)
+    while not (tmp_path / "srun.txt").exists():
+        time.sleep(0.02)
+    job.send_signal(signal.SIGUSR1)
+    assert job.wait(timeout=20) == 0
+    assert (tmp_path / "scontrol.txt").read_text() == "requeue 42\n"
+    started = (tmp_path / "srun.txt").read_text()
+    for part in ("--nnodes 2", "--rdzv_endpoint node1:29500", "train_stage2.py --preset puma-qwen2-7b", "--seed 1"):
+        assert part in started
