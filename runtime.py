@@ -370,6 +370,11 @@ def _units(module: nn.Module, layers: set[int], name: str = "") -> Iterator[nn.M
             yield child
 
 
+def computes_in_bf16(runtime: Runtime) -> bool:
+    """bf16 on CUDA, fp32 on a CPU."""
+    return runtime.device.type == "cuda"
+
+
 def shard(
     model: nn.Module,
     runtime: Runtime,
@@ -387,6 +392,7 @@ def shard(
     idle: parameters, by name, that this stage never computes with (stage 1: the towers): they stay on the CPU.
     reshard_after_forward: False keeps gathered layers until the backward pass (ZeRO-2: faster, needs the memory).
     """
+    bf16 = computes_in_bf16(runtime)
     resting = {parameter for name, parameter in model.named_parameters() if idle is not None and idle(name)}
     for module in model.modules():
         if not any(parameter in resting for parameter in module.parameters()):
@@ -396,14 +402,14 @@ def shard(
     def settle(parameters: Iterable[nn.Parameter]) -> None:
         for parameter in parameters:
             dtype = parameter.dtype
-            if runtime.device.type == "cuda":
+            if bf16:
                 dtype = torch.float32 if parameter.requires_grad else torch.bfloat16
             place = "cpu" if parameter in resting else runtime.device
             if not isinstance(parameter, DTensor):
                 parameter.data = parameter.data.to(place, dtype)
 
     policy = MixedPrecisionPolicy()
-    if runtime.device.type == "cuda":
+    if bf16:
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     # the projector returns a view, of which FSDP2 warns: nobody writes into it in place (gradients are tested)
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")

@@ -5,6 +5,7 @@ torchrun --nproc_per_node N tests/ranks_worker.py OUT [--shard_size K]
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -13,29 +14,50 @@ import torch
 import checkpoint
 import runtime
 from data import Batch
-from model import load_model, part_of
+from model import DeepseekVLHybridForConditionalGeneration, MathModel, load_model, part_of
 from runtime_toy import DATA, ToyConfig, build
+from test_model import small_hybrid_config
 
 STAGES = {1: ("llm",), 2: ("vision", "projector"), 3: ("vision", "projector", "llm")}
 NUM_PACKS = 4
 
 
-def make_pack(number: int, image_token: int, pictures: int) -> Batch:
-    """Two rows: one with `pictures` pictures of 144 tokens, one of text; random, the same for every number."""
+def small_hybrid() -> MathModel:
+    """DeepSeek's architecture in miniature."""
+    images = SimpleNamespace(
+        image_mean=[0.5] * 3, image_std=[0.5] * 3, high_res_image_mean=[0.4] * 3, high_res_image_std=[0.3] * 3
+    )
+    hf = DeepseekVLHybridForConditionalGeneration(small_hybrid_config())
+    with torch.no_grad():
+        hf.model.high_res_vision_alpha.fill_(0.5)  # starts at 0, where SAM gets no gradient
+    return MathModel(hf, SimpleNamespace(image_processor=images, image_token_id=3))
+
+
+SIZES = {"tiny": ({"pixel_values": 96}, 144), "hybrid": ({"pixel_values": 32, "high_res_pixel_values": 64}, 16)}
+
+
+def make_pack(number: int, image_token: int, pictures: int, kind: str = "tiny") -> Batch:
+    """Two rows: one with `pictures` pictures, one of text; random, the same for every number."""
     generator = torch.Generator().manual_seed(number)
-    rows = [[image_token] * 144 * pictures + torch.randint(10, 90, (12 + number,), generator=generator).tolist()]
+    sizes, image_tokens = SIZES[kind]
+    rows = [
+        [image_token] * image_tokens * pictures + torch.randint(10, 90, (12 + number,), generator=generator).tolist()
+    ]
     rows.append(torch.randint(10, 90, (9,), generator=generator).tolist())
     lengths = torch.tensor([0, *(len(row) for row in rows)])
     ends = lengths.cumsum(0)
     positions = torch.cat([torch.arange(int(end) - 6, int(end) - 1) for end in ends[1:]])
     tokens = torch.tensor([token for row in rows for token in row])
-    pixels = torch.randint(0, 256, (pictures, 3, 96, 96), generator=generator, dtype=torch.uint8)
+    pixels = {
+        name: torch.randint(0, 256, (pictures, 3, size, size), generator=generator, dtype=torch.uint8)
+        for name, size in sizes.items()
+    }
     return Batch(
         input_ids=tokens[None],
         position_ids=torch.cat([torch.arange(int(length)) for length in lengths[1:]])[None],
         cu_seqlens=ends.to(torch.int32),
         max_seqlen=int(lengths.max()),
-        pixel_values={"pixel_values": pixels} if pictures else {},
+        pixel_values=pixels if pictures else {},
         touch_vision=True,
         response_positions=positions,
         response_labels=torch.randint(10, 90, (len(positions),), generator=torch.Generator().manual_seed(7)),
@@ -43,21 +65,24 @@ def make_pack(number: int, image_token: int, pictures: int) -> Batch:
     )
 
 
-def stage_gradients(stage: int, process: runtime.Runtime) -> dict[str, torch.Tensor]:
+def stage_gradients(stage: int, process: runtime.Runtime, kind: str = "tiny") -> dict[str, torch.Tensor]:
     """Loss, gradient norm and whole gradients of one global batch of NUM_PACKS packs, dealt over the ranks."""
     torch.manual_seed(0)
-    model = load_model("tiny", random=True)
+    model = load_model("tiny", random=True) if kind == "tiny" else small_hybrid()
     model.set_trainable(STAGES[stage])
     model.train()
     if stage == 3:
         runtime.checkpoint_activations(model)
     idle = (lambda name: part_of(name) != "llm") if stage == 1 else None
     runtime.shard(model, process, idle=idle)
+    for name, parameter in model.named_parameters():
+        bf16 = runtime.computes_in_bf16(process) and not parameter.requires_grad
+        assert parameter.dtype == (torch.bfloat16 if bf16 else torch.float32), name
     image_token = model.config.image_token_id
     packs = []
     for number in range(process.rank, NUM_PACKS, process.world_size):
-        weak = make_pack(number, image_token, pictures=0 if stage == 1 or number == 1 else 1)
-        strong = make_pack(number + 100, image_token, pictures=number % 2)
+        weak = make_pack(number, image_token, 0 if stage == 1 or number == 1 else 1, kind)
+        strong = make_pack(number + 100, image_token, number % 2, kind)
         if stage == 1:
             weak.touch_vision = False
         packs.append((weak, strong if stage == 2 else None))
@@ -124,7 +149,13 @@ def main() -> None:
     out = Path(sys.argv[1])
     shard_size = int(sys.argv[3]) if len(sys.argv) > 3 else 0
     process = runtime.setup(0, shard_size=shard_size)
-    results = {stage: stage_gradients(stage, process) for stage in STAGES}
+    results = {f"tiny {stage}": stage_gradients(stage, process) for stage in STAGES}
+    results |= {f"hybrid {stage}": stage_gradients(stage, process, "hybrid") for stage in (2, 3)}
+    if process.world_size > 1:  # what CUDA does, here on a CPU: bf16 storage, gathering and products, fp32 sums
+        runtime.computes_in_bf16 = lambda process: True
+        results |= {f"bf16 {stage}": stage_gradients(stage, process) for stage in STAGES}
+        results["bf16 hybrid"] = stage_gradients(2, process, "hybrid")
+        runtime.computes_in_bf16 = lambda process: False
     losses = toy_steps(process, out)
     if process.world_size > 1:
         agreements(process, out)

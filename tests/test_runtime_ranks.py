@@ -27,18 +27,19 @@ def start(ranks: int, out: Path, *arguments: str) -> dict:
 
 
 @pytest.fixture(scope="module")
-def one_rank() -> dict[int, dict[str, torch.Tensor]]:
+def one_rank() -> dict[str, dict[str, torch.Tensor]]:
     process = runtime.setup(0, device="cpu")
-    return {stage: ranks_worker.stage_gradients(stage, process) for stage in ranks_worker.STAGES}
+    found = {f"tiny {stage}": ranks_worker.stage_gradients(stage, process) for stage in ranks_worker.STAGES}
+    return found | {f"hybrid {stage}": ranks_worker.stage_gradients(stage, process, "hybrid") for stage in (2, 3)}
 
 
 def assert_same_gradients(one: dict, many: dict) -> None:
-    for stage, expected in one.items():
-        found = many[stage]
+    for run, expected in one.items():
+        found = many[run]
         assert found.keys() == expected.keys()
         for name, gradient in expected.items():
             difference = (found[name] - gradient).norm() / (gradient.norm() + 1e-9)
-            assert difference < 1e-5, f"stage {stage}, {name}: {difference}"
+            assert difference < 1e-5, f"{run}, {name}: {difference}"
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +50,18 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
 
 def test_two_ranks_have_the_gradients_of_one_in_every_stage(one_rank: dict, two_ranks: tuple) -> None:
     assert_same_gradients(one_rank, two_ranks[0]["stages"])
-    trained = {name.split(".")[2] for name in one_rank[2] if "." in name}
+    trained = {name.split(".")[2] for name in one_rank["tiny 2"] if "." in name}
     assert trained == {"vision_tower", "multi_modal_projector"}
+
+
+def test_mixed_precision_has_about_the_gradients_of_fp32(one_rank: dict, two_ranks: tuple) -> None:
+    """Frozen parts in bf16, trained ones in fp32 (also side by side in the hybrid's root group), bf16 computation."""
+    for name, exact in (("bf16 1", "tiny 1"), ("bf16 2", "tiny 2"), ("bf16 3", "tiny 3"), ("bf16 hybrid", "hybrid 2")):
+        found, expected = two_ranks[0]["stages"][name], one_rank[exact]
+        assert found.keys() == expected.keys()
+        assert found["loss"] == pytest.approx(expected["loss"].item(), rel=0.01)
+        assert found["norm"] == pytest.approx(expected["norm"].item(), rel=0.05)
+        assert all(gradient.dtype == torch.float32 for gradient in found.values())
 
 
 def test_a_checkpoint_of_two_ranks_goes_on_in_one(two_ranks: tuple, tmp_path: Path) -> None:
