@@ -13,6 +13,7 @@ sources.py knows files and dialects; this file knows tokens, packs and order.
 """
 
 import atexit
+import contextlib
 import datetime
 import hashlib
 import heapq
@@ -327,10 +328,11 @@ def open_rows(
         except UserError as error:
             message = [str(error)]
     dist.broadcast_object_list(message, src=0, group=group)
+    dist.destroy_process_group(group)
     if isinstance(message[0], str):
         if dist.get_rank() == 0:
             raise UserError(message[0])
-        time.sleep(1)  # rank 0 says what is wrong, once; torchrun must not end it before it has
+        time.sleep(3)  # rank 0 says what is wrong, once; torchrun must not end it before it has
         sys.exit(1)
     if rows is None:
         rows = replace(message[0], chat_format=chat_format)
@@ -670,30 +672,36 @@ def make_loader(
 
 
 def _steps(loader: DataLoader) -> Iterator[StepBatches]:
-    running = [iter(loader)]
-    atexit.register(running.clear)  # workers are told to end: they do not listen to signals
+    steps = iter(loader)
+    # told to end, workers do; signals they leave to the trainer, so the interpreter's own farewell would wait for ever
+    end = getattr(steps, "_shutdown_workers", lambda: None)
+    atexit.register(end)
     try:
         while True:
-            batches = next(running[0], None)
+            batches = next(steps, None)
             if batches is None:
                 return
             if isinstance(batches, UserError):
                 raise batches
             yield batches
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, EOFError, ConnectionError) as error:  # how the death of a worker shows, by its moment
+        if not loader.num_workers or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
             raise
         raise UserError(
-            f"a loader process died ({str(error).splitlines()[0]}); for want of memory or shared memory (/dev/shm)? "
-            "lower --num_workers, or give the container more (docker --shm-size)"
+            f"a loader process died ({str(error).partition(chr(10))[0]}); for want of memory, or of shared memory "
+            "(/dev/shm)? lower --num_workers, or give the container more (docker --shm-size)"
         ) from None
     finally:
-        atexit.unregister(running.clear)
-        running.clear()
+        with contextlib.suppress(RuntimeError):  # the same death, reported once more
+            end()
+        atexit.unregister(end)
 
 
 def _start_worker(worker: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one worker, one core
     # a scheduler signals every process of a job, a terminal too; what to do about it is the trainer's decision
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    # SIGTERM means that the job ends: leave the trainer time to save, then go quietly
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(60))
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))

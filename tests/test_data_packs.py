@@ -1,0 +1,537 @@
+"""Tokens, packs, order and the loader: what the loss sees is exact, on any number of ranks and after any resume."""
+
+import gc
+import gzip
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from data_helpers import CHATML, NUM_IMAGE_TOKENS, draw_picture, tiny_processor, tiny_tokenizer, write_lines
+from PIL import Image
+from transformers import DeepseekVLHybridImageProcessor, DeepseekVLHybridProcessor
+
+from data import Batch, ChatFormat, Rows, make_loader, open_rows, plan_packs, steps_per_epoch
+from errors import UserError
+from sources import BadRow, Turn, open_picture, parse_spec
+
+DEEPSEEK = (
+    "{{ bos_token }}{% for m in messages %}{{ 'User: ' if m['role'] == 'user' else 'Assistant: ' }}"
+    "{% for part in m['content'] %}{{ '<image>\n' if part['type'] == 'image' else part['text'] }}{% endfor %}"
+    "{{ '\n\n' if m['role'] == 'user' else eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def chat_format() -> ChatFormat:
+    return ChatFormat(tiny_processor(), NUM_IMAGE_TOKENS)
+
+
+@pytest.fixture(scope="module")
+def pair_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """50 pairs of different lengths; every weak side and every third strong side has a picture."""
+    folder = tmp_path_factory.mktemp("pairs")
+    for n in range(4):
+        draw_picture(folder / f"{n}.png", n, (60 + 20 * n, 90))
+    rows = []
+    for n in range(50):
+        answer = f"Because {n}, {'the sum ' * (n * 7 % 23)}it is so.\nAnswer: {n}"
+        strong = {
+            "image_url": "" if n % 3 else f"{n % 4}.png",
+            "instruction": f"Given the angle {n}, " + "and " * (n % 11),
+        }
+        weak = {"image_url_2": f"{(n + 1) % 4}.png", "instruction_2": "Solve." if n % 2 else ""}
+        rows.append({**strong, "output": answer, **weak, "output_2": answer})
+    return write_lines(folder / "pairs.jsonl", rows)
+
+
+@pytest.fixture(scope="module")
+def pair_rows(pair_file: str, chat_format: ChatFormat) -> Rows:
+    return open_rows(pair_file, pairs=True, chat_format=chat_format, max_length=512)
+
+
+def load(rows: Rows, **options: int) -> list:
+    defaults = dict(global_batch=16, pack_tokens=1024, rank=0, world_size=1, seed=3, start_step=0, num_workers=0)
+    options = {**defaults, **options}
+    options.setdefault("total_steps", steps_per_epoch(rows, options["global_batch"]))
+    return list(make_loader(rows, **options))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Tokens
+
+
+@pytest.mark.parametrize("pictures", [0, 1, 2])
+@pytest.mark.parametrize("template", [CHATML, DEEPSEEK])
+def test_prompt_tokens_equal_the_stock_processors(pictures: int, template: str, tmp_path: Path) -> None:
+    processor = tiny_processor(template)
+    processor.tokenizer.bos_token = "<|im_start|>"
+    chat_format = ChatFormat(processor, NUM_IMAGE_TOKENS)
+    question = "What is\n\n the angle?  {x} π 12"
+    content = [{"type": "image"}] * pictures + [{"type": "text", "text": question}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    images = [Image.open(draw_picture(tmp_path / f"{n}.png", n)) for n in range(pictures)] or None
+    stock = processor(text=text, images=images, add_special_tokens=False)["input_ids"][0]
+    tokens = chat_format.encode([Turn("user", question, ["a"] * pictures), Turn("assistant", "It is 12.")])
+    assert tokens.input_ids[: len(stock)].tolist() == list(stock)
+    eos = processor.tokenizer.eos_token_id
+    response = " It is 12." if template == DEEPSEEK else "It is 12."
+    assert (
+        tokens.input_ids[len(stock) :].tolist()
+        == [*processor.tokenizer.encode(response), eos]
+        == tokens.labels.tolist()
+    )
+    assert tokens.positions.tolist() == list(range(len(stock) - 1, len(tokens.input_ids) - 1))
+    assert (tokens.input_ids == chat_format.image_token_id).sum() == pictures * NUM_IMAGE_TOKENS
+
+
+def test_every_answer_of_a_conversation_bears_loss(chat_format: ChatFormat) -> None:
+    turns = [
+        Turn("system", "Be brief."),
+        Turn("user", "2 + 2?", ["a.png"]),
+        Turn("assistant", "4"),
+        Turn("user", "And 3 + 3?"),
+        Turn("assistant", "It is 6"),
+    ]
+    tokens = chat_format.encode(turns)
+    tokenizer = chat_format.processor.tokenizer
+    assert tokenizer.decode(tokens.labels) == "4<|im_end|>It is 6<|im_end|>"
+    assert (tokens.input_ids[tokens.positions + 1] == tokens.labels).all()
+    messages = [
+        {"role": t.role, "content": [{"type": "image"}] * len(t.pictures) + [{"type": "text", "text": t.text}]}
+        for t in turns
+    ]
+    text = chat_format.processor.apply_chat_template(messages).removesuffix("\n")
+    ids = tokenizer.encode(text.replace("<image>", "<image>" * NUM_IMAGE_TOKENS))
+    assert tokens.input_ids.tolist() == ids
+
+
+def test_counted_lengths_are_the_encoded_ones(pair_rows: Rows) -> None:
+    for index in range(len(pair_rows.entries)):
+        weak, strong = (pair_rows.chat_format.encode(turns) for turns in pair_rows.read(index))
+        assert pair_rows.entries["tokens"][index].tolist() == [len(weak.input_ids), len(strong.input_ids)]
+
+
+def test_special_tokens_in_a_text_are_refused(chat_format: ChatFormat) -> None:
+    for text in ("a <|im_start|> b", "<|pad|>", "<image>"):
+        with pytest.raises(BadRow, match="special token"):
+            chat_format.pieces([Turn("user", text), Turn("assistant", "a")])
+
+
+def test_templates_that_cannot_train_are_refused() -> None:
+    with pytest.raises(UserError, match="does not put the response behind the generation prompt"):
+        ChatFormat(tiny_processor(CHATML.replace("<|im_start|>assistant", "<|im_start|>bot")), NUM_IMAGE_TOKENS)
+    chat_format = ChatFormat(tiny_processor(CHATML.replace("{{ '<image>' }}", "")), NUM_IMAGE_TOKENS)
+    with pytest.raises(UserError, match="once for each picture"):
+        chat_format.pieces([Turn("user", "q", ["a.png"]), Turn("assistant", "a")])
+
+
+def test_a_tokenizer_saved_with_truncation_cuts_nothing() -> None:
+    processor = tiny_processor()
+    processor.tokenizer.backend_tokenizer.enable_truncation(8)
+    tokens = ChatFormat(processor, NUM_IMAGE_TOKENS).encode([Turn("user", "q" * 50), Turn("assistant", "a" * 50)])
+    assert len(tokens.labels) == 51
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Pictures
+
+
+@pytest.mark.parametrize("size", [(96, 96), (300, 41), (7, 200), (33, 34)])
+@pytest.mark.parametrize("family", ["siglip", "hybrid"])
+def test_pixels_equal_the_stock_processors_bit_for_bit(size: tuple[int, int], family: str, tmp_path: Path) -> None:
+    processor = tiny_processor()
+    if family == "hybrid":
+        tokenizer = tiny_tokenizer()
+        tokenizer.image_token = "<image>"
+        processor = DeepseekVLHybridProcessor(DeepseekVLHybridImageProcessor(), tokenizer, CHATML, num_image_tokens=576)
+    image_processor = processor.image_processor
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    picture = open_picture(str(tmp_path / "noise.png"))
+    stock = image_processor(picture, return_tensors="pt")
+    pixels = ChatFormat(processor, 576).pixels(picture)
+    assert set(pixels) == set(stock)
+    for name, values in pixels.items():
+        assert values.dtype == torch.uint8
+        prefix = "high_res_" if name.startswith("high_res") else ""
+        mean, std = (
+            torch.tensor(getattr(image_processor, f"{prefix}image_{part}"), dtype=torch.float32)[:, None, None]
+            for part in ("mean", "std")
+        )
+        normalised = ((values.double() * image_processor.rescale_factor).float() - mean) / std
+        assert torch.equal(normalised, stock[name][0])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Packs
+
+
+def unpack(batch: Batch) -> list[tuple[list[int], list[int], list[int]]]:
+    """Each row of a pack: (input_ids, labels, positions within the row)."""
+    bounds = batch.cu_seqlens.tolist()
+    rows = []
+    for start, end in zip(bounds, bounds[1:], strict=False):
+        inside = (batch.response_positions >= start) & (batch.response_positions < end)
+        positions = (batch.response_positions[inside] - start).tolist()
+        rows.append((batch.input_ids[0, start:end].tolist(), batch.response_labels[inside].tolist(), positions))
+    return rows
+
+
+def test_packs_hold_their_rows_exactly(pair_rows: Rows) -> None:
+    expected = {}
+    for index in range(len(pair_rows.entries)):
+        expected[pair_rows.row_id(index)] = [pair_rows.chat_format.encode(turns) for turns in pair_rows.read(index)]
+    seen = 0
+    for batches in load(pair_rows):
+        for sides in batches:
+            for side, batch in enumerate(sides):
+                length = batch.input_ids.numel()
+                assert batch.input_ids.shape == batch.position_ids.shape == (1, length)
+                assert batch.input_ids.dtype == batch.position_ids.dtype == batch.response_labels.dtype == torch.int64
+                assert (
+                    batch.cu_seqlens.dtype == torch.int32
+                    and batch.cu_seqlens[0] == 0
+                    and batch.cu_seqlens[-1] == length
+                )
+                lengths = batch.cu_seqlens.diff()
+                assert batch.max_seqlen == lengths.max() and length <= 1024
+                assert batch.position_ids[0].tolist() == [position for n in lengths.tolist() for position in range(n)]
+                for row_id, (ids, labels, positions) in zip(batch.row_ids, unpack(batch), strict=True):
+                    tokens = expected[row_id][side]
+                    assert ids == tokens.input_ids.tolist()
+                    assert labels == tokens.labels.tolist() and positions == tokens.positions.tolist()
+                    seen += 1
+                images = (batch.input_ids == pair_rows.chat_format.image_token_id).sum().item() // NUM_IMAGE_TOKENS
+                assert images == len(batch.pixel_values.get("pixel_values", []))
+    assert seen == 2 * 50
+
+
+def test_sides_of_a_pair_are_aligned(pair_rows: Rows) -> None:
+    for batches in load(pair_rows, world_size=2, rank=1):
+        for weak, strong in batches:
+            assert weak.row_ids == strong.row_ids
+            assert torch.equal(weak.response_labels, strong.response_labels)
+            for batch in (weak, strong):
+                followers = batch.input_ids[0, batch.response_positions + 1] if batch.row_ids else batch.response_labels
+                assert torch.equal(followers, batch.response_labels)
+
+
+def test_pictures_stand_in_the_order_of_their_rows(pair_rows: Rows) -> None:
+    [batches] = load(pair_rows, total_steps=1)
+    by_id = {pair_rows.row_id(index): index for index in range(50)}
+    for weak, _ in batches:
+        for row_id, pixels in zip(weak.row_ids, weak.pixel_values["pixel_values"], strict=True):
+            [picture] = pair_rows.read(by_id[row_id])[0][0].pictures
+            image = open_picture(picture, os.path.dirname(row_id.split(":")[0]))
+            assert torch.equal(pixels, pair_rows.chat_format.pixels(image)["pixel_values"])
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4, 7])
+def test_plan_is_an_even_partition(world_size: int) -> None:
+    generator = np.random.default_rng(world_size)
+    for case in range(60):
+        count = int(generator.integers(1, 200))
+        tokens = generator.integers(1, 1025 if case % 2 else 300, count)
+        plan = plan_packs(tokens, world_size, 1024)
+        assert all(len(slot) == world_size for slot in plan)
+        rows = [row for slot in plan for members in slot for row in members]
+        assert sorted(rows) == list(range(count))
+        loads = np.array([[tokens[members].sum() for members in slot] for slot in plan])
+        assert loads.max() <= 1024
+        assert plan == plan_packs(tokens, world_size, 1024)
+        longest = tokens.max()
+        per_rank = loads.sum(axis=0)
+        assert per_rank.max() - per_rank.min() <= longest  # no rank has more than one row's work on top
+        assert all(slot.max() - slot.min() <= longest for slot in loads)
+        if tokens.max() < 300:
+            assert len(plan) <= -(-tokens.sum() // (world_size * 1024)) + 1  # few packs more than the tokens need
+    with pytest.raises(ValueError, match="fits no pack"):
+        plan_packs(np.array([1025]), 1, 1024)
+
+
+def test_packs_of_no_rows_fill_the_ranks(pair_rows: Rows) -> None:
+    [batches] = load(pair_rows, global_batch=2, world_size=4, rank=3, total_steps=1)
+    [(weak, strong)] = batches.packs
+    for batch in (weak, strong):
+        assert batch.input_ids.tolist() == [[pair_rows.chat_format.eos_token_id]]
+        assert batch.position_ids.tolist() == [[0]] and batch.cu_seqlens.tolist() == [0, 1] and batch.max_seqlen == 1
+        assert (
+            batch.num_response_tokens == 0
+            and batch.num_tokens == 0
+            and batch.row_ids == []
+            and batch.pixel_values == {}
+        )
+    assert weak.touch_vision  # another rank's pack has a picture
+    assert batches.num_rows == 0 and batches.global_rows == 2
+
+
+def test_all_ranks_agree_on_touching_vision(tmp_path: Path, chat_format: ChatFormat) -> None:
+    draw_picture(tmp_path / "a.png")
+    rows = [{"instruction": f"{n}?", "output": f"{n}", "image_url": "" if n % 7 else "a.png"} for n in range(42)]
+    index = open_rows(write_lines(tmp_path / "a.jsonl", rows), pairs=False, chat_format=chat_format, max_length=300)
+    ranks = [load(index, world_size=3, rank=rank, global_batch=14, pack_tokens=300) for rank in range(3)]
+    touched = 0
+    for step in zip(*ranks, strict=True):
+        assert len({len(batches) for batches in step}) == 1
+        for packs in zip(*step, strict=True):
+            flags = {weak.touch_vision for weak, _ in packs}
+            assert flags == {any(weak.pixel_values for weak, _ in packs)}
+            assert all(strong is None for _, strong in packs)
+            touched += flags == {True}
+    assert 0 < touched < sum(len(batches) for batches in ranks[0])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Order, epochs, resuming
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_ranks_partition_every_step(world_size: int, pair_rows: Rows) -> None:
+    steps = steps_per_epoch(pair_rows, 16)
+    assert steps == 4  # 16 + 16 + 16 + 2: the last, partial batch is used
+    alone = load(pair_rows, total_steps=2 * steps)
+    ranks = [load(pair_rows, world_size=world_size, rank=rank, total_steps=2 * steps) for rank in range(world_size)]
+    for epoch in range(2):
+        ids = []
+        for step in range(epoch * steps, (epoch + 1) * steps):
+            together = sorted(row_id for batches in ranks for row_id in batches[step].row_ids)
+            assert together == sorted(alone[step].row_ids)
+            assert alone[step].step == step and alone[step].global_rows == len(together) == (
+                2 if step % steps == 3 else 16
+            )
+            ids += together
+        assert len(ids) == len(set(ids)) == 50
+
+
+def test_a_resume_on_other_ranks_sees_no_row_twice_and_skips_none(pair_rows: Rows) -> None:
+    ids = []
+    for start, end, world_size in ((0, 3, 2), (3, 5, 4), (5, 8, 1)):
+        for rank in range(world_size):
+            for batches in load(pair_rows, rank=rank, world_size=world_size, start_step=start, total_steps=end):
+                ids += [(batches.step // 4, row_id) for row_id in batches.row_ids]
+    assert len(ids) == len(set(ids)) == 100
+
+
+def test_a_resume_gives_the_same_tensors(pair_rows: Rows) -> None:
+    whole, resumed = load(pair_rows, total_steps=6)[4:], load(pair_rows, start_step=4, total_steps=6)
+    for one, other in zip(whole, resumed, strict=True):
+        for (weak, strong), (weak_again, strong_again) in zip(one, other, strict=True):
+            for batch, again in ((weak, weak_again), (strong, strong_again)):
+                assert batch.row_ids == again.row_ids
+                assert all(
+                    torch.equal(value, vars(again)[key]) for key, value in vars(batch).items() if torch.is_tensor(value)
+                )
+                assert all(torch.equal(value, again.pixel_values[key]) for key, value in batch.pixel_values.items())
+
+
+def test_order_follows_from_seed_and_epoch_alone(pair_rows: Rows) -> None:
+    orders = {(seed, epoch): pair_rows.epoch_order(seed, epoch).tolist() for seed in (0, 1) for epoch in (0, 1)}
+    assert len({tuple(order) for order in orders.values()}) == 4
+    assert all(sorted(order) == list(range(50)) for order in orders.values())
+    assert pair_rows.epoch_order(0, 0).tolist() == orders[0, 0]
+    assert orders[0, 0][:5] == [40, 0, 30, 5, 26]  # the same everywhere and in years: a resume depends on it
+
+
+def test_global_randomness_is_left_alone(pair_rows: Rows) -> None:
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    load(pair_rows)
+    assert torch.equal(states[0], torch.get_rng_state()) and states[1] == random.getstate()
+    assert (states[2] == np.random.get_state()[1]).all()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Mixes, lengths, fingerprints
+
+
+def text_file(path: Path, count: int, name: str = "row") -> str:
+    return write_lines(path, [{"query": f"{name} {n}?", "response": "a" * (1 + n % 30)} for n in range(count)])
+
+
+def test_a_mix_draws_counts_and_fractions(tmp_path: Path, chat_format: ChatFormat) -> None:
+    files = [
+        text_file(tmp_path / f"{name}.jsonl", count) for name, count in (("a", 100), ("b", 50), ("c", 40), ("d", 8))
+    ]
+    spec = f"{files[0]}:30, {files[1]}:0.5,{files[2]}:0.1k,{files[3]}:2.5"
+    rows = open_rows(spec, pairs=False, chat_format=chat_format, max_length=200)
+    assert rows.counts == [30, 25, 40, 20] and len(rows) == 115
+    drawn = [np.bincount(rows.entries["source"][rows.epoch_order(7, epoch)]).tolist() for epoch in range(3)]
+    assert drawn == [[30, 25, 40, 20]] * 3
+    first, second = (set(rows.epoch_order(7, epoch).tolist()) for epoch in range(2))
+    assert first != second  # each epoch draws anew
+    assert set(
+        np.unique(rows.epoch_order(7, 0)[rows.entries["source"][rows.epoch_order(7, 0)] == 3], return_counts=True)[1]
+    ) == {2, 3}
+    assert json.loads(json.dumps(rows.mix))["0 a.jsonl"] == {"asked": "30", "usable": 100, "drawn": 30, "dropped": {}}
+    assert "30 of 100 usable (26.1 % of the mix), asked: 30" in rows.summary()
+    assert "40 of 40 usable (34.8 % of the mix), asked: 0.1k" in rows.summary()
+    ids = [row_id for batches in load(rows, global_batch=32) for row_id in batches.row_ids]
+    assert len(ids) == 115
+
+
+def test_spec_mistakes_are_said(tmp_path: Path, chat_format: ChatFormat) -> None:
+    assert parse_spec("a.jsonl:100k, b:c.parquet:0.3") == [("a.jsonl", "100k"), ("b:c.parquet", "0.3")]
+    for spec, words in (("", "--data is empty"), ("a.jsonl:many", "behind the colon"), (" , ", "--data is empty")):
+        with pytest.raises(UserError, match=words):
+            parse_spec(spec)
+    with pytest.raises(UserError, match="draws no row"):
+        open_rows(f"{text_file(tmp_path / 'a.jsonl', 3)}:0", pairs=False, chat_format=chat_format, max_length=200)
+
+
+def test_too_long_rows_are_dropped_whole_and_counted(tmp_path: Path, chat_format: ChatFormat) -> None:
+    draw_picture(tmp_path / "a.png")
+    text = [{"query": "q", "response": "b" * n} for n in (10, 110, 30)]
+    picture = {"query": "q", "response": "short", "image": "a.png"}
+    path = write_lines(tmp_path / "a.jsonl", [*text, picture])
+    rows = open_rows(path, pairs=False, chat_format=chat_format, max_length=120)  # image tokens count: 144 are too many
+    assert rows.entries["number"].tolist() == [1, 3] and rows.dropped == [{"longer than 120 tokens": 2}]
+    assert "dropped: longer than 120 tokens 2" in rows.summary()
+    assert len(open_rows(path, pairs=False, chat_format=chat_format, max_length=200)) == 4
+    exact = int(rows.entries["tokens"][1, 0])
+    assert len(open_rows(path, pairs=False, chat_format=chat_format, max_length=exact)) == 2
+    assert len(open_rows(path, pairs=False, chat_format=chat_format, max_length=exact - 1)) == 1
+    with pytest.raises(UserError, match="max_length 120 is above pack_tokens 100"):
+        make_loader(rows, global_batch=1, pack_tokens=100, rank=0, world_size=1, seed=0, start_step=0, total_steps=1)
+
+
+def test_fingerprint_knows_the_data_not_the_folder(tmp_path: Path, chat_format: ChatFormat) -> None:
+    def fingerprint(folder: str, count: int = 40, spec: str = "", max_length: int = 200) -> str:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        path = text_file(tmp_path / folder / "a.jsonl", count)
+        return open_rows(path + spec, pairs=False, chat_format=chat_format, max_length=max_length).fingerprint
+
+    assert fingerprint("x") == fingerprint("y")
+    assert len({fingerprint("x"), fingerprint("x", 41), fingerprint("x", 40, ":20"), fingerprint("x", 40, "", 50)}) == 4
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Worker processes and ranks
+
+
+def test_workers_give_the_same_batches(pair_rows: Rows) -> None:
+    for one, other in zip(load(pair_rows), load(pair_rows, num_workers=2), strict=True):
+        assert one.row_ids == other.row_ids and one.step == other.step
+        for (weak, _), (weak_again, _) in zip(one, other, strict=True):
+            assert torch.equal(weak.input_ids, weak_again.input_ids)
+            assert torch.equal(weak.pixel_values["pixel_values"], weak_again.pixel_values["pixel_values"])
+    deadline = time.monotonic() + 10
+    while multiprocessing.active_children() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not multiprocessing.active_children()
+
+
+def test_a_workers_error_is_one_line_in_the_main_process(tmp_path: Path, chat_format: ChatFormat) -> None:
+    path = write_lines(tmp_path / "a.jsonl", [{"query": "q", "response": "a", "image": "a.png"}])
+    (tmp_path / "a.png").write_text("not a picture")
+    rows = open_rows(path, pairs=False, chat_format=chat_format, max_length=300)
+    with pytest.raises(UserError) as caught:
+        load(rows, num_workers=1)
+    assert str(caught.value).startswith(f"{path}:1: picture ") and "\n" not in str(caught.value)
+
+
+def test_workers_leave_signals_to_the_trainer_and_end_with_it(pair_rows: Rows) -> None:
+    loader = make_loader(
+        pair_rows,
+        global_batch=4,
+        pack_tokens=1024,
+        rank=0,
+        world_size=1,
+        seed=0,
+        start_step=0,
+        total_steps=99,
+        num_workers=2,
+    )
+    next(loader)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    for worker in workers:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            os.kill(worker.pid, number)
+    for _ in range(6):
+        next(loader)
+    loader.close()
+    gc.collect()
+    assert not any(worker.is_alive() for worker in workers)
+
+
+def test_a_killed_worker_is_one_line(pair_rows: Rows) -> None:
+    loader = make_loader(
+        pair_rows,
+        global_batch=4,
+        pack_tokens=1024,
+        rank=0,
+        world_size=1,
+        seed=0,
+        start_step=0,
+        total_steps=99,
+        num_workers=1,
+    )
+    next(loader)
+    [worker] = multiprocessing.active_children()
+    with pytest.raises(UserError, match="a loader process died .*lower --num_workers"):
+        os.kill(worker.pid, signal.SIGKILL)
+        for _ in loader:
+            time.sleep(0.01)
+
+
+def open_as_rank(rank: int, store: str, path: str, chat_format: ChatFormat, results: multiprocessing.Queue) -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    time.sleep = lambda seconds: None
+    options = dict(pairs=False, chat_format=chat_format, max_length=300)
+    try:
+        open_rows(path, **options)
+        failure = "none"
+    except UserError as error:
+        failure = str(error)
+    except SystemExit as ended:
+        failure = f"exit {ended.code}"
+    rows = open_rows(path, skip_bad_rows=True, **options)
+    ids = [row_id for batches in load(rows, global_batch=8, rank=rank, world_size=2) for row_id in batches.row_ids]
+    results.put((rank, failure, rows.fingerprint, rows.mix, ids))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def test_two_ranks_share_one_index(tmp_path: Path, chat_format: ChatFormat) -> None:
+    lines = [json.dumps({"query": f"{n}?", "response": f"{n}"}) for n in range(30)]
+    path = str(tmp_path / "a.jsonl.gz")  # gzipped: every rank holds the rows in memory
+    Path(path).write_bytes(gzip.compress("\n".join([*lines, "{broken"]).encode()))
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    ranks = [
+        context.Process(target=open_as_rank, args=(rank, str(tmp_path / "store"), path, chat_format, results))
+        for rank in range(2)
+    ]
+    for process in ranks:
+        process.start()
+    (_, said, *first), (_, silent, *second) = sorted(results.get(timeout=100) for _ in ranks)
+    for process in ranks:
+        process.join(30)
+    assert said.startswith(f"{path}:31: the line is not JSON") and silent == "exit 1"  # one line, not one per rank
+    assert first[:2] == second[:2] and first[1]["0 a.jsonl.gz"]["dropped"] == {"broken JSON": 1}
+    numbers = [int(row_id.rpartition(":")[2]) for row_id in first[2] + second[2]]
+    assert sorted(numbers) == list(range(1, 31))
+
+
+def test_memory_stays_flat(pair_rows: Rows) -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("needs /proc")
+    loader = make_loader(
+        pair_rows, global_batch=8, pack_tokens=1024, rank=0, world_size=1, seed=0, start_step=0, total_steps=160
+    )
+    sizes = [resident() for _ in loader]
+    assert len(sizes) == 160
+    assert max(sizes[-40:]) - max(sizes[40:80]) < 8 << 20
