@@ -7,10 +7,9 @@
     python runs/table3.py --dry_run                  the runs and their commands, nothing else
 
 The regime is the paper's: the language model learns from many text problems; the multimodal problems are a fixed, much
-smaller set, seen a few times, the same for stages 2 and 3. Every order starts from the same folder (a language model
-that has read a little text, as the paper's was no blank either; tiny's tower; a random projector) and is aligned on
-captions, for the same number of steps, just before its first picture: a projector has to be fitted to the language
-model that it will serve. Neither start nor alignment counts in an order's budget.
+smaller set, seen a few times, the same for stages 2 and 3. Every order and every seed starts from one and the same
+folder: a language model that has read a little text, aligned with the tower on captions of other problems. It stands
+for the pretrained and aligned parts that the paper starts from, which no order trains, and it counts in no budget.
 
 It resumes: the same command again runs only what is not finished. Runs that orders share are trained once per seed.
 """
@@ -136,7 +135,8 @@ def main() -> None:
         return
     if not config.report_only:
         began = time.time()
-        count = run_tasks(tasks, out, jobs_of(config), thread_limits(config))
+        limits = thread_limits(config)
+        count = run_tasks(tasks, out, jobs_of(config), limits, fork=limits.get("OMP_NUM_THREADS") == "1")
         print(f"{count} runs in {(time.time() - began) / 3600:.2f} hours")
     write_results(config, recipe, lines, tasks, seeds, bench, out, results)
 
@@ -194,12 +194,15 @@ def data_files(folder: Path, recipe: Recipe) -> Callable[[Step], str]:
     random.Random("table 3").shuffle(names)
     half = len(names) // 2
     text, captions = folder / "text.jsonl", folder / f"captions-{recipe.captions}.jsonl"
+    arithmetic = folder / "arithmetic.jsonl"
+    if recipe.arithmetic and not arithmetic.exists():
+        write_text(arithmetic, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in arithmetic_rows()))
     copy_rows(folder / "stage1.jsonl", text, names[half:])
     copy_rows(folder / "captions.jsonl", captions, names[half:][: recipe.captions])
 
     def spec(step: Step) -> str:
         if step.stage in ("base", "1"):
-            return str(text)
+            return f"{text},{arithmetic}:{recipe.arithmetic[step.stage]}" if recipe.arithmetic else str(text)
         if step.stage == "align":
             count = round(recipe.align_text * recipe.captions)
             return f"{captions},{text}:{count}" if count else str(captions)
@@ -216,6 +219,30 @@ def data_files(folder: Path, recipe: Recipe) -> Callable[[Step], str]:
         return str(text_taught(pairs, folder / "stage1.jsonl") if kind == "teacher" else pairs)
 
     return spec
+
+
+def arithmetic_rows(rows: int = 4000, facts_a_row: int = 8) -> list[dict]:
+    """The small sums, differences and products that tiny's families need, each as often as the next, by seed 0.
+
+    The real presets start from a language model that knows them; tiny's starts from nothing, and a held-out problem may
+    need one that no training problem has.
+    """
+    facts = [f"{a}° + {b}° = {a + b}°" for a in range(25, 95, 5) for b in range(25, 95, 5) if a + b <= 155]
+    facts += [f"180° - {a}° = {180 - a}°" for a in range(25, 160, 5)] * 3
+    facts += [f"{e} × {e} = {e * e}" for e in range(2, 13)] * 3
+    facts += [f"6 × {e * e} = {6 * e * e}" for e in range(2, 13)] * 3
+    products = [(a, b) for a in range(2, 6) for b in range(2, 6)]
+    facts += [f"{a} × {b} = {a * b}" for a, b in products] * 3
+    facts += [f"{p} + {c} = {p + c}" for p in sorted({a * b for a, b in products}) for c in range(1, 6)] * 2
+    draw = random.Random(0)
+    deck: list[str] = []
+    drilled = []
+    for number in range(rows):
+        while len(deck) < facts_a_row:
+            deck += draw.sample(facts, len(facts))
+        output = "\n".join(deck.pop() for _ in range(facts_a_row))
+        drilled.append({"id": f"arithmetic-{number}", "image_url": "", "instruction": "Compute.", "output": output})
+    return drilled
 
 
 def read_rows(path: Path) -> list[dict]:
@@ -252,7 +279,7 @@ def measure(out: Path, recipe: Recipe, files: Callable[[Step], str]) -> tuple[di
     specs = {stage: files(Step(stage, 1, 1)) for stage in recipe.steps}
     known = read_json(path) if path.exists() else {}
     if known.get("specs") != specs:
-        preset = "tiny" if recipe.extended else recipe.preset
+        preset = "tiny" if recipe.preset == "small" else recipe.preset
         chosen = find_preset(preset)
         chat_format = ChatFormat(load_processor(preset, recipe.start), chosen.image_tokens)
         known = {"specs": specs, "rows": {}, "tokens": {}}

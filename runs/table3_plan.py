@@ -8,11 +8,14 @@ import hashlib
 import json
 import math
 import os
+import runpy
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +33,7 @@ ORDERS = {  # as the paper's Table 3 groups them
 BUDGETS = ("equal", "paper")
 SCRIPTS = {"base": 1, "1": 1, "align": 3, "2": 2, "3": 3}  # which train_stage*.py does it
 EXTENDED = "runs/table3_stage.py"  # the same scripts, with what only this ablation needs
+START = ("base", "align")  # a little text, then captions: what the paper's aligned pretrained parts stand for
 SWEEPS = {
     "alpha": ("0", "0.2", "0.5", "1"),
     "lam": ("0", "0.1", "0.5", "0.9"),
@@ -62,6 +66,7 @@ class Recipe:
     batch: Mapping[str, int]
     learning_rate: Mapping[str, float]
     skipped: tuple[str, ...] = ()  # "base", "align"
+    arithmetic: Mapping[str, float] | None = None  # of a drill's rows, the share in the text of "base" and "1"
     align_train: str = "projector"
     align_text: float = 0.0  # text rows per caption in the alignment
     text_share: float = 0.5  # text rows per multimodal row in stage 3
@@ -69,23 +74,26 @@ class Recipe:
     evaluate: tuple[str, ...] = ()  # flags of eval.py
     nproc: int = 1
     start: str = ""  # the folder to start from; "": the preset's pretrained parts
-    extended: bool = False  # the preset lives in runs/table3_stage.py
+    extended: bool = False  # the preset, or something in `train`, lives in runs/table3_stage.py
 
 
-TINY_FAMILIES = "triangle_angle_sum,angles_on_a_line,cuboid,cube,linear_value,line_through_points"
+TINY_FAMILIES = "triangle_angle_sum,angles_on_a_line,cube,linear_value"
 TINY = Recipe(
     preset="tiny",
-    generate=("--families", TINY_FAMILIES, "--per_category", "6000", "--bench_per_family", "20", "--picture_size", "96",
+    generate=("--families", TINY_FAMILIES, "--per_category", "1600", "--bench_per_family", "20", "--picture_size", "96",
               "--small_numbers"),
     problems=1000,
-    captions=4000,
-    steps={"base": 200, "1": 300, "align": 100, "2": 60, "3": 60},
-    batch={"base": 64, "1": 64, "align": 32, "2": 32, "3": 32},
-    learning_rate={"base": 2e-3, "1": 2e-3, "align": 1e-3, "2": 1e-3, "3": 1e-3},
-    align_train="vision,projector,llm",
+    captions=2000,
+    steps={"base": 500, "align": 300, "1": 250, "2": 80, "3": 80},
+    batch={"base": 24, "align": 16, "1": 24, "2": 16, "3": 16},
+    learning_rate={"base": 2e-3, "align": 1e-3, "1": 1e-3, "2": 7e-4, "3": 5e-4},
+    arithmetic={"base": 0.5, "1": 0.2},
+    align_train="projector,llm",
     align_text=0.5,
-    train=("--num_workers", "0", "--pack_tokens", "8192", "--save_every", "0", "--keep", "1"),
-    evaluate=("--max_new_tokens", "80", "--batch_size", "128"),
+    train=("--num_workers", "0", "--pack_tokens", "4096", "--save_every", "0", "--keep", "1", "--beta2", "0.98",
+           "--warmup", "0.05", "--autocast"),
+    evaluate=("--max_new_tokens", "72", "--batch_size", "128"),
+    extended=True,
 )  # fmt: skip
 SMALL = replace(
     TINY,
@@ -98,7 +106,7 @@ SMALL = replace(
     learning_rate={"base": 6e-4, "1": 6e-4, "align": 3e-4, "2": 3e-4, "3": 3e-4},
     train=("--num_workers", "3", "--pack_tokens", "32768", "--save_every", "0", "--keep", "1"),
     evaluate=("--max_new_tokens", "128", "--batch_size", "512"),
-    extended=True,
+    arithmetic=None,
 )
 PAPER = Recipe(
     preset="",
@@ -185,16 +193,9 @@ def schedule(order: str, budget: str, recipe: Recipe, tokens: Mapping[str, float
 
 
 def with_start(steps: list[Step], recipe: Recipe) -> list[Step]:
-    """The chain that trains: a short text start for all, and the alignment on captions before the first picture."""
-    chain = []
-    if "base" not in recipe.skipped:
-        chain.append(Step("base", recipe.steps["base"], recipe.batch["base"]))
-    for index, step in enumerate(steps):
-        first_pictures = step.stage != "1" and all(before.stage == "1" for before in steps[:index])
-        if first_pictures and "align" not in recipe.skipped:
-            chain.append(Step("align", recipe.steps["align"], recipe.batch["align"]))
-        chain.append(step)
-    return chain
+    """The chain that trains: before the order's own stages the start, which is one folder for all orders and seeds."""
+    start = [stage for stage in START if stage not in recipe.skipped]
+    return [Step(stage, recipe.steps[stage], recipe.batch[stage]) for stage in start] + steps
 
 
 def total_tokens(steps: Iterable[Step], tokens: Mapping[str, float]) -> float:
@@ -235,17 +236,17 @@ class Task:
 
 def chain_names(chain: list[Step], seed: int) -> list[str]:
     """The folder of each step. The start is the same for every seed; the rest of a chain belongs to its seed."""
-    names, path = [], []
+    names, start, path = [], [], []
     for step in chain:
-        path += [step.name] * (step.stage != "base")
-        names.append(f"seed{seed}/{'.'.join(path)}" if path else f"start/{step.name}")
+        (start if step.stage in START else path).append(step.name)
+        names.append(f"seed{seed}/{'.'.join(path)}" if path else f"start/{'.'.join(start)}")
     return names
 
 
 def chain_tasks(chain: list[Step], seed: int, recipe: Recipe, files: Callable[[Step], str], out: Path) -> list[Task]:
     """The training runs of a chain, each starting from the one before. files: the --data of a step."""
     tasks, parent, folder = [], "", recipe.start
-    if recipe.extended:
+    if recipe.preset == "small":
         parent = "start/random"
         folder = str(out / parent)
         command = (sys.executable, EXTENDED, "start", "--out_dir", folder)
@@ -258,7 +259,7 @@ def chain_tasks(chain: list[Step], seed: int, recipe: Recipe, files: Callable[[S
         command = [*launcher, *script, "--preset", recipe.preset, "--model", folder, "--data", files(step)]
         command += ["--max_steps", str(step.steps), "--global_batch", str(step.batch)]
         command += ["--learning_rate", str(recipe.learning_rate[step.stage])]
-        command += ["--seed", "0" if step.stage == "base" else str(seed), "--out_dir", str(out / name), *recipe.train]
+        command += ["--seed", "0" if step.stage in START else str(seed), "--out_dir", str(out / name), *recipe.train]
         if step.stage == "align":
             command += ["--train", recipe.align_train]
         command += [*step.extra] + (["--loss", "released"] if released else [])
@@ -301,19 +302,25 @@ def is_finished(task: Task, tasks: Mapping[str, Task], out: Path) -> bool:
     return record["finished"]
 
 
-def run_tasks(tasks: Mapping[str, Task], out: Path, jobs: int, environment: Mapping[str, str] | None = None) -> int:
-    """Run what is not finished, parents first, `jobs` at a time; return how many were run. UserError when one fails."""
+def run_tasks(
+    tasks: Mapping[str, Task], out: Path, jobs: int, environment: Mapping[str, str] | None = None, fork: bool = False
+) -> int:
+    """Run what is not finished, parents first, `jobs` at a time; return how many were run. UserError when one fails.
+
+    fork: scripts run in forks of this process, which has imported torch and transformers already: that saves seconds
+    a run. Only without a GPU and with one thread a run (a fork has neither CUDA nor its parent's threads).
+    """
     waiting = [task for task in tasks.values() if not is_finished(task, tasks, out)]
     finished = set(tasks) - {task.name for task in waiting}
-    running: dict[int, tuple[Task, subprocess.Popen, float]] = {}
+    running: dict[int, tuple[Task, subprocess.Popen | None, float]] = {}
     count = 0
     try:
         while waiting or running:
             ready = [task for task in waiting if not task.parent or task.parent in finished]
             for task in ready[: jobs - len(running)]:
                 waiting.remove(task)
-                process = _begin(task, tasks, out, environment)
-                running[process.pid] = (task, process, time.time())
+                pid, process = _begin(task, tasks, out, environment or {}, fork)
+                running[pid] = (task, process, time.time())
             if not running:
                 raise UserError(f"{waiting[0].name}: its parent {waiting[0].parent} is not among the tasks")
             for pid in list(running):
@@ -321,32 +328,64 @@ def run_tasks(tasks: Mapping[str, Task], out: Path, jobs: int, environment: Mapp
                 if ended == 0:
                     continue
                 task, process, began = running.pop(pid)
-                process.returncode = os.waitstatus_to_exitcode(status)
-                _end(task, process.returncode, time.time() - began, usage.ru_utime + usage.ru_stime, out)
+                code = os.waitstatus_to_exitcode(status)
+                if process is not None:
+                    process.returncode = code
+                _end(task, code, time.time() - began, usage.ru_utime + usage.ru_stime, out)
                 finished.add(task.name)
                 count += 1
                 print(f"{time.strftime('%H:%M:%S')}  {task.name}  {time.time() - began:.0f} s  "
                       f"({len(finished)} of {len(tasks)})", flush=True)  # fmt: skip
             time.sleep(0.1)
     finally:
-        for _, process, _ in running.values():
-            process.terminate()
-        for _, process, _ in running.values():
-            process.wait()
+        for pid in running:
+            os.kill(pid, signal.SIGTERM)
+        for pid in running:
+            os.waitpid(pid, 0)
     return count
 
 
 def _begin(
-    task: Task, tasks: Mapping[str, Task], out: Path, environment: Mapping[str, str] | None
-) -> subprocess.Popen:
+    task: Task, tasks: Mapping[str, Task], out: Path, environment: Mapping[str, str], fork: bool
+) -> tuple[int, subprocess.Popen | None]:
+    """Start a task; its process number, and the process where it is no fork."""
     folder = out / task.name
     folder.mkdir(parents=True, exist_ok=True)
     record = {"identity": identity(task, tasks), "command": list(task.command), "finished": False}
     write_text(folder / "task.json", json.dumps(record, indent=1) + "\n")
     with open(folder / "output.txt", "a", encoding="utf-8") as output:
-        return subprocess.Popen(
-            task.command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})}
-        )
+        if not fork:
+            streams = {"stdout": output, "stderr": subprocess.STDOUT}
+            process = subprocess.Popen(task.command, env={**os.environ, **environment}, **streams)
+            return process.pid, process
+        sys.stdout.flush()
+        pid = os.fork()
+        if pid == 0:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+            os.environ.update(environment)
+            os._exit(_run_script(task.command[1:]))
+        return pid, None
+
+
+def _run_script(arguments: tuple[str, ...]) -> int:
+    """Run a Python script as the main program of this process; its exit code."""
+    import torch
+
+    torch.set_num_threads(1)
+    sys.argv = list(arguments)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+    code: object = 0
+    try:
+        runpy.run_path(arguments[0], run_name="__main__")
+    except SystemExit as end:
+        code = end.code
+    except BaseException:  # the process ends here whatever it was; the queue reads the last line
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code if isinstance(code, int) else int(code is not None)
 
 
 def _end(task: Task, code: int, seconds: float, cpu_seconds: float, out: Path) -> None:

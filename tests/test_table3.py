@@ -54,7 +54,7 @@ def test_equal_budget_gives_every_order_the_steps_and_tokens_of_the_whole(order)
     steps = schedule(order, "equal", TINY, TOKENS)
     assert [step.stage for step in steps] == list(order)
     assert sum(step.steps for step in steps) == sum(step.steps for step in whole)
-    assert total_tokens(steps, TOKENS) == pytest.approx(total_tokens(whole, TOKENS), rel=0.03)
+    assert total_tokens(steps, TOKENS) == pytest.approx(total_tokens(whole, TOKENS), rel=0.05)
 
 
 def test_equal_budget_leaves_stage_1_alone_so_that_orders_share_it():
@@ -73,14 +73,12 @@ def test_unknown_budget_is_named():
         schedule("13", "fair", TINY, TOKENS)
 
 
-@pytest.mark.parametrize(("order", "stages"), [
-    ("123", ["base", "1", "align", "2", "3"]),
-    ("23", ["base", "align", "2", "3"]),
-    ("13", ["base", "1", "align", "3"]),
-    ("132", ["base", "1", "align", "3", "2"]),
-])  # fmt: skip
-def test_alignment_comes_once_before_the_first_picture(order, stages):
-    assert [step.stage for step in with_start(schedule(order, "paper", TINY, TOKENS), TINY)] == stages
+@pytest.mark.parametrize("order", ORDERS)
+def test_every_order_and_seed_starts_from_the_same_folder(order):
+    chain = with_start(schedule(order, "paper", TINY, TOKENS), TINY)
+    assert [step.stage for step in chain] == ["base", "align", *order]
+    start = [name for name in chain_names(chain, 7) if name.startswith("start/")]
+    assert start == chain_names(with_start(schedule("123", "equal", TINY, TOKENS), TINY), 0)[:2]
 
 
 def test_paper_presets_take_one_epoch_at_the_papers_settings():
@@ -122,14 +120,14 @@ def stages_trained(tasks):
 
 def test_shared_runs_are_trained_once(tmp_path):
     tasks = plan(tmp_path, ["123", "12", "13", "132"])
-    # start, 1, align; 2 and 2→3; 3 and 3→2
-    assert sorted(stages_trained(tasks)) == sorted(["base", "1", "align", "2", "3", "3", "2"])
+    # the start; 1; 2 and 2→3; 3 and 3→2
+    assert sorted(stages_trained(tasks)) == sorted(["base", "align", "1", "2", "3", "3", "2"])
     assert sum(name.startswith("eval/") for name in tasks) == 4
 
 
 def test_seeds_share_the_start_alone(tmp_path):
     one, three = plan(tmp_path, ["123"]), plan(tmp_path, ["123"], seeds=(0, 1, 2))
-    assert len(three) == 3 * (len(one) - 1) + 1
+    assert len(three) == 3 * (len(one) - 2) + 2
     seeds = {task.command[task.command.index("--seed") + 1] for name, task in three.items() if "seed2" in name
              and not name.startswith("eval/")}  # fmt: skip
     assert seeds == {"2"}
@@ -138,8 +136,7 @@ def test_seeds_share_the_start_alone(tmp_path):
 def test_each_run_starts_from_the_folder_of_the_one_before(tmp_path):
     chain = with_start(schedule("123", "paper", TINY, TOKENS), TINY)
     tasks = chain_tasks(chain, 0, TINY, files, tmp_path)
-    scripts = [task.command[1] for task in tasks]
-    assert scripts == [f"train_stage{number}.py" for number in (1, 1, 3, 2, 3)]
+    assert [task.command[1:3] for task in tasks] == [("runs/table3_stage.py", number) for number in "13123"]
     for before, task in zip(tasks, tasks[1:], strict=False):
         assert task.parent == before.name
         assert task.command[task.command.index("--model") + 1] == str(tmp_path / before.name)
@@ -182,6 +179,17 @@ def counting(name, tmp_path, parent="", code="0"):
 
 def ran(tmp_path):
     return (tmp_path / "ran").read_text().split()
+
+
+def test_forked_scripts_run_in_their_own_process_and_report_their_failure(tmp_path):
+    (tmp_path / "good.py").write_text("import sys, os; print('said', sys.argv[1], os.environ['EXTRA'])")
+    (tmp_path / "bad.py").write_text("raise ValueError('it broke')")
+    tasks = {"a": Task("a", (sys.executable, str(tmp_path / "good.py"), "word"))}
+    assert run_tasks(tasks, tmp_path, 1, {"EXTRA": "more"}, fork=True) == 1
+    assert (tmp_path / "a" / "output.txt").read_text() == "said word more\n"
+    tasks["b"] = Task("b", (sys.executable, str(tmp_path / "bad.py")), "a")
+    with pytest.raises(UserError, match="b ended with 1: ValueError: it broke"):
+        run_tasks(tasks, tmp_path, 1, {}, fork=True)
 
 
 def test_a_finished_run_is_not_run_twice(tmp_path):
