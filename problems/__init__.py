@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from types import ModuleType
 
-from problems import functions, plane_geometry, solid_geometry
+from problems import functions, plane_geometry, plane_geometry_polygons, solid_geometry
 from problems.problem import Draw, Problem
 
 MODULES: dict[str, tuple[ModuleType, ...]] = {
-    "plane_geometry": (plane_geometry,),
+    "plane_geometry": (plane_geometry, plane_geometry_polygons),
     "solid_geometry": (solid_geometry,),
     "functions": (functions,),
 }

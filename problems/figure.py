@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from problems import scene as s
 from problems.scene import Mark, Point, Scene
-from problems.typeset import FONTS, Label, lines_of, typeset
+from problems.typeset import FONTS, Label, gap, lines_of, typeset
 
 SUPERSAMPLING = 3
 READABLE = 11.6  # pixels that the smallest glyph of a vision-only picture must have once the picture is 384 pixels wide
@@ -107,14 +107,17 @@ def plot(
     Raises:
         NoLayout: no legible arrangement was found.
     """
-    for em in range(style.em, style.em * 2):
+    em = style.em
+    while em < style.em * 2:
         sheet = Sheet(scene, style, em, turn, mirror)
         sheet.set_question(question, below)
         sheet.fit(marks)
         sheet.draw_strokes(marks)
         sheet.place_labels(marks)
-        if not question or style.width < 200 or sheet.smallest_glyph() * 384 / max(sheet.layout.size) >= READABLE:
+        height = sheet.smallest_glyph() * 384 / max(sheet.layout.size)
+        if not question or style.width < 200 or height >= READABLE:
             return Picture(sheet.compose(), sheet.layout)
+        em = max(em + 1, math.floor(em * READABLE / height))
     raise NoLayout("no size of type is readable")
 
 
@@ -154,9 +157,10 @@ class Sheet:
             for label in line:
                 y = baseline - label.rise
                 self._put(label, x, y, margin=0.0)
-                x += label.size[0] + max(3, round(em * 0.3))
+                x += label.size[0] + gap(em)
                 if x > width:
                     raise NoLayout("the question is wider than the picture")
+                x += gap(em) if "\u00a0" in label.text else 0  # choices stand further apart than words
         self.frame = (0.0, 0.0, width, top) if below else (0.0, depth + margin / 2, width, height)
 
     def flat(self, place: s.Place) -> Point:
@@ -281,7 +285,7 @@ class Sheet:
 
     def _angle(self, mark: s.Angle) -> None:
         corner, first, last = self.scene.at(mark.vertex), self.scene.at(mark.first), self.scene.at(mark.last)
-        seen = _angle_between(self.pixel(mark.first), self.pixel(mark.vertex), self.pixel(mark.last))
+        seen = angle_between(self.pixel(mark.first), self.pixel(mark.vertex), self.pixel(mark.last))
         self.layout.angles.append(seen)
         if not 13 <= seen <= 176:
             raise NoLayout("an angle looks too sharp or too flat")
@@ -483,7 +487,7 @@ def _extent(marks: list[Mark], scene: Scene) -> list[s.Place]:
     return places
 
 
-def _angle_between(first: Point, vertex: Point, last: Point) -> float:
+def angle_between(first: Point, vertex: Point, last: Point) -> float:
     a, b = s.sub(first, vertex), s.sub(last, vertex)
     return math.degrees(math.acos(max(-1.0, min(1.0, s.dot(a, b) / max(1e-9, s.norm(a) * s.norm(b))))))
 

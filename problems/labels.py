@@ -45,7 +45,9 @@ def _place_angle(sheet: "figure.Sheet", mark: s.Angle, gap: float) -> None:
     half = abs(bisector[0]) * width / 2 + abs(bisector[1]) * height / 2
     arms = min(math.dist(corner, first), math.dist(corner, last))
     start = min(sheet.em * 0.95, arms * 0.3) * (1 if mark.arcs and sheet.style.width >= 200 else 0) + half + gap
-    reach = max(start + 1, min(arms * 0.95, start + sheet.em * 3))
+    sharp = math.tan(math.radians(figure.angle_between(first, corner, last)) / 2)
+    fitting = (abs(bisector[1]) * width / 2 + abs(bisector[0]) * height / 2 + gap) / sharp + half
+    reach = max(start + 1, min(arms * 0.95, max(start, fitting) + sheet.em * 0.9))
     across = (-bisector[1], bisector[0])
     candidates = [
         (corner[0] + bisector[0] * d + across[0] * k * d, corner[1] + bisector[1] * d + across[1] * k * d)

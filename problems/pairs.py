@@ -18,6 +18,7 @@ from problems.scene import Mark
 LEVELS = ("text-only", "text-dominant", "vision-dominant", "vision-only")  # most textual first
 VERSIONS = ("text-only", "text-dominant", "text-lite", "vision-intensive", "vision-dominant", "vision-only")
 LETTERS = "ABCD"
+NBSP = "\u00a0"  # keeps a choice in one piece when lines are broken
 LOOK = (
     "Solve the problem in the picture.",
     "Answer the question that is written in the picture.",
@@ -91,7 +92,7 @@ def word(problem: Problem, level: str, free: random.Random, choices: tuple[str, 
     options = "".join(f"\n{letter}: {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
     if level == "vision-only":
         question = problem.ask.short if problem.small else problem.ask.question
-        in_line = "  ".join(f"{letter}: {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
+        in_line = " ".join(f"{letter}: {choice}".replace(" ", NBSP) for letter, choice in zip(LETTERS, choices, strict=False))
         look = LOOK[0] if problem.small else free.choice(LOOK)
         return Version(level, look, "", in_text, in_picture, question + ("\n" + in_line if in_line else ""))
     given = [problem.facts[k] for k in in_text]
@@ -185,7 +186,7 @@ def construct(
     small: bool,
     picture_size: int,
     levels: tuple[str, ...] = (),
-    attempts: int = 60,
+    attempts: int = 40,
 ) -> Example:
     """Design, solve and draw one problem in the versions asked for; by default a pair of two levels drawn at random.
 
@@ -198,7 +199,10 @@ def construct(
     problem = design(family, category, seed, small)
     for redraw in range(attempts):
         if redraw:
-            problem = design(family, category, seed, small, givens=problem.givens, redraw=redraw)
+            try:
+                problem = design(family, category, seed, small, givens=problem.givens, redraw=redraw)
+            except Reject:  # these free choices do not go with the parameters
+                continue
         free = random.Random(f"{seed}/design/{redraw}")
         pair = levels or tuple(LEVELS[k] for k in sorted(free.sample(range(len(LEVELS)), 2)))
         choices, letter = choose(problem, free)
@@ -223,7 +227,7 @@ def caption(example: Example) -> str:
     clauses = list(dict.fromkeys(descriptions + clauses))
     text = " ".join(sentence(clause) for clause in clauses)
     if version.picture_question:
-        text += f' The question reads: "{version.picture_question}"'.replace("\n", " ")
+        text += f' The question reads: "{version.picture_question}"'.replace("\n", " ").replace(NBSP, " ")
     return text
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from problems.exact import Answer
+from problems.exact import Answer, Exact, Rational, plain, with_unit
 from problems.scene import Mark, Scene
 
 Value = TypeVar("Value")
@@ -91,6 +91,7 @@ class Draw:
         self._replayed = givens
         self.angle_word = "angle " if small else self.free.choice(["angle ", "angle ", "∠"])
         self.unit = "" if small else self.free.choice(["", "", "cm", "cm", "m"])
+        self.area_unit, self.volume_unit = (self.unit and self.unit + power for power in "²³")
 
     def given(self, name: str, values: Sequence[Value]) -> Value:
         """Choose one of the values for a parameter that the facts state."""
@@ -117,6 +118,10 @@ class Draw:
     def say(self, *wordings: str) -> str:
         """One of several wordings; always the first where numbers are to be small."""
         return wordings[0] if self.small else self.free.choice(wordings)
+
+    def size(self, value: "Rational | Exact") -> str:
+        """A length as the facts state it, with this problem's unit."""
+        return with_unit(plain(value), self.unit)
 
     def letters(self, count: int, avoid: str = "") -> list[str]:
         """Names for points: neighbours in the alphabet, in order or not."""
@@ -146,6 +151,11 @@ class Draw:
     def finish(self, facts: Sequence[Fact], ask: Ask, scene: Scene, turn: float = 0.0, mirror: bool = False) -> Problem:
         """The problem, with what was drawn for it."""
         return Problem(list(facts), ask, scene, turn, mirror, givens=dict(self.givens), small=self.small)
+
+
+def wrong(unit: str, *values: "Rational | Exact") -> tuple[str, ...]:
+    """Texts of typical wrong answers; those that no pupil would write (not positive) are left out."""
+    return tuple(with_unit(plain(value), unit) for value in values if float(value) > 0)
 
 
 def description(text: str, *marks: Mark) -> Fact:

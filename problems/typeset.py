@@ -103,7 +103,7 @@ def to_mathtext(text: str) -> str:
     for sign, source in (
         ("⁻¹", "^{-1}"), ("²", "^2"), ("³", "^3"), ("⁴", "^4"), ("₁", "_1"), ("₂", "_2"), ("₃", "_3"), ("₅", "_5"),
         ("π", r"\pi "), ("°", r"^{\circ}"), ("×", r"\times "), ("≤", r"\leq "), ("≥", r"\geq "), ("∞", r"\infty "),
-        ("<", r"\lt "), (">", r"\gt "), ("∠", r"\angle "), ("|", r"\vert "), ("−", "-"),
+        ("\u00a0", r"\ "), ("<", r"\lt "), (">", r"\gt "), ("∠", r"\angle "), ("|", r"\vert "), ("−", "-"),
     ):
         text = text.replace(sign, source)
     return text
@@ -113,14 +113,19 @@ def _word(match: re.Match[str]) -> str:
     return match.group(1) or rf"\mathrm{{{match.group(2)}}}"
 
 
+def gap(size: int) -> int:
+    """The space between two words."""
+    return max(3, round(size * 0.3))
+
+
 def lines_of(text: str, family: str, size: int, width: int) -> list[list[Label]]:
     """Break a text into lines of words, each typeset, no line wider than `width` pixels unless one word is."""
-    space = max(3, round(size * 0.3))
+    space = gap(size)
     lines: list[list[Label]] = []
     for paragraph in text.split("\n"):
         line: list[Label] = []
         used = 0
-        for word in paragraph.split():
+        for word in paragraph.split(" "):
             label = typeset(word, family, size)
             if line and used + space + label.size[0] > width:
                 lines.append(line)
