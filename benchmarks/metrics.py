@@ -86,20 +86,23 @@ def _scores(
 def across_versions(scores: Scores) -> Scores:
     """The paper's measures of the modality gap (Table 3, Figure 4), for benchmarks whose rows come in versions.
 
-    gap: (text-dominant − vision-only) / vision-only, in percent. text_average, vision_average: means of two and three
-    versions. absolute_skewness, coefficient_of_variation: of the five versions' scores (population moments), plain
-    numbers.
+    gap: (text-dominant − vision-only) / vision-only, in percent. text_average, vision_average: means of the text
+    versions (two) and of the vision versions (three). absolute_skewness, coefficient_of_variation: of the five versions'
+    scores (population moments), plain numbers. A bench with fewer versions is measured over those it has.
     """
-    if not all(version in scores for version in VERSIONS):
-        return {}
-    five = np.stack([scores[version] for version in VERSIONS])
-    centred = five - five.mean(axis=0)
-    deviation = np.sqrt((centred**2).mean(axis=0))
-    skewness = np.where(deviation > 1e-9, np.abs((centred**3).mean(axis=0)) / deviation**3, 0.0)
-    return {
-        "gap": 100 * (scores["text_dominant"] - scores["vision_only"]) / scores["vision_only"],
-        "text_average": five[:2].mean(axis=0),
-        "vision_average": five[2:].mean(axis=0),
-        "absolute_skewness": np.where(np.isnan(deviation), np.nan, skewness),
-        "coefficient_of_variation": deviation / five.mean(axis=0),
-    }
+    found: Scores = {}
+    if "text_dominant" in scores and "vision_only" in scores:
+        found["gap"] = 100 * (scores["text_dominant"] - scores["vision_only"]) / scores["vision_only"]
+    for name, versions in (("text_average", TEXT_VERSIONS), ("vision_average", VISION_VERSIONS)):
+        present = [scores[version] for version in versions if version in scores]
+        if present:
+            found[name] = np.mean(present, axis=0)
+    present = [scores[version] for version in VERSIONS if version in scores]
+    if len(present) >= 3:
+        spread = np.stack(present)
+        centred = spread - spread.mean(axis=0)
+        deviation = np.sqrt((centred**2).mean(axis=0))
+        skewness = np.abs((centred**3).mean(axis=0)) / deviation**3
+        found["absolute_skewness"] = np.where(deviation < 1e-9, 0.0, skewness)  # equal scores: no skew
+        found["coefficient_of_variation"] = deviation / spread.mean(axis=0)
+    return found

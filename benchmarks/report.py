@@ -189,7 +189,7 @@ def _generated_tables(report: dict) -> list[str]:
 
 
 def draw_chart(path: Path, models: list[tuple[str, Mapping[str, float | None]]]) -> bool:
-    """Figure 4 for these (name, scores of the five versions) pairs; False, and no file, where none has all five."""
+    """Figure 4 for these (name, scores) pairs; False, and no file, where none has text and vision versions."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -197,12 +197,11 @@ def draw_chart(path: Path, models: list[tuple[str, Mapping[str, float | None]]])
 
     shown = []
     for name, scores in models:
-        values = [scores.get(version) for version in metrics.VERSIONS]
-        if all(value is not None for value in values):
-            derived = metrics.across_versions(
-                {v: np.array([float(x)]) for v, x in zip(metrics.VERSIONS, values, strict=True)}
-            )
-            shown.append((name, {key: float(array[0]) for key, array in derived.items()}))
+        known = {v: np.array([float(scores[v])]) for v in metrics.VERSIONS if scores.get(v) is not None}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            derived = {key: float(array[0]) for key, array in metrics.across_versions(known).items()}
+        if "coefficient_of_variation" in derived and {"text_average", "vision_average"} <= derived.keys():
+            shown.append((name, derived))
     if not shown:
         return False
     places, width = np.arange(len(shown)), 0.38
