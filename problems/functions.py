@@ -27,8 +27,8 @@ def _curve(function, axes: Axes, low: float | None = None, high: float | None = 
 def linear_value(draw: Draw) -> Problem:
     """A linear function is given by its equation; a value of it is asked."""
     slope = draw.given("slope", [2, 3, 4, 5] if draw.small else [-5, -4, -3, -2, -1, 2, 3, 4, 5])
-    offset = draw.given("offset", range(1, 6) if draw.small else [k for k in range(-9, 10) if k])
-    x = draw.given("x", range(2, 6) if draw.small else [k for k in range(-6, 9) if k not in (0, 1)])
+    offset = draw.given("offset", range(1, 10) if draw.small else [k for k in range(-9, 10) if k])
+    x = draw.given("x", range(2, 7) if draw.small else [k for k in range(-6, 9) if k not in (0, 1)])
     asked = draw.asked("value")
     value = slope * x + offset
 

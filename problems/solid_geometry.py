@@ -1,21 +1,17 @@
-"""Solid geometry: polyhedra, solids of revolution, nets and stacks. Each public function is a family of problems."""
+"""Solid geometry: polyhedra, nets and stacks. Each public function is a family of problems."""
+
+import math
+from fractions import Fraction
 
 from problems import measure
 from problems import scene as s
-from problems.exact import number
-from problems.problem import Ask, Draw, Problem, condition, description
-from problems.scene import Length, Point, Scene
+from problems.exact import number, sqrt
+from problems.problem import Ask, Draw, Problem, condition, description, wrong
+from problems.scene import Angle, Length, Name, Note, Point, RightAngle, Scene, Segment, Shade
 
 
-def _box(width: float, depth: float, height: float) -> tuple[list[Point], list[tuple[int, ...]]]:
-    """Corners (bottom ring, then top ring) and faces of a cuboid, the faces anticlockwise from outside."""
-    corners = [(x, y, z) for z in (0.0, float(height)) for x, y in ((0.0, 0.0), (width, 0.0), (width, depth), (0.0, depth))]
-    faces = [(3, 2, 1, 0), (4, 5, 6, 7), (0, 1, 5, 4), (1, 2, 6, 5), (2, 3, 7, 6), (3, 0, 4, 7)]
-    return [tuple(map(float, corner)) for corner in corners], faces
-
-
-def _edges(corners: list[Point], faces: list[tuple[int, ...]], projection: s.Projection) -> list[s.Mark]:
-    """The edges of a convex polyhedron, dashed where both faces beside them are turned away from the viewer."""
+def _faces(corners: list[Point], faces: list[tuple[int, ...]], projection: s.Projection, extra: list[s.Mark]) -> Scene:
+    """The scene of a convex polyhedron; edges are dashed where both faces beside them are turned away."""
     visible: dict[tuple[int, int], bool] = {}
     for face in faces:
         a, b, c = (corners[k] for k in face[:3])
@@ -23,135 +19,394 @@ def _edges(corners: list[Point], faces: list[tuple[int, ...]], projection: s.Pro
         for start, end in zip(face, face[1:] + face[:1], strict=True):
             edge = (min(start, end), max(start, end))
             visible[edge] = visible.get(edge, False) or seen
-    return [s.Segment(corners[a], corners[b], dashed=not seen) for (a, b), seen in visible.items()]
+    edges = [Segment(corners[a], corners[b], dashed=not seen) for (a, b), seen in visible.items()]
+    return Scene(base=edges + extra, projection=projection, faces=[tuple(corners[k] for k in face) for face in faces])
+
+
+def _prism(ring: list[tuple[float, float]], height: float) -> tuple[list[Point], list[tuple[int, ...]]]:
+    """Corners and faces of an upright prism over an anticlockwise ring: bottom corners, then top corners."""
+    n = len(ring)
+    corners = [(float(x), float(y), z) for z in (0.0, float(height)) for x, y in ring]
+    walls = [(k, (k + 1) % n, n + (k + 1) % n, n + k) for k in range(n)]
+    return corners, [tuple(reversed(range(n))), tuple(range(n, 2 * n)), *walls]
+
+
+def _box(width: float, depth: float, height: float) -> tuple[list[Point], list[tuple[int, ...]]]:
+    return _prism([(0, 0), (width, 0), (width, depth), (0, depth)], height)
 
 
 def _view(draw: Draw) -> s.Projection:
     """A view of a box-like solid, as schoolbooks draw it or from a corner."""
     if draw.small or draw.free.random() < 0.5:
-        return s.cabinet(draw.free.choice([35, 40, 45]), draw.free.choice([0.45, 0.5, 0.55]), draw.free.random() < 0.3)
+        return s.cabinet(draw.free.choice([35, 40, 45]), draw.free.choice([0.45, 0.5, 0.55]))
     return s.orthographic(draw.free.uniform(-68, -52), draw.free.uniform(16, 26))
 
 
-def _polyhedron(
-    corners: list[Point], faces: list[tuple[int, ...]], projection: s.Projection, extra: list[s.Mark] | None = None
-) -> Scene:
-    return Scene(
-        base=_edges(corners, faces, projection) + (extra or []),
-        projection=projection,
-        faces=[tuple(corners[k] for k in face) for face in faces],
-    )
+def _ask(draw, asked, what, answer, steps, measured, mistakes=(), symbols=None) -> Ask:
+    """A question of the form Find ... / What is ...?"""
+    question = draw.say(f"Find {what}.", f"What is {what}?", f"Calculate {what}.")
+    return Ask(asked, question, f"Find {what}", answer, tuple(steps), measured, mistakes, symbols or {})
 
 
 def cuboid(draw: Draw) -> Problem:
-    """The edges of a cuboid are given; its volume or its surface is asked."""
-    width, depth, height = (
-        draw.given(name, range(2, 7) if draw.small else range(2, 16)) for name in ("width", "depth", "height")
-    )
+    """The edges of a cuboid: volume, surface, total edge length, or an edge back from the volume."""
+    names = ("width", "depth", "height")
+    width, depth, height = (draw.given(name, range(2, 7) if draw.small else range(2, 19)) for name in names)
     draw.require(max(width, depth, height) <= 3.5 * min(width, depth, height))
-    asked = draw.asked(*(("volume", "edge length") if draw.small else ("volume", "surface area", "edge length")))
+    asked = draw.asked(*(("volume", "edges") if draw.small else ("volume", "surface", "edges", "height")))
     corners, faces = _box(width, depth, height)
-    unit = draw.unit
-    w, d, h = (number(v, unit).text for v in (width, depth, height))
-    scene = _polyhedron(corners, faces, _view(draw))
-    front_right = 1
+    w, d, h = (draw.size(v) for v in (width, depth, height))
+    scene = _faces(corners, faces, _view(draw), [])
+    the, is_ = ("", "") if draw.small else ("the ", "is ")
     facts = [
-        description(draw.say("Cuboid", "The solid is a cuboid", "The figure is a rectangular box")),
-        condition(f"length {w}" if draw.small else f"the length is {w}", Length(corners[0], corners[front_right], w)),
-        condition(f"width {d}" if draw.small else f"the width is {d}", Length(corners[1], corners[2], d)),
-        condition(f"height {h}" if draw.small else f"the height is {h}", Length(corners[0], corners[4], h)),
+        description(draw.say("Cuboid", "The solid is a cuboid", "The figure shows a rectangular box")),
+        condition(f"{the}length {is_}{w}", Length(corners[0], corners[1], w)),
+        condition(f"{the}width {is_}{d}", Length(corners[1], corners[2], d)),
+        condition(f"{the}height {is_}{h}", Length(corners[0], corners[4], h)),
     ]
-    base_area = width * depth
+    base, volume, total = width * depth, width * depth * height, width + depth + height
     if asked == "volume":
-        value = base_area * height
-        ask = Ask(
-            asked,
-            draw.say("Find the volume.", "What is the volume of the cuboid?", "How much space does the box take up?"),
-            "Find the volume",
-            number(value, unit and unit + "³"),
-            (
-                "The volume is length × width × height.",
-                f"Base = {width} × {depth} = {base_area}",
-                f"Volume = {base_area} × {height} = {value}",
-            ),
-            measure.mesh_volume,
-            mistakes=tuple(
-                number(v, unit and unit + "³").text
-                for v in (width + depth + height, value * 2, 2 * (base_area + depth * height + width * height), base_area)
-            ),
-        )
-    elif asked == "surface area":
-        sides = (base_area, depth * height, width * height)
+        steps = ("The volume is length times width times height.", f"Base = {width} × {depth} = {base}", f"Volume = {base} × {height} = {volume}")
+        ask = _ask(draw, asked, "the volume", number(volume, draw.volume_unit), steps, measure.mesh_volume,
+                   wrong(draw.volume_unit, total, volume * 2, 2 * (base + depth * height + width * height), base, volume // 2))
+    elif asked == "surface":
+        sides = (base, depth * height, width * height)
         value = 2 * sum(sides)
-        ask = Ask(
-            asked,
-            draw.say("Find the surface area.", "What is the total surface area of the cuboid?"),
-            "Find the surface area",
-            number(value, unit and unit + "²"),
-            (
-                "A cuboid has three pairs of equal faces.",
-                f"The faces have areas {width} × {depth} = {sides[0]}, {depth} × {height} = {sides[1]} "
-                f"and {width} × {height} = {sides[2]}.",
-                f"Surface = 2 × ({sides[0]} + {sides[1]} + {sides[2]}) = 2 × {sum(sides)} = {value}",
-            ),
-            measure.mesh_surface,
-            mistakes=tuple(
-                number(v, unit and unit + "²").text for v in (sum(sides), base_area * height, value - 2 * base_area, value * 2)
-            ),
-        )
+        steps = ("A cuboid has three pairs of equal faces.",
+                 f"The faces are {width} × {depth} = {sides[0]}, {depth} × {height} = {sides[1]} and {width} × {height} = {sides[2]}.",
+                 f"Surface = 2 × ({sides[0]} + {sides[1]} + {sides[2]}) = 2 × {sum(sides)} = {value}")
+        ask = _ask(draw, asked, "the surface area", number(value, draw.area_unit), steps, measure.mesh_surface,
+                   wrong(draw.area_unit, sum(sides), volume, value - 2 * base, value * 2))
+    elif asked == "edges":
+        steps = ("Each of the three edge lengths occurs four times.", f"{width} + {depth} + {height} = {total}", f"Total = 4 × {total} = {4 * total}")
+        ask = _ask(draw, asked, "the edge sum" if draw.small else "the total length of all edges", number(4 * total, draw.unit), steps,
+                   lambda at: sum(s.norm(s.sub(m.end, m.start)) for m in at.base if isinstance(m, Segment)),
+                   wrong(draw.unit, total, 2 * total, 3 * total, volume))
     else:
-        total = 4 * (width + depth + height)
-        ask = Ask(
-            asked,
-            draw.say("Add up all edges.", "What is the total length of all edges?", "How much wire is needed for a frame of all its edges?"),
-            "Add up all edges",
-            number(total, unit),
-            (
-                "Each of the three edge lengths occurs four times.",
-                f"{width} + {depth} + {height} = {width + depth + height}",
-                f"Total = 4 × {width + depth + height} = {total}",
-            ),
-            lambda scene: sum(s.norm(s.sub(mark.end, mark.start)) for mark in scene.base if isinstance(mark, s.Segment)),
-            mistakes=tuple(
-                number(v, unit).text for v in (total // 4, total // 2, 3 * (width + depth + height), width * depth * height)
-            ),
-        )
+        facts[3] = condition(f"the volume is {number(volume, draw.volume_unit).text}", Note(f"V = {number(volume, draw.volume_unit).text}"))
+        steps = ("The height is the volume divided by the area of the base.", f"Base = {width} × {depth} = {base}", f"Height = {volume}/{base} = {height}")
+        ask = _ask(draw, asked, "the height", number(height, draw.unit), steps, lambda at: at.faces[1][0][2] - at.faces[0][0][2],
+                   wrong(draw.unit, depth * height, width * height, height + 1, total))
     return draw.finish(facts, ask, scene)
 
 
 def cube(draw: Draw) -> Problem:
-    """The edge of a cube is given; its volume or its surface is asked."""
-    edge = draw.given("edge", range(2, 13) if draw.small else range(2, 41))
-    asked = draw.asked("volume", "surface area") if not draw.small else draw.asked("surface area", "face area")
+    """A cube: volume, surface, space diagonal, or the edge back from the surface."""
+    edge = draw.given("edge", range(2, 13) if draw.small else range(2, 400))
+    asked = draw.asked("surface", "face") if draw.small else draw.asked("volume", "surface", "diagonal", "edge")
+    draw.require(draw.small or asked in ("diagonal", "edge") or edge <= 60)
     corners, faces = _box(edge, edge, edge)
-    unit = draw.unit
-    e = number(edge, unit).text
-    scene = _polyhedron(corners, faces, _view(draw))
+    scene, face = _faces(corners, faces, _view(draw), []), edge * edge
     facts = [
-        description(draw.say("Cube", "The solid is a cube")),
-        condition(f"edge {e}" if draw.small else f"its edges are {e} long", Length(corners[0], corners[1], e)),
+        description(draw.say("Cube", "The solid is a cube", "The figure shows a cube")),
+        condition(f"edge {edge}" if draw.small else f"its edges are {draw.size(edge)} long", Length(corners[0], corners[1], draw.size(edge))),
     ]
-    face = edge * edge
     if asked == "volume":
-        answer, power = number(edge**3, unit and unit + "³"), "³"
-        question = draw.say("Find the volume.", "What is the volume of the cube?")
         steps = ("The volume of a cube is the third power of its edge.", f"Volume = {edge}³ = {edge**3}")
-        wrong, measured = (face, 6 * face, 3 * edge, 12 * edge), measure.mesh_volume
-    elif asked == "face area":
-        answer, power = number(face, unit and unit + "²"), "²"
-        question, steps = "Find the area of a face.", (f"Area = {edge} × {edge} = {face}",)
-        wrong, measured = (), lambda scene: measure.face_area(scene.faces[0])
+        ask = _ask(draw, asked, "the volume", number(edge**3, draw.volume_unit), steps, measure.mesh_volume, wrong(draw.volume_unit, face, 6 * face, 3 * edge, 12 * edge))
+    elif asked == "face":
+        ask = _ask(draw, asked, "the face area", number(face), (f"Area = {edge} × {edge} = {face}",), lambda at: measure.face_area(at.faces[0]))
+    elif asked == "surface":
+        steps = ("A cube has six equal square faces.", f"Face = {edge} × {edge} = {face}", f"Surface = 6 × {face} = {6 * face}")
+        ask = _ask(draw, asked, "the surface" if draw.small else "the surface area", number(6 * face, draw.area_unit), steps, measure.mesh_surface, wrong(draw.area_unit, face, 4 * face, edge**3, 12 * edge))
+    elif asked == "diagonal":
+        steps = ("Pythagoras, used twice, gives the square of the diagonal as three times the square of the edge.",
+                 f"d² = {edge}² + {edge}² + {edge}² = {3 * face}", f"d = √{3 * face} = {sqrt(3 * face)}")
+        ask = _ask(draw, asked, "the space diagonal d", number(sqrt(3 * face), draw.unit), steps, lambda at: math.dist(min(p for f in at.faces for p in f), max(p for f in at.faces for p in f)),
+                   wrong(draw.unit, sqrt(2 * face), 3 * edge, 2 * edge, 3 * face))
+        scene.base.append(Segment(min(corners), max(corners), thin=True))
     else:
-        answer, power = number(6 * face, unit and unit + "²"), "²"
-        question = draw.say("Find the surface.", "Find the surface area of the cube.", "What is the cube's surface area?")
-        steps = (
-            "A cube has six equal square faces.",
-            f"Face = {edge} × {edge} = {face}",
-            f"Surface = 6 × {face} = {6 * face}",
-        )
-        wrong, measured = (face, 4 * face, edge**3, 12 * edge), measure.mesh_surface
-    ask = Ask(
-        asked, question, {"volume": "Find the volume", "face area": "Find a face area"}.get(asked, "Find the surface"),
-        answer, steps, measured, mistakes=tuple(number(v, unit and unit + power).text for v in wrong),
-    )
+        text = number(6 * face, draw.area_unit).text
+        facts[1] = condition(f"its surface area is {text}", Note(f"surface {text}"))
+        steps = ("A cube has six equal square faces.", f"Face = {6 * face}/6 = {face}", f"Edge = √{face} = {edge}")
+        ask = _ask(draw, asked, "the edge", number(edge, draw.unit), steps, lambda at: math.dist(*at.faces[1][:2]), wrong(draw.unit, face, 2 * edge, edge + 1, Fraction(face, 4)))
     return draw.finish(facts, ask, scene)
+
+
+def triangular_prism(draw: Draw) -> Problem:
+    """An upright prism over a right triangle: volume, lateral area, whole surface."""
+    asked = draw.asked("volume", "surface", "lateral area")
+    t, k = draw.given("triple", ((3, 4, 5), (4, 3, 5), (5, 12, 13), (12, 5, 13), (8, 15, 17), (15, 8, 17))), draw.given("factor", range(1, 6))
+    p, q, far = (k * side for side in t)
+    if asked == "volume":
+        p, q = draw.given("p", range(3, 21)), draw.given("q", range(3, 21))
+        far = sqrt(p * p + q * q)
+    height = draw.given("height", range(4, 40))
+    draw.require(max(p, q) <= 2.6 * min(p, q) and 0.6 <= height / max(p, q) <= 1.8)
+    corners, faces = _prism([(0, 0), (p, 0), (0, q)], height)
+    projection = s.orthographic(draw.free.uniform(-70, -48), draw.free.uniform(20, 30))
+    scene = _faces(corners, faces, projection, [RightAngle(corners[4], corners[3], corners[5])])
+    P, Q, H = (draw.size(v) for v in (p, q, height))
+    facts = [
+        description("The solid is an upright prism whose base is a right triangle"),
+        condition(f"the legs of the triangle are {P} and {Q}", Length(corners[3], corners[4], P), Length(corners[3], corners[5], Q)),
+        condition(f"the height of the prism is {H}", Length(corners[1], corners[4], H)),
+    ]
+    base = Fraction(p * q, 2)
+    b = number(base).text
+    if asked == "volume":
+        value = base * height
+        steps = (f"Base = {p} × {q}/2 = {b}", f"Volume = {_over(base)} × {height} = {number(value).text}")
+        ask = _ask(draw, asked, "the volume", number(value, draw.volume_unit), steps, measure.mesh_volume, wrong(draw.volume_unit, value * 2, value / 3, p + q + height, p * q + height))
+    else:
+        mantle = (p + q + far) * height
+        steps = (f"The third side of the triangle is √({p}² + {q}²) = √{p * p + q * q} = {far}.",
+                 f"Mantle = ({p} + {q} + {far}) × {height} = {p + q + far} × {height} = {mantle}")
+        value = mantle
+        if asked == "surface":
+            value = mantle + p * q
+            steps = (*steps, f"Both triangles together have the area {p} × {q} = {p * q}.", f"Surface = {mantle} + {p * q} = {value}")
+        what = "the lateral area" if asked == "lateral area" else "the surface area"
+        ask = _ask(draw, asked, what, number(value, draw.area_unit), steps, lambda at: measure.mesh_surface(at, upright_only=asked == "lateral area"),
+                   wrong(draw.area_unit, mantle + base, (p + q) * height, base * height, mantle + 2 * p * q))
+    return draw.finish(facts, ask, scene)
+
+
+def _over(value: Fraction) -> str:
+    return f"({value})" if value.denominator != 1 else str(value)
+
+
+def box_diagonal(draw: Draw) -> Problem:
+    """Inside a cuboid: the diagonal of the base, the space diagonal, the shortest way over two faces."""
+    asked = draw.asked("face diagonal", "space diagonal", "shortest way")
+    a, b = draw.given("width", range(2, 31)), draw.given("depth", range(2, 31))
+    c = draw.free.randrange(min(a, b), max(a, b) + 1) if asked == "face diagonal" else draw.given("height", range(2, 17))
+    draw.require(max(a, b, c) <= 2.6 * min(a, b, c))
+    corners, faces = _box(a, b, c)
+    row = "ABCDEFGH"
+    projection = _view(draw)
+    points = dict(zip(row, corners, strict=True))
+    scene = _faces(corners, faces, projection, [Name(name, name) for name in ("A", "B", "C", "G")])
+    scene.points = {name: points[name] for name in ("A", "B", "C", "G")}
+    size = draw.size
+    facts = [
+        description("A rectangular box stands on its base ABCD, and G is the corner above C"),
+        condition(f"AB = {size(a)}", Length("A", "B", size(a))),
+        condition(f"BC = {size(b)}", Length("B", "C", size(b))),
+        condition(f"CG = {size(c)}", Length("C", "G", size(c))),
+    ]
+    flat, space = a * a + b * b, a * a + b * b + c * c
+    symbols = {"AB": a, "BC": b, "CG": c}
+    if asked == "face diagonal":
+        facts.pop()
+        scene.base.append(Segment("A", "C", thin=True))
+        steps = (f"AC² = AB² + BC² = {a}² + {b}² = {flat}", f"AC = √{flat} = {sqrt(flat)}")
+        ask = _ask(draw, asked, "AC", number(sqrt(flat), draw.unit), steps, lambda at: measure.distance(at, "A", "C"), wrong(draw.unit, a + b, flat, sqrt(space), sqrt(flat + 1)), symbols)
+    elif asked == "space diagonal":
+        scene.base += [Segment("A", "C", thin=True, dashed=True), Segment("A", "G", thin=True)]
+        steps = (f"AC² = AB² + BC² = {a}² + {b}² = {flat}", f"AG² = AC² + CG² = {flat} + {c}² = {space}", f"AG = √{space} = {sqrt(space)}")
+        ask = _ask(draw, asked, "AG", number(sqrt(space), draw.unit), steps, lambda at: measure.distance(at, "A", "G"), wrong(draw.unit, a + b + c, space, sqrt(flat), sqrt(flat) + c), symbols | {"AC": math.sqrt(flat)})
+    else:
+        square = (a + b) ** 2 + c * c
+        steps = ("Unfold the two side faces into one rectangle; the shortest way is its diagonal.",
+                 f"The rectangle is AB + BC = {a} + {b} = {a + b} wide and {c} high.", f"d² = {a + b}² + {c}² = {square}", f"d = √{square} = {sqrt(square)}")
+        what = "the length d of the shortest way from A to G over the faces above AB and BC"
+        ask = Ask(asked, f"An ant walks from A to G over the two side faces that stand on AB and BC. What is the length d of its shortest way?",
+                  "Shortest way from A to G over the faces on AB, BC?", number(sqrt(square), draw.unit), steps, _unfolded, wrong(draw.unit, sqrt(space), a + b + c, sqrt(flat) + c, square), symbols)
+        del what
+    return draw.finish(facts, ask, scene)
+
+
+def _unfolded(at: Scene) -> float:
+    """Length of the shortest way from A to G over two walls, by trying where it crosses the edge above B."""
+    corner, top = at.points["B"], at.points["G"][2]
+
+    def way(height: float) -> float:
+        crossing = (corner[0], corner[1], height)
+        return math.dist(at.points["A"], crossing) + math.dist(crossing, at.points["G"])
+
+    return measure.greatest(way, 0.0, top, sign=-1)[1]
+
+
+def square_pyramid(draw: Draw) -> Problem:
+    """A square pyramid: volume, slant height, lateral area, lateral edge, or the height back from the volume."""
+    asked = draw.asked("volume", "slant height", "lateral area", "lateral edge", "height")
+    t, k = draw.given("triple", ((3, 4, 5), (4, 3, 5), (5, 12, 13), (8, 15, 17), (15, 8, 17), (12, 5, 13), (20, 21, 29))), draw.given("factor", range(1, 9))
+    half, height, slant = (k * side for side in t)
+    side = 2 * half
+    if asked in ("volume", "height", "lateral edge"):
+        side, height = 2 * draw.given("half", range(2, 16)), draw.given("height", range(3, 31))
+        half = side // 2
+    draw.require(0.45 <= height / side <= 1.7)
+    corners = [(-half, -half, 0.0), (half, -half, 0.0), (half, half, 0.0), (-half, half, 0.0), (0.0, 0.0, float(height))]
+    corners = [tuple(map(float, corner)) for corner in corners]
+    faces = [(3, 2, 1, 0), (0, 1, 4), (1, 2, 4), (2, 3, 4), (3, 0, 4)]
+    projection = s.orthographic(draw.free.uniform(-72, -55), draw.free.uniform(14, 24))
+    foot, middle = (0.0, 0.0, 0.0), (float(half), 0.0, 0.0)
+    scene = _faces(corners, faces, projection, [])
+    scene.points = {"S": corners[4]}
+    scene.base.append(Name("S", "S"))
+    a, h = draw.size(side), draw.size(height)
+    upright = (Segment(corners[4], foot, dashed=True), Length(corners[4], foot, h))
+    facts = [
+        description("The solid is a right pyramid with a square base and apex S"),
+        condition(f"the side of the base is {a}", Length(corners[0], corners[1], a)),
+        condition(f"the height is {h}", *upright),
+    ]
+    symbols = {"a": side, "h": height}
+    if asked == "volume":
+        value = Fraction(side * side * height, 3)
+        steps = ("A pyramid fills a third of the prism over its base.", f"Volume = {side}² × {height}/3 = {side * side * height}/3" + (f" = {value}" if value.denominator == 1 else ""))
+        ask = _ask(draw, asked, "the volume", number(value, draw.volume_unit), steps, measure.mesh_volume, wrong(draw.volume_unit, value * 3, value * 3 / 2, 4 * side * height, side * height))
+    elif asked == "height":
+        volume = Fraction(side * side * height, 3)
+        draw.require(volume.denominator == 1)
+        facts[2] = condition(f"the volume is {number(volume, draw.volume_unit).text}", Note(f"V = {number(volume, draw.volume_unit).text}"))
+        steps = ("The volume is a third of base times height.", f"Base = {side}² = {side * side}", f"h = 3 × {volume}/{side * side} = {height}")
+        ask = _ask(draw, asked, "the height h", number(height, draw.unit), steps, lambda at: at.points["S"][2], wrong(draw.unit, Fraction(height, 3), height * 3, height + side, Fraction(height * side, 2)))
+    elif asked == "lateral edge":
+        square = 2 * half * half + height * height
+        steps = (f"The foot of the height is half a diagonal away from a corner; the square of that is {half}² + {half}² = {2 * half * half}.",
+                 f"s² = {height}² + {2 * half * half} = {square}", f"s = √{square} = {sqrt(square)}")
+        ask = _ask(draw, asked, "the lateral edge s", number(sqrt(square), draw.unit), steps, lambda at: math.dist(at.faces[1][0], at.faces[1][2]), wrong(draw.unit, sqrt(half**2 + height**2), side + height, sqrt(side**2 + height**2), square))
+    else:
+        steps = ("The slant height is the hypotenuse over half the base side and the height.", f"s² = {half}² + {height}² = {slant * slant}", f"s = √{slant * slant} = {slant}")
+        def slant_of(at: Scene) -> float:
+            a, b, top = at.faces[1]
+            return math.dist(s.between(a, b, 0.5), top)
+
+        if asked == "slant height":
+            ask = _ask(draw, asked, "the slant height s", number(slant, draw.unit), steps, slant_of, wrong(draw.unit, half + height, side + height, sqrt(side**2 + height**2), sqrt(abs(height**2 - half**2))))
+        else:
+            value = 2 * side * slant
+            steps = (*steps, f"Mantle = 4 × {side} × {slant}/2 = {value}")
+            ask = _ask(draw, asked, "the lateral area", number(value, draw.area_unit), steps, lambda at: measure.mesh_surface(at, upright_only=True), wrong(draw.area_unit, value * 2, value + side**2, 2 * side * height, side * slant))
+    del middle
+    ask.symbols.update({} if asked == "height" else symbols)
+    return draw.finish(facts, ask, scene)
+
+
+def line_and_base(draw: Draw) -> Problem:
+    """The angle between a box's diagonal and its base; a rod that leans in a box."""
+    asked = draw.asked("angle", "height", "face angle")
+    t = draw.given("triple", ((3, 4, 5), (4, 3, 5), (8, 6, 10), (6, 8, 10), (5, 12, 13), (12, 5, 13), (9, 12, 15), (8, 15, 17), (15, 8, 17)))
+    k = draw.given("factor", range(1, 4))
+    a, b, flat = (k * side for side in t)
+    c = flat // 2 if asked == "height" else draw.given("height", range(3, 31))
+    draw.require(max(a, b) <= 2.5 * min(a, b) and 0.35 <= c / flat <= 1.3)
+    corners, faces = _box(a, b, c)
+    names = {"A": corners[0], "B": corners[1], "C": corners[2], "G": corners[6]}
+    extra = [Name(n, n) for n in names] + [Segment("A", "C", thin=True, dashed=True), Segment("A", "G", thin=True), Segment("B", "G", thin=True)]
+    scene = _faces(corners, faces, s.orthographic(draw.free.uniform(-66, -52), draw.free.uniform(20, 28)), extra)
+    scene.points = names
+    size = draw.size
+    facts = [
+        description("A rectangular box stands on its base ABCD, and G is the corner above C"),
+        condition(f"AB = {size(a)}", Length("A", "B", size(a))),
+        condition(f"BC = {size(b)}", Length("B", "C", size(b))),
+    ]
+    symbols = {"AB": a, "BC": b}
+    start = f"AC² = AB² + BC² = {a}² + {b}² = {flat * flat}, so AC = √{flat * flat} = {flat}."
+    if asked == "height":
+        degrees = draw.given("angle", (30, 45, 60))
+        value = {30: sqrt(3) / 3, 45: 1, 60: sqrt(3)}[degrees] * flat
+        top = (float(a), float(b), float(value))
+        corners, faces = _box(a, b, float(value))
+        draw.require(0.35 <= float(value) / flat <= 1.3)
+        names["G"] = top
+        scene = _faces(corners, faces, scene.projection, extra[:-1])
+        scene.points = names
+        facts.append(condition(f"the diagonal AG makes an angle of {degrees}° with the base", Angle("C", "A", "G", f"{degrees}°")))
+        tangent = {30: "√3/3", 45: "1", 60: "√3"}[degrees]
+        steps = (start, f"CG = AC × tan({degrees}°) = {flat} × {tangent} = {number(value).text}")
+        ask = _ask(draw, asked, "CG", number(value, draw.unit), steps, lambda at: measure.distance(at, "C", "G"), wrong(draw.unit, flat, sqrt(2) * flat, sqrt(3) * a, Fraction(flat, 2)), symbols)
+    else:
+        facts.append(condition(f"CG = {size(c)}", Length("C", "G", size(c))))
+        symbols["CG"] = c
+        under, name, base_name = (flat, "∠GAC", "AC") if asked == "angle" else (b, "∠GBC", "BC")
+        degrees = math.degrees(math.atan2(c, under))
+        shown = f"{degrees:.1f}"
+        answer = type(number(1))(f"{shown}°", (degrees,))
+        steps = ((start,) if asked == "angle" else ()) + ("The angle lies in a right triangle whose legs are known.", f"tan({name}) = CG/{base_name} = {c}/{under}", f"{name} = arctan({c}/{under}) ≈ {shown}°")
+        first = "A" if asked == "angle" else "B"
+        question = ("What angle does the diagonal AG make with the base" if asked == "angle" else "What angle does BG make with the edge BC") + ", to one decimal place?"
+        ask = Ask(asked, question, f"Find angle G{first}C to 1 decimal", answer, steps, lambda at: measure.angle(at, "G", first, "C"),
+                  tuple(f"{v:.1f}°" for v in (90 - degrees, math.degrees(math.atan2(c, a)), math.degrees(math.asin(min(1, c / (under + c)))), degrees + 10)), symbols | {name: degrees})
+    return draw.finish(facts, ask, scene)
+
+
+def cube_stack(draw: Draw) -> Problem:
+    """Unit cubes stacked in a corner: how many there are, how many are missing to a box, the surface of the stack."""
+    columns, rows = draw.given("columns", (2, 3, 4)), draw.given("rows", (2, 3))
+    heights = [[0] * rows for _ in range(columns)]
+    for x in range(columns):
+        for y in range(rows):  # never higher than the columns behind, so every column can be seen
+            limit = min([4] + ([heights[x][y - 1]] if y else []) + ([heights[x - 1][y]] if x else []))
+            heights[x][y] = draw.given(f"h{x}{y}", range(1, 5))
+            draw.require(heights[x][y] <= limit)
+    asked = draw.asked("count", "missing", "surface")
+    total, highest = sum(map(sum, heights)), heights[0][0]
+    # Column (0, 0) stands in the far corner; the viewer looks from the side of large x and y.
+    projection = s.orthographic(draw.free.uniform(35, 55), draw.free.uniform(28, 36))
+    base: list[s.Mark] = []
+    faces: list[tuple[Point, ...]] = []
+    for x in range(columns):
+        for y in range(rows):
+            for z in range(heights[x][y]):
+                faces += _cube_faces(heights, x, y, z)
+    for face in faces:
+        normal = s.cross(s.sub(face[1], face[0]), s.sub(face[2], face[1]))
+        if s.dot(normal, projection.towards_viewer) > 1e-9:
+            base += [Shade(face, darker=normal[1] > 0.5)] if normal[2] < 0.5 else []
+            base += s.sides(list(face))
+    scene = Scene(base=list(dict.fromkeys(base)), projection=projection, faces=faces)
+    rows_text = "; ".join(" ".join(str(heights[x][y]) for x in range(columns)) for y in range(rows))
+    facts = [
+        description("Equal cubes with edges of length 1 are stacked in the corner of a room; no cube floats, and no column is higher than one behind it"),
+        condition(f"from the back row to the front row, the columns have these numbers of cubes: {rows_text}", *base[:1]),
+    ]
+    sums = [" + ".join(str(heights[x][y]) for x in range(columns)) for y in range(rows)]
+    row_totals = [sum(heights[x][y] for x in range(columns)) for y in range(rows)]
+    counted = (*(f"Row {'one two three'.split()[y]} has {text} = {value} cubes." for y, (text, value) in enumerate(zip(sums, row_totals, strict=True))),
+               f"Together = {' + '.join(map(str, row_totals))} = {total}")
+    if asked == "count":
+        ask = Ask(asked, draw.say("How many cubes are there?", "How many cubes does the stack have?"), "How many cubes?", number(total), counted, measure.mesh_volume, wrong("", total - 1, total + 1, total - 2, total + 2))
+    elif asked == "missing":
+        box = columns * rows * highest
+        steps = (*counted, f"The box has {columns} × {rows} × {highest} = {box} places.", f"Missing = {box} - {total} = {box - total}")
+        draw.require(box > total)
+        ask = Ask(asked, f"How many more cubes fill it up to a solid box {columns} wide, {rows} deep and {highest} high?", f"Cubes missing to a {columns} × {rows} × {highest} box?", number(box - total), steps,
+                  lambda at: _bounding_volume(at) - measure.mesh_volume(at), wrong("", total, box - total + 1, box - total + 2, box - total - 1))
+    else:
+        visible = _surface(heights)
+        steps = _surface_steps(heights, visible)
+        ask = Ask(asked, "What is the whole surface area of the stack, its underside included?", "Whole surface area, with the underside?", number(visible), steps, measure.mesh_surface, wrong("", 6 * total, visible - columns * rows, total, visible + 2))
+    return draw.finish(facts, ask, scene)
+
+
+def _cube_faces(heights: list[list[int]], x: int, y: int, z: int) -> list[tuple[Point, ...]]:
+    """The faces of one cube of a stack that no other cube covers, anticlockwise from outside."""
+    def filled(i: int, j: int, k: int) -> bool:
+        return 0 <= i < len(heights) and 0 <= j < len(heights[0]) and 0 <= k < heights[i][j]
+
+    sides = {
+        (1, 0, 0): ((1, 0, 0), (1, 1, 0), (1, 1, 1), (1, 0, 1)), (-1, 0, 0): ((0, 0, 0), (0, 0, 1), (0, 1, 1), (0, 1, 0)),
+        (0, 1, 0): ((0, 1, 0), (0, 1, 1), (1, 1, 1), (1, 1, 0)), (0, -1, 0): ((0, 0, 0), (1, 0, 0), (1, 0, 1), (0, 0, 1)),
+        (0, 0, 1): ((0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)), (0, 0, -1): ((0, 0, 0), (0, 1, 0), (1, 1, 0), (1, 0, 0)),
+    }
+    return [
+        tuple((float(x + a), float(y + b), float(z + c)) for a, b, c in square)
+        for (i, j, k), square in sides.items() if not filled(x + i, y + j, z + k)
+    ]
+
+
+def _bounding_volume(at: Scene) -> float:
+    spans = [[corner[k] for face in at.faces for corner in face] for k in range(3)]
+    return math.prod(max(span) - min(span) for span in spans)
+
+
+def _surface(heights: list[list[int]]) -> int:
+    columns, rows = len(heights), len(heights[0])
+    return 2 * columns * rows + 2 * sum(heights[0]) + 2 * sum(column[0] for column in heights)
+
+
+def _surface_steps(heights: list[list[int]], surface: int) -> tuple[str, ...]:
+    columns, rows = len(heights), len(heights[0])
+    back, side = sum(column[0] for column in heights), sum(heights[0])
+    return (
+        "No column is hidden, so opposite views show the same area.",
+        f"Top and bottom show {columns} × {rows} = {columns * rows} squares each.",
+        f"Front and back show {' + '.join(str(column[0]) for column in heights)} = {back} squares each.",
+        f"Left and right show {' + '.join(map(str, heights[0]))} = {side} squares each.",
+        f"Surface = 2 × ({columns * rows} + {back} + {side}) = {surface}",
+    )

@@ -30,6 +30,7 @@ PICTURES_IN_A_FOLDER = 1000
 BATCH = 25  # problems that a worker draws at a time
 CAPTION = "Describe the figure."
 BENCH_SHARE = 10  # one canonical hash in ten belongs to the benchmark
+SMALL_BENCH_SHARE = 5
 PATIENCE = 400  # draws for one place in the plan before its family's parameters count as used up
 FILES = ("stage1", "stage2", "stage3", "captions", "bench")
 
@@ -68,9 +69,10 @@ class Item:
 # The plan
 
 
-def is_held_out(key: str) -> bool:
-    """Whether a canonical hash belongs to the benchmark, in every data set ever made."""
-    return int(key, 16) % BENCH_SHARE == 0
+def is_held_out(key: str, small: bool = False) -> bool:
+    """Whether a canonical hash belongs to the benchmark, in every data set of its kind: one problem in ten, one in five
+    of the small ones, which are so few that a tenth would be the same handful again and again."""
+    return int(key, 16) % (SMALL_BENCH_SHARE if small else BENCH_SHARE) == 0
 
 
 def walk(plan: Plan, counts: Counter[str]) -> Iterator[Item]:
@@ -114,10 +116,10 @@ def _find(
         except Reject:
             counts["rejected"] += 1
             continue
-        held_out = is_held_out(problem.key) or name in plan.held_out
+        held_out = is_held_out(problem.key, plan.small) or name in plan.held_out
         if held_out != bench:
             counts["held out"] += not bench
-        elif used[problem.key] >= plan.copies:
+        elif used[problem.key] >= (1 + plan.small if bench else plan.copies):  # small ones: two drawings of a problem
             counts["duplicate"] += not bench
         else:
             used[problem.key] += 1
