@@ -8,8 +8,9 @@
 
 The regime is the paper's: the language model learns from many text problems; the multimodal problems are a fixed, much
 smaller set, seen a few times, the same for stages 2 and 3. Every order and every seed starts from one and the same
-folder: a language model that has read a little text, aligned with the tower on captions of other problems. It stands
-for the pretrained and aligned parts that the paper starts from, which no order trains, and it counts in no budget.
+folder, a language model that has read text, aligned with the tower on captions of other problems. It stands for the
+pretrained and aligned parts that the paper starts from, which no order trains, and it counts in no budget. At size tiny
+it is what `make demo` leaves after its captions (run first where it is not there).
 
 It resumes: the same command again runs only what is not finished. Runs that orders share are trained once per seed.
 """
@@ -31,12 +32,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 import runtime
-from benchmarks.store import read_json, write_text
+from benchmarks.store import model_fingerprint, read_json, write_text
 from data import ChatFormat, open_rows
 from errors import UserError, run_main
 from model import find_preset, load_processor
+from runs.demo import write_arithmetic
 from runs.table3_plan import (
     BUDGETS,
+    DEMO_START,
     ORDERS,
     SWEEP_DEFAULTS,
     SWEEPS,
@@ -86,7 +89,7 @@ class Config:
     # where
     out: str = ""  # runs; "" is out/table3/SIZE
     results: str = ""  # table and chart; "" is runs/table3/SIZE
-    model: str = ""  # a folder to start from (model.py assemble); "" takes the preset's pretrained parts
+    model: str = ""  # a folder to start from; "" takes the demo's (tiny), random weights (small), pretrained parts
     data: str = ""  # a folder that gen_data.py wrote; "" makes one in --out
     bench: str = "generated"  # or mathverse, with its file in --bench_data
     bench_data: str = ""
@@ -121,6 +124,8 @@ def main() -> None:
     out, results = Path(config.out or f"out/table3/{size}"), Path(config.results or f"runs/table3/{size}")
     seeds = [int(seed) for seed in config.seeds.split(",")]
     folder = Path(config.data or out / "data")
+    if recipe.start == DEMO_START and not (ROOT / DEMO_START / "config.json").exists():
+        subprocess.run([sys.executable, "runs/demo.py"], check=True)
     make_data(folder, recipe)
     files = data_files(folder, recipe)
     rows, tokens = measure(out, recipe, files)
@@ -143,7 +148,8 @@ def main() -> None:
 
 def the_recipe(config: Config) -> Recipe:
     """The recipe of the flags."""
-    recipe = replace(scaled(recipe_of(config.size, config.preset), config.scale), start=config.model)
+    recipe = scaled(recipe_of(config.size, config.preset), config.scale)
+    recipe = replace(recipe, start=config.model or recipe.start)
     if config.problems:
         recipe = replace(recipe, problems=config.problems)
     if config.nproc:
@@ -193,16 +199,16 @@ def data_files(folder: Path, recipe: Recipe) -> Callable[[Step], str]:
     names = [row["id"] for row in read_rows(folder / "stage1.jsonl")]
     random.Random("table 3").shuffle(names)
     half = len(names) // 2
-    text, captions = folder / "text.jsonl", folder / f"captions-{recipe.captions}.jsonl"
+    text, captions = folder / "text.jsonl", folder / f"captions-{recipe.captions or half}.jsonl"
     arithmetic = folder / "arithmetic.jsonl"
     if recipe.arithmetic and not arithmetic.exists():
-        write_text(arithmetic, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in arithmetic_rows()))
+        write_arithmetic(arithmetic)
     copy_rows(folder / "stage1.jsonl", text, names[half:])
-    copy_rows(folder / "captions.jsonl", captions, names[half:][: recipe.captions])
+    copy_rows(folder / "captions.jsonl", captions, names[half:][: recipe.captions or None])
 
     def spec(step: Step) -> str:
         if step.stage in ("base", "1"):
-            return f"{text},{arithmetic}:{recipe.arithmetic[step.stage]}" if recipe.arithmetic else str(text)
+            return f"{text},{arithmetic}:{recipe.arithmetic}" if recipe.arithmetic else str(text)
         if step.stage == "align":
             count = round(recipe.align_text * recipe.captions)
             return f"{captions},{text}:{count}" if count else str(captions)
@@ -219,30 +225,6 @@ def data_files(folder: Path, recipe: Recipe) -> Callable[[Step], str]:
         return str(text_taught(pairs, folder / "stage1.jsonl") if kind == "teacher" else pairs)
 
     return spec
-
-
-def arithmetic_rows(rows: int = 4000, facts_a_row: int = 8) -> list[dict]:
-    """The small sums, differences and products that tiny's families need, each as often as the next, by seed 0.
-
-    The real presets start from a language model that knows them; tiny's starts from nothing, and a held-out problem may
-    need one that no training problem has.
-    """
-    facts = [f"{a}° + {b}° = {a + b}°" for a in range(25, 95, 5) for b in range(25, 95, 5) if a + b <= 155]
-    facts += [f"180° - {a}° = {180 - a}°" for a in range(25, 160, 5)] * 3
-    facts += [f"{e} × {e} = {e * e}" for e in range(2, 13)] * 3
-    facts += [f"6 × {e * e} = {6 * e * e}" for e in range(2, 13)] * 3
-    products = [(a, b) for a in range(2, 6) for b in range(2, 6)]
-    facts += [f"{a} × {b} = {a * b}" for a, b in products] * 3
-    facts += [f"{p} + {c} = {p + c}" for p in sorted({a * b for a, b in products}) for c in range(1, 6)] * 2
-    draw = random.Random(0)
-    deck: list[str] = []
-    drilled = []
-    for number in range(rows):
-        while len(deck) < facts_a_row:
-            deck += draw.sample(facts, len(facts))
-        output = "\n".join(deck.pop() for _ in range(facts_a_row))
-        drilled.append({"id": f"arithmetic-{number}", "image_url": "", "instruction": "Compute.", "output": output})
-    return drilled
 
 
 def read_rows(path: Path) -> list[dict]:
@@ -432,6 +414,7 @@ def write_results(
         "processor hours": round(sum(record["cpu_seconds"] for record in records) / 3600, 2),
         "runs at a time": jobs_of(config),
         "milliseconds per row, forward and backward": stage_costs(lines, done, recipe, out),
+        "start": f"{recipe.start}, weights {model_fingerprint(recipe.start)}" if recipe.start else "trained here",
         "recipe": asdict(recipe),
     }
     reference = next((row for row in rows if "default" in row.order), rows[0])

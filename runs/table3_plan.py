@@ -22,6 +22,7 @@ from pathlib import Path
 
 from benchmarks.store import read_json, write_text
 from errors import UserError
+from runs.demo import FAMILIES as DEMO_FAMILIES
 
 ORDERS = {  # as the paper's Table 3 groups them
     "123": "Standard pipeline",
@@ -33,6 +34,7 @@ ORDERS = {  # as the paper's Table 3 groups them
 BUDGETS = ("equal", "paper")
 SCRIPTS = {"base": 1, "1": 1, "align": 3, "2": 2, "3": 3}  # which train_stage*.py does it
 EXTENDED = "runs/table3_stage.py"  # the same scripts, with what only this ablation needs
+DEMO_START = "out/demo/aligned"  # what `make demo` leaves after its stage 1 and its captions
 START = ("base", "align")  # a little text, then captions: what the paper's aligned pretrained parts stand for
 SWEEPS = {
     "alpha": ("0", "0.2", "0.5", "1"),
@@ -66,7 +68,7 @@ class Recipe:
     batch: Mapping[str, int]
     learning_rate: Mapping[str, float]
     skipped: tuple[str, ...] = ()  # "base", "align"
-    arithmetic: Mapping[str, float] | None = None  # of a drill's rows, the share in the text of "base" and "1"
+    arithmetic: float = 0.0  # how much of the demo's arithmetic drill is in the text: its rows, as a share
     align_train: str = "projector"
     align_text: float = 0.0  # text rows per caption in the alignment
     text_share: float = 0.5  # text rows per multimodal row in stage 3
@@ -77,19 +79,18 @@ class Recipe:
     extended: bool = False  # the preset, or something in `train`, lives in runs/table3_stage.py
 
 
-TINY_FAMILIES = "triangle_angle_sum,angles_on_a_line,cube,linear_value"
 TINY = Recipe(
     preset="tiny",
-    generate=("--families", TINY_FAMILIES, "--per_category", "1600", "--bench_per_family", "20", "--picture_size", "96",
-              "--small_numbers"),
+    generate=("--families", DEMO_FAMILIES, "--per_category", "1200", "--bench_per_family", "14", "--picture_size", "96",
+              "--small_numbers", "--seed", "1"),
     problems=1000,
-    captions=2000,
-    steps={"base": 500, "align": 300, "1": 250, "2": 80, "3": 80},
-    batch={"base": 24, "align": 16, "1": 24, "2": 16, "3": 16},
-    learning_rate={"base": 2e-3, "align": 1e-3, "1": 1e-3, "2": 7e-4, "3": 5e-4},
-    arithmetic={"base": 0.5, "1": 0.2},
-    align_train="projector,llm",
-    align_text=0.5,
+    captions=0,
+    start=DEMO_START,
+    skipped=("base", "align"),
+    steps={"1": 400, "2": 80, "3": 80},
+    batch={"1": 24, "2": 16, "3": 16},
+    learning_rate={"1": 1e-3, "2": 7e-4, "3": 5e-4},
+    arithmetic=0.2,
     train=("--num_workers", "0", "--pack_tokens", "4096", "--save_every", "0", "--keep", "1", "--beta2", "0.98",
            "--warmup", "0.05", "--autocast"),
     evaluate=("--max_new_tokens", "72", "--batch_size", "128"),
@@ -101,12 +102,15 @@ SMALL = replace(
     generate=("--per_category", "60000", "--bench_per_family", "20", "--picture_size", "96", "--small_numbers"),
     problems=10000,
     captions=40000,
+    start="",
+    skipped=(),
+    align_text=0.5,
     steps={"base": 1000, "1": 3000, "align": 1000, "2": 600, "3": 600},
     batch={"base": 256, "1": 256, "align": 128, "2": 128, "3": 128},
     learning_rate={"base": 6e-4, "1": 6e-4, "align": 3e-4, "2": 3e-4, "3": 3e-4},
     train=("--num_workers", "3", "--pack_tokens", "32768", "--save_every", "0", "--keep", "1"),
     evaluate=("--max_new_tokens", "128", "--batch_size", "512"),
-    arithmetic=None,
+    arithmetic=0.0,
 )
 PAPER = Recipe(
     preset="",

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -43,6 +44,14 @@ from runs.table3_report import (
 )
 
 TOKENS = {"base": 60.0, "1": 60.0, "align": 170.0, "2": 260.0, "3": 150.0}
+FULL = replace(  # a recipe that trains its start too
+    TINY,
+    start="",
+    skipped=(),
+    steps={"base": 200, "1": 300, "align": 100, "2": 60, "3": 60},
+    batch={"base": 64, "1": 64, "align": 32, "2": 32, "3": 32},
+    learning_rate=dict.fromkeys(("base", "1", "align", "2", "3"), 1e-3),
+)
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Orders and budgets
@@ -75,10 +84,15 @@ def test_unknown_budget_is_named():
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_every_order_and_seed_starts_from_the_same_folder(order):
-    chain = with_start(schedule(order, "paper", TINY, TOKENS), TINY)
+    chain = with_start(schedule(order, "paper", FULL, TOKENS), FULL)
     assert [step.stage for step in chain] == ["base", "align", *order]
     start = [name for name in chain_names(chain, 7) if name.startswith("start/")]
-    assert start == chain_names(with_start(schedule("123", "equal", TINY, TOKENS), TINY), 0)[:2]
+    assert start == chain_names(with_start(schedule("123", "equal", FULL, TOKENS), FULL), 0)[:2]
+
+
+def test_tiny_starts_from_the_aligned_folder_of_the_demo(tmp_path):
+    tasks = chain_tasks(with_start(schedule("23", "paper", TINY, TOKENS), TINY), 0, TINY, files, tmp_path)
+    assert tasks[0].parent == "" and tasks[0].command[tasks[0].command.index("--model") + 1] == "out/demo/aligned"
 
 
 def test_paper_presets_take_one_epoch_at_the_papers_settings():
@@ -110,8 +124,8 @@ def files(step):
 
 
 def plan(tmp_path, orders, seeds=(0,), budget="paper"):
-    lines = [table3.Line("", order, budget, schedule(order, budget, TINY, TOKENS)) for order in orders]
-    return table3.all_tasks(lines, list(seeds), TINY, files, ("--bench", "generated", "--data", "b"), tmp_path)
+    lines = [table3.Line("", order, budget, schedule(order, budget, FULL, TOKENS)) for order in orders]
+    return table3.all_tasks(lines, list(seeds), FULL, files, ("--bench", "generated", "--data", "b"), tmp_path)
 
 
 def stages_trained(tasks):
@@ -134,8 +148,8 @@ def test_seeds_share_the_start_alone(tmp_path):
 
 
 def test_each_run_starts_from_the_folder_of_the_one_before(tmp_path):
-    chain = with_start(schedule("123", "paper", TINY, TOKENS), TINY)
-    tasks = chain_tasks(chain, 0, TINY, files, tmp_path)
+    chain = with_start(schedule("123", "paper", FULL, TOKENS), FULL)
+    tasks = chain_tasks(chain, 0, FULL, files, tmp_path)
     assert [task.command[1:3] for task in tasks] == [("runs/table3_stage.py", number) for number in "13123"]
     for before, task in zip(tasks, tasks[1:], strict=False):
         assert task.parent == before.name
@@ -239,7 +253,7 @@ def test_multimodal_problems_are_a_fixed_set_apart_from_the_text(tmp_path):
     for file, ids in (("stage1", names), ("stage2", names), ("captions", names), ("stage3", singles)):
         rows = [{"id": i, "instruction": f"text of {i}", "image_url": "x", "level": "text-dominant"} for i in ids]
         (tmp_path / f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    recipe = table3.replace(TINY, problems=10, captions=8)
+    recipe = replace(TINY, problems=10, captions=8)
     spec = table3.data_files(tmp_path, recipe)
 
     def ids_of(path):
