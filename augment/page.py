@@ -8,6 +8,7 @@ LaTeX that mathtext cannot typeset is shown as its source and counted in `layout
 raises MissingGlyphs.
 """
 
+import html
 import random
 import re
 import unicodedata
@@ -480,6 +481,25 @@ def _width(items: list[Item]) -> float:
     return widest
 
 
+_FULL_WIDTH = {"、": ",", "。": "."} | {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
+
+
+def plain_text(text: str) -> str:
+    """A question with one kind of space and newline, and without the invisible and HTML remains of web pages.
+
+    Full-width punctuation in a text without Chinese or Japanese letters is a translator's leftover: it becomes ASCII.
+    """
+    if "<" in text or "&" in text:
+        text = re.sub(r"<br\s*/?>", "\n", text)
+        text = re.sub(r"&(?:lt|gt|amp|nbsp|quot|deg|times|minus|#\d{1,6});", lambda found: html.unescape(found[0]), text)
+    text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\u00a0", " ").replace("\t", "    "))
+    text = re.sub(r"[\u200b\u200c\u200d\u2060\ufeff\u00ad\ufe0f]", "", text)
+    if not re.search(r"[\u3040-\u30ff\u3400-\u9fff]", text):
+        text = re.sub(r"([，、；：。？！])(?=\S)", r"\1 ", text)
+        text = "".join(_FULL_WIDTH.get(character, character) for character in text)
+    return text
+
+
 def lay_out(
     text: str, style: Style, picture_size: tuple[int, int] | None = None, extra_fonts: tuple[str, ...] = ()
 ) -> Layout:
@@ -488,8 +508,7 @@ def lay_out(
     The page's width is chosen so that it comes out near style.aspect: models squash a page to a square, and a long
     narrow page would lose its letters. Raises MissingGlyphs.
     """
-    text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\u00a0", " ").replace("\t", "    "))
-    text = re.sub(r"[\u200b\u200c\u200d\u2060\ufeff\u00ad\ufe0f]", "", text)
+    text = plain_text(text)
     counts: Counter = Counter()
     blocks = []
     for kind, content in _blocks(text, style):

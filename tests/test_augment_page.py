@@ -18,6 +18,7 @@ from augment.page import (
     draw,
     lay_out,
     markdown_table,
+    plain_text,
     random_style,
     split_choices,
     split_math,
@@ -217,6 +218,13 @@ def test_characters_without_a_glyph_are_named_not_drawn(tmp_path):
             lay_out(text, Style())
         assert character in error.value.characters
     assert lay_out("Δ ≤ π ∠ABC △ ½ é Ж →", Style()).boxes
+
+
+def test_leftovers_of_web_pages_and_translators_are_read_as_what_they_mean():
+    assert plain_text("AB＝5，BC＝7．Find（x）？") == "AB=5, BC=7.Find(x)?"
+    assert plain_text("a &lt; b &amp;&nbsp;c<br/>d\u200b &copy x") == "a < b & c\nd &copy x"
+    assert plain_text("求，x") == "求，x"
+    assert lay_out("AB ＝ 5，BC：7。", Style()).boxes
 
 
 def test_a_font_given_by_the_user_fills_the_gap(tmp_path):
