@@ -491,7 +491,7 @@ def plain_text(text: str) -> str:
     """
     if "<" in text or "&" in text:
         text = re.sub(r"<br\s*/?>", "\n", text)
-        text = re.sub(r"&(?:lt|gt|amp|nbsp|quot|deg|times|minus|#\d{1,6});", lambda found: html.unescape(found[0]), text)
+        text = re.sub(r"&(?:lt|gt|amp|nbsp|quot|deg|times|minus|#\d{1,6});", lambda name: html.unescape(name[0]), text)
     text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\u00a0", " ").replace("\t", "    "))
     text = re.sub(r"[\u200b\u200c\u200d\u2060\ufeff\u00ad\ufe0f]", "", text)
     if not re.search(r"[\u3040-\u30ff\u3400-\u9fff]", text):

@@ -62,7 +62,7 @@ def check_readable(layout, style):
             num_glyphs += 1
     for top, bottom, first, last in layout.lines:
         alone = Layout(layout.width, layout.height, layout.boxes[first:last], [], [])
-        drawn = png_pixels(draw(alone, style))
+        drawn = np.asarray(draw(alone, style).convert("RGB")).astype(int)
         left = min(x + box.left for box, x, _ in alone.boxes)
         right = max(x + box.left + box.mask.shape[1] for box, x, _ in alone.boxes)
         inside = np.abs(drawn - paper_of(style)).sum(2) > 0
@@ -82,12 +82,12 @@ def generated(count, first=0):
 
 def test_generated_pages_can_be_read_back():
     counts = Counter()
-    for _, text, style in generated(60):
+    for _, text, style in generated(30):
         layout = lay_out(text, style)
         counts.update(layout.counts)
         assert check_readable(layout, style) > 10
         assert 0.66 < layout.width / layout.height < 1.51
-    assert counts["formulas"] > 100 and counts["LaTeX shown as source"] == 0
+    assert counts["formulas"] > 60 and counts["LaTeX shown as source"] == 0
 
 
 @pytest.mark.slow

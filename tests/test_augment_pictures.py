@@ -55,10 +55,10 @@ def test_a_transform_keeps_size_bounds_and_contrast(name):
         assert np.percentile(after, 90) > 150, "paper stays light"
 
 
-@pytest.mark.parametrize("size", [(16, 16), (2000, 30), (40, 1900), (3000, 2000)])
+@pytest.mark.parametrize("size", [(16, 16), (2000, 30), (40, 1900), (2600, 1500)])
 def test_extreme_sizes_give_pictures_too(size):
     image = figure(1, size)
-    for seed in range(15):
+    for seed in range(8):
         changed, names = transform(image, random.Random(seed), list(TRANSFORMS))
         assert min(changed.size) >= min(16, *size) and names and len(set(names)) == len(names) <= 3
 
