@@ -4,6 +4,7 @@
     python bench.py tune        the Triton kernel's block shapes, timed (CUDA)
     python bench.py compile     the Triton kernels compiled for A100 and H100: registers, spills (no GPU needed)
     python bench.py accuracy    the linear op's gradient error for bfloat16 and float32 logits (no GPU needed)
+    python bench.py step        whole training steps on random weights, and the plain way beside them
     python bench.py pages       questions rendered to pictures per second, and by matplotlib (CPU)
 
 Peers that are not requirements of the project come from requirements-bench.txt; a peer that is not installed, or cannot
@@ -19,6 +20,7 @@ SUBCOMMANDS = {
     "tune": "kernels.benchmark_tune",
     "compile": "kernels.compile_report",
     "accuracy": "kernels.benchmark_accuracy",
+    "step": "runs.benchmark_step",
     "pages": "augment.benchmark",
 }
 

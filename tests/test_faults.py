@@ -6,6 +6,7 @@ Slow on purpose (whole runs of two processes); `make test-all` runs them. RANDOM
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -226,6 +228,48 @@ def test_a_diverged_run_stops_and_names_its_rows(pairs: Path, tmp_path: Path) ->
     assert "3 steps in a row without a finite loss" in output and "Traceback" not in output
     bad = [json.loads(line) for line in (tmp_path / "nonfinite_rows.jsonl").read_text().splitlines()]
     assert len(bad) == 3 and all(f"{pairs}:" in row for record in bad for row in record["rows"])
+
+
+@pytest.mark.slow
+def test_an_unreadable_picture_is_fatal_or_counted(tmp_path: Path) -> None:
+    """It is found when its turn comes, in the middle of the run, on one of the ranks."""
+    pairs = write_pairs(tmp_path, 40)
+    picture = tmp_path / "17.png"
+    picture.write_bytes(picture.read_bytes()[:90])  # the header still reads
+    output = finish(start(pairs, tmp_path / "fatal", "--max_steps", "10"), code=1)
+    assert "17.png" in output and "--skip_bad_rows" in output and "Traceback" not in output.split("error:", 1)[1][:200]
+    finish(start(pairs, tmp_path / "counted", "--max_steps", "10", "--skip_bad_rows"))
+    assert sum(row["unreadable"] for row in rows(tmp_path / "counted")) == 1
+    assert len(rows(tmp_path / "counted")) == 10
+
+
+@pytest.mark.slow
+def test_any_checkpoint_can_be_exported(pairs: Path, tmp_path: Path) -> None:
+    """`model.py export`, one process, from what two ranks wrote: the folder that the run itself exports."""
+    from safetensors.torch import load_file
+
+    finish(start(pairs, tmp_path / "run", "--max_steps", "2"))
+    export = [sys.executable, "model.py", "export", tmp_path / "run" / "step_00000002", tmp_path / "export"]
+    done = subprocess.run(export, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("export", "run"))
+    assert ours.keys() == theirs.keys() and len(ours) > 100
+    assert all(ours[name].dtype == torch.bfloat16 for name in ours)
+    assert all(torch.equal(ours[name], theirs[name].to(torch.bfloat16)) for name in ours)
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    AutoModelForImageTextToText.from_pretrained(tmp_path / "export")
+    AutoProcessor.from_pretrained(tmp_path / "export")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("cc") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_and_checkpointed_layers_have_the_same_curve(pairs: Path, tmp_path: Path) -> None:
+    finish(start(pairs, tmp_path / "plain", "--max_steps", "3", ranks=0))
+    flags = ("--max_steps", "3", "--compile", "--activation_checkpointing")
+    finish(start(pairs, tmp_path / "compiled", *flags, "--sync_every_pack", "false"))
+    for one, two in zip(curve(tmp_path / "compiled"), curve(tmp_path / "plain"), strict=True):
+        assert one == pytest.approx(two, rel=1e-4)
 
 
 @pytest.mark.slow

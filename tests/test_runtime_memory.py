@@ -189,3 +189,25 @@ def test_the_plan_is_within_15_percent_of_a_real_peak(stage: int, checkpointing:
     expected = (planned.total - memory.CONTEXT_BYTES) / memory.FRAGMENTATION
     runtime.shutdown(process)
     assert expected == pytest.approx(peak, rel=0.15), planned
+
+
+@pytest.mark.slow
+def test_the_step_benchmark_writes_its_table_where_both_ways_agree(tmp_path: Path) -> None:
+    arguments = [
+        "bench.py",
+        "step",
+        "--preset",
+        "tiny",
+        "--rows",
+        "4",
+        "--steps",
+        "1",
+        "--turns",
+        "1",
+        "--out",
+        tmp_path,
+    ]
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    table = next(tmp_path.glob("step_tiny_*.md")).read_text()
+    assert table.count("| ours |") == table.count("| plain |") == 3 and "times the plain way" in table
