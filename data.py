@@ -126,10 +126,7 @@ class ChatFormat:
             probe = "What is 1 + 1?"
             before, after = self._render([Turn("user", probe, [None] * num_pictures)], True).split(probe)
             if before.count(self.processor.image_token) != num_pictures:
-                token = self.processor.image_token
-                raise UserError(
-                    f"the chat template does not write {token!r} once for each picture; correct the template"
-                )
+                raise UserError("the chat template must write the image token once for each picture; correct it")
             self.frames[num_pictures] = (before, after)
         return self.frames[num_pictures]
 
@@ -148,9 +145,7 @@ class ChatFormat:
                 continue
             prompt = self._render(turns[:index], True)
             if not prompt.startswith(done):
-                raise BadRow(
-                    "template changes earlier turns", "the chat template cannot lay out several turns in a row"
-                )
+                raise BadRow("template changes earlier turns", "the chat template rewrites earlier turns")
             response = self.response_prefix + turn.text
             pieces += [prompt[len(done) :], response]
             done = prompt + response + self.processor.tokenizer.eos_token
@@ -207,15 +202,8 @@ class ChatFormat:
 # One entry per usable row: which file, where in it (for sources.read_row), the line or row number for messages, the
 # side (SINGLE; STRONG or WEAK of a pair read as two rows), tokens and pictures of the (weak or only, strong) side.
 ENTRY = np.dtype(
-    [
-        ("source", "i4"),
-        ("offset", "i8"),
-        ("length", "i4"),
-        ("number", "i4"),
-        ("side", "u1"),
-        ("tokens", "i4", 2),
-        ("pictures", "u2", 2),
-    ]
+    [("source", "i4"), ("offset", "i8"), ("length", "i4"), ("number", "i4"), ("side", "u1")]
+    + [("tokens", "i4", 2), ("pictures", "u2", 2)]
 )
 
 
@@ -337,6 +325,8 @@ def open_rows(
     if rows is None:
         rows = replace(message[0], chat_format=chat_format)
         for source in rows.sources:
+            if not os.path.isfile(source.path):
+                raise UserError(f"{source.path}: not on this machine; every node needs the data under the same path")
             if source.blocks is not None:  # a file that cannot be entered in the middle: every rank holds its rows
                 for _ in scan(source):
                     pass

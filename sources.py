@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from errors import UserError
@@ -490,8 +491,11 @@ def _single(row: dict) -> Conversation:
 
 
 def _with_choices(question: object, choices: object) -> object:
-    if not isinstance(question, str) or not isinstance(choices, list) or not choices or str(choices[-1]) in question:
+    if not isinstance(question, str) or not isinstance(choices, list) or not choices:
         return question
+    lettered = all(re.search(rf"\b{letter}\s?[).:、]", question) for letter in "AB")
+    if lettered and all(str(choice) in question for choice in choices):
+        return question  # they stand in the question already
     lines = [f"({chr(65 + index)}) {choice}" for index, choice in enumerate(choices)]
     return "\n".join([question, "Choices:", *lines])
 
@@ -662,6 +666,9 @@ def open_picture(picture: object, image_root: str = "") -> Image.Image:
                 "picture too large", f"picture {name}: {width} x {height} pixels, at most {MAX_PIXELS:,} are read"
             )
         image = ImageOps.exif_transpose(image)
+        if image.mode[0] in "IF":  # 16 bits a pixel: PIL would clip them to white
+            levels = np.asarray(image, dtype=np.float64)
+            image = Image.fromarray((levels / (257 if levels.max() > 255 else 1)).clip(0, 255).astype(np.uint8))
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

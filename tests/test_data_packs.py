@@ -7,13 +7,14 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from data_helpers import CHATML, NUM_IMAGE_TOKENS, draw_picture, tiny_processor, tiny_tokenizer, write_lines
 from PIL import Image
 from transformers import DeepseekVLHybridImageProcessor, DeepseekVLHybridProcessor
@@ -130,7 +131,7 @@ def test_templates_that_cannot_train_are_refused() -> None:
     with pytest.raises(UserError, match="does not put the response behind the generation prompt"):
         ChatFormat(tiny_processor(CHATML.replace("<|im_start|>assistant", "<|im_start|>bot")), NUM_IMAGE_TOKENS)
     chat_format = ChatFormat(tiny_processor(CHATML.replace("{{ '<image>' }}", "")), NUM_IMAGE_TOKENS)
-    with pytest.raises(UserError, match="once for each picture"):
+    with pytest.raises(UserError, match="the image token once for each picture"):
         chat_format.pieces([Turn("user", "q", ["a.png"]), Turn("assistant", "a")])
 
 
@@ -449,7 +450,7 @@ def test_workers_leave_signals_to_the_trainer_and_end_with_it(pair_rows: Rows) -
         total_steps=99,
         num_workers=2,
     )
-    next(loader)
+    next(loader), next(loader)  # one from each: both are past their start
     workers = multiprocessing.active_children()
     assert len(workers) == 2
     for worker in workers:
@@ -482,41 +483,48 @@ def test_a_killed_worker_is_one_line(pair_rows: Rows) -> None:
             time.sleep(0.01)
 
 
-def open_as_rank(rank: int, store: str, path: str, chat_format: ChatFormat, results: multiprocessing.Queue) -> None:
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    time.sleep = lambda seconds: None
-    options = dict(pairs=False, chat_format=chat_format, max_length=300)
-    try:
-        open_rows(path, **options)
-        failure = "none"
-    except UserError as error:
-        failure = str(error)
-    except SystemExit as ended:
-        failure = f"exit {ended.code}"
-    rows = open_rows(path, skip_bad_rows=True, **options)
-    ids = [row_id for batches in load(rows, global_batch=8, rank=rank, world_size=2) for row_id in batches.row_ids]
-    results.put((rank, failure, rows.fingerprint, rows.mix, ids))
-    dist.barrier()
-    dist.destroy_process_group()
+OPEN_AS_RANK = """
+import json, sys
+import torch.distributed as dist
+from data import ChatFormat, make_loader, open_rows, steps_per_epoch
+from data_helpers import tiny_processor
+from errors import UserError
+
+store, rank, path = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+options = dict(pairs=False, chat_format=ChatFormat(tiny_processor(), 144), max_length=300)
+failure = "none"
+try:
+    open_rows(path, **options)
+except UserError as error:
+    failure = str(error)
+except SystemExit as ended:
+    failure = f"exit {ended.code}"
+rows = open_rows(path, skip_bad_rows=True, **options)
+steps = make_loader(rows, global_batch=8, pack_tokens=300, rank=rank, world_size=2, seed=0, start_step=0,
+                    total_steps=steps_per_epoch(rows, 8))
+ids = [row_id for batches in steps for row_id in batches.row_ids]
+print(json.dumps([failure, rows.fingerprint, rows.mix, ids]))
+dist.barrier()
+dist.destroy_process_group()
+"""
 
 
-def test_two_ranks_share_one_index(tmp_path: Path, chat_format: ChatFormat) -> None:
+def test_two_ranks_share_one_index(tmp_path: Path) -> None:
     lines = [json.dumps({"query": f"{n}?", "response": f"{n}"}) for n in range(30)]
     path = str(tmp_path / "a.jsonl.gz")  # gzipped: every rank holds the rows in memory
     Path(path).write_bytes(gzip.compress("\n".join([*lines, "{broken"]).encode()))
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
+    here = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": f"{here.parent}:{here}", "OMP_NUM_THREADS": "1"}
     ranks = [
-        context.Process(target=open_as_rank, args=(rank, str(tmp_path / "store"), path, chat_format, results))
+        subprocess.Popen(
+            [sys.executable, "-c", OPEN_AS_RANK, str(tmp_path / "store"), str(rank), path],
+            stdout=subprocess.PIPE,
+            env=environment,
+        )
         for rank in range(2)
     ]
-    for process in ranks:
-        process.start()
-    (_, said, *first), (_, silent, *second) = sorted(results.get(timeout=100) for _ in ranks)
-    for process in ranks:
-        process.join(30)
+    [said, *first], [silent, *second] = (json.loads(process.communicate(timeout=200)[0]) for process in ranks)
     assert said.startswith(f"{path}:31: the line is not JSON") and silent == "exit 1"  # one line, not one per rank
     assert first[:2] == second[:2] and first[1]["0 a.jsonl.gz"]["dropped"] == {"broken JSON": 1}
     numbers = [int(row_id.rpartition(":")[2]) for row_id in first[2] + second[2]]

@@ -202,6 +202,15 @@ def test_pictures_go_to_the_turn_of_their_placeholder() -> None:
     ]
 
 
+def test_choices_are_shown_once() -> None:
+    row = {"question": "The legs are 5 and 6. Find the area.", "choices": ["6", "15"], "answer": "(B)"}
+    [(_, turns)] = conversations(row, pairs=False)
+    assert turns[0].text == row["question"] + "\nChoices:\n(A) 6\n(B) 15"
+    for marks in ("(A) 6 (B) 15", "A. 6\nB. 15", "A:6 B:15"):
+        shown = {**row, "question": f"Find the area. {marks}"}
+        assert conversations(shown, pairs=False)[0][1][0].text == shown["question"]
+
+
 BENCHMARK_ROWS = {
     "MathVista": {"pid": "1", "question": "q", "answer": "a", "metadata": {"split": "testmini"}, "image": ""},
     "MathVerse": {
@@ -475,6 +484,8 @@ def test_transparent_pictures_lie_on_white_and_stand_upright(tmp_path: Path) -> 
     image.putpalette([0, 0, 0, 9, 9, 9])
     image.save(tmp_path / "palette.png", transparency=1)
     assert open_picture("palette.png", str(tmp_path)).getpixel((3, 3)) == (255, 255, 255)
+    Image.fromarray(np.array([[0, 32768, 65535]], dtype=np.uint16)).save(tmp_path / "deep.png")  # 16 bits a pixel
+    assert np.array(open_picture("deep.png", str(tmp_path)))[0, :, 0].tolist() == [0, 127, 255]
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     Image.new("RGB", (8, 4)).save(tmp_path / "turned.jpg", exif=exif)
