@@ -14,6 +14,7 @@ from benchmarks.matcher import equal
 
 TAIL = 4000  # characters of a response that are read
 LONGEST_REGION = 400  # characters after a mark
+MOST_MARKS = 20  # the last ones
 LETTERS = "ABCDEFGH"
 
 MARK = re.compile(
@@ -57,13 +58,13 @@ def marked(response: str) -> list[str]:
     """What follows each mark of a final answer, the last mark first."""
     text = response[-TAIL:]
     regions = []
-    for match in MARK.finditer(text):
+    for match in [*MARK.finditer(text)][-MOST_MARKS:]:
         if match.lastgroup == "boxed":
             region = braced(text, match.end())
             if region is None:
                 continue
         else:
-            rest = text[match.end() :].lstrip(" \t:*_")
+            rest = text[match.end() : match.end() + 2 * LONGEST_REGION].lstrip(" \t:*_")
             if rest.startswith("<<"):
                 region = rest[2:].split(">>")[0]
             else:
@@ -183,7 +184,10 @@ def letter_of(region: str, choices: list[str], strict: bool = False) -> tuple[st
         wrapped = bool(match["close"]) or mark in (".", ":", "、") or not rest
         by_words = re.match(r"^(?:because|since|as|is correct|is the correct|is right|which|with|\(|-|–)", rest, re.I)
         text_agrees = bool(rest) and by_text(rest, choices) == letter.upper()
-        if rest and re.match(r"^(?:and|or|nor|&|/)\W+\(?[A-H]\b", rest, re.I):
+        if (
+            re.match(r"^(?:and|or|nor|&|/)\W+\(?[A-H]\b|^[(\[]?[A-H](?:[)\].:,;]|\s*$|\s+[(\[]?[A-H]\b)", rest)
+            and not text_agrees
+        ):
             return None, True
         sure = wrapped or text_agrees or bool(by_words and letter.isupper())
         loose = (
@@ -215,6 +219,13 @@ def by_text(text: str, choices: list[str]) -> str | None:
         if fold(choice) and re.match(re.escape(fold(choice)) + r"(?![\w.]|\s*[-+*/^=])", folded)
     ]
     longest = max((len(fold(choices[k])) for k in begins), default=0)
+    rest = folded[longest:]
+    if any(
+        re.search(rf"(?<!\w){re.escape(fold(c))}(?!\w)", rest)
+        for c in choices
+        if fold(c) and fold(c) != folded[:longest]
+    ):
+        return None  # it names a second choice further on
     begins = [k for k in begins if len(fold(choices[k])) == longest]
     return LETTERS[begins[0]] if begins and len({fold(choices[k]) for k in begins}) == 1 else None
 

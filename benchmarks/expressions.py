@@ -37,8 +37,8 @@ CHARACTERS = str.maketrans({
     "≥": ">=", "⩾": ">=", "≧": ">=",
     "≠": "≠", "º": "°", "˚": "°", "∘": "°", "掳": "°", "∪": "∪", "⋃": "∪", "≒": "≈", "≅": "≈", "％": "%", "½": " 1/2 ",
     "⅓": " 1/3 ", "⅔": " 2/3 ",
-    "¼": " 1/4 ",
-    "¾": " 3/4 ", "⅕": " 1/5 ", "⅛": " 1/8 ", "′": "'", "’": "'", "“": '"', "”": '"', "（": "(", "）": ")",
+    "¼": " 1/4 ", "¾": " 3/4 ", "⅕": " 1/5 ", "⅛": " 1/8 ", "′": "'", "’": "'", "∠": " ", "△": " ",
+    "“": '"', "”": '"', "（": "(", "）": ")",
     "【": "[", "】": "]", "，": ",",
     "：": ":", "；": ";", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u200b": "", "\ufeff": "", "\t": " ", "\r": " ",
     "¥": "", "€": "", "£": "", "$": "",
@@ -93,6 +93,7 @@ def plain(text: str) -> str:
         text, count = TEXT_WRAPPER.subn(r" \1 ", text)
         if not count:
             break
+    text = re.sub(r"\\circ(?=[A-Za-z])", "°", text)
     text = COMMAND.sub(lambda m: COMMANDS.get(m.group(1), m.group()), text)
     text = re.sub(r"\^\s*\{?\s*°\s*\}?", "°", text)
     text = re.sub(r"\*?\s*\b(?:degrees?|deg)\b", "°", text, flags=re.I)
@@ -141,7 +142,7 @@ class _Parser:
     """Recursive descent over one list of tokens; `i` is the next one, `depth` bounds the recursion."""
 
     def __init__(self, tokens: list[tuple[str, str]]) -> None:
-        self.tokens, self.i, self.depth = tokens, 0, 0
+        self.tokens, self.i, self.depth, self.bars = tokens, 0, 0, 0
 
     def peek(self, ahead: int = 0) -> tuple[str, str]:
         return self.tokens[self.i + ahead] if self.i + ahead < len(self.tokens) else ("end", "")
@@ -180,7 +181,11 @@ class _Parser:
 
     def starts_factor(self) -> bool:
         kind, text = self.peek()
-        return kind in ("number", "name", "command") or text in ("(", "{", "[")
+        return kind in ("number", "name", "command") or text in ("(", "{", "[") or (text == "|" and not self.bars)
+
+    def starts_function(self) -> bool:
+        """sin x cos x is a product: the second name ends the first one's argument."""
+        return self.peek()[1].removeprefix("\\").lower() in FUNCTIONS and len(self.peek()[1]) > 1
 
     def unary(self) -> sympy.Expr:
         sign = 1
@@ -213,8 +218,10 @@ class _Parser:
 
     def group(self, opening: str, closing: str) -> sympy.Expr:
         self.take(opening)
+        self.bars += opening == "|"
         value = self.expression()
         self.take(closing)
+        self.bars -= opening == "|"
         return value
 
     def argument(self) -> sympy.Expr:
@@ -327,7 +334,7 @@ class _Parser:
             value = self.group("(", ")")
         else:
             value = self.argument() if name == "sqrt" else self.power()
-            while name != "sqrt" and self.starts_factor() and self.peek()[0] != "command" or self.peek()[1] == r"\frac":
+            while name != "sqrt" and self.starts_factor() and not self.starts_function():
                 value = value * self.power()
         if name in ("sin", "cos", "tan", "sec", "csc", "cot"):
             value = value.subs(DEGREE, sympy.pi / 180)

@@ -13,7 +13,7 @@ large is wrong.
 import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,7 +23,7 @@ from types import FrameType
 import sympy
 
 from benchmarks.expressions import DEGREE, PERCENT, NotMath, parse_expression, plain
-from benchmarks.units import ANY_UNIT, Unit, split_unit
+from benchmarks.units import ANY_UNIT, KNOWN, Unit, split_unit
 
 SECONDS_PER_COMPARISON = 1.0
 DIGITS = 60  # of every numeric comparison
@@ -103,7 +103,8 @@ APPROXIMATELY = re.compile(
     re.I,
 )
 NAME = re.compile(
-    r"^([A-Za-z](?:_\{?\w+\}?)?'?)(?:\(([A-Za-z])\))?$|^\\?(theta|alpha|beta|gamma|phi|delta|lambda|mu|omega|sigma|rho|tau)$"
+    r"^(?:m\s+)?([A-Za-z](?:_\{?\w+\}?)?'?|[A-Z]{2,3})(?:\(([A-Za-z])\))?$"
+    r"|^\\?(theta|alpha|beta|gamma|phi|delta|lambda|mu|omega|sigma|rho|tau)$"
 )
 COMPASS = re.compile(r"^(N|S|north|south)\s*(\d+(?:\.\d+)?)\s*°?\s*(E|W|east|west)$", re.I)
 COMPASS_WORDS = re.compile(
@@ -146,7 +147,7 @@ def read(text: str) -> object:
 
 def strip_end(text: str) -> str:
     """Without the marks that end or wrap a phrase."""
-    text = re.sub(r"[\s.,;:!?\"'`]+$", "", text.replace("**", " ").replace("`", "").strip()).strip("\"' ")
+    text = re.sub(r"(?:[\s.,;:?\"'`]|(?<!\d)!)+$", "", text.replace("**", " ").replace("`", "").strip()).strip("\"' ")
     for _ in range(3):
         text = APPROXIMATELY.sub("", text).strip()
     return text
@@ -358,11 +359,11 @@ def same(answer: object, gold: object, decimals: int | None) -> bool:
     return False
 
 
-def lone_number(value: object) -> sympy.Expr | None:
-    """The number of a quantity in degrees or without a unit."""
+def lone_number(value: object, allowed: Iterable[str] = ("°",)) -> sympy.Expr | None:
+    """The number of a quantity without a unit, or with one of the allowed ones."""
     if isinstance(value, Quantity):
         for expression, unit in value.readings:
-            if expression.is_number and (unit is None or unit.name == "°"):
+            if expression.is_number and (unit is None or unit.name in allowed):
                 return expression
     return None
 
@@ -396,16 +397,10 @@ def same_relation(answer: object, gold: object, decimals: int | None) -> bool:
         if answer.sign != gold.sign:
             return False
         if answer.name and gold.name:
-            plain_names = "f()" not in (answer.name, gold.name) and max(len(answer.name), len(gold.name)) == 1
-            if plain_names and answer.name.lower() != gold.name.lower():
-                return False
+            if "f()" not in (answer.name, gold.name) and other_name(answer.name, gold.name):
+                return bool(variables(answer.right) and variables(gold.right)) and same_equation(answer, gold)
             return any(same(answer.right, value, decimals) for value in (gold.right, *gold.steps))
-        if not all(
-            isinstance(side, Quantity) for relation in (answer, gold) for side in (relation.left, relation.right)
-        ):
-            return False
-        a, g = (full_reading(relation.left) - full_reading(relation.right) for relation in (answer, gold))
-        return proportional(a, g, positive=gold.sign != "=")
+        return same_equation(answer, gold)
     relation, other = (answer, gold) if isinstance(answer, Relation) else (gold, answer)
     if relation.sign == "=":
         values = (relation.right, *relation.steps) if relation is gold else (relation.right,)
@@ -414,6 +409,26 @@ def same_relation(answer: object, gold: object, decimals: int | None) -> bool:
         )
     interval = as_interval(relation)
     return interval is not None and isinstance(other, Sequence) and same_sequence(interval, other, decimals)
+
+
+def other_name(first: str, second: str) -> bool:
+    """x is not y and AB is not BC; but AB is BA, D is d, and V may well stand for the volume."""
+    if len(first) > 1 and len(second) > 1:
+        return second not in (first, first[::-1])
+    return len(first) == len(second) == 1 and first.lower() != second.lower()
+
+
+def variables(value: object) -> set[sympy.Symbol]:
+    """The free symbols of a quantity."""
+    return full_reading(value).free_symbols if isinstance(value, Quantity) else set()
+
+
+def same_equation(answer: Relation, gold: Relation) -> bool:
+    """Equations, or inequalities, of which one is a multiple of the other."""
+    if not all(isinstance(side, Quantity) for relation in (answer, gold) for side in (relation.left, relation.right)):
+        return False
+    a, g = (full_reading(relation.left) - full_reading(relation.right) for relation in (answer, gold))
+    return proportional(a, g, positive=gold.sign != "=")
 
 
 def full_reading(quantity: Quantity) -> sympy.Expr:
@@ -545,8 +560,9 @@ class TimeUp(Exception):
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeUp after `seconds`, in the main thread; elsewhere signals cannot reach, and the parser's bounds
-    have to do.
+    """Raise TimeUp after `seconds` of this process's own CPU time, so that a busy machine changes no verdict.
+
+    In the main thread; elsewhere signals cannot reach, and the parser's bounds have to do.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -555,13 +571,25 @@ def time_limit(seconds: float) -> Iterator[None]:
     def stop(signum: int, frame: FrameType | None) -> None:
         raise TimeUp
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def split_approximation(answer: str) -> list[str]:
+    """ "x = √147 ≈ 12.12" → both values, if they agree to a hundredth part; else the text as it is."""
+    pieces = [piece for piece in re.split(r"≈|\\approx(?![a-z])", answer) if piece.strip()]
+    if len(pieces) != 2:
+        return [answer]
+    values = [read(piece) for piece in pieces]
+    exact, rounded = (lone_number(v.right if isinstance(v, Relation) else v, KNOWN) for v in values)
+    if exact is None or rounded is None or abs(sympy.N(exact - rounded, 15)) > abs(sympy.N(exact, 15)) / 100:
+        return [answer]
+    return pieces
 
 
 def equal(answer: str, gold: str, decimals: int | None = None) -> bool:
@@ -575,7 +603,7 @@ def equal(answer: str, gold: str, decimals: int | None = None) -> bool:
         return bool(answer.strip())
     try:
         with time_limit(SECONDS_PER_COMPARISON):
-            return same(read(answer), read(gold), decimals)
+            return any(same(read(part), read(gold), decimals) for part in split_approximation(answer))
     except (NotMath, TimeUp, RecursionError, OverflowError, ZeroDivisionError, ValueError, TypeError, ArithmeticError):
         return False
 

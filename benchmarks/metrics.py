@@ -87,7 +87,7 @@ def across_versions(scores: Scores) -> Scores:
     """The paper's measures of the modality gap (Table 3, Figure 4), for benchmarks whose rows come in versions.
 
     gap: (text-dominant − vision-only) / vision-only, in percent. text_average, vision_average: means of the text
-    versions (two) and of the vision versions (three). absolute_skewness, coefficient_of_variation: of the five versions'
+    versions (two) and of the vision versions (three). absolute_skewness, coefficient_of_variation: of the five
     scores (population moments), plain numbers. A bench with fewer versions is measured over those it has.
     """
     found: Scores = {}
