@@ -135,11 +135,12 @@ def isosceles_triangle(draw: Draw) -> Problem:
 
 def angles_on_a_line(draw: Draw) -> Problem:
     """Rays stand on a straight line and divide its straight angle."""
-    count = draw.given("rays", (1,) if draw.small else (1, 2, 2))
+    count = draw.given("rays", (1, 2, 2))
     given = [draw.degrees(f"angle {k}", 25, 150 if count == 1 else 90) for k in range(count)]
     rest = 180 - sum(given)
     draw.require(rest >= 25)
-    asked = draw.asked("remaining angle") if count == 1 else draw.asked("remaining angle", "bisector")
+    simple = count == 1 or draw.small
+    asked = draw.asked("remaining angle") if simple else draw.asked("remaining angle", "bisector")
     A, B, C, D = draw.letters(4, avoid="O")
     O, (E,) = "O", _other(A + B + C + D)
     points = {O: (0.0, 0.0), A: (-3.0, 0.0), B: (3.0, 0.0)}
@@ -151,6 +152,8 @@ def angles_on_a_line(draw: Draw) -> Problem:
     order = [A, *rays, B]
     if count == 1:
         text = draw.say(f"Ray {O}{C} stands on line {A}{O}{B}", f"{O} is a point of line {A}{B}, and {O}{C} is a ray")
+    elif draw.small:
+        text = f"Rays {O}{C} and {O}{D} stand on line {A}{O}{B}"
     else:
         text = f"{O} lies on line {A}{B}; going round {O} from {O}{A} to {O}{B} one meets the rays {O}{C} and {O}{D}"
     facts = [description(text)]
@@ -159,7 +162,7 @@ def angles_on_a_line(draw: Draw) -> Problem:
     last, total, answer = order[-2], sum(given), rest
     steps = ["The angles at a point on one side of a straight line add up to 180°."]
     if count == 2:
-        steps.append(f"The given angles make {given[0]}° + {given[1]}° = {total}°")
+        steps.append(("" if draw.small else "The given angles make ") + f"{given[0]}° + {given[1]}° = {total}°")
     steps.append(f"{draw.angle_word}{last}{O}{B} = 180° - {total}° = {rest}°")
     target = f"{last}{O}{B}"
     if asked == "bisector":
