@@ -207,7 +207,7 @@ def main() -> None:
     # The folder that transformers opens
     if not stopping:
         export_pretrained(model, config.out_dir, process, dtype=dtype)
-        runtime.print0(f"wrote {config.out_dir}; ask it: python sample.py --model {config.out_dir} --image FILE QUESTION")
+        runtime.print0(f"wrote {config.out_dir}: python sample.py --model {config.out_dir} --image FILE QUESTION")
     log.close()
     runtime.shutdown(process)
 
