@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from types import ModuleType
 
-from problems import functions, plane_geometry, plane_geometry_polygons, solid_geometry
+from problems import functions, plane_geometry, plane_geometry_polygons, solid_geometry, solid_geometry_round
 from problems.problem import Draw, Problem
 
 MODULES: dict[str, tuple[ModuleType, ...]] = {
     "plane_geometry": (plane_geometry, plane_geometry_polygons),
-    "solid_geometry": (solid_geometry,),
+    "solid_geometry": (solid_geometry, solid_geometry_round),
     "functions": (functions,),
 }
 

@@ -51,7 +51,7 @@ def _ask(draw, asked, what, answer, steps, measured, mistakes=(), symbols=None) 
 def cuboid(draw: Draw) -> Problem:
     """The edges of a cuboid: volume, surface, total edge length, or an edge back from the volume."""
     names = ("width", "depth", "height")
-    width, depth, height = (draw.given(name, range(2, 7) if draw.small else range(2, 19)) for name in names)
+    width, depth, height = (draw.given(name, range(2, 7) if draw.small else range(2, 31)) for name in names)
     draw.require(max(width, depth, height) <= 3.5 * min(width, depth, height))
     asked = draw.asked(*(("volume", "edges") if draw.small else ("volume", "surface", "edges", "height")))
     corners, faces = _box(width, depth, height)
@@ -114,7 +114,7 @@ def cube(draw: Draw) -> Problem:
                  f"d² = {edge}² + {edge}² + {edge}² = {3 * face}", f"d = √{3 * face} = {sqrt(3 * face)}")
         ask = _ask(draw, asked, "the space diagonal d", number(sqrt(3 * face), draw.unit), steps, lambda at: math.dist(min(p for f in at.faces for p in f), max(p for f in at.faces for p in f)),
                    wrong(draw.unit, sqrt(2 * face), 3 * edge, 2 * edge, 3 * face))
-        scene.base.append(Segment(min(corners), max(corners), thin=True))
+        scene.base.append(Segment(min(corners), max(corners), thin=True, dashed=True))
     else:
         text = number(6 * face, draw.area_unit).text
         facts[1] = condition(f"its surface area is {text}", Note(f"surface {text}"))
@@ -129,9 +129,9 @@ def triangular_prism(draw: Draw) -> Problem:
     t, k = draw.given("triple", ((3, 4, 5), (4, 3, 5), (5, 12, 13), (12, 5, 13), (8, 15, 17), (15, 8, 17))), draw.given("factor", range(1, 6))
     p, q, far = (k * side for side in t)
     if asked == "volume":
-        p, q = draw.given("p", range(3, 21)), draw.given("q", range(3, 21))
+        p, q = draw.given("p", range(3, 31)), draw.given("q", range(3, 31))
         far = sqrt(p * p + q * q)
-    height = draw.given("height", range(4, 40))
+    height = draw.given("height", range(4, 60))
     draw.require(max(p, q) <= 2.6 * min(p, q) and 0.6 <= height / max(p, q) <= 1.8)
     corners, faces = _prism([(0, 0), (p, 0), (0, q)], height)
     projection = s.orthographic(draw.free.uniform(-70, -48), draw.free.uniform(20, 30))
@@ -170,7 +170,7 @@ def box_diagonal(draw: Draw) -> Problem:
     """Inside a cuboid: the diagonal of the base, the space diagonal, the shortest way over two faces."""
     asked = draw.asked("face diagonal", "space diagonal", "shortest way")
     a, b = draw.given("width", range(2, 31)), draw.given("depth", range(2, 31))
-    c = draw.free.randrange(min(a, b), max(a, b) + 1) if asked == "face diagonal" else draw.given("height", range(2, 17))
+    c = draw.free.randrange(min(a, b), max(a, b) + 1) if asked == "face diagonal" else draw.given("height", range(2, 31))
     draw.require(max(a, b, c) <= 2.6 * min(a, b, c))
     corners, faces = _box(a, b, c)
     row = "ABCDEFGH"
@@ -193,17 +193,15 @@ def box_diagonal(draw: Draw) -> Problem:
         steps = (f"AC² = AB² + BC² = {a}² + {b}² = {flat}", f"AC = √{flat} = {sqrt(flat)}")
         ask = _ask(draw, asked, "AC", number(sqrt(flat), draw.unit), steps, lambda at: measure.distance(at, "A", "C"), wrong(draw.unit, a + b, flat, sqrt(space), sqrt(flat + 1)), symbols)
     elif asked == "space diagonal":
-        scene.base += [Segment("A", "C", thin=True, dashed=True), Segment("A", "G", thin=True)]
+        scene.base += [Segment("A", "C", thin=True, dashed=True), Segment("A", "G", thin=True, dashed=True)]
         steps = (f"AC² = AB² + BC² = {a}² + {b}² = {flat}", f"AG² = AC² + CG² = {flat} + {c}² = {space}", f"AG = √{space} = {sqrt(space)}")
         ask = _ask(draw, asked, "AG", number(sqrt(space), draw.unit), steps, lambda at: measure.distance(at, "A", "G"), wrong(draw.unit, a + b + c, space, sqrt(flat), sqrt(flat) + c), symbols | {"AC": math.sqrt(flat)})
     else:
         square = (a + b) ** 2 + c * c
         steps = ("Unfold the two side faces into one rectangle; the shortest way is its diagonal.",
                  f"The rectangle is AB + BC = {a} + {b} = {a + b} wide and {c} high.", f"d² = {a + b}² + {c}² = {square}", f"d = √{square} = {sqrt(square)}")
-        what = "the length d of the shortest way from A to G over the faces above AB and BC"
-        ask = Ask(asked, f"An ant walks from A to G over the two side faces that stand on AB and BC. What is the length d of its shortest way?",
+        ask = Ask(asked, "An ant walks from A to G over the two side faces that stand on AB and BC. What is the length d of its shortest way?",
                   "Shortest way from A to G over the faces on AB, BC?", number(sqrt(square), draw.unit), steps, _unfolded, wrong(draw.unit, sqrt(space), a + b + c, sqrt(flat) + c, square), symbols)
-        del what
     return draw.finish(facts, ask, scene)
 
 
@@ -225,14 +223,14 @@ def square_pyramid(draw: Draw) -> Problem:
     half, height, slant = (k * side for side in t)
     side = 2 * half
     if asked in ("volume", "height", "lateral edge"):
-        side, height = 2 * draw.given("half", range(2, 16)), draw.given("height", range(3, 31))
+        side, height = 2 * draw.given("half", range(2, 31)), draw.given("height", range(3, 70))
         half = side // 2
     draw.require(0.45 <= height / side <= 1.7)
     corners = [(-half, -half, 0.0), (half, -half, 0.0), (half, half, 0.0), (-half, half, 0.0), (0.0, 0.0, float(height))]
     corners = [tuple(map(float, corner)) for corner in corners]
     faces = [(3, 2, 1, 0), (0, 1, 4), (1, 2, 4), (2, 3, 4), (3, 0, 4)]
     projection = s.orthographic(draw.free.uniform(-72, -55), draw.free.uniform(14, 24))
-    foot, middle = (0.0, 0.0, 0.0), (float(half), 0.0, 0.0)
+    foot = (0.0, 0.0, 0.0)
     scene = _faces(corners, faces, projection, [])
     scene.points = {"S": corners[4]}
     scene.base.append(Name("S", "S"))
@@ -271,7 +269,6 @@ def square_pyramid(draw: Draw) -> Problem:
             value = 2 * side * slant
             steps = (*steps, f"Mantle = 4 × {side} × {slant}/2 = {value}")
             ask = _ask(draw, asked, "the lateral area", number(value, draw.area_unit), steps, lambda at: measure.mesh_surface(at, upright_only=True), wrong(draw.area_unit, value * 2, value + side**2, 2 * side * height, side * slant))
-    del middle
     ask.symbols.update({} if asked == "height" else symbols)
     return draw.finish(facts, ask, scene)
 
@@ -286,7 +283,7 @@ def line_and_base(draw: Draw) -> Problem:
     draw.require(max(a, b) <= 2.5 * min(a, b) and 0.35 <= c / flat <= 1.3)
     corners, faces = _box(a, b, c)
     names = {"A": corners[0], "B": corners[1], "C": corners[2], "G": corners[6]}
-    extra = [Name(n, n) for n in names] + [Segment("A", "C", thin=True, dashed=True), Segment("A", "G", thin=True), Segment("B", "G", thin=True)]
+    extra = [Name(n, n) for n in names] + [Segment("A", "C", thin=True, dashed=True), Segment("A", "G", thin=True, dashed=True), Segment("B", "G", thin=True)]
     scene = _faces(corners, faces, s.orthographic(draw.free.uniform(-66, -52), draw.free.uniform(20, 28)), extra)
     scene.points = names
     size = draw.size
