@@ -20,6 +20,7 @@ import os
 import platform
 import random
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -41,7 +42,6 @@ from runs.table3_plan import (
     BUDGETS,
     DEMO_START,
     ORDERS,
-    SWEEP_DEFAULTS,
     SWEEPS,
     Recipe,
     Step,
@@ -58,6 +58,7 @@ from runs.table3_plan import (
     schedule,
     total_tokens,
     totals,
+    usual_value,
     varied,
     with_start,
 )
@@ -124,8 +125,8 @@ def main() -> None:
     out, results = Path(config.out or f"out/table3/{size}"), Path(config.results or f"runs/table3/{size}")
     seeds = [int(seed) for seed in config.seeds.split(",")]
     folder = Path(config.data or out / "data")
-    if recipe.start == DEMO_START and not (ROOT / DEMO_START / "config.json").exists():
-        subprocess.run([sys.executable, "runs/demo.py"], check=True)
+    if recipe.start == DEMO_START:
+        recipe = replace(recipe, start=str(copy_of_the_demos_start(out)))
     make_data(folder, recipe)
     files = data_files(folder, recipe)
     rows, tokens = measure(out, recipe, files)
@@ -172,6 +173,16 @@ def thread_limits(config: Config) -> dict[str, str]:
         return {}
     threads = max(1, len(os.sched_getaffinity(0)) // jobs_of(config))
     return {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+
+
+def copy_of_the_demos_start(out: Path) -> Path:
+    """The demo's aligned folder, copied: a later demo must not change what these runs began from."""
+    target = out / "start" / "aligned"
+    if not (target / "config.json").exists():
+        if not (Path(DEMO_START) / "config.json").exists():
+            subprocess.run([sys.executable, "runs/demo.py"], check=True)
+        shutil.copytree(DEMO_START, target, ignore=shutil.ignore_patterns("step_*", "log.jsonl"), dirs_exist_ok=True)
+    return target
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -298,13 +309,12 @@ def sweep_lines(config: Config, recipe: Recipe, tokens: dict[str, float]) -> lis
     if config.sweep not in SWEEPS:
         raise UserError(f"--sweep {config.sweep}: choose {', '.join(SWEEPS)}")
     values = config.values.split(";") if config.values else SWEEPS[config.sweep]
+    usual = usual_value(recipe, config.sweep)
     lines = []
     for value in values:
-        title = f"{config.sweep} = {value}" + " (default)" * (value == SWEEP_DEFAULTS.get(config.sweep))
+        title = f"{config.sweep} = {value}" + " (default)" * (value == usual)
         for order in ("123", "13") if config.sweep == "problems" else ("123",):
-            steps = schedule(order, "equal", recipe, tokens)
-            if not (config.sweep == "problems" and int(value) == recipe.problems):
-                steps = varied(steps, config.sweep, value)
+            steps = varied(schedule(order, "equal", recipe, tokens), config.sweep, value, usual)
             budget = "" if order == "123" else "equal"
             lines.append(Line("", f"{arrows(order)}, {title}", budget, steps))
     return lines

@@ -70,6 +70,7 @@ class Recipe:
     skipped: tuple[str, ...] = ()  # "base", "align"
     arithmetic: float = 0.0  # how much of the demo's arithmetic drill is in the text: its rows, as a share
     align_train: str = "projector"
+    puma_train: str = "vision,projector"  # what learns in stage 2
     align_text: float = 0.0  # text rows per caption in the alignment
     text_share: float = 0.5  # text rows per multimodal row in stage 3
     train: tuple[str, ...] = ()  # flags of every training run
@@ -87,10 +88,12 @@ TINY = Recipe(
     captions=0,
     start=DEMO_START,
     skipped=("base", "align"),
-    steps={"1": 400, "2": 80, "3": 80},
-    batch={"1": 24, "2": 16, "3": 16},
-    learning_rate={"1": 1e-3, "2": 7e-4, "3": 5e-4},
+    steps={"1": 300, "2": 160, "3": 120},
+    batch={"1": 24, "2": 12, "3": 16},
+    learning_rate={"1": 1e-3, "2": 1e-3, "3": 7e-4},
     arithmetic=0.2,
+    puma_train="vision,projector,llm",  # as in the demo: its language model has never answered about a picture
+    text_share=0.25,
     train=("--num_workers", "0", "--pack_tokens", "4096", "--save_every", "0", "--keep", "1", "--beta2", "0.98",
            "--warmup", "0.05", "--autocast"),
     evaluate=("--max_new_tokens", "72", "--batch_size", "128"),
@@ -207,23 +210,31 @@ def total_tokens(steps: Iterable[Step], tokens: Mapping[str, float]) -> float:
     return sum(step.steps * step.batch * tokens[step.stage] for step in steps)
 
 
-def varied(steps: list[Step], sweep: str, value: str) -> list[Step]:
-    """The chain with one thing changed: a flag of stage 2, its teacher, its loss, or the number of problems."""
+def usual_value(recipe: Recipe, sweep: str) -> str:
+    """The value of a sweep that the plain 1→2→3 has."""
+    values = {"alpha": "0.2", "lam": "0.1", "tau": "1", "teacher": "stronger", "loss": "paper"}
+    return (values | {"train": recipe.puma_train, "problems": str(recipe.problems)})[sweep]
+
+
+def varied(steps: list[Step], sweep: str, value: str, usual: str) -> list[Step]:
+    """The chain with one thing changed: a flag of stage 2, its teacher, its loss, or the number of problems.
+
+    With the usual value it is the chain that is there already.
+    """
+    if value == usual:
+        return steps
     changed = []
     for step in steps:
         if sweep == "problems" and step.stage in "23":
             step = replace(step, label=f"problems{value}", variant=f"problems={value}")
         elif step.stage == "2" and sweep in ("teacher", "loss"):
-            usual = value in ("stronger", "paper")
-            step = step if usual else replace(step, label=value.replace("-", ""), variant=f"{sweep}={value}")
-        elif step.stage == "2" and sweep != "problems" and value != SWEEP_DEFAULTS[sweep]:
+            step = replace(step, label=value.replace("-", ""), variant=f"{sweep}={value}")
+        elif step.stage == "2" and sweep != "problems":
             label = f"{sweep}{value}".replace(",", "+")
             step = replace(step, label=label, extra=(f"--{sweep}", value))
         changed.append(step)
     return changed
 
-
-SWEEP_DEFAULTS = {"alpha": "0.2", "lam": "0.1", "tau": "1", "train": "vision,projector"}
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Tasks: one command each
@@ -266,6 +277,8 @@ def chain_tasks(chain: list[Step], seed: int, recipe: Recipe, files: Callable[[S
         command += ["--seed", "0" if step.stage in START else str(seed), "--out_dir", str(out / name), *recipe.train]
         if step.stage == "align":
             command += ["--train", recipe.align_train]
+        if step.stage == "2" and "--train" not in step.extra:
+            command += ["--train", recipe.puma_train]
         command += [*step.extra] + (["--loss", "released"] if released else [])
         tasks.append(Task(name, tuple(command), parent))
         parent, folder = name, str(out / name)

@@ -29,6 +29,7 @@ from runs.table3_plan import (
     scaled,
     schedule,
     total_tokens,
+    usual_value,
     varied,
     with_start,
 )
@@ -161,15 +162,15 @@ def test_each_run_starts_from_the_folder_of_the_one_before(tmp_path):
 
 def test_sweeps_change_stage_2_and_nothing_before_it(tmp_path):
     plain = schedule("123", "equal", TINY, TOKENS)
-    half = varied(plain, "lam", "0.5")
+    half = varied(plain, "lam", "0.5", usual_value(TINY, "lam"))
     assert half[0] == plain[0] and half[2] == plain[2] and half[1].extra == ("--lam", "0.5")
-    assert varied(plain, "lam", "0.1") == plain  # the default is the run that is there already
+    assert varied(plain, "lam", "0.1", "0.1") == plain  # the default is the run that is there already
     assert chain_names(half, 0)[:1] == chain_names(plain, 0)[:1] and chain_names(half, 0)[1] != chain_names(plain, 0)[1]
-    thawed = chain_tasks(varied(plain, "train", "vision,projector,llm"), 0, TINY, files, tmp_path)[1]
-    assert thawed.command[-2:] == ("--train", "vision,projector,llm")
-    released = chain_tasks(varied(plain, "loss", "released"), 0, TINY, files, tmp_path)[1]
+    frozen = chain_tasks(varied(plain, "train", "projector", "x"), 0, TINY, files, tmp_path)[1]
+    assert frozen.command[-2:] == ("--train", "projector") and frozen.command.count("--train") == 1
+    released = chain_tasks(varied(plain, "loss", "released", "paper"), 0, TINY, files, tmp_path)[1]
     assert released.command[1:3] == ("runs/table3_stage.py", "2") and released.command[-2:] == ("--loss", "released")
-    fewer = varied(plain, "problems", "500")
+    fewer = varied(plain, "problems", "500", "1000")
     assert [step.variant for step in fewer] == ["", "problems=500", "problems=500"]
 
 
@@ -253,7 +254,7 @@ def test_multimodal_problems_are_a_fixed_set_apart_from_the_text(tmp_path):
     for file, ids in (("stage1", names), ("stage2", names), ("captions", names), ("stage3", singles)):
         rows = [{"id": i, "instruction": f"text of {i}", "image_url": "x", "level": "text-dominant"} for i in ids]
         (tmp_path / f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    recipe = replace(TINY, problems=10, captions=8)
+    recipe = replace(TINY, problems=10, captions=8, text_share=0.5)
     spec = table3.data_files(tmp_path, recipe)
 
     def ids_of(path):
