@@ -91,16 +91,16 @@ def commands(out: Path, seed: int, quick: bool) -> list[tuple[str, Path, list[st
 
     return [
         ("data", data / "manifest.json", generate),
-        train("stage1", "train_stage1.py", "", f"{text},{arithmetic}:0.7", 16, 2e-3, 1600, "--warmup", 0.05),
+        train("stage1", "train_stage1.py", "", f"{text},{arithmetic}:0.7", 16, 1.5e-3, 1300, "--warmup", 0.05),
         train(
-            "aligned", "train_stage3.py", out / "stage1", f"{captions},{text}:0.4,{arithmetic}:0.5", 16, 1.5e-3, 720,
+            "aligned", "train_stage3.py", out / "stage1", f"{captions},{text}:0.3,{arithmetic}:0.3", 16, 1e-3, 520,
             "--train", "projector,llm", "--warmup", 0.05,
         ),  # fmt: skip
         train(
-            "stage2", "train_stage2.py", out / "aligned", str(data / "stage2.jsonl"), 12, 1e-3, 420,
+            "stage2", "train_stage2.py", out / "aligned", str(data / "stage2.jsonl"), 12, 6e-4, 280,
             "--train", "vision,projector,llm",
         ),  # fmt: skip
-        train("stage3", "train_stage3.py", out / "stage2", f"{data / 'stage3.jsonl'},{arithmetic}:0.5", 16, 7e-4, 340),
+        train("stage3", "train_stage3.py", out / "stage2", f"{data / 'stage3.jsonl'},{arithmetic}:0.5", 16, 5e-4, 220),
     ]
 
 
