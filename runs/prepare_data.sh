@@ -1,5 +1,5 @@
 #!/bin/bash
-# The training files of the paper's three stages, from folders laid out as the public sets are downloaded (README, "Data").
+# The training files of the paper's three stages, from folders laid out as the public sets are (README, "Data").
 #
 #   bash runs/prepare_data.sh PUBLIC OUT                    # all cores of this machine; the same command resumes
 #   AVOID="testmini.json bench.jsonl" bash runs/prepare_data.sh PUBLIC OUT
@@ -17,7 +17,8 @@ cd "$(dirname "$0")/.."
 PUBLIC=${1:?folder of the public sets}
 OUT=${2:?folder to write to}
 PYTHON=${PYTHON:-python}
-PER_CATEGORY=${PER_CATEGORY:-40000}       # the engine's pairs of each of three categories
+PER_CATEGORY=${PER_CATEGORY:-40000}       # pairs that the engine makes of each of its three categories
+BENCH=${BENCH:-20}                        # held-out problems of each of its families
 export PYTHONPATH=.
 FLAGS=(--seed "${SEED:-0}")
 [ -n "${WORKERS:-}" ] && FLAGS+=(--workers "$WORKERS")
@@ -51,7 +52,8 @@ augment() {      # augment NAME STAGE DATA [flags]
 GEOMETRY='(GEOS|Geometry3K|GeoQA\+|UniGeo)/'      # the geometry sets of MathV360K, by the folders of its pictures
 
 echo "== engine"
-python gen_data.py --out "$OUT/engine" --per_category "$PER_CATEGORY" --seed "${SEED:-0}" ${WORKERS:+--workers "$WORKERS"}
+python gen_data.py --out "$OUT/engine" --per_category "$PER_CATEGORY" --bench_per_family "$BENCH" --seed "${SEED:-0}" \
+    ${WORKERS:+--workers "$WORKERS"}
 
 # Stage 1: 50K rows of each of four sets. A few more are drawn, because rows without worked reasoning are dropped.
 augment text_mathinstruct 1 "$(spec 120000 "$PUBLIC"/MathInstruct/MathInstruct.json)" --select 'source=CoT'

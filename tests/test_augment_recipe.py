@@ -61,7 +61,7 @@ def test_a_missing_set_is_named_before_anything_is_made(tmp_path):
 @pytest.mark.slow
 def test_the_recipe_runs_and_every_stage_trains_on_it(tmp_path):
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    env = {**os.environ, "PATH": path, "PER_CATEGORY": "6", "WORKERS": "1", "CUDA_VISIBLE_DEVICES": "",
+    env = {**os.environ, "PATH": path, "PER_CATEGORY": "6", "BENCH": "0", "WORKERS": "1", "CUDA_VISIBLE_DEVICES": "",
            "OMP_NUM_THREADS": "1"}  # fmt: skip
     prepared = tmp_path / "data"
     script = subprocess.run(["bash", "runs/prepare_data.sh", str(SETS), str(prepared)], cwd=ROOT, env=env, text=True,
