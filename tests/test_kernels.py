@@ -66,7 +66,7 @@ def one_launch(backend, weak, strong, labels, *, difference, alpha=0.2, lam=0.1,
 
 def check_against_float64(backend, weak, strong, labels, tau, mixture):
     """float32: losses 1e-5 relative, gradient before the 1/N within 1e-6 (1 + max|z_w - z_s| / tau); 16 bit: losses
-    1e-3, gradient 1e-2 of its largest entry."""
+    1e-3, gradient 1e-2 of its largest entry. A loss near 0 may also be 2e-7 off: log(1.001) in float32 is no closer."""
     alpha, lam = MIXTURES[mixture]
     terms = {"alpha": alpha, "lam": lam, "tau": tau}
     expected, expected_gradient = reference(weak, strong, labels, **terms)
@@ -81,13 +81,16 @@ def check_against_float64(backend, weak, strong, labels, tau, mixture):
     losses.loss.backward()
     sums, gradient = one_launch(backend, weak.detach(), strong, labels, difference=False, **terms)
     results = [(losses[1:], weak.grad * num_tokens), (sums / num_tokens, gradient)]
+    if exact and len(labels) <= 3:  # handed z_strong - z_weak, as by the linear op
+        sums, gradient = one_launch(backend, weak.detach(), strong, labels, difference=True, **terms)
+        results.append((sums / num_tokens, gradient))
     for found, found_gradient in results:
         for value, target in zip(found, expected[1:], strict=True):
             if lam != 0 or target is expected.ce:
-                assert value.item() == pytest.approx(float(target), rel=loss_tolerance, abs=1e-12)
+                assert value.item() == pytest.approx(float(target), rel=loss_tolerance, abs=2e-7)
         error = float((found_gradient.double() - expected_gradient * num_tokens).abs().max())
         assert error <= gradient_tolerance, f"gradient off by {error:.2e}, allowed {gradient_tolerance:.2e}"
-    assert losses.loss.item() == pytest.approx(float(expected.loss), rel=loss_tolerance)
+    assert losses.loss.item() == pytest.approx(float(expected.loss), rel=loss_tolerance, abs=2e-7)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -594,7 +597,7 @@ def _sharded_worker(rank, port, folder):
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
     dist.init_process_group("gloo")
     model, tokens, labels = _sharded_case()
-    fully_shard(model)
+    fully_shard(model, mesh=dist.device_mesh.init_device_mesh("cpu", (2,)))
     model.set_gradient_divide_factor(1.0)
     model.set_force_sum_reduction_for_comms(True)  # gloo knows no pre-multiplied sum
     share = slice(None) if rank == 0 else slice(0, 0)
