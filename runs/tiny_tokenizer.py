@@ -1,7 +1,8 @@
 """Make the tokenizer and the processor of the `tiny` preset, from the texts of generated problems.
 
-    python gen_data.py --out data/tokenizer --per_category 4000 --picture_size 96 --small_numbers
-    python runs/tiny_tokenizer.py data/tokenizer/*.jsonl
+    python gen_data.py --out data/words --per_category 150
+    python gen_data.py --out data/small --per_category 1500 --picture_size 96 --small_numbers
+    python runs/tiny_tokenizer.py data/{small,words}/{stage2,captions}.jsonl
 
 Byte-level BPE with few tokens. Digits stand alone, and so does each capital letter that names a point: a small model
 then copies numbers and names character by character, just as its vision tower names them patch by patch.
