@@ -308,7 +308,9 @@ class _PlannedLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor | None]:
-        weight_gradient = None if ctx.weight_gradient is None else ctx.weight_gradient.to(ctx.weight_dtype)
+        weight_gradient = ctx.weight_gradient
+        if weight_gradient is not None:  # the op rescales into a new tensor while the accumulated one still lives
+            weight_gradient = torch.empty_like(weight_gradient, dtype=ctx.weight_dtype)
         ctx.weight_gradient = None
         return ctx.hidden_gradient, None, weight_gradient
 

@@ -75,7 +75,7 @@ def main() -> None:
     # ------------------------------------------------------------------------------------------------------------------
     # Setup
     config = runtime.parse_config(Config)
-    preset = find_preset(config.preset)
+    preset, parts = find_preset(config.preset), parse_parts(config.train)
     max_length = config.max_length or preset.max_length
     if config.dry_run:
         memory.dry_run(config, stage=3)
@@ -89,7 +89,7 @@ def main() -> None:
     on_gpu = process.device.type == "cuda"
     dtype = torch.bfloat16 if on_gpu else torch.float32
     model = load_model(config.preset, config.model, random=config.random_weights, dtype=dtype)
-    model.set_trainable(parse_parts(config.train))
+    model.set_trainable(parts)
     model.train()
 
     # ------------------------------------------------------------------------------------------------------------------

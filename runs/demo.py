@@ -76,7 +76,7 @@ def commands(out: Path, seed: int, quick: bool) -> list[tuple[str, Path, list[st
     steps = {"stage1": 6, "aligned": 6, "stage2": 4, "stage3": 4} if quick else {}
     generate = [
         "gen_data.py", "--out", data, "--families", FAMILIES, "--per_category", 60 if quick else 2400,
-        "--bench_per_family", 2 if quick else 14, "--picture_size", 96, "--small_numbers", "--seed", seed,
+        "--bench_per_family", 2 if quick else 20, "--picture_size", 96, "--small_numbers", "--seed", seed,
     ]  # fmt: skip
     common = [
         "--preset", "tiny", "--seed", seed, "--beta2", 0.98, "--pack_tokens", 2048, "--num_workers", 0,
@@ -100,7 +100,7 @@ def commands(out: Path, seed: int, quick: bool) -> list[tuple[str, Path, list[st
             "stage2", "train_stage2.py", out / "aligned", str(data / "stage2.jsonl"), 12, 6e-4, 280,
             "--train", "vision,projector,llm",
         ),  # fmt: skip
-        train("stage3", "train_stage3.py", out / "stage2", f"{data / 'stage3.jsonl'},{arithmetic}:0.5", 16, 5e-4, 220),
+        train("stage3", "train_stage3.py", out / "stage2", f"{data / 'stage3.jsonl'},{arithmetic}:0.5", 16, 5e-4, 440),
     ]
 
 
