@@ -118,6 +118,8 @@ def check(config: Config) -> list[str]:
     for flag in ("api", "judge"):
         if bool(getattr(config, flag)) != bool(getattr(config, f"{flag}_model")):
             raise UserError(f"--{flag} and --{flag}_model go together: the server and the model it serves")
+    if config.model and not (Path(config.model) / "config.json").is_file():
+        raise UserError(f"{config.model}: no config.json; --model wants a folder that a stage or transformers wrote")
     if config.predictions and config.blind:
         raise UserError("--blind asks the model again without pictures; it cannot go with --predictions")
     return steps
@@ -172,7 +174,7 @@ def prepare(config: Config, out: Path) -> None:
         {
             "bench": config.bench,
             "protocol": config.protocol,
-            "model": config.model or f"{config.api_model} at {config.api}",
+            "model": config.model or config.api_model,
             "weights": store.model_fingerprint(config.model) if config.model else "",
             "max_new_tokens": config.max_new_tokens,
             "temperature": config.temperature,

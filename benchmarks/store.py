@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from benchmarks.question import Question
+from benchmarks.question import Question, read_rows
 from errors import UserError
 
 
@@ -57,7 +57,7 @@ def appender(path: Path) -> Iterator[TextIO]:
         data = path.read_bytes()
         if not data.endswith(b"\n"):
             os.truncate(path, data.rfind(b"\n") + 1)
-    with open(path, "a", encoding="utf-8") as file:
+    with open(path, "a", encoding="utf-8", errors="replace") as file:
         yield file
 
 
@@ -100,8 +100,8 @@ def read_given(path: str) -> dict[str, dict]:
 
 
 def _given_rows(path: str) -> Iterable[dict]:
-    from benchmarks.question import read_rows
-
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file; --predictions wants JSONL rows with id and response")
     return read_rows(path)
 
 
