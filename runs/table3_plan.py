@@ -82,15 +82,15 @@ class Recipe:
 
 TINY = Recipe(
     preset="tiny",
-    generate=("--families", DEMO_FAMILIES, "--per_category", "1200", "--bench_per_family", "14", "--picture_size", "96",
+    generate=("--families", DEMO_FAMILIES, "--per_category", "1200", "--bench_per_family", "10", "--picture_size", "96",
               "--small_numbers", "--seed", "1"),
     problems=1000,
     captions=0,
     start=DEMO_START,
     skipped=("base", "align"),
-    steps={"1": 300, "2": 160, "3": 120},
+    steps={"1": 150, "2": 100, "3": 80},
     batch={"1": 24, "2": 12, "3": 16},
-    learning_rate={"1": 1e-3, "2": 1e-3, "3": 7e-4},
+    learning_rate={"1": 1e-3, "2": 6e-4, "3": 5e-4},
     arithmetic=0.2,
     puma_train="vision,projector,llm",  # as in the demo: its language model has never answered about a picture
     text_share=0.25,
