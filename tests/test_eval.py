@@ -1,0 +1,409 @@
+"""eval.py as a user runs it: the tiny model, answers made elsewhere, servers, judges, interruptions."""
+
+import json
+import subprocess
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import eval as evaluation
+from benchmarks import BENCHMARKS, llm_judge, store
+from benchmarks.generate import generate, load_model, message_of, pictures_of
+from benchmarks.question import Question
+from benchmarks.report import draw_chart
+from errors import UserError
+from model import load_model as load_preset
+
+ROOT = Path(__file__).resolve().parents[1]
+FIXTURES = ROOT / "tests" / "fixtures" / "benchmarks"
+DATA = {
+    "mathverse": "mathverse.json",
+    "mathvista": "mathvista.json",
+    "wemath": "wemath.json",
+    "generated": "generated.jsonl",
+}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny checkpoint of random weights, as a stage would leave it."""
+    folder = tmp_path_factory.mktemp("tiny")
+    model = load_preset("tiny", random=True)
+    model.hf.save_pretrained(folder)
+    model.processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict]:
+    """Run eval.py's main with flags; returns report.json, {} where none was written."""
+
+    def call(bench: str, *flags: object, out: str = "out") -> dict:
+        words = ["eval.py", "--bench", bench, "--data", FIXTURES / DATA[bench], "--out", tmp_path / out, *flags]
+        monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+        evaluation.main()
+        path = tmp_path / out / "report.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    return call
+
+
+def write_answers(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def gold(bench: str) -> dict[str, str]:
+    return {question.id: question.answer for question in BENCHMARKS[bench].load(str(FIXTURES / DATA[bench]))}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# the tiny model
+
+
+@pytest.mark.parametrize("bench", DATA)
+def test_every_benchmark_runs_end_to_end(bench: str, run: Callable[..., dict], tiny: Path, tmp_path: Path) -> None:
+    flags = ("--model", tiny, "--max_new_tokens", 4, "--allow_missing_images", "--blind", "--samples", 20)
+    report = run(bench, *flags, "--protocol", "puma" if bench == "wemath" else "official")
+    questions = BENCHMARKS[bench].load(str(FIXTURES / DATA[bench]))
+    assert report["bench"] == bench and report["n"] == len(questions) and "all" in report["metrics"]
+    assert report["missing_images"] == sum(bool(question.image) for question in questions) > 0
+    assert report["blind"].keys() == report["metrics"].keys()
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert f"not at hand: {report['missing_images']}" in text and "blind" in text and report["protocol"] in text
+    if bench != "generated":
+        assert "Math-PUMA-Qwen2-7B" in text and "paper's Table" in text
+    assert (tmp_path / "out" / "browse.html").read_text().count("<article") == len(questions)
+    rows = store.read_lines(tmp_path / "out" / "predictions.jsonl")
+    assert sorted(row["id"] for row in rows) == sorted(question.id for question in questions)
+
+
+def test_missing_pictures_end_the_run_unless_allowed(run: Callable[..., dict], tiny: Path) -> None:
+    with pytest.raises(UserError, match=r"15 of 15 pictures .*images/1.png.*--allow_missing_images"):
+        run("mathverse", "--model", tiny)
+
+
+def test_an_interrupted_run_goes_on(run: Callable[..., dict], tiny: Path, tmp_path: Path) -> None:
+    flags = ("--model", tiny, "--max_new_tokens", 4, "--allow_missing_images", "--steps", "generate")
+    run("generated", *flags)
+    path = tmp_path / "out" / "predictions.jsonl"
+    whole = path.read_text()
+    path.write_text("".join(whole.splitlines(keepends=True)[:5]) + '{"id": "p2/vision-only", "resp')  # kill -9 here
+    run("generated", *flags)
+    lines = path.read_text().splitlines()
+    assert sorted(lines) == sorted(whole.splitlines())
+    assert lines[:5] == whole.splitlines()[:5], "what was answered is not asked again"
+
+
+def test_answers_of_another_model_are_not_mixed_in(run: Callable[..., dict], tiny: Path, tmp_path: Path) -> None:
+    flags = ("--model", tiny, "--max_new_tokens", 2, "--allow_missing_images", "--limit", 2)
+    run("generated", *flags)
+    with pytest.raises(UserError, match="protocol 'official', now 'puma'.*--fresh"):
+        run("generated", *flags, "--protocol", "puma")
+    assert run("generated", *flags, "--protocol", "puma", "--fresh")["protocol"] == "puma"
+    before = store.model_fingerprint(str(tiny))
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in tiny.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    assert store.model_fingerprint(str(copy)) == before
+    weights = bytearray((copy / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(weights)
+    assert store.model_fingerprint(str(copy)) != before
+
+
+def test_batches_answer_as_single_rows_do(tiny: Path) -> None:
+    model, processor = load_model(str(tiny))
+    model.generation_config.eos_token_id = None  # random weights: the full length each time
+    picture = Image.new("RGB", (96, 96), "white")
+    picture.paste("black", (20, 30, 70, 60))
+    with_picture = [[{"type": "image", "value": picture}, {"type": "text", "value": "Find x." * k}] for k in (1, 3, 2)]
+    messages = [*with_picture, [{"type": "text", "value": "How much is 2 + 3?"}], [{"type": "text", "value": "2"}]]
+    alone = [generate(model, processor, [message], max_new_tokens=6)[0] for message in messages]
+    assert generate(model, processor, messages, batch_size=5, max_new_tokens=6) == alone
+    assert generate(model, processor, messages, batch_size=2, max_new_tokens=6) == alone
+    assert generate(model, processor, [], max_new_tokens=6) == []
+
+
+def test_blind_pictures_are_white_and_of_the_same_size(tmp_path: Path) -> None:
+    Image.new("RGB", (120, 80), "black").save(tmp_path / "a.png")
+    question = Question("1", "Find x.", str(tmp_path / "a.png"), "", "")
+    (seen,), (blind,) = (pictures_of(message_of(question, blind=blind)) for blind in (False, True))
+    assert seen.size == blind.size == (120, 80)
+    assert seen.getextrema() == ((0, 0),) * 3 and blind.getextrema() == ((255, 255),) * 3
+    with pytest.raises(UserError, match="allow_missing_images"):
+        pictures_of(message_of(Question("1", "", str(tmp_path / "none.png"), "", "")))
+
+
+@pytest.mark.slow
+def test_two_ranks_share_the_rows(tiny: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "eval.py",
+        "--bench",
+        "generated",
+    ]
+    command += ["--data", FIXTURES / "generated.jsonl", "--model", tiny, "--out", tmp_path, "--max_new_tokens", "2"]
+    subprocess.run([*map(str, command), "--allow_missing_images"], cwd=ROOT, check=True, timeout=300)
+    shares = [store.read_lines(path) for path in store.parts(tmp_path, "predictions")]
+    assert [len(share) for share in shares] == [6, 6]
+    assert json.loads((tmp_path / "report.json").read_text())["n"] == 12
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# answers made elsewhere
+
+
+@pytest.mark.parametrize("bench", DATA)
+def test_right_answers_made_elsewhere_score_in_full(bench: str, run: Callable[..., dict], tmp_path: Path) -> None:
+    rows = [{"id": key, "response": f"Well.\nAnswer: {answer}"} for key, answer in gold(bench).items()]
+    report = run(bench, "--predictions", write_answers(tmp_path / "a.jsonl", rows), "--samples", 10)
+    assert report["metrics"]["all"] == 100 and report["judged_by"] == report["extracted_by"] == "rules"
+    assert report["n"] == len(rows) and report["errors"] == 0
+    if bench == "wemath":
+        assert report["metrics"]["strict.score"] == report["metrics"]["loose.score"] == 100
+        assert report["metrics"]["strict.RM"] == 0
+
+
+def test_a_given_extraction_skips_that_step(run: Callable[..., dict], tmp_path: Path) -> None:
+    rows = [{"id": key, "response": "Answer: none", "extraction": answer} for key, answer in gold("mathverse").items()]
+    report = run("mathverse", "--predictions", write_answers(tmp_path / "a.jsonl", rows), "--samples", 0)
+    assert report["metrics"]["all"] == 100 and report["extracted_by"] == "given"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows[1:], r"row 1 is missing"),
+        (lambda rows: [*rows, rows[0]], r"row 1 stands twice"),
+        (lambda rows: [*rows, {"id": "9999", "response": "x"}], r"row 9999 is unknown"),
+        (lambda rows: [*rows[:3], {"response": "x"}], r"row 4 has no 'id'"),
+        (lambda rows: [{"id": "1"}, *rows[1:]], r"row 1 \(id 1\) has no 'response'"),
+        (lambda rows: rows[7:], r"rows 1, 2, 3, 4, 5 and 2 more are missing"),
+    ],
+)
+def test_a_row_missing_twice_or_unknown_is_named(
+    change: Callable, message: str, run: Callable[..., dict], tmp_path: Path
+) -> None:
+    rows = change([{"id": key, "response": answer} for key, answer in gold("mathverse").items()])
+    with pytest.raises(UserError, match=message) as caught:
+        run("mathverse", "--predictions", write_answers(tmp_path / "a.jsonl", rows))
+    assert "a.jsonl" in str(caught.value)
+
+
+def test_steps_run_alone(run: Callable[..., dict], tmp_path: Path) -> None:
+    rows = [{"id": key, "response": f"Answer: {answer}"} for key, answer in gold("generated").items()]
+    path = write_answers(tmp_path / "a.jsonl", rows)
+    with pytest.raises(UserError, match="--steps extract first"):
+        run("generated", "--predictions", path, "--steps", "judge")
+    for step in ("extract", "judge"):
+        assert run("generated", "--predictions", path, "--steps", step) == {}
+    assert run("generated", "--predictions", path, "--steps", "report")["metrics"]["all"] == 100
+
+
+def test_nothing_a_model_writes_reaches_the_pages_unescaped(run: Callable[..., dict], tmp_path: Path) -> None:
+    evil = "<script>alert('x')</script>\"><img src=x onerror=alert(1)> </pre> | $rows \0 \ud800 **9**9**9**"
+    rows = [{"id": key, "response": evil, "extraction": evil} for key in gold("mathvista")]
+    name = "<b>me</b> | you"
+    run("mathvista", "--predictions", write_answers(tmp_path / "a.jsonl", rows), "--name", name, "--samples", 0)
+    page = (tmp_path / "out" / "browse.html").read_text()
+    assert page.count("<script>") == 1 and "onerror=alert(1)>" not in page and "<img src=x" not in page
+    assert "&lt;script&gt;alert(&#x27;x&#x27;)" in page and "<b>me</b>" not in page
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "<b>me" not in report and "&lt;b&gt;me&lt;/b&gt; \\| you" in report
+
+
+def test_other_runs_join_the_table_and_the_chart(run: Callable[..., dict], tmp_path: Path) -> None:
+    rows = [{"id": key, "response": f"Answer: {answer}"} for key, answer in gold("mathverse").items()]
+    path = write_answers(tmp_path / "a.jsonl", rows)
+    run("mathverse", "--predictions", path, "--name", "first", "--samples", 0, out="first")
+    run("mathverse", "--predictions", path, "--name", "second", "--compare", tmp_path / "first", "--samples", 0)
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "| first |" in text and "**second**" in text and "chart.png" in text
+    assert (tmp_path / "out" / "chart.png").stat().st_size > 5000
+    assert not draw_chart(tmp_path / "none.png", [("x", {"text_only": 3.0})])
+    with pytest.raises(UserError, match="no report.json"):
+        run("mathverse", "--predictions", path, "--compare", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--predictions", "a", "--model", "b"), "who answers"),
+        ((), "who answers"),
+        (("--api", "http://localhost:1/v1"), "--api_model go together"),
+        (("--predictions", "a", "--judge_model", "m"), "--judge_model go together"),
+        (("--model", "b", "--steps", "generate,bake"), "--steps bake"),
+        (("--model", "b", "--protocol", "mine"), "--protocol mine"),
+        (("--predictions", "a", "--blind"), "--blind"),
+        (("--no_such_flag", "1"), "no_such_flag"),
+        (("--predictions", "nowhere.jsonl"), "nowhere.jsonl"),
+        (("--model", "nowhere", "--allow_missing_images"), "nowhere"),
+    ],
+)
+def test_wrong_flags_end_in_one_clear_line(flags: tuple, message: str, run: Callable[..., dict]) -> None:
+    with pytest.raises(UserError, match=message):
+        run("generated", *flags)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# servers: the model asked, and the judge
+
+
+class Server(ThreadingHTTPServer):
+    """An OpenAI-compatible server on this machine: `answer(text, pictures)` gives the reply, or None for HTTP 400."""
+
+    def __init__(self, answer: Callable[[str, list[str]], str | None]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answer, self.count = answer, 0
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        content = body["messages"][-1]["content"]
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        pictures = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+        text = self.server.answer("".join(part["text"] for part in parts if part["type"] == "text"), pictures)
+        self.server.count += 1
+        reply = {"choices": [{"message": {"content": text}, "finish_reason": "stop"}], "usage": {}}
+        data = json.dumps(reply).encode()
+        self.send_response(200 if text is not None else 400)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        """Keep the test's output clean."""
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Callable], Server]]:
+    servers: list[Server] = []
+
+    def start(answer: Callable) -> Server:
+        servers.append(Server(answer))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_server_answers_and_a_failed_call_is_no_wrong_answer(
+    run: Callable[..., dict], serve: Callable, tmp_path: Path
+) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def answer(text: str, pictures: list[str]) -> str | None:
+        seen.append((text, len(pictures)))
+        assert all(picture.startswith("data:image/png;base64,") for picture in pictures)
+        if "cube" in text:
+            return "Answer: B"
+        return None if "Solve" in text else "Answer: 80°"
+
+    server = serve(answer)
+    flags = ("--api", server.url, "--api_model", "m", "--allow_missing_images", "--samples", 0)
+    report = run("generated", *flags)
+    assert report["errors"] == 2 and report["n"] == 10 and report["metrics"]["all"] == 100
+    assert report["metrics"].get("vision_only") is None, "both vision-only calls failed: there is no score"
+    assert {count for text, count in seen if "angle A" in text} == {0, 1}
+    asked = server.count
+    server.answer = lambda text, pictures: "Answer: nothing"
+    report = run("generated", *flags)
+    assert server.count == asked + 2, "only the failed rows are asked again"
+    assert report["errors"] == 0 and report["metrics"]["vision_only"] == 0
+
+
+def test_an_llm_judges_and_its_replies_are_kept(run: Callable[..., dict], serve: Callable, tmp_path: Path) -> None:
+    def answer(text: str, pictures: list[str]) -> str:
+        if text.rstrip().endswith("Extracted answer:"):
+            return "Extracted answer: null" if "no idea" in text else "Extracted answer: about 12.6 square cm"
+        return "Judgement: 1"
+
+    rows = [{"id": key, "response": "It is about 12.6 square cm."} for key in gold("mathverse")]
+    rows[0]["response"] = "I have no idea."
+    path = write_answers(tmp_path / "a.jsonl", rows)
+    server = serve(answer)
+    flags = ("--predictions", path, "--judge", server.url, "--judge_model", "j", "--samples", 0)
+    report = run("mathverse", *flags)
+    assert report["judged_by"] == report["extracted_by"] == "llm" and report["judge_model"] == "j"
+    assert report["n"] == 15 and report["no_answer"] == 1
+    assert report["metrics"]["all"] == pytest.approx(100 * 14 / 15, abs=1e-3)
+    asked = server.count
+    assert run("mathverse", *flags)["metrics"] == report["metrics"] and server.count == asked
+
+
+def test_an_unclear_verdict_is_an_error_row(run: Callable[..., dict], serve: Callable, tmp_path: Path) -> None:
+    server = serve(lambda text, pictures: "12.6" if text.rstrip().endswith("Extracted answer:") else "maybe")
+    rows = [{"id": key, "response": "It is 12.6."} for key in gold("mathverse")]
+    flags = ("--judge", server.url, "--judge_model", "j", "--samples", 0)
+    report = run("mathverse", "--predictions", write_answers(tmp_path / "a.jsonl", rows), *flags)
+    assert report["errors"] == 15 and report["n"] == 0 and report["metrics"].get("all") is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "verdict"),
+    [(" 1\n", True), ("Judgement: 0", False), ("1.", True), ("judgment: **1**", True), ("0", False), ("10", None),
+     ("yes", None), ("", None), ("1 or 0", None)],
+)  # fmt: skip
+def test_verdicts_of_a_judge(reply: str, verdict: bool | None) -> None:
+    assert llm_judge.parse_verdict(reply) is verdict
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# the adapters, with stand-ins for the harnesses they plug into
+
+
+def test_the_lmms_eval_adapter_answers_requests(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
+    names = ("lmms_eval", "lmms_eval.api", "lmms_eval.api.instance", "lmms_eval.api.model", "lmms_eval.api.registry")
+    modules = {name: types.ModuleType(name) for name in names}
+    modules["lmms_eval.api.instance"].Instance = object
+    modules["lmms_eval.api.model"].lmms = type("lmms", (), {"__init__": lambda self: None})
+    modules["lmms_eval.api.registry"].register_model = lambda name: lambda cls: cls
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    from benchmarks.harness.models import AVAILABLE_MODELS, nanopuma
+
+    model = getattr(nanopuma, AVAILABLE_MODELS["nanopuma"])(pretrained=str(tiny), batch_size="2")
+    model.task_dict = {"task": {"test": [{"picture": Image.new("RGB", (96, 96), "white")}, {"picture": None}]}}
+
+    def visual(doc: dict) -> list[Image.Image]:
+        return [doc["picture"]] if doc["picture"] else []
+
+    options = {"max_new_tokens": 3, "until": ["\n\n"]}
+    requests = [types.SimpleNamespace(args=("Find x.", options, visual, k, "task", "test")) for k in (0, 1)]
+    answers = model.generate_until(requests)
+    alone = generate(model.model, model.processor, [model.message(requests[1])], max_new_tokens=3)[0]
+    assert len(answers) == 2 and answers[1] == alone.split("\n\n")[0]
+    assert [part["type"] for part in model.message(requests[0])] == ["image", "text"]
+
+
+def test_the_vlmevalkit_adapter_answers_a_message(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
+    names = ("vlmeval", "vlmeval.vlm", "vlmeval.vlm.base")
+    modules = {name: types.ModuleType(name) for name in names}
+    modules["vlmeval.vlm.base"].BaseModel = type("BaseModel", (), {"__init__": lambda self: None})
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    from benchmarks.harness.vlmevalkit import NanoPuma
+
+    model = NanoPuma(folder=str(tiny), max_new_tokens=3)
+    message = [{"type": "text", "value": "Find x."}]
+    assert (
+        model.generate_inner(message, dataset="MathVista_MINI")
+        == generate(model.model, model.processor, [message], max_new_tokens=3)[0]
+    )
