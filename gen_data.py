@@ -6,9 +6,9 @@
     python gen_data.py --out data --explain http://host:8000/v1 --explain_model NAME    # a server explains, we verify
 
 Four roles, all in problems/: the Question Designer draws parameters and decides which facts stand in the text and
-which in the picture, the Plotter draws, the Solver answers exactly and writes the checked solution, the Pair Constructor
-joins two of the four levels. Written are stage1.jsonl (text), stage2.jsonl (pairs), stage3.jsonl (single problems at
-every level), captions.jsonl, bench.jsonl (held-out problems in six versions), pictures/, manifest.json and report.html.
+which in the picture, the Plotter draws, the Solver answers exactly and writes the checked solution, the Pair
+Constructor joins two of the four levels. Written are stage1.jsonl (text), stage2.jsonl (pairs), stage3.jsonl (single
+problems at every level), captions.jsonl, bench.jsonl (held-out problems in six versions), pictures/, manifest.json.
 
 Work is cut into shards of a thousand problems, each a function of the seed alone, so neither the number of workers nor
 of machines changes a byte; finished shards are kept, and the same command goes on where it stopped.
@@ -32,9 +32,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--held_out_families", default="", help="families that only the benchmark may use")
     parser.add_argument("--picture_size", type=int, default=400, help="side of the pictures in pixels")
     parser.add_argument("--small_numbers", action="store_true", help="small numbers, short texts: for the tiny preset")
-    parser.add_argument("--copies", type=int, default=0,
-                        help="how often one problem (family and parameters) may stand in the training data, each time "
-                             "drawn anew; more are dropped and counted (default: 1, with --small_numbers 50)")
+    parser.add_argument(
+        "--copies",
+        type=int,
+        default=0,
+        help="how often one problem (family and parameters) may stand in the training data, each time "
+        "drawn anew; more are dropped and counted (default: 1, with --small_numbers 50)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=0, help="processes (default: the CPU cores)")
     parser.add_argument("--explain", default="", metavar="URL", help="OpenAI-compatible server that explains")

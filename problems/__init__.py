@@ -3,13 +3,22 @@
 from collections.abc import Callable
 from types import ModuleType
 
-from problems import functions, plane_geometry, plane_geometry_polygons, solid_geometry, solid_geometry_round
+from problems import (
+    functions,
+    functions_curves,
+    plane_geometry,
+    plane_geometry_maps,
+    plane_geometry_polygons,
+    solid_geometry,
+    solid_geometry_round,
+    solid_geometry_stacks,
+)
 from problems.problem import Draw, Problem
 
 MODULES: dict[str, tuple[ModuleType, ...]] = {
-    "plane_geometry": (plane_geometry, plane_geometry_polygons),
-    "solid_geometry": (solid_geometry, solid_geometry_round),
-    "functions": (functions,),
+    "plane_geometry": (plane_geometry, plane_geometry_polygons, plane_geometry_maps),
+    "solid_geometry": (solid_geometry, solid_geometry_round, solid_geometry_stacks),
+    "functions": (functions, functions_curves),
 }
 
 

@@ -112,7 +112,7 @@ def _trim(side: str, first: bool, last: bool) -> str:
         words = list(_WORD.finditer(side))
         if words and words[-1].end() == len(side):
             return words[-1].group()  # a quantity named by a word: "Area = ..."
-        side = side[words[-1].end():] if words else side
+        side = side[words[-1].end() :] if words else side
     if last:
         words = _WORD.search(side)
         side = side[: words.start()] if words else side
@@ -169,9 +169,19 @@ def _translate(side: str) -> tuple[str | None, frozenset[str]]:
 
 
 _BASE: dict[str, object] = {
-    "__builtins__": {}, "sqrt": math.sqrt, "pi": math.pi, "abs": abs, "DEGREE": math.pi / 180,
-    "sin": math.sin, "cos": math.cos, "tan": math.tan, "ln": math.log, "log": math.log10,
-    "arctan": math.atan, "arcsin": math.asin, "arccos": math.acos,
+    "__builtins__": {},
+    "sqrt": math.sqrt,
+    "pi": math.pi,
+    "abs": abs,
+    "DEGREE": math.pi / 180,
+    "sin": math.sin,
+    "cos": math.cos,
+    "tan": math.tan,
+    "ln": math.log,
+    "log": math.log10,
+    "arctan": math.atan,
+    "arcsin": math.asin,
+    "arccos": math.acos,
 } | {f"log_{base}": (lambda value, base=base: math.log(value, base)) for base in (2, 3, 5, 10)}
 
 

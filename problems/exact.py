@@ -55,7 +55,7 @@ class Exact:
         divisor = Exact(other)
         if len(divisor.terms) != 1:
             raise ZeroDivisionError(f"cannot divide exactly by {divisor}")
-        ((root, power), coefficient), = divisor.terms.items()
+        (((root, power), coefficient),) = divisor.terms.items()
         return self * Exact({(root, -power): 1 / (coefficient * root)})
 
     def __rtruediv__(self, other: Rational) -> "Exact":

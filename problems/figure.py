@@ -199,7 +199,8 @@ class Sheet:
             scale_x = scale_y = min(scale_x, scale_y)
         self.scale = (scale_x, scale_y)
         self.offset = (
-            (left + right) / 2 - scale_x * (x_low + x_high) / 2, (top + bottom) / 2 + scale_y * (y_low + y_high) / 2
+            (left + right) / 2 - scale_x * (x_low + x_high) / 2,
+            (top + bottom) / 2 + scale_y * (y_low + y_high) / 2,
         )
         self.layout.points = {name: self.pixel(name) for name in self.scene.points}
 

@@ -51,7 +51,8 @@ def _place_angle(sheet: "figure.Sheet", mark: s.Angle, gap: float) -> None:
     across = (-bisector[1], bisector[0])
     candidates = [
         (corner[0] + bisector[0] * d + across[0] * k * d, corner[1] + bisector[1] * d + across[1] * k * d)
-        for d in numpy.arange(start, reach, 1.5) for k in (0.0, 0.08, -0.08, 0.18, -0.18)
+        for d in numpy.arange(start, reach, 1.5)
+        for k in (0.0, 0.08, -0.08, 0.18, -0.18)
     ]
     sheet.find(label, numpy.array(candidates), gap * 0.6)
 
@@ -130,10 +131,14 @@ def _place_axis_labels(sheet: "figure.Sheet", axes: s.Axes) -> None:
         left, bottom = sheet.pixel((axes.x_low, axes.y_low))
         for value in axes.x_values():
             label = sheet.type(axes.tick_text(value))
-            sheet.find(label, numpy.array([(sheet.pixel((value, y0))[0], bottom + em * 0.3 + label.size[1] / 2)]), 0.5, True)
+            sheet.find(
+                label, numpy.array([(sheet.pixel((value, y0))[0], bottom + em * 0.3 + label.size[1] / 2)]), 0.5, True
+            )
         for value in axes.y_values():
             label = sheet.type(axes.tick_text(value))
-            sheet.find(label, numpy.array([(left - em * 0.3 - label.size[0] / 2, sheet.pixel((x0, value))[1])]), 0.5, True)
+            sheet.find(
+                label, numpy.array([(left - em * 0.3 - label.size[0] / 2, sheet.pixel((x0, value))[1])]), 0.5, True
+            )
     elif axes.ticks:
         for value in axes.x_values():
             x, y = sheet.pixel((value, y0))

@@ -58,6 +58,7 @@ def arc_length(scene: Scene, circle: str, degrees: float) -> float:
 
 def disc_area(radius: float) -> float:
     """Area of a disc: the ring lengths added up."""
+
     def ring(r: float) -> float:
         return integral(lambda t: math.hypot(r * math.sin(t), r * math.cos(t)), 0, 2 * math.pi, 2)
 
@@ -148,9 +149,9 @@ def crossings(function: Function, low: float, high: float, samples: int = 400) -
 
 
 def derivative(function: Function, x: float, step: float = 1e-3) -> float:
-    return (
-        function(x - 2 * step) - 8 * function(x - step) + 8 * function(x + step) - function(x + 2 * step)
-    ) / (12 * step)
+    return (function(x - 2 * step) - 8 * function(x - step) + 8 * function(x + step) - function(x + 2 * step)) / (
+        12 * step
+    )
 
 
 def extremum(function: Function, low: float, high: float) -> tuple[float, float]:

@@ -1,6 +1,6 @@
-"""The Question Designer and the Pair Constructor: which carrier, text or picture, holds which fact, and the rows written.
+"""The Question Designer and the Pair Constructor: which carrier, text or picture, holds which fact.
 
-Four levels in training, from the most textual to the most visual: text-only, text-dominant, vision-dominant, vision-only.
+Four levels in training, the most textual first: text-only, text-dominant, vision-dominant, vision-only.
 Six versions in the benchmark, as MathVerse has them. At every one of them the facts in the text and the facts in the
 picture together are the same set, and the solution is the same.
 """
@@ -92,7 +92,9 @@ def word(problem: Problem, level: str, free: random.Random, choices: tuple[str, 
     options = "".join(f"\n{letter}: {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
     if level == "vision-only":
         question = problem.ask.short if problem.small else problem.ask.question
-        in_line = " ".join(f"{letter}: {choice}".replace(" ", NBSP) for letter, choice in zip(LETTERS, choices, strict=False))
+        in_line = " ".join(
+            f"{letter}: {choice}".replace(" ", NBSP) for letter, choice in zip(LETTERS, choices, strict=False)
+        )
         look = LOOK[0] if problem.small else free.choice(LOOK)
         return Version(level, look, "", in_text, in_picture, question + ("\n" + in_line if in_line else ""))
     given = [problem.facts[k] for k in in_text]

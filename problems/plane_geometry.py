@@ -94,9 +94,7 @@ def isosceles_triangle(draw: Draw) -> Problem:
         points = {A: (0.0, 0.0), B: s.polar((0, 0), leg, 270 - half), C: s.polar((0, 0), leg, 270 + half)}
         stated, fact = A, condition(f"{angle}{A} = {apex_angle}°", Angle(B, A, C, f"{apex_angle}°"))
     drawing = s.sides([A, B, C]) + s.names([A, B, C])
-    equal = property_(
-        draw.say(f"{A}{B} = {A}{C}", f"the sides {A}{B} and {A}{C} are equal"), Ticks(A, B), Ticks(A, C)
-    )
+    equal = property_(draw.say(f"{A}{B} = {A}{C}", f"the sides {A}{B} and {A}{C} are equal"), Ticks(A, B), Ticks(A, C))
     text = draw.say(f"{A}{B}{C} is a triangle", f"The figure shows triangle {A}{B}{C}")
     given = f"∠{stated}"
     if asked == "apex angle":
@@ -202,8 +200,14 @@ def parallel_lines(draw: Draw) -> Problem:
     upper = s.meet(foot, s.direction(theta), (0.0, height), (1.0, 0.0))
     middle = upper[0] / 2
     points = {
-        A: (middle - 3.2, height), B: (middle + 3.2, height), C: (middle - 3.2, 0.0), D: (middle + 3.2, 0.0),
-        E: upper, F: foot, G: s.add(upper, s.mul(s.direction(theta), 1.2)), H: s.polar(foot, 1.2, theta + 180),
+        A: (middle - 3.2, height),
+        B: (middle + 3.2, height),
+        C: (middle - 3.2, 0.0),
+        D: (middle + 3.2, 0.0),
+        E: upper,
+        F: foot,
+        G: s.add(upper, s.mul(s.direction(theta), 1.2)),
+        H: s.polar(foot, 1.2, theta + 180),
     }
     drawing = [Segment(A, B), Segment(C, D), Segment(G, H), *s.names([A, B, C, D, E, F, G, H])]
     word = draw.angle_word
@@ -217,7 +221,9 @@ def parallel_lines(draw: Draw) -> Problem:
     name = "".join(place)
     facts = [
         description(f"Line {G}{H} crosses line {A}{B} at {E} and line {C}{D} at {F}"),
-        property_(draw.say(f"{A}{B} ∥ {C}{D}", f"{A}{B} is parallel to {C}{D}"), ParallelArrows(A, B), ParallelArrows(C, D)),
+        property_(
+            draw.say(f"{A}{B} ∥ {C}{D}", f"{A}{B} is parallel to {C}{D}"), ParallelArrows(A, B), ParallelArrows(C, D)
+        ),
         condition(f"{word}{name} = {stated}°", Angle(*place, f"{stated}°")),
     ]
     symbols = {f"∠{name}": stated}
@@ -235,7 +241,11 @@ def parallel_lines(draw: Draw) -> Problem:
             f"x = {theta - offset}/{factor} = {x}",
         )
         ask = Ask(
-            asked, draw.say("Find x.", "What is the value of x?"), "Find x", number(x), steps,
+            asked,
+            draw.say("Find x.", "What is the value of x?"),
+            "Find x",
+            number(x),
+            steps,
             lambda scene: (measure.angle(scene, E, F, D) - offset) / factor,
             wrong("", theta - offset, theta, x + offset, abs(180 - theta - offset) // factor, x + 5),
         )
@@ -322,11 +332,13 @@ def right_triangle(draw: Draw) -> Problem:
         steps = (
             f"By Pythagoras, {pythagoras}, so {AB} = √{square} = {hypotenuse}.",
             f"Twice the area is {CA} × {CB} = {p} × {q} = {p * q}, and also {AB} times the distance.",
-            f"Distance = {p * q}/{hypotenuse} = {height}" if p * q % hypotenuse == 0 or height.denominator != hypotenuse
+            f"Distance = {p * q}/{hypotenuse} = {height}"
+            if p * q % hypotenuse == 0 or height.denominator != hypotenuse
             else f"Distance = {p * q}/{hypotenuse}",
         )
         answer = number(height, unit)
         mistakes = wrong(unit, Fraction(p * q, 2), Fraction(hypotenuse, 2), Fraction(p + q, 2), Fraction(p * q, p + q))
+
         def distance(at: Scene) -> float:
             return measure.distance_to_line(at, C, A, B)
 
@@ -336,14 +348,18 @@ def right_triangle(draw: Draw) -> Problem:
         steps = (
             f"By Pythagoras, {pythagoras}, so {AB} = √{square} = {hypotenuse}.",
             "The midpoint of the hypotenuse is equally far from all three corners.",
-            f"Median = {AB}/2 = {hypotenuse}/2"
-            + (f" = {hypotenuse // 2}" if hypotenuse % 2 == 0 else ""),
+            f"Median = {AB}/2 = {hypotenuse}/2" + (f" = {hypotenuse // 2}" if hypotenuse % 2 == 0 else ""),
         )
         answer = number(Fraction(hypotenuse, 2), unit)
         mistakes = wrong(unit, hypotenuse, Fraction(p + q, 2), Fraction(p, 2), Fraction(q, 2))
         ask = Ask(
-            asked, question, f"Median from {C}?", answer, steps,
-            lambda at: math.dist(at.points[C], s.between(at.points[A], at.points[B], 0.5)), mistakes,
+            asked,
+            question,
+            f"Median from {C}?",
+            answer,
+            steps,
+            lambda at: math.dist(at.points[C], s.between(at.points[A], at.points[B], 0.5)),
+            mistakes,
         )
     ask.symbols.update({CA: p} if asked in ("leg", "area") else {CA: p, CB: q})
     if asked in ("leg", "area"):
@@ -379,7 +395,8 @@ def trigonometry(draw: Draw) -> Problem:
         facts.append(condition(f"{BC} = {draw.size(side)}", Length(B, C, draw.size(side))))
         value, wanted = (side / tangent, (A, B)) if asked == "adjacent" else (side / sine, (A, C))
         relation = (
-            f"{AB} = {BC}/tan({degrees}°) = {side}/tan({degrees}°)" if asked == "adjacent"
+            f"{AB} = {BC}/tan({degrees}°) = {side}/tan({degrees}°)"
+            if asked == "adjacent"
             else f"{AC} = {BC}/sin({degrees}°) = {side}/sin({degrees}°)"
         )
         others = (side * tangent, side * cosine, side * sine, side / cosine)
@@ -388,7 +405,9 @@ def trigonometry(draw: Draw) -> Problem:
         facts = [
             description(f"A tower {B}{C} stands upright on level ground, and {A} is a point of the ground"),
             condition(f"the distance from {A} to the foot {B} is {side} m", Length(A, B, f"{side} m")),
-            condition(f"from {A} the top {C} appears at an angle of elevation of {degrees}°", Angle(B, A, C, f"{degrees}°")),
+            condition(
+                f"from {A} the top {C} appears at an angle of elevation of {degrees}°", Angle(B, A, C, f"{degrees}°")
+            ),
         ]
         drawing.append(RightAngle(A, B, C))
     answer = decimal(value, 1, unit)
@@ -400,8 +419,12 @@ def trigonometry(draw: Draw) -> Problem:
         f"Find {wanted_name} to 1 decimal",
         answer,
         (
-            {"opposite": "The tangent is opposite over adjacent.", "tower": "The tangent is opposite over adjacent.",
-             "adjacent": "The tangent is opposite over adjacent.", "hypotenuse": "The sine is opposite over hypotenuse."}[asked],
+            {
+                "opposite": "The tangent is opposite over adjacent.",
+                "tower": "The tangent is opposite over adjacent.",
+                "adjacent": "The tangent is opposite over adjacent.",
+                "hypotenuse": "The sine is opposite over hypotenuse.",
+            }[asked],
             f"{relation} ≈ {decimal(value, 1).text}",
         ),
         lambda scene: measure.distance(scene, *wanted),
@@ -476,8 +499,12 @@ def similar_triangles(draw: Draw) -> Problem:
         mistakes = wrong(draw.unit, upper + lower, base - short, upper, 2 * upper)
         symbols = {AD: upper, BC: base, DE: short}
     else:
-        facts.append(condition(f"the area of triangle {A}{B}{C} is {number(whole, draw.area_unit).text}",
-                               s.Note(f"area {A}{B}{C} = {number(whole, draw.area_unit).text}")))
+        facts.append(
+            condition(
+                f"the area of triangle {A}{B}{C} is {number(whole, draw.area_unit).text}",
+                s.Note(f"area {A}{B}{C} = {number(whole, draw.area_unit).text}"),
+            )
+        )
         steps = (
             *start,
             "Areas of similar triangles are as the squares of their sides.",
@@ -485,11 +512,20 @@ def similar_triangles(draw: Draw) -> Problem:
         )
         answer, target = number(small_part, draw.area_unit), f"the area of triangle {A}{D}{E}"
         mistakes = wrong(draw.area_unit, share * whole, whole - small_part, Fraction(whole, 4), Fraction(whole, 2))
+
         def measured(at: Scene) -> float:
             return measure.area(at, [A, D, E])
 
-    ask = Ask(asked, draw.say(f"Find {target}.", f"What is {target}?"), f"Find {target}", answer, steps, measured,
-              mistakes, symbols)
+    ask = Ask(
+        asked,
+        draw.say(f"Find {target}.", f"What is {target}?"),
+        f"Find {target}",
+        answer,
+        steps,
+        measured,
+        mistakes,
+        symbols,
+    )
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
 
 
@@ -524,7 +560,9 @@ def law_of_cosines(draw: Draw) -> Problem:
             f"{BC} = √{other} = {side}",
         )
         answer, target, measured = number(side, draw.unit), BC, lambda at: measure.distance(at, B, C)
-        mistakes = wrong(draw.unit, sqrt(p * p + q * q), other, p + q, sqrt(p * p + q * q + (p * q if sign == "-" else -p * q)))
+        mistakes = wrong(
+            draw.unit, sqrt(p * p + q * q), other, p + q, sqrt(p * p + q * q + (p * q if sign == "-" else -p * q))
+        )
     elif asked == "area":
         area = sine * p * q / 2 if not isinstance(sine, Fraction) else Fraction(p * q, 4)
         steps = (
@@ -534,6 +572,7 @@ def law_of_cosines(draw: Draw) -> Problem:
         )
         answer, target = number(area, draw.area_unit), f"the area of triangle {A}{B}{C}"
         mistakes = wrong(draw.area_unit, Fraction(p * q, 2), area * 2, p * q, area + p)
+
         def measured(at: Scene) -> float:
             return measure.area(at, [A, B, C])
     else:
@@ -545,10 +584,19 @@ def law_of_cosines(draw: Draw) -> Problem:
         )
         answer, target = number(height, draw.unit), f"the distance of {C} from line {AB}"
         mistakes = wrong(draw.unit, sine * p, Fraction(q, 2) + 1, sqrt(3) * q, sqrt(2) * q)
+
         def measured(at: Scene) -> float:
             return measure.distance_to_line(at, C, A, B)
 
-    ask = Ask(asked, draw.say(f"Find {target}.", f"What is {target}?"), f"Find {target}", answer, steps, measured,
-              mistakes, symbols)
+    ask = Ask(
+        asked,
+        draw.say(f"Find {target}.", f"What is {target}?"),
+        f"Find {target}",
+        answer,
+        steps,
+        measured,
+        mistakes,
+        symbols,
+    )
     drawing = s.sides([A, B, C]) + s.names([A, B, C])
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())

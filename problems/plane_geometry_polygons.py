@@ -7,14 +7,16 @@ from problems import measure
 from problems import scene as s
 from problems.exact import number, sqrt
 from problems.problem import Ask, Draw, Problem, condition, description, property_, wrong
-from problems.scene import Angle, Axes, Dot, Length, Name, ParallelArrows, RightAngle, Scene, Segment, Ticks
+from problems.scene import Angle, Length, Name, ParallelArrows, RightAngle, Scene, Segment, Ticks
 
 
 def rectangle(draw: Draw) -> Problem:
     """The sides of a rectangle are given; its perimeter, its area or its diagonal is asked."""
     width, height = draw.length("width"), draw.length("height")
     draw.require(width != height and max(width, height) <= 3.2 * min(width, height))
-    asked = draw.asked("perimeter", "area") if draw.small else draw.asked("perimeter", "area", "diagonal", "missing side")
+    asked = (
+        draw.asked("perimeter", "area") if draw.small else draw.asked("perimeter", "area", "diagonal", "missing side")
+    )
     A, B, C, D = draw.letters(4)
     name, AB, BC = f"{A}{B}{C}{D}", A + B, B + C
     points = {A: (0.0, 0.0), B: (float(width), 0.0), C: (float(width), float(height)), D: (0.0, float(height))}
@@ -22,14 +24,18 @@ def rectangle(draw: Draw) -> Problem:
     w, h = draw.size(width), draw.size(height)
     right = [RightAngle(D, A, B), RightAngle(A, B, C), RightAngle(B, C, D), RightAngle(C, D, A)]
     facts = [
-        description(draw.say(f"Rectangle {name}", f"{name} is a rectangle", f"The quadrilateral {name} is a rectangle"), *right),
+        description(
+            draw.say(f"Rectangle {name}", f"{name} is a rectangle", f"The quadrilateral {name} is a rectangle"), *right
+        ),
         condition(f"{AB} = {w}", Length(A, B, w)),
         condition(f"{BC} = {h}", Length(B, C, h)),
     ]
     symbols = {AB: width, BC: height}
     half, area = width + height, width * height
     if asked == "perimeter":
-        question = draw.say("Find the perimeter.", f"What is the perimeter of rectangle {name}?", "How long is its boundary?")
+        question = draw.say(
+            "Find the perimeter.", f"What is the perimeter of rectangle {name}?", "How long is its boundary?"
+        )
         answer, short = number(2 * half, draw.unit), "Find the perimeter"
         steps = (
             "The perimeter is twice the sum of two neighbouring sides.",
@@ -37,13 +43,17 @@ def rectangle(draw: Draw) -> Problem:
             f"Perimeter = 2 × {half} = {2 * half}",
         )
         mistakes = wrong(draw.unit, half, area, half + width, half + height)
+
         def measured(at: Scene) -> float:
             return measure.perimeter(at, [A, B, C, D])
     elif asked == "area":
-        question = draw.say("Find the area.", f"What is the area of rectangle {name}?", f"Calculate the area of {name}.")
+        question = draw.say(
+            "Find the area.", f"What is the area of rectangle {name}?", f"Calculate the area of {name}."
+        )
         answer, short = number(area, draw.area_unit), "Find the area"
         steps = ("The area is the product of two neighbouring sides.", f"Area = {width} × {height} = {area}")
         mistakes = wrong(draw.area_unit, half, 2 * half, area * 2, width * width)
+
         def measured(at: Scene) -> float:
             return measure.area(at, [A, B, C, D])
     elif asked == "diagonal":
@@ -53,10 +63,12 @@ def rectangle(draw: Draw) -> Problem:
         question = draw.say(f"How long is the diagonal {AC}?", f"Find the diagonal {AC}.")
         answer, short = number(diagonal, draw.unit), f"Find {AC}"
         steps = (
-            f"The diagonal is the hypotenuse of a right triangle, so {AC}² = {AB}² + {BC}² = {width}² + {height}² = {square}.",
+            "The diagonal is the hypotenuse of a right triangle, so "
+            f"{AC}² = {AB}² + {BC}² = {width}² + {height}² = {square}.",
             f"{AC} = √{square} = {diagonal}",
         )
         mistakes = wrong(draw.unit, half, square, 2 * half, sqrt(abs(width**2 - height**2)))
+
         def measured(at: Scene) -> float:
             return measure.distance(at, A, C)
     else:
@@ -69,6 +81,7 @@ def rectangle(draw: Draw) -> Problem:
             f"{BC} = {half} - {width} = {height}",
         )
         mistakes = wrong(draw.unit, half, 2 * half - width, abs(half - 2 * width), 2 * height)
+
         def measured(at: Scene) -> float:
             return measure.distance(at, B, C)
 
@@ -83,8 +96,15 @@ def parallelogram(draw: Draw) -> Problem:
     name, AB, AD = f"{A}{B}{C}{D}", A + B, A + D
     base, side = draw.length("base", 4, 30), draw.length("side", 3, 24)
     draw.require(0.5 <= base / side <= 2.6)
-    facts = [description(draw.say(f"{name} is a parallelogram", f"The quadrilateral {name} is a parallelogram"),
-                         ParallelArrows(A, B), ParallelArrows(D, C), ParallelArrows(A, D, 2), ParallelArrows(B, C, 2))]
+    facts = [
+        description(
+            draw.say(f"{name} is a parallelogram", f"The quadrilateral {name} is a parallelogram"),
+            ParallelArrows(A, B),
+            ParallelArrows(D, C),
+            ParallelArrows(A, D, 2),
+            ParallelArrows(B, C, 2),
+        )
+    ]
     unit, word, symbols = draw.unit, draw.angle_word, {AB: base, AD: side}
     (E,) = [letter for letter in "EFHXT" if letter not in name][:1]
     degrees = draw.degrees("angle", 40, 140) if asked == "angle" else draw.free.uniform(48, 78)
@@ -107,6 +127,7 @@ def parallelogram(draw: Draw) -> Problem:
             f"∠{B} = 180° - ∠{A} = 180° - {degrees}° = {180 - degrees}°",
         )
         mistakes, symbols = wrong("°", degrees, 360 - degrees, abs(90 - degrees), 90), {f"∠{A}": degrees}
+
         def measured(at: Scene) -> float:
             return measure.angle(at, A, B, C)
     elif asked in ("area", "height"):
@@ -122,10 +143,13 @@ def parallelogram(draw: Draw) -> Problem:
             facts.append(condition(f"{AD} = {draw.size(side)}", Length(A, D, draw.size(side))))
             question = draw.say(f"What is the area of {name}?", "Find the area of the parallelogram.")
             answer, short = number(area, draw.area_unit), "Find the area"
-            steps = ("The area is base times height; the slanted side does not matter.",
-                     f"Area = {AB} × {DE} = {base} × {height} = {area}")
+            steps = (
+                "The area is base times height; the slanted side does not matter.",
+                f"Area = {AB} × {DE} = {base} × {height} = {area}",
+            )
             mistakes = wrong(draw.area_unit, base * side, Fraction(area, 2), 2 * (base + side), side * height)
             symbols[DE] = height
+
             def measured(at: Scene) -> float:
                 return measure.area(at, [A, B, C, D])
         else:
@@ -137,10 +161,12 @@ def parallelogram(draw: Draw) -> Problem:
             answer, short = number(rest, draw.unit), f"Find {AE}"
             steps = (
                 f"The area is base times height, so {DE} = {area}/{base} = {height}.",
-                f"By Pythagoras, {AE}² = {AD}² - {DE}² = {side * side} - {height * height} = {side * side - height * height}.",
+                f"By Pythagoras, {AE}² = {AD}² - {DE}² = {side * side} - "
+                f"{height * height} = {side * side - height * height}.",
                 f"{AE} = √{side * side - height * height} = {rest}",
             )
             mistakes = wrong(draw.unit, side - height, sqrt(side**2 + height**2), height, base - side)
+
             def measured(at: Scene) -> float:
                 return measure.distance(at, A, E)
     else:
@@ -148,9 +174,12 @@ def parallelogram(draw: Draw) -> Problem:
         facts.append(condition(f"{AD} = {draw.size(side)}", Length(A, D, draw.size(side))))
         question = draw.say(f"What is the perimeter of {name}?", "Find the perimeter of the parallelogram.")
         answer, short = number(2 * (base + side), unit), "Find the perimeter"
-        steps = ("Opposite sides of a parallelogram are equal.",
-                 f"Perimeter = 2 × ({AB} + {AD}) = 2 × ({base} + {side}) = {2 * (base + side)}")
+        steps = (
+            "Opposite sides of a parallelogram are equal.",
+            f"Perimeter = 2 × ({AB} + {AD}) = 2 × ({base} + {side}) = {2 * (base + side)}",
+        )
         mistakes = wrong(unit, base + side, base * side, 4 * base, 4 * side)
+
         def measured(at: Scene) -> float:
             return measure.perimeter(at, [A, B, C, D])
 
@@ -161,7 +190,10 @@ def parallelogram(draw: Draw) -> Problem:
 def rhombus(draw: Draw) -> Problem:
     """The diagonals of a rhombus: area, side, perimeter, and back from the side to a diagonal."""
     asked = draw.asked("area", "side", "perimeter", "diagonal")
-    t, k = draw.given("triple", ((3, 4, 5), (5, 12, 13), (8, 15, 17), (7, 24, 25), (20, 21, 29))), draw.given("factor", range(1, 9))
+    t, k = (
+        draw.given("triple", ((3, 4, 5), (5, 12, 13), (8, 15, 17), (7, 24, 25), (20, 21, 29))),
+        draw.given("factor", range(1, 9)),
+    )
     if asked == "area":
         p, q = draw.given("p", range(3, 26)), draw.given("q", range(3, 26))
         side = sqrt(p * p + q * q)
@@ -173,7 +205,11 @@ def rhombus(draw: Draw) -> Problem:
     name, AC, BD, AB = A + B + C + D, A + C, B + D, A + B
     points = {A: (-float(p), 0.0), B: (0.0, -float(q)), C: (float(p), 0.0), D: (0.0, float(q)), "O": (0.0, 0.0)}
     drawing = [*s.sides([A, B, C, D]), Segment(A, C), Segment(B, D), *s.names([A, B, C, D, "O"])]
-    facts = [description(f"{name} is a rhombus whose diagonals meet at O", Ticks(A, B), Ticks(B, C), Ticks(C, D), Ticks(D, A))]
+    facts = [
+        description(
+            f"{name} is a rhombus whose diagonals meet at O", Ticks(A, B), Ticks(B, C), Ticks(C, D), Ticks(D, A)
+        )
+    ]
     OA, OB = "O" + A, "O" + B
     oa = condition(f"{OA} = {draw.size(p)}", Length("O", A, draw.size(p)))
     ob = condition(f"{OB} = {draw.size(q)}", Length("O", B, draw.size(q)))
@@ -182,9 +218,17 @@ def rhombus(draw: Draw) -> Problem:
     if asked == "area":
         facts += [oa, ob]
         question = draw.say(f"What is the area of the rhombus {name}?", "Find the area of the rhombus.")
-        answer, short, mistakes = number(2 * p * q, draw.area_unit), "Find the area", wrong(draw.area_unit, p * q, 4 * p * q, 2 * (p + q), Fraction(p * q, 2))
-        steps = (rule, f"{AC} = 2 × {p} = {2 * p} and {BD} = 2 × {q} = {2 * q}.",
-                 f"Area = {AC} × {BD}/2 = {2 * p} × {2 * q}/2 = {2 * p * q}")
+        answer, short, mistakes = (
+            number(2 * p * q, draw.area_unit),
+            "Find the area",
+            wrong(draw.area_unit, p * q, 4 * p * q, 2 * (p + q), Fraction(p * q, 2)),
+        )
+        steps = (
+            rule,
+            f"{AC} = 2 × {p} = {2 * p} and {BD} = 2 × {q} = {2 * q}.",
+            f"Area = {AC} × {BD}/2 = {2 * p} × {2 * q}/2 = {2 * p * q}",
+        )
+
         def measured(at: Scene) -> float:
             return measure.area(at, [A, B, C, D])
     elif asked in ("side", "perimeter"):
@@ -192,23 +236,42 @@ def rhombus(draw: Draw) -> Problem:
         steps = (rule, f"{AB}² = {OA}² + {OB}² = {p}² + {q}² = {side * side}", f"{AB} = √{side * side} = {side}")
         symbols |= {OA: p, OB: q}
         if asked == "side":
-            question, short, answer = draw.say(f"Find {AB}.", f"How long is the side {AB}?"), f"Find {AB}", number(side, draw.unit)
+            question, short, answer = (
+                draw.say(f"Find {AB}.", f"How long is the side {AB}?"),
+                f"Find {AB}",
+                number(side, draw.unit),
+            )
             mistakes = wrong(draw.unit, p + q, 2 * side, abs(p - q), p * q)
+
             def measured(at: Scene) -> float:
                 return measure.distance(at, A, B)
         else:
-            question, short, answer = draw.say(f"What is the perimeter of {name}?", "Find the perimeter of the rhombus."), "Find the perimeter", number(4 * side, draw.unit)
+            question, short, answer = (
+                draw.say(f"What is the perimeter of {name}?", "Find the perimeter of the rhombus."),
+                "Find the perimeter",
+                number(4 * side, draw.unit),
+            )
             steps = (*steps, f"Perimeter = 4 × {side} = {4 * side}")
             mistakes = wrong(draw.unit, side, 2 * side, 4 * (p + q), 2 * (p + q))
+
             def measured(at: Scene) -> float:
                 return measure.perimeter(at, [A, B, C, D])
     else:
         facts += [oa, condition(f"{AB} = {draw.size(side)}", Length(A, B, draw.size(side)))]
-        question, short, answer = draw.say(f"Find the diagonal {BD}.", f"How long is {BD}?"), f"Find {BD}", number(2 * q, draw.unit)
-        steps = (rule, f"{OB}² = {AB}² - {OA}² = {side * side} - {p * p} = {q * q}",
-                 f"{OB} = √{q * q} = {q}", f"{BD} = 2 × {q} = {2 * q}")
+        question, short, answer = (
+            draw.say(f"Find the diagonal {BD}.", f"How long is {BD}?"),
+            f"Find {BD}",
+            number(2 * q, draw.unit),
+        )
+        steps = (
+            rule,
+            f"{OB}² = {AB}² - {OA}² = {side * side} - {p * p} = {q * q}",
+            f"{OB} = √{q * q} = {q}",
+            f"{BD} = 2 × {q} = {2 * q}",
+        )
         symbols = {AB: side, OA: p}
         mistakes = wrong(draw.unit, q, side - p, 2 * (side - p), 2 * side)
+
         def measured(at: Scene) -> float:
             return measure.distance(at, B, D)
 
@@ -242,13 +305,26 @@ def trapezoid(draw: Draw) -> Problem:
         facts.append(top)
         points[M], points[N] = s.between(points[A], points[D], 0.5), s.between(points[B], points[C], 0.5)
         drawing += [Segment(M, N), *s.names([M, N])]
-        facts.append(property_(f"{M} and {N} are the midpoints of {A}{D} and {B}{C}",
-                               Ticks(A, M), Ticks(M, D), Ticks(B, N, 2), Ticks(N, C, 2)))
+        facts.append(
+            property_(
+                f"{M} and {N} are the midpoints of {A}{D} and {B}{C}",
+                Ticks(A, M),
+                Ticks(M, D),
+                Ticks(B, N, 2),
+                Ticks(N, C, 2),
+            )
+        )
         value = Fraction(total, 2)
         question, short = draw.say(f"Find {M}{N}.", f"How long is {M}{N}?"), f"Find {M}{N}"
-        answer, mistakes = number(value, draw.unit), wrong(draw.unit, total, lower - upper, Fraction(lower, 2), upper + 1)
-        steps = ("The midsegment is the mean of the two bases.",
-                 f"{M}{N} = ({AB} + {DC})/2 = ({lower} + {upper})/2 = {number(value).text}")
+        answer, mistakes = (
+            number(value, draw.unit),
+            wrong(draw.unit, total, lower - upper, Fraction(lower, 2), upper + 1),
+        )
+        steps = (
+            "The midsegment is the mean of the two bases.",
+            f"{M}{N} = ({AB} + {DC})/2 = ({lower} + {upper})/2 = {number(value).text}",
+        )
+
         def measured(at: Scene) -> float:
             return measure.distance(at, M, N)
     elif asked in ("area", "base"):
@@ -260,11 +336,17 @@ def trapezoid(draw: Draw) -> Problem:
         symbols[D + E] = height
         if asked == "area":
             facts.append(top)
-            question, short = draw.say(f"What is the area of {name}?", "Find the area of the trapezoid."), "Find the area"
+            question, short = (
+                draw.say(f"What is the area of {name}?", "Find the area of the trapezoid."),
+                "Find the area",
+            )
             answer = number(area, draw.area_unit)
             mistakes = wrong(draw.area_unit, area * 2, lower * height, upper * height, Fraction(lower * upper, 2))
-            steps = ("The area is half the sum of the bases times the height.",
-                     f"Area = ({AB} + {DC}) × {D}{E}/2 = ({lower} + {upper}) × {height}/2 = {number(area).text}")
+            steps = (
+                "The area is half the sum of the bases times the height.",
+                f"Area = ({AB} + {DC}) × {D}{E}/2 = ({lower} + {upper}) × {height}/2 = {number(area).text}",
+            )
+
             def measured(at: Scene) -> float:
                 return measure.area(at, [A, B, C, D])
         else:
@@ -272,21 +354,38 @@ def trapezoid(draw: Draw) -> Problem:
             text = number(area, draw.area_unit).text
             facts.append(condition(f"the area of {name} is {text}", s.Note(f"area {text}")))
             question, short = draw.say(f"Find {DC}.", f"How long is {DC}?"), f"Find {DC}"
-            answer, mistakes = number(upper, draw.unit), wrong(draw.unit, total, abs(Fraction(area, height) - lower), height, lower - upper)
-            steps = ("The area is half the sum of the bases times the height.",
-                     f"The sum of the bases is 2 × {area}/{height} = {total}.", f"{DC} = {total} - {lower} = {upper}")
+            answer, mistakes = (
+                number(upper, draw.unit),
+                wrong(draw.unit, total, abs(Fraction(area, height) - lower), height, lower - upper),
+            )
+            steps = (
+                "The area is half the sum of the bases times the height.",
+                f"The sum of the bases is 2 × {area}/{height} = {total}.",
+                f"{DC} = {total} - {lower} = {upper}",
+            )
             symbols = {}
+
             def measured(at: Scene) -> float:
                 return measure.distance(at, D, C)
     else:
         gap = lower - upper
-        facts += [top, property_(f"angle {A} is a right angle", RightAngle(B, A, D)),
-                  condition(f"{A}{D} = {size(height)}", Length(A, D, size(height)))]
+        facts += [
+            top,
+            property_(f"angle {A} is a right angle", RightAngle(B, A, D)),
+            condition(f"{A}{D} = {size(height)}", Length(A, D, size(height))),
+        ]
         square = gap * gap + height * height
         question, short = draw.say(f"Find {B}{C}.", f"How long is the leg {B}{C}?"), f"Find {B}{C}"
-        answer, mistakes = number(sqrt(square), draw.unit), wrong(draw.unit, gap + height, height, sqrt(abs(gap**2 - height**2)), square)
-        steps = (f"Drop a perpendicular from {C} on {AB}; it cuts off {lower} - {upper} = {gap} from {AB}.",
-                 f"By Pythagoras, {B}{C}² = {gap}² + {height}² = {square}.", f"{B}{C} = √{square} = {sqrt(square)}")
+        answer, mistakes = (
+            number(sqrt(square), draw.unit),
+            wrong(draw.unit, gap + height, height, sqrt(abs(gap**2 - height**2)), square),
+        )
+        steps = (
+            f"Drop a perpendicular from {C} on {AB}; it cuts off {lower} - {upper} = {gap} from {AB}.",
+            f"By Pythagoras, {B}{C}² = {gap}² + {height}² = {square}.",
+            f"{B}{C} = √{square} = {sqrt(square)}",
+        )
+
         def measured(at: Scene) -> float:
             return measure.distance(at, B, C)
 
@@ -318,28 +417,47 @@ def midline(draw: Draw) -> Problem:
     if asked == "midline":
         del points[F]
         drawing = [*s.sides([A, B, C]), Segment(D, E), *s.names([A, B, C, D, E])]
-        facts = [description(text), property_(f"{D} and {E} are the midpoints of {B}{C} and {C}{A}", *midpoint(D), *midpoint(E)),
-                 condition(f"{A}{B} = {size(c)}", Length(A, B, size(c)))]
+        facts = [
+            description(text),
+            property_(f"{D} and {E} are the midpoints of {B}{C} and {C}{A}", *midpoint(D), *midpoint(E)),
+            condition(f"{A}{B} = {size(c)}", Length(A, B, size(c))),
+        ]
         value, target = Fraction(c, 2), D + E
         answer, mistakes = number(value, draw.unit), wrong(draw.unit, c, 2 * c, Fraction(c, 3), Fraction(2 * c, 3))
-        steps = ("The segment between the midpoints of two sides is half as long as the third side.",
-                 f"{D}{E} = {A}{B}/2 = {c}/2" + (f" = {c // 2}" if c % 2 == 0 else ""))
+        steps = (
+            "The segment between the midpoints of two sides is half as long as the third side.",
+            f"{D}{E} = {A}{B}/2 = {c}/2" + (f" = {c // 2}" if c % 2 == 0 else ""),
+        )
         symbols = {A + B: c}
+
         def measured(at: Scene) -> float:
             return measure.distance(at, D, E)
     elif asked == "inner perimeter":
         drawing = [*s.sides([A, B, C]), *s.sides([D, E, F]), *s.names([A, B, C, D, E, F])]
-        facts = [description(text),
-                 property_(f"{D}, {E} and {F} are the midpoints of {B}{C}, {C}{A} and {A}{B}", *midpoint(D), *midpoint(E), *midpoint(F)),
-                 condition(f"{B}{C} = {size(a)}", s.Dimension(B, C, size(a))),
-                 condition(f"{C}{A} = {size(b)}", s.Dimension(C, A, size(b))),
-                 condition(f"{A}{B} = {size(c)}", s.Dimension(A, B, size(c)))]
+        facts = [
+            description(text),
+            property_(
+                f"{D}, {E} and {F} are the midpoints of {B}{C}, {C}{A} and {A}{B}",
+                *midpoint(D),
+                *midpoint(E),
+                *midpoint(F),
+            ),
+            condition(f"{B}{C} = {size(a)}", s.Dimension(B, C, size(a))),
+            condition(f"{C}{A} = {size(b)}", s.Dimension(C, A, size(b))),
+            condition(f"{A}{B} = {size(c)}", s.Dimension(A, B, size(c))),
+        ]
         value, target = Fraction(a + b + c, 2), f"the perimeter of triangle {D}{E}{F}"
-        answer, mistakes = number(value, draw.unit), wrong(draw.unit, a + b + c, Fraction(a + b + c, 3), Fraction(a + b + c, 4), 2 * (a + b + c))
-        steps = (f"The perimeter of {A}{B}{C} is {a} + {b} + {c} = {a + b + c}.",
-                 f"Each side of {D}{E}{F} is half a side of {A}{B}{C}.",
-                 f"Perimeter = {a + b + c}/2" + (f" = {(a + b + c) // 2}" if (a + b + c) % 2 == 0 else ""))
+        answer, mistakes = (
+            number(value, draw.unit),
+            wrong(draw.unit, a + b + c, Fraction(a + b + c, 3), Fraction(a + b + c, 4), 2 * (a + b + c)),
+        )
+        steps = (
+            f"The perimeter of {A}{B}{C} is {a} + {b} + {c} = {a + b + c}.",
+            f"Each side of {D}{E}{F} is half a side of {A}{B}{C}.",
+            f"Perimeter = {a + b + c}/2" + (f" = {(a + b + c) // 2}" if (a + b + c) % 2 == 0 else ""),
+        )
         symbols = {}
+
         def measured(at: Scene) -> float:
             return measure.perimeter(at, [D, E, F])
     else:
@@ -360,18 +478,35 @@ def midline(draw: Draw) -> Problem:
             facts.append(condition(f"{GD} = {size(long_part // 2)}", Length("G", D, size(long_part // 2))))
             target, value, symbols = AD, 3 * long_part // 2, {GD: long_part // 2}
             steps, wanted = (rule, f"{AD} = 3 × {GD} = 3 × {long_part // 2} = {value}"), (A, D)
-        answer, mistakes = number(value, draw.unit), wrong(draw.unit, long_part * 2, 3 * long_part, Fraction(long_part, 3), long_part + value)
+        answer, mistakes = (
+            number(value, draw.unit),
+            wrong(draw.unit, long_part * 2, 3 * long_part, Fraction(long_part, 3), long_part + value),
+        )
+
         def measured(at: Scene) -> float:
             return measure.distance(at, *wanted)
 
-    ask = Ask(asked, draw.say(f"Find {target}.", f"What is {target}?"), f"Find {target}", answer, steps, measured, mistakes, symbols)
+    ask = Ask(
+        asked,
+        draw.say(f"Find {target}.", f"What is {target}?"),
+        f"Find {target}",
+        answer,
+        steps,
+        measured,
+        mistakes,
+        symbols,
+    )
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
 
 
 def angle_bisector(draw: Draw) -> Problem:
     """The bisector of a triangle's angle divides the opposite side as the other two sides."""
     asked = draw.asked("part", "side")
-    ratio, k, m = draw.given("ratio", ((2, 3), (3, 4), (3, 5), (4, 5), (1, 2), (2, 5), (5, 6))), draw.given("k", range(1, 8)), draw.given("m", range(1, 8))
+    ratio, k, m = (
+        draw.given("ratio", ((2, 3), (3, 4), (3, 5), (4, 5), (1, 2), (2, 5), (5, 6))),
+        draw.given("k", range(1, 8)),
+        draw.given("m", range(1, 8)),
+    )
     swap = draw.given("swap", (False, True))
     p, q = (ratio[1], ratio[0]) if swap else ratio
     b, c, near, far = q * k, p * k, p * m, q * m  # AC, AB, BD, DC
@@ -401,239 +536,14 @@ def angle_bisector(draw: Draw) -> Problem:
         steps = (rule, f"{AC} = {AB} × {DC}/{BD} = {c} × {far}/{near} = {b}")
         target, value, wanted, symbols = AC, b, (A, C), {AB: c, BD: near, DC: far}
         mistakes = wrong(draw.unit, c, Fraction(near * c, far), far - near + c, whole)
-    ask = Ask(asked, draw.say(f"Find {target}.", f"How long is {target}?"), f"Find {target}", number(value, draw.unit), steps,
-              lambda at: measure.distance(at, *wanted), mistakes, symbols)
-    return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
-
-
-def polygon_angles(draw: Draw) -> Problem:
-    """Angles of a quadrilateral or pentagon: the last angle from the others; a regular polygon's angle."""
-    asked = draw.asked("last angle", "unknown")
-    corners = draw.given("corners", (4, 4, 5))
-    given = [draw.degrees(f"angle {k}", 55, 135) for k in range(corners - 1)]
-    total = 180 * (corners - 2)
-    rest = total - sum(given)
-    draw.require(50 <= rest <= 150)
-    row = draw.letters(corners)
-    points = _closed_polygon(row, [rest, *given], draw)
-    drawing = s.sides(row) + s.names(row)
-    word, kind = draw.angle_word, {4: "quadrilateral", 5: "pentagon"}[corners]
-    facts = [description(f"{''.join(row)} is a {kind}")]
-    for k, degrees in enumerate(given, start=1):
-        place = (row[k - 1], row[k], row[(k + 1) % corners])
-        facts.append(condition(f"{word}{row[k]} = {degrees}°", Angle(*place, f"{degrees}°")))
-    A, B, Z = row[0], row[1], row[-1]
-    summed = " + ".join(f"{degrees}°" for degrees in given)
-    steps = (
-        f"The angles of a {kind} add up to {corners - 2} × 180° = {total}°.",
-        f"The known angles make {summed} = {sum(given)}°.",
-        f"∠{A} = {total}° - {sum(given)}° = {rest}°",
+    ask = Ask(
+        asked,
+        draw.say(f"Find {target}.", f"How long is {target}?"),
+        f"Find {target}",
+        number(value, draw.unit),
+        steps,
+        lambda at: measure.distance(at, *wanted),
+        mistakes,
+        symbols,
     )
-    if asked == "last angle":
-        ask = Ask(
-            asked, draw.say(f"Find angle {A}.", f"What is the size of {word}{A}?"), f"Find angle {A}", number(rest, "°"), steps,
-            lambda at: measure.angle(at, Z, A, B), wrong("°", abs(540 - 180 * (corners == 5) - sum(given)), sum(given) - 180, rest + 20, 180 - rest),
-        )
-    else:
-        offset, factor = draw.given("offset", range(5, 41, 5)), draw.given("factor", (2, 3, 4))
-        draw.require((rest - offset) % factor == 0)
-        x = (rest - offset) // factor
-        term = f"({factor}x + {offset})°"
-        facts.append(condition(f"{word}{A} = {term}", Angle(Z, A, B, term)))
-        steps = (*steps, f"{factor}x + {offset} = {rest}", f"{factor}x = {rest - offset}", f"x = {rest - offset}/{factor} = {x}")
-        ask = Ask(
-            asked, draw.say("Find x.", "What is the value of x?"), "Find x", number(x), steps,
-            lambda at: (measure.angle(at, Z, A, B) - offset) / factor, wrong("", rest, rest - offset, x + offset, (rest + offset) // factor),
-        )
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
-
-
-def _closed_polygon(row: list[str], angles: list[int], draw: Draw) -> dict[str, s.Point]:
-    """A convex polygon with these angles: all sides but the last two are free, and those two close it."""
-    corners, heading = len(row), 0.0
-    points: list[s.Point] = [(0.0, 0.0)]
-    headings = []
-    for k in range(corners):
-        headings.append(heading)
-        heading += 180 - angles[(k + 1) % corners]
-    for k in range(corners - 2):
-        points.append(s.add(points[-1], s.mul(s.direction(headings[k]), draw.free.uniform(2.4, 4))))
-    last = s.meet(points[-1], s.direction(headings[corners - 2]), points[0], s.direction(headings[corners - 1]))
-    ahead = s.dot(s.sub(last, points[-1]), s.direction(headings[corners - 2]))
-    home = s.dot(s.sub(points[0], last), s.direction(headings[corners - 1]))
-    if ahead < 1 or home < 1 or ahead > 8 or home > 8:
-        if draw.free.random() > 0.02:
-            return _closed_polygon(row, angles, draw)
-        draw.require(False)
-    return dict(zip(row, [*points, last], strict=True))
-
-
-def grid_polygon(draw: Draw) -> Problem:
-    """Points on a coordinate grid: the area of a polygon, a distance, a midpoint's distance, a perimeter."""
-    asked = draw.asked("area", "distance", "perimeter")
-    corners = 3 if asked == "perimeter" else draw.given("corners", (3, 4))
-    row = draw.letters(4)[:corners]
-    places = [(draw.given(f"x{k}", range(-5, 7)), draw.given(f"y{k}", range(-4, 7))) for k in range(corners)]
-    if asked == "perimeter":  # a right triangle along the axes with a whole hypotenuse
-        t = draw.given("triple", ((3, 4), (4, 3), (6, 8), (8, 6)))
-        places = [places[0], (places[0][0] + t[0], places[0][1]), (places[0][0], places[0][1] + t[1])]
-    points = dict(zip(row, [(float(x), float(y)) for x, y in places], strict=True))
-    turns = [
-        s.cross((*s.sub(b, a), 0), (*s.sub(c, b), 0))[2]
-        for a, b, c in zip(places, places[1:] + places[:1], places[2:] + places[:2], strict=True)
-    ]
-    draw.require(min(turns) > 4 and min(math.dist(a, b) for a in places for b in places if a != b) >= 3)
-    x_low, x_high = min(0, *(x for x, _ in places)) - 1, max(0, *(x for x, _ in places)) + 1
-    y_low, y_high = min(0, *(y for _, y in places)) - 1, max(0, *(y for _, y in places)) + 1
-    axes = Axes(x_low, x_high, y_low, y_high, grid=True, boxed=True, equal=True)
-    draw.require(0.6 <= (x_high - x_low) / (y_high - y_low) <= 1.7)
-    drawing = [*s.sides(row), *(Dot(name) for name in row), *s.names(row)]
-    name = "".join(row)
-    facts = [description(f"{name} is a {'triangle' if corners == 3 else 'quadrilateral'} in the coordinate plane")]
-    listed = [f"{letter}({x}, {y})" for letter, (x, y) in zip(row, places, strict=True)]
-    # The grid itself carries the coordinates: every picture shows them, so the marks add nothing.
-    facts.append(condition(f"its corners are {', '.join(listed[:-1])} and {listed[-1]}", Dot(row[0])))
-    if asked == "area":
-        crossed = [f"{_term(a[0])} × {_term(b[1])} - {_term(b[0])} × {_term(a[1])}"
-                   for a, b in zip(places, places[1:] + places[:1], strict=True)]
-        values = [a[0] * b[1] - b[0] * a[1] for a, b in zip(places, places[1:] + places[:1], strict=True)]
-        area = Fraction(sum(values), 2)
-        steps = ("The shoelace rule adds x₁ times y₂ minus x₂ times y₁ along every side.",
-                 *(f"{term} = {value}" for term, value in zip(crossed, values, strict=True)),
-                 f"Area = ({' + '.join(_term(value) for value in values)})/2 = {sum(values)}/2 = {number(area).text}")
-        target, short, answer = f"the area of {name}", "Find the area", number(area)
-        mistakes = wrong("", area * 2, area + 1, area / 2, area + 3)
-        def measured(at: Scene) -> float:
-            return measure.area(at, row)
-    elif asked == "distance":
-        (x1, y1), (x2, y2) = places[0], places[1]
-        square = (x2 - x1) ** 2 + (y2 - y1) ** 2
-        AB = row[0] + row[1]
-        steps = (f"The differences are {x2} - {_term(x1)} = {x2 - x1} and {y2} - {_term(y1)} = {y2 - y1}.",
-                 f"{AB}² = {_term(x2 - x1)}² + {_term(y2 - y1)}² = {square}", f"{AB} = √{square} = {sqrt(square)}")
-        target, short, answer = f"the distance {AB}", f"Find {AB}", number(sqrt(square))
-        mistakes = wrong("", abs(x2 - x1) + abs(y2 - y1), square, sqrt(abs((x2 - x1) ** 2 - (y2 - y1) ** 2)), sqrt(square + 2))
-        def measured(at: Scene) -> float:
-            return measure.distance(at, row[0], row[1])
-    else:
-        a, b = t
-        hypotenuse = sqrt(a * a + b * b)
-        total = hypotenuse + a + b
-        steps = (f"The legs are {a} and {b}.", f"The hypotenuse is √({a}² + {b}²) = {hypotenuse}.",
-                 f"Perimeter = {a} + {b} + {hypotenuse} = {total}")
-        target, short, answer = f"the perimeter of {name}", "Find the perimeter", number(total)
-        mistakes = wrong("", a * b, 2 * (a + b), a + b, Fraction(a * b, 2))
-        def measured(at: Scene) -> float:
-            return measure.perimeter(at, row)
-
-    ask = Ask(asked, draw.say(f"Find {target}.", f"What is {target}?"), short, answer, steps, measured, mistakes)
-    return draw.finish(facts, ask, Scene(points, drawing, axes=axes))
-
-
-def _term(value: int) -> str:
-    return f"({value})" if value < 0 else str(value)
-
-
-def bearings(draw: Draw) -> Problem:
-    """A ship sails two legs on bearings at a right angle: its distance or its bearing from the start; a back bearing."""
-    asked = draw.asked("distance", "back bearing", "bearing")
-    first = draw.given("first", range(20, 160)) if asked != "back bearing" else draw.given("first", [*range(15, 170), *range(190, 345)])
-    t, k = draw.given("triple", ((3, 4, 5), (4, 3, 5), (5, 12, 13), (12, 5, 13), (8, 15, 17))), draw.given("factor", range(1, 9))
-    p, q, far = (k * side for side in t)
-    A, B, C = draw.letters(3, avoid="NOSW")
-    points = {A: (0.0, 0.0), B: s.polar((0, 0), p, 90 - first)}
-    second = first + 90
-    north_length = 0.55 * p
-    points["N"] = (0.0, north_length)
-    base = [Segment(A, "N", arrow=True, thin=True), Segment(A, B), s.Name("N", "N", italic=False), Name(A, A), Name(B, B)]
-    facts = [description(f"Ship routes on a map whose upward direction is north; N marks north at {A}")]
-    facts.append(condition(f"{B} lies on a bearing of {first:03d}° from {A}", *_bearing_mark(A, B, first)))
-    if asked == "back bearing":
-        value = (first + 180) % 360
-        step = f"{first}° + 180° = {first + 180}°" if first < 180 else f"{first}° - 180° = {first - 180}°"
-        ask = Ask(
-            asked, draw.say(f"What is the bearing of {A} from {B}, in three figures?", f"Find the bearing of {A} from {B} in three figures."),
-            f"Bearing of {A} from {B}?", _bearing(value),
-            ("The way back differs by 180° from the way there.", f"Bearing = {step}"),
-            lambda at: _read_bearing(at, B, A), tuple(f"{v % 360:03d}°" for v in (360 - first, 180 - first, first + 90, first)),
-        )
-        return draw.finish(facts, ask, Scene(points, base))
-    points[C] = s.add(points[B], s.polar((0, 0), q, 90 - second))
-    base += [Segment(B, C), Name(C, C), Segment(A, C, dashed=True)]
-    facts += [
-        condition(f"{A}{B} = {p} km", Length(A, B, f"{p} km")),
-        condition(f"{C} lies on a bearing of {second:03d}° from {B}", RightAngle(A, B, C)),
-        condition(f"{B}{C} = {q} km", Length(B, C, f"{q} km")),
-    ]
-    right = f"The course turns by {second}° - {first}° = 90°, so angle {B} is a right angle."
-    AC = A + C
-    if asked == "distance":
-        steps = (right, f"{AC}² = {p}² + {q}² = {far * far}", f"{AC} = √{far * far} = {far}")
-        ask = Ask(asked, draw.say(f"How far is {C} from {A}?", f"Find the distance from {A} to {C}."), f"Find {AC}", number(far, "km"), steps,
-                  lambda at: measure.distance(at, A, C), wrong("km", p + q, p * q, abs(p - q), far + 2))
-    else:
-        swing = math.degrees(math.atan2(q, p))
-        value = round(first + swing)
-        draw.require(abs(first + swing - value) < 0.49)
-        steps = (right, f"tan(∠{C}{A}{B}) = {q}/{p}, so ∠{C}{A}{B} = arctan({q}/{p}) ≈ {swing:.1f}°.",
-                 f"The bearing is {first} + {swing:.1f} = {first + round(swing, 1):.1f}, rounded {value:03d}°.")
-        steps = (right, f"∠{C}{A}{B} = arctan({q}/{p}) ≈ {swing:.1f}°",
-                 f"Bearing = {first} + {swing:.1f} = {round(first + round(swing, 1), 1)}")
-        answer = _bearing(value)
-        answer = type(answer)(answer.text, (first + swing,))
-        ask = Ask(asked, f"What is the bearing of {C} from {A}, to the nearest degree?", f"Bearing of {C} from {A}?", answer, steps,
-                  lambda at: _read_bearing(at, A, C), tuple(f"{v:03d}°" for v in (second, round(first + 90 - swing), round(swing), value + 10)),
-                  {f"∠{C}{A}{B}": swing})
-    return draw.finish(facts, ask, Scene(points, base))
-
-
-def _bearing(value: int):
-    answer = number(value, "°")
-    return type(answer)(f"{value:03d}°", answer.values)
-
-
-def _read_bearing(at: Scene, start: str, end: str) -> float:
-    (x1, y1), (x2, y2) = at.points[start], at.points[end]
-    return math.degrees(math.atan2(x2 - x1, y2 - y1)) % 360
-
-
-def _bearing_mark(A: str, B: str, degrees: int) -> tuple[s.Mark, ...]:
-    if degrees <= 175:
-        return (Angle("N", A, B, f"{degrees:03d}°"),)
-    return (s.Note(f"bearing of {B}: {degrees}°"),)
-
-
-def tower_shadow(draw: Draw) -> Problem:
-    """Shadows of a pole and a tree in the same sun: similar right triangles in a word problem."""
-    asked = draw.asked("height", "shadow")
-    pole, shadow = draw.given("pole", range(1, 6)), draw.given("shadow", range(2, 9))
-    k = draw.given("factor", range(2, 7))
-    draw.require(0.45 <= pole / shadow <= 1.6 and pole != shadow)
-    height, long_shadow = pole * k, shadow * k
-    A, B, C, D, E = draw.letters(5)
-    points = {A: (0.0, 0.0), B: (float(shadow), 0.0), C: (float(shadow), float(pole)), D: (float(long_shadow), 0.0)}
-    points[E] = s.meet((0.0, 0.0), points[C], points[D], (0.0, 1.0))
-    draw.require(k <= 4)
-    base = [Segment(A, D), Segment(A, E, thin=True), Segment(B, C), Segment(D, E), RightAngle(A, B, C), RightAngle(A, D, E), *s.names([A, B, C, D, E])]
-    facts = [
-        description(f"A pole {B}{C} and a tree {D}{E} stand upright on level ground, and their shadows {A}{B} and {A}{D} end at the same point {A}"),
-        condition(f"the pole is {pole} m high", Length(B, C, f"{pole} m")),
-        condition(f"{A}{B} = {shadow} m", Length(A, B, f"{shadow} m")),
-    ]
-    rule = f"Triangle {A}{B}{C} is similar to triangle {A}{D}{E}."
-    AB, BC, AD, DE = A + B, B + C, A + D, D + E
-    symbols = {AB: shadow, BC: pole}
-    if asked == "height":
-        BD, gap = B + D, long_shadow - shadow
-        facts.append(condition(f"{BD} = {gap} m", Length(B, D, f"{gap} m")))
-        steps = (rule, f"{AD} = {AB} + {BD} = {shadow} + {gap} = {long_shadow}", f"{DE} = {BC} × {AD}/{AB} = {pole} × {long_shadow}/{shadow} = {height}")
-        ask = Ask(asked, draw.say("How high is the tree?", f"Find the height {DE} of the tree."), f"Find {DE}", number(height, "m"), steps,
-                  lambda at: measure.distance(at, D, E), wrong("m", Fraction(pole * (long_shadow - shadow), shadow), long_shadow - shadow + pole, height + pole, long_shadow),
-                  symbols | {BD: gap})
-    else:
-        facts.append(condition(f"the tree is {height} m high", Length(D, E, f"{height} m")))
-        steps = (rule, f"{AD} = {AB} × {DE}/{BC} = {shadow} × {height}/{pole} = {long_shadow}")
-        ask = Ask(asked, draw.say("How long is the tree's shadow?", f"Find {AD}, the shadow of the tree."), f"Find {AD}", number(long_shadow, "m"), steps,
-                  lambda at: measure.distance(at, A, D), wrong("m", long_shadow - shadow, height - pole + shadow, long_shadow + shadow, height), symbols | {DE: height})
-    return draw.finish(facts, ask, Scene(points, base), 0.0, draw.mirror())
-

@@ -148,8 +148,21 @@ class Note:
 
 
 Mark = (
-    Segment | Path | Circle | Arc | Shade | Dot | Name | Angle | RightAngle | Ticks | ParallelArrows | Length
-    | Dimension | CurveName | Note
+    Segment
+    | Path
+    | Circle
+    | Arc
+    | Shade
+    | Dot
+    | Name
+    | Angle
+    | RightAngle
+    | Ticks
+    | ParallelArrows
+    | Length
+    | Dimension
+    | CurveName
+    | Note
 )
 
 

@@ -7,7 +7,7 @@ from problems import measure
 from problems import scene as s
 from problems.exact import number, sqrt
 from problems.problem import Ask, Draw, Problem, condition, description, wrong
-from problems.scene import Angle, Length, Name, Note, Point, RightAngle, Scene, Segment, Shade
+from problems.scene import Angle, Length, Name, Note, Point, RightAngle, Scene, Segment
 
 
 def _faces(corners: list[Point], faces: list[tuple[int, ...]], projection: s.Projection, extra: list[s.Mark]) -> Scene:
@@ -66,27 +66,72 @@ def cuboid(draw: Draw) -> Problem:
     ]
     base, volume, total = width * depth, width * depth * height, width + depth + height
     if asked == "volume":
-        steps = ("The volume is length times width times height.", f"Base = {width} × {depth} = {base}", f"Volume = {base} × {height} = {volume}")
-        ask = _ask(draw, asked, "the volume", number(volume, draw.volume_unit), steps, measure.mesh_volume,
-                   wrong(draw.volume_unit, total, volume * 2, 2 * (base + depth * height + width * height), base, volume // 2))
+        steps = (
+            "The volume is length times width times height.",
+            f"Base = {width} × {depth} = {base}",
+            f"Volume = {base} × {height} = {volume}",
+        )
+        ask = _ask(
+            draw,
+            asked,
+            "the volume",
+            number(volume, draw.volume_unit),
+            steps,
+            measure.mesh_volume,
+            wrong(draw.volume_unit, total, volume * 2, 2 * (base + depth * height + width * height), base, volume // 2),
+        )
     elif asked == "surface":
         sides = (base, depth * height, width * height)
         value = 2 * sum(sides)
-        steps = ("A cuboid has three pairs of equal faces.",
-                 f"The faces are {width} × {depth} = {sides[0]}, {depth} × {height} = {sides[1]} and {width} × {height} = {sides[2]}.",
-                 f"Surface = 2 × ({sides[0]} + {sides[1]} + {sides[2]}) = 2 × {sum(sides)} = {value}")
-        ask = _ask(draw, asked, "the surface area", number(value, draw.area_unit), steps, measure.mesh_surface,
-                   wrong(draw.area_unit, sum(sides), volume, value - 2 * base, value * 2))
+        steps = (
+            "A cuboid has three pairs of equal faces.",
+            f"The faces are {width} × {depth} = {sides[0]}, {depth} × "
+            f"{height} = {sides[1]} and {width} × {height} = {sides[2]}.",
+            f"Surface = 2 × ({sides[0]} + {sides[1]} + {sides[2]}) = 2 × {sum(sides)} = {value}",
+        )
+        ask = _ask(
+            draw,
+            asked,
+            "the surface area",
+            number(value, draw.area_unit),
+            steps,
+            measure.mesh_surface,
+            wrong(draw.area_unit, sum(sides), volume, value - 2 * base, value * 2),
+        )
     elif asked == "edges":
-        steps = ("Each of the three edge lengths occurs four times.", f"{width} + {depth} + {height} = {total}", f"Total = 4 × {total} = {4 * total}")
-        ask = _ask(draw, asked, "the edge sum" if draw.small else "the total length of all edges", number(4 * total, draw.unit), steps,
-                   lambda at: sum(s.norm(s.sub(m.end, m.start)) for m in at.base if isinstance(m, Segment)),
-                   wrong(draw.unit, total, 2 * total, 3 * total, volume))
+        steps = (
+            "Each of the three edge lengths occurs four times.",
+            f"{width} + {depth} + {height} = {total}",
+            f"Total = 4 × {total} = {4 * total}",
+        )
+        ask = _ask(
+            draw,
+            asked,
+            "the edge sum" if draw.small else "the total length of all edges",
+            number(4 * total, draw.unit),
+            steps,
+            lambda at: sum(s.norm(s.sub(m.end, m.start)) for m in at.base if isinstance(m, Segment)),
+            wrong(draw.unit, total, 2 * total, 3 * total, volume),
+        )
     else:
-        facts[3] = condition(f"the volume is {number(volume, draw.volume_unit).text}", Note(f"V = {number(volume, draw.volume_unit).text}"))
-        steps = ("The height is the volume divided by the area of the base.", f"Base = {width} × {depth} = {base}", f"Height = {volume}/{base} = {height}")
-        ask = _ask(draw, asked, "the height", number(height, draw.unit), steps, lambda at: at.faces[1][0][2] - at.faces[0][0][2],
-                   wrong(draw.unit, depth * height, width * height, height + 1, total))
+        facts[3] = condition(
+            f"the volume is {number(volume, draw.volume_unit).text}",
+            Note(f"V = {number(volume, draw.volume_unit).text}"),
+        )
+        steps = (
+            "The height is the volume divided by the area of the base.",
+            f"Base = {width} × {depth} = {base}",
+            f"Height = {volume}/{base} = {height}",
+        )
+        ask = _ask(
+            draw,
+            asked,
+            "the height",
+            number(height, draw.unit),
+            steps,
+            lambda at: at.faces[1][0][2] - at.faces[0][0][2],
+            wrong(draw.unit, depth * height, width * height, height + 1, total),
+        )
     return draw.finish(facts, ask, scene)
 
 
@@ -99,34 +144,85 @@ def cube(draw: Draw) -> Problem:
     scene, face = _faces(corners, faces, _view(draw), []), edge * edge
     facts = [
         description(draw.say("Cube", "The solid is a cube", "The figure shows a cube")),
-        condition(f"edge {edge}" if draw.small else f"its edges are {draw.size(edge)} long", Length(corners[0], corners[1], draw.size(edge))),
+        condition(
+            f"edge {edge}" if draw.small else f"its edges are {draw.size(edge)} long",
+            Length(corners[0], corners[1], draw.size(edge)),
+        ),
     ]
     if asked == "volume":
         steps = ("The volume of a cube is the third power of its edge.", f"Volume = {edge}³ = {edge**3}")
-        ask = _ask(draw, asked, "the volume", number(edge**3, draw.volume_unit), steps, measure.mesh_volume, wrong(draw.volume_unit, face, 6 * face, 3 * edge, 12 * edge))
+        ask = _ask(
+            draw,
+            asked,
+            "the volume",
+            number(edge**3, draw.volume_unit),
+            steps,
+            measure.mesh_volume,
+            wrong(draw.volume_unit, face, 6 * face, 3 * edge, 12 * edge),
+        )
     elif asked == "face":
-        ask = _ask(draw, asked, "the face area", number(face), (f"Area = {edge} × {edge} = {face}",), lambda at: measure.face_area(at.faces[0]))
+        ask = _ask(
+            draw,
+            asked,
+            "the face area",
+            number(face),
+            (f"Area = {edge} × {edge} = {face}",),
+            lambda at: measure.face_area(at.faces[0]),
+        )
     elif asked == "surface":
-        steps = ("A cube has six equal square faces.", f"Face = {edge} × {edge} = {face}", f"Surface = 6 × {face} = {6 * face}")
-        ask = _ask(draw, asked, "the surface" if draw.small else "the surface area", number(6 * face, draw.area_unit), steps, measure.mesh_surface, wrong(draw.area_unit, face, 4 * face, edge**3, 12 * edge))
+        steps = (
+            "A cube has six equal square faces.",
+            f"Face = {edge} × {edge} = {face}",
+            f"Surface = 6 × {face} = {6 * face}",
+        )
+        ask = _ask(
+            draw,
+            asked,
+            "the surface" if draw.small else "the surface area",
+            number(6 * face, draw.area_unit),
+            steps,
+            measure.mesh_surface,
+            wrong(draw.area_unit, face, 4 * face, edge**3, 12 * edge),
+        )
     elif asked == "diagonal":
-        steps = ("Pythagoras, used twice, gives the square of the diagonal as three times the square of the edge.",
-                 f"d² = {edge}² + {edge}² + {edge}² = {3 * face}", f"d = √{3 * face} = {sqrt(3 * face)}")
-        ask = _ask(draw, asked, "the space diagonal d", number(sqrt(3 * face), draw.unit), steps, lambda at: math.dist(min(p for f in at.faces for p in f), max(p for f in at.faces for p in f)),
-                   wrong(draw.unit, sqrt(2 * face), 3 * edge, 2 * edge, 3 * face))
+        steps = (
+            "Pythagoras, used twice, gives the square of the diagonal as three times the square of the edge.",
+            f"d² = {edge}² + {edge}² + {edge}² = {3 * face}",
+            f"d = √{3 * face} = {sqrt(3 * face)}",
+        )
+        ask = _ask(
+            draw,
+            asked,
+            "the space diagonal d",
+            number(sqrt(3 * face), draw.unit),
+            steps,
+            lambda at: math.dist(min(p for f in at.faces for p in f), max(p for f in at.faces for p in f)),
+            wrong(draw.unit, sqrt(2 * face), 3 * edge, 2 * edge, 3 * face),
+        )
         scene.base.append(Segment(min(corners), max(corners), thin=True, dashed=True))
     else:
         text = number(6 * face, draw.area_unit).text
         facts[1] = condition(f"its surface area is {text}", Note(f"surface {text}"))
         steps = ("A cube has six equal square faces.", f"Face = {6 * face}/6 = {face}", f"Edge = √{face} = {edge}")
-        ask = _ask(draw, asked, "the edge", number(edge, draw.unit), steps, lambda at: math.dist(*at.faces[1][:2]), wrong(draw.unit, face, 2 * edge, edge + 1, Fraction(face, 4)))
+        ask = _ask(
+            draw,
+            asked,
+            "the edge",
+            number(edge, draw.unit),
+            steps,
+            lambda at: math.dist(*at.faces[1][:2]),
+            wrong(draw.unit, face, 2 * edge, edge + 1, Fraction(face, 4)),
+        )
     return draw.finish(facts, ask, scene)
 
 
 def triangular_prism(draw: Draw) -> Problem:
     """An upright prism over a right triangle: volume, lateral area, whole surface."""
     asked = draw.asked("volume", "surface", "lateral area")
-    t, k = draw.given("triple", ((3, 4, 5), (4, 3, 5), (5, 12, 13), (12, 5, 13), (8, 15, 17), (15, 8, 17))), draw.given("factor", range(1, 6))
+    t, k = (
+        draw.given("triple", ((3, 4, 5), (4, 3, 5), (5, 12, 13), (12, 5, 13), (8, 15, 17), (15, 8, 17))),
+        draw.given("factor", range(1, 6)),
+    )
     p, q, far = (k * side for side in t)
     if asked == "volume":
         p, q = draw.given("p", range(3, 31)), draw.given("q", range(3, 31))
@@ -139,7 +235,11 @@ def triangular_prism(draw: Draw) -> Problem:
     P, Q, H = (draw.size(v) for v in (p, q, height))
     facts = [
         description("The solid is an upright prism whose base is a right triangle"),
-        condition(f"the legs of the triangle are {P} and {Q}", Length(corners[3], corners[4], P), Length(corners[3], corners[5], Q)),
+        condition(
+            f"the legs of the triangle are {P} and {Q}",
+            Length(corners[3], corners[4], P),
+            Length(corners[3], corners[5], Q),
+        ),
         condition(f"the height of the prism is {H}", Length(corners[1], corners[4], H)),
     ]
     base = Fraction(p * q, 2)
@@ -147,18 +247,39 @@ def triangular_prism(draw: Draw) -> Problem:
     if asked == "volume":
         value = base * height
         steps = (f"Base = {p} × {q}/2 = {b}", f"Volume = {_over(base)} × {height} = {number(value).text}")
-        ask = _ask(draw, asked, "the volume", number(value, draw.volume_unit), steps, measure.mesh_volume, wrong(draw.volume_unit, value * 2, value / 3, p + q + height, p * q + height))
+        ask = _ask(
+            draw,
+            asked,
+            "the volume",
+            number(value, draw.volume_unit),
+            steps,
+            measure.mesh_volume,
+            wrong(draw.volume_unit, value * 2, value / 3, p + q + height, p * q + height),
+        )
     else:
         mantle = (p + q + far) * height
-        steps = (f"The third side of the triangle is √({p}² + {q}²) = √{p * p + q * q} = {far}.",
-                 f"Mantle = ({p} + {q} + {far}) × {height} = {p + q + far} × {height} = {mantle}")
+        steps = (
+            f"The third side of the triangle is √({p}² + {q}²) = √{p * p + q * q} = {far}.",
+            f"Mantle = ({p} + {q} + {far}) × {height} = {p + q + far} × {height} = {mantle}",
+        )
         value = mantle
         if asked == "surface":
             value = mantle + p * q
-            steps = (*steps, f"Both triangles together have the area {p} × {q} = {p * q}.", f"Surface = {mantle} + {p * q} = {value}")
+            steps = (
+                *steps,
+                f"Both triangles together have the area {p} × {q} = {p * q}.",
+                f"Surface = {mantle} + {p * q} = {value}",
+            )
         what = "the lateral area" if asked == "lateral area" else "the surface area"
-        ask = _ask(draw, asked, what, number(value, draw.area_unit), steps, lambda at: measure.mesh_surface(at, upright_only=asked == "lateral area"),
-                   wrong(draw.area_unit, mantle + base, (p + q) * height, base * height, mantle + 2 * p * q))
+        ask = _ask(
+            draw,
+            asked,
+            what,
+            number(value, draw.area_unit),
+            steps,
+            lambda at: measure.mesh_surface(at, upright_only=asked == "lateral area"),
+            wrong(draw.area_unit, mantle + base, (p + q) * height, base * height, mantle + 2 * p * q),
+        )
     return draw.finish(facts, ask, scene)
 
 
@@ -170,7 +291,11 @@ def box_diagonal(draw: Draw) -> Problem:
     """Inside a cuboid: the diagonal of the base, the space diagonal, the shortest way over two faces."""
     asked = draw.asked("face diagonal", "space diagonal", "shortest way")
     a, b = draw.given("width", range(2, 31)), draw.given("depth", range(2, 31))
-    c = draw.free.randrange(min(a, b), max(a, b) + 1) if asked == "face diagonal" else draw.given("height", range(2, 31))
+    c = (
+        draw.free.randrange(min(a, b), max(a, b) + 1)
+        if asked == "face diagonal"
+        else draw.given("height", range(2, 31))
+    )
     draw.require(max(a, b, c) <= 2.6 * min(a, b, c))
     corners, faces = _box(a, b, c)
     row = "ABCDEFGH"
@@ -191,17 +316,52 @@ def box_diagonal(draw: Draw) -> Problem:
         facts.pop()
         scene.base.append(Segment("A", "C", thin=True))
         steps = (f"AC² = AB² + BC² = {a}² + {b}² = {flat}", f"AC = √{flat} = {sqrt(flat)}")
-        ask = _ask(draw, asked, "AC", number(sqrt(flat), draw.unit), steps, lambda at: measure.distance(at, "A", "C"), wrong(draw.unit, a + b, flat, sqrt(space), sqrt(flat + 1)), symbols)
+        ask = _ask(
+            draw,
+            asked,
+            "AC",
+            number(sqrt(flat), draw.unit),
+            steps,
+            lambda at: measure.distance(at, "A", "C"),
+            wrong(draw.unit, a + b, flat, sqrt(space), sqrt(flat + 1)),
+            symbols,
+        )
     elif asked == "space diagonal":
         scene.base += [Segment("A", "C", thin=True, dashed=True), Segment("A", "G", thin=True, dashed=True)]
-        steps = (f"AC² = AB² + BC² = {a}² + {b}² = {flat}", f"AG² = AC² + CG² = {flat} + {c}² = {space}", f"AG = √{space} = {sqrt(space)}")
-        ask = _ask(draw, asked, "AG", number(sqrt(space), draw.unit), steps, lambda at: measure.distance(at, "A", "G"), wrong(draw.unit, a + b + c, space, sqrt(flat), sqrt(flat) + c), symbols | {"AC": math.sqrt(flat)})
+        steps = (
+            f"AC² = AB² + BC² = {a}² + {b}² = {flat}",
+            f"AG² = AC² + CG² = {flat} + {c}² = {space}",
+            f"AG = √{space} = {sqrt(space)}",
+        )
+        ask = _ask(
+            draw,
+            asked,
+            "AG",
+            number(sqrt(space), draw.unit),
+            steps,
+            lambda at: measure.distance(at, "A", "G"),
+            wrong(draw.unit, a + b + c, space, sqrt(flat), sqrt(flat) + c),
+            symbols | {"AC": math.sqrt(flat)},
+        )
     else:
         square = (a + b) ** 2 + c * c
-        steps = ("Unfold the two side faces into one rectangle; the shortest way is its diagonal.",
-                 f"The rectangle is AB + BC = {a} + {b} = {a + b} wide and {c} high.", f"d² = {a + b}² + {c}² = {square}", f"d = √{square} = {sqrt(square)}")
-        ask = Ask(asked, "An ant walks from A to G over the two side faces that stand on AB and BC. What is the length d of its shortest way?",
-                  "Shortest way from A to G over the faces on AB, BC?", number(sqrt(square), draw.unit), steps, _unfolded, wrong(draw.unit, sqrt(space), a + b + c, sqrt(flat) + c, square), symbols)
+        steps = (
+            "Unfold the two side faces into one rectangle; the shortest way is its diagonal.",
+            f"The rectangle is AB + BC = {a} + {b} = {a + b} wide and {c} high.",
+            f"d² = {a + b}² + {c}² = {square}",
+            f"d = √{square} = {sqrt(square)}",
+        )
+        ask = Ask(
+            asked,
+            "An ant walks from A to G over the two side faces that stand "
+            "on AB and BC. What is the length d of its shortest way?",
+            "Shortest way from A to G over the faces on AB, BC?",
+            number(sqrt(square), draw.unit),
+            steps,
+            _unfolded,
+            wrong(draw.unit, sqrt(space), a + b + c, sqrt(flat) + c, square),
+            symbols,
+        )
     return draw.finish(facts, ask, scene)
 
 
@@ -219,14 +379,23 @@ def _unfolded(at: Scene) -> float:
 def square_pyramid(draw: Draw) -> Problem:
     """A square pyramid: volume, slant height, lateral area, lateral edge, or the height back from the volume."""
     asked = draw.asked("volume", "slant height", "lateral area", "lateral edge", "height")
-    t, k = draw.given("triple", ((3, 4, 5), (4, 3, 5), (5, 12, 13), (8, 15, 17), (15, 8, 17), (12, 5, 13), (20, 21, 29))), draw.given("factor", range(1, 9))
+    t, k = (
+        draw.given("triple", ((3, 4, 5), (4, 3, 5), (5, 12, 13), (8, 15, 17), (15, 8, 17), (12, 5, 13), (20, 21, 29))),
+        draw.given("factor", range(1, 9)),
+    )
     half, height, slant = (k * side for side in t)
     side = 2 * half
     if asked in ("volume", "height", "lateral edge"):
         side, height = 2 * draw.given("half", range(2, 31)), draw.given("height", range(3, 70))
         half = side // 2
     draw.require(0.45 <= height / side <= 1.7)
-    corners = [(-half, -half, 0.0), (half, -half, 0.0), (half, half, 0.0), (-half, half, 0.0), (0.0, 0.0, float(height))]
+    corners = [
+        (-half, -half, 0.0),
+        (half, -half, 0.0),
+        (half, half, 0.0),
+        (-half, half, 0.0),
+        (0.0, 0.0, float(height)),
+    ]
     corners = [tuple(map(float, corner)) for corner in corners]
     faces = [(3, 2, 1, 0), (0, 1, 4), (1, 2, 4), (2, 3, 4), (3, 0, 4)]
     projection = s.orthographic(draw.free.uniform(-72, -55), draw.free.uniform(14, 24))
@@ -244,31 +413,93 @@ def square_pyramid(draw: Draw) -> Problem:
     symbols = {"a": side, "h": height}
     if asked == "volume":
         value = Fraction(side * side * height, 3)
-        steps = ("A pyramid fills a third of the prism over its base.", f"Volume = {side}² × {height}/3 = {side * side * height}/3" + (f" = {value}" if value.denominator == 1 else ""))
-        ask = _ask(draw, asked, "the volume", number(value, draw.volume_unit), steps, measure.mesh_volume, wrong(draw.volume_unit, value * 3, value * 3 / 2, 4 * side * height, side * height))
+        steps = (
+            "A pyramid fills a third of the prism over its base.",
+            f"Volume = {side}² × {height}/3 = {side * side * height}/3"
+            + (f" = {value}" if value.denominator == 1 else ""),
+        )
+        ask = _ask(
+            draw,
+            asked,
+            "the volume",
+            number(value, draw.volume_unit),
+            steps,
+            measure.mesh_volume,
+            wrong(draw.volume_unit, value * 3, value * 3 / 2, 4 * side * height, side * height),
+        )
     elif asked == "height":
         volume = Fraction(side * side * height, 3)
         draw.require(volume.denominator == 1)
-        facts[2] = condition(f"the volume is {number(volume, draw.volume_unit).text}", Note(f"V = {number(volume, draw.volume_unit).text}"))
-        steps = ("The volume is a third of base times height.", f"Base = {side}² = {side * side}", f"h = 3 × {volume}/{side * side} = {height}")
-        ask = _ask(draw, asked, "the height h", number(height, draw.unit), steps, lambda at: at.points["S"][2], wrong(draw.unit, Fraction(height, 3), height * 3, height + side, Fraction(height * side, 2)))
+        facts[2] = condition(
+            f"the volume is {number(volume, draw.volume_unit).text}",
+            Note(f"V = {number(volume, draw.volume_unit).text}"),
+        )
+        steps = (
+            "The volume is a third of base times height.",
+            f"Base = {side}² = {side * side}",
+            f"h = 3 × {volume}/{side * side} = {height}",
+        )
+        ask = _ask(
+            draw,
+            asked,
+            "the height h",
+            number(height, draw.unit),
+            steps,
+            lambda at: at.points["S"][2],
+            wrong(draw.unit, Fraction(height, 3), height * 3, height + side, Fraction(height * side, 2)),
+        )
     elif asked == "lateral edge":
         square = 2 * half * half + height * height
-        steps = (f"The foot of the height is half a diagonal away from a corner; the square of that is {half}² + {half}² = {2 * half * half}.",
-                 f"s² = {height}² + {2 * half * half} = {square}", f"s = √{square} = {sqrt(square)}")
-        ask = _ask(draw, asked, "the lateral edge s", number(sqrt(square), draw.unit), steps, lambda at: math.dist(at.faces[1][0], at.faces[1][2]), wrong(draw.unit, sqrt(half**2 + height**2), side + height, sqrt(side**2 + height**2), square))
+        steps = (
+            "The foot of the height is half a diagonal away from a corner; "
+            f"the square of that is {half}² + {half}² = {2 * half * half}.",
+            f"s² = {height}² + {2 * half * half} = {square}",
+            f"s = √{square} = {sqrt(square)}",
+        )
+        ask = _ask(
+            draw,
+            asked,
+            "the lateral edge s",
+            number(sqrt(square), draw.unit),
+            steps,
+            lambda at: math.dist(at.faces[1][0], at.faces[1][2]),
+            wrong(draw.unit, sqrt(half**2 + height**2), side + height, sqrt(side**2 + height**2), square),
+        )
     else:
-        steps = ("The slant height is the hypotenuse over half the base side and the height.", f"s² = {half}² + {height}² = {slant * slant}", f"s = √{slant * slant} = {slant}")
+        steps = (
+            "The slant height is the hypotenuse over half the base side and the height.",
+            f"s² = {half}² + {height}² = {slant * slant}",
+            f"s = √{slant * slant} = {slant}",
+        )
+
         def slant_of(at: Scene) -> float:
             a, b, top = at.faces[1]
             return math.dist(s.between(a, b, 0.5), top)
 
         if asked == "slant height":
-            ask = _ask(draw, asked, "the slant height s", number(slant, draw.unit), steps, slant_of, wrong(draw.unit, half + height, side + height, sqrt(side**2 + height**2), sqrt(abs(height**2 - half**2))))
+            ask = _ask(
+                draw,
+                asked,
+                "the slant height s",
+                number(slant, draw.unit),
+                steps,
+                slant_of,
+                wrong(
+                    draw.unit, half + height, side + height, sqrt(side**2 + height**2), sqrt(abs(height**2 - half**2))
+                ),
+            )
         else:
             value = 2 * side * slant
             steps = (*steps, f"Mantle = 4 × {side} × {slant}/2 = {value}")
-            ask = _ask(draw, asked, "the lateral area", number(value, draw.area_unit), steps, lambda at: measure.mesh_surface(at, upright_only=True), wrong(draw.area_unit, value * 2, value + side**2, 2 * side * height, side * slant))
+            ask = _ask(
+                draw,
+                asked,
+                "the lateral area",
+                number(value, draw.area_unit),
+                steps,
+                lambda at: measure.mesh_surface(at, upright_only=True),
+                wrong(draw.area_unit, value * 2, value + side**2, 2 * side * height, side * slant),
+            )
     ask.symbols.update({} if asked == "height" else symbols)
     return draw.finish(facts, ask, scene)
 
@@ -276,14 +507,21 @@ def square_pyramid(draw: Draw) -> Problem:
 def line_and_base(draw: Draw) -> Problem:
     """The angle between a box's diagonal and its base; a rod that leans in a box."""
     asked = draw.asked("angle", "height", "face angle")
-    t = draw.given("triple", ((3, 4, 5), (4, 3, 5), (8, 6, 10), (6, 8, 10), (5, 12, 13), (12, 5, 13), (9, 12, 15), (8, 15, 17), (15, 8, 17)))
+    t = draw.given(
+        "triple",
+        ((3, 4, 5), (4, 3, 5), (8, 6, 10), (6, 8, 10), (5, 12, 13), (12, 5, 13), (9, 12, 15), (8, 15, 17), (15, 8, 17)),
+    )
     k = draw.given("factor", range(1, 4))
     a, b, flat = (k * side for side in t)
     c = flat // 2 if asked == "height" else draw.given("height", range(3, 31))
     draw.require(max(a, b) <= 2.5 * min(a, b) and 0.35 <= c / flat <= 1.3)
     corners, faces = _box(a, b, c)
     names = {"A": corners[0], "B": corners[1], "C": corners[2], "G": corners[6]}
-    extra = [Name(n, n) for n in names] + [Segment("A", "C", thin=True, dashed=True), Segment("A", "G", thin=True, dashed=True), Segment("B", "G", thin=True)]
+    extra = [Name(n, n) for n in names] + [
+        Segment("A", "C", thin=True, dashed=True),
+        Segment("A", "G", thin=True, dashed=True),
+        Segment("B", "G", thin=True),
+    ]
     scene = _faces(corners, faces, s.orthographic(draw.free.uniform(-66, -52), draw.free.uniform(20, 28)), extra)
     scene.points = names
     size = draw.size
@@ -303,10 +541,23 @@ def line_and_base(draw: Draw) -> Problem:
         names["G"] = top
         scene = _faces(corners, faces, scene.projection, extra[:-1])
         scene.points = names
-        facts.append(condition(f"the diagonal AG makes an angle of {degrees}° with the base", Angle("C", "A", "G", f"{degrees}°")))
+        facts.append(
+            condition(
+                f"the diagonal AG makes an angle of {degrees}° with the base", Angle("C", "A", "G", f"{degrees}°")
+            )
+        )
         tangent = {30: "√3/3", 45: "1", 60: "√3"}[degrees]
         steps = (start, f"CG = AC × tan({degrees}°) = {flat} × {tangent} = {number(value).text}")
-        ask = _ask(draw, asked, "CG", number(value, draw.unit), steps, lambda at: measure.distance(at, "C", "G"), wrong(draw.unit, flat, sqrt(2) * flat, sqrt(3) * a, Fraction(flat, 2)), symbols)
+        ask = _ask(
+            draw,
+            asked,
+            "CG",
+            number(value, draw.unit),
+            steps,
+            lambda at: measure.distance(at, "C", "G"),
+            wrong(draw.unit, flat, sqrt(2) * flat, sqrt(3) * a, Fraction(flat, 2)),
+            symbols,
+        )
     else:
         facts.append(condition(f"CG = {size(c)}", Length("C", "G", size(c))))
         symbols["CG"] = c
@@ -314,96 +565,33 @@ def line_and_base(draw: Draw) -> Problem:
         degrees = math.degrees(math.atan2(c, under))
         shown = f"{degrees:.1f}"
         answer = type(number(1))(f"{shown}°", (degrees,))
-        steps = ((start,) if asked == "angle" else ()) + ("The angle lies in a right triangle whose legs are known.", f"tan({name}) = CG/{base_name} = {c}/{under}", f"{name} = arctan({c}/{under}) ≈ {shown}°")
+        steps = ((start,) if asked == "angle" else ()) + (
+            "The angle lies in a right triangle whose legs are known.",
+            f"tan({name}) = CG/{base_name} = {c}/{under}",
+            f"{name} = arctan({c}/{under}) ≈ {shown}°",
+        )
         first = "A" if asked == "angle" else "B"
-        question = ("What angle does the diagonal AG make with the base" if asked == "angle" else "What angle does BG make with the edge BC") + ", to one decimal place?"
-        ask = Ask(asked, question, f"Find angle G{first}C to 1 decimal", answer, steps, lambda at: measure.angle(at, "G", first, "C"),
-                  tuple(f"{v:.1f}°" for v in (90 - degrees, math.degrees(math.atan2(c, a)), math.degrees(math.asin(min(1, c / (under + c)))), degrees + 10)), symbols | {name: degrees})
+        question = (
+            "What angle does the diagonal AG make with the base"
+            if asked == "angle"
+            else "What angle does BG make with the edge BC"
+        ) + ", to one decimal place?"
+        ask = Ask(
+            asked,
+            question,
+            f"Find angle G{first}C to 1 decimal",
+            answer,
+            steps,
+            lambda at: measure.angle(at, "G", first, "C"),
+            tuple(
+                f"{v:.1f}°"
+                for v in (
+                    90 - degrees,
+                    math.degrees(math.atan2(c, a)),
+                    math.degrees(math.asin(min(1, c / (under + c)))),
+                    degrees + 10,
+                )
+            ),
+            symbols | {name: degrees},
+        )
     return draw.finish(facts, ask, scene)
-
-
-def cube_stack(draw: Draw) -> Problem:
-    """Unit cubes stacked in a corner: how many there are, how many are missing to a box, the surface of the stack."""
-    columns, rows = draw.given("columns", (2, 3, 4)), draw.given("rows", (2, 3))
-    heights = [[0] * rows for _ in range(columns)]
-    for x in range(columns):
-        for y in range(rows):  # never higher than the columns behind, so every column can be seen
-            limit = min([4] + ([heights[x][y - 1]] if y else []) + ([heights[x - 1][y]] if x else []))
-            heights[x][y] = draw.given(f"h{x}{y}", range(1, 5))
-            draw.require(heights[x][y] <= limit)
-    asked = draw.asked("count", "missing", "surface")
-    total, highest = sum(map(sum, heights)), heights[0][0]
-    # Column (0, 0) stands in the far corner; the viewer looks from the side of large x and y.
-    projection = s.orthographic(draw.free.uniform(35, 55), draw.free.uniform(28, 36))
-    base: list[s.Mark] = []
-    faces: list[tuple[Point, ...]] = []
-    for x in range(columns):
-        for y in range(rows):
-            for z in range(heights[x][y]):
-                faces += _cube_faces(heights, x, y, z)
-    for face in faces:
-        normal = s.cross(s.sub(face[1], face[0]), s.sub(face[2], face[1]))
-        if s.dot(normal, projection.towards_viewer) > 1e-9:
-            base += [Shade(face, darker=normal[1] > 0.5)] if normal[2] < 0.5 else []
-            base += s.sides(list(face))
-    scene = Scene(base=list(dict.fromkeys(base)), projection=projection, faces=faces)
-    rows_text = "; ".join(" ".join(str(heights[x][y]) for x in range(columns)) for y in range(rows))
-    facts = [
-        description("Equal cubes with edges of length 1 are stacked in the corner of a room; no cube floats, and no column is higher than one behind it"),
-        condition(f"from the back row to the front row, the columns have these numbers of cubes: {rows_text}", *base[:1]),
-    ]
-    sums = [" + ".join(str(heights[x][y]) for x in range(columns)) for y in range(rows)]
-    row_totals = [sum(heights[x][y] for x in range(columns)) for y in range(rows)]
-    counted = (*(f"Row {'one two three'.split()[y]} has {text} = {value} cubes." for y, (text, value) in enumerate(zip(sums, row_totals, strict=True))),
-               f"Together = {' + '.join(map(str, row_totals))} = {total}")
-    if asked == "count":
-        ask = Ask(asked, draw.say("How many cubes are there?", "How many cubes does the stack have?"), "How many cubes?", number(total), counted, measure.mesh_volume, wrong("", total - 1, total + 1, total - 2, total + 2))
-    elif asked == "missing":
-        box = columns * rows * highest
-        steps = (*counted, f"The box has {columns} × {rows} × {highest} = {box} places.", f"Missing = {box} - {total} = {box - total}")
-        draw.require(box > total)
-        ask = Ask(asked, f"How many more cubes fill it up to a solid box {columns} wide, {rows} deep and {highest} high?", f"Cubes missing to a {columns} × {rows} × {highest} box?", number(box - total), steps,
-                  lambda at: _bounding_volume(at) - measure.mesh_volume(at), wrong("", total, box - total + 1, box - total + 2, box - total - 1))
-    else:
-        visible = _surface(heights)
-        steps = _surface_steps(heights, visible)
-        ask = Ask(asked, "What is the whole surface area of the stack, its underside included?", "Whole surface area, with the underside?", number(visible), steps, measure.mesh_surface, wrong("", 6 * total, visible - columns * rows, total, visible + 2))
-    return draw.finish(facts, ask, scene)
-
-
-def _cube_faces(heights: list[list[int]], x: int, y: int, z: int) -> list[tuple[Point, ...]]:
-    """The faces of one cube of a stack that no other cube covers, anticlockwise from outside."""
-    def filled(i: int, j: int, k: int) -> bool:
-        return 0 <= i < len(heights) and 0 <= j < len(heights[0]) and 0 <= k < heights[i][j]
-
-    sides = {
-        (1, 0, 0): ((1, 0, 0), (1, 1, 0), (1, 1, 1), (1, 0, 1)), (-1, 0, 0): ((0, 0, 0), (0, 0, 1), (0, 1, 1), (0, 1, 0)),
-        (0, 1, 0): ((0, 1, 0), (0, 1, 1), (1, 1, 1), (1, 1, 0)), (0, -1, 0): ((0, 0, 0), (1, 0, 0), (1, 0, 1), (0, 0, 1)),
-        (0, 0, 1): ((0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)), (0, 0, -1): ((0, 0, 0), (0, 1, 0), (1, 1, 0), (1, 0, 0)),
-    }
-    return [
-        tuple((float(x + a), float(y + b), float(z + c)) for a, b, c in square)
-        for (i, j, k), square in sides.items() if not filled(x + i, y + j, z + k)
-    ]
-
-
-def _bounding_volume(at: Scene) -> float:
-    spans = [[corner[k] for face in at.faces for corner in face] for k in range(3)]
-    return math.prod(max(span) - min(span) for span in spans)
-
-
-def _surface(heights: list[list[int]]) -> int:
-    columns, rows = len(heights), len(heights[0])
-    return 2 * columns * rows + 2 * sum(heights[0]) + 2 * sum(column[0] for column in heights)
-
-
-def _surface_steps(heights: list[list[int]], surface: int) -> tuple[str, ...]:
-    columns, rows = len(heights), len(heights[0])
-    back, side = sum(column[0] for column in heights), sum(heights[0])
-    return (
-        "No column is hidden, so opposite views show the same area.",
-        f"Top and bottom show {columns} × {rows} = {columns * rows} squares each.",
-        f"Front and back show {' + '.join(str(column[0]) for column in heights)} = {back} squares each.",
-        f"Left and right show {' + '.join(map(str, heights[0]))} = {side} squares each.",
-        f"Surface = 2 × ({columns * rows} + {back} + {side}) = {surface}",
-    )

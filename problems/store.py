@@ -76,7 +76,7 @@ def is_held_out(key: str, small: bool = False) -> bool:
 
 
 def walk(plan: Plan, counts: Counter[str]) -> Iterator[Item]:
-    """Every problem of the data set in order: the categories, then the benchmark. `counts` collects what was dropped."""
+    """Every problem of the data set in order: categories, then benchmark. `counts` collects what was dropped."""
     for category, names in plan.families.items():
         used: Counter[str] = Counter()
         names = tuple(name for name in names if name not in plan.held_out)
@@ -119,7 +119,7 @@ def _find(
         held_out = is_held_out(problem.key, plan.small) or name in plan.held_out
         if held_out != bench:
             counts["held out"] += not bench
-        elif used[problem.key] >= (1 + plan.small if bench else plan.copies):  # small ones: two drawings of a problem
+        elif used[problem.key] >= (1 if bench else plan.copies):
             counts["duplicate"] += not bench
         else:
             used[problem.key] += 1
@@ -289,31 +289,76 @@ def training_rows(example: Example, name: str, urls: list[str]) -> dict[str, lis
     last = {"answer": example.answer, "seed": problem.seed}
     response = example.response
     text_only = example.text_only
-    stage1 = {"id": name, "image_url": "", "instruction": text_only, "output": response, **shared,
-              "level": "text-only", **last}
-    pair = {"id": name, "image_url": urls[0], "instruction": strong.instruction, "output": response,
-            "image_url_2": urls[1], "instruction_2": weak.instruction, "output_2": response, **shared,
-            "level": strong.level, "level_2": weak.level, **last}
+    stage1 = {
+        "id": name,
+        "image_url": "",
+        "instruction": text_only,
+        "output": response,
+        **shared,
+        "level": "text-only",
+        **last,
+    }
+    pair = {
+        "id": name,
+        "image_url": urls[0],
+        "instruction": strong.instruction,
+        "output": response,
+        "image_url_2": urls[1],
+        "instruction_2": weak.instruction,
+        "output_2": response,
+        **shared,
+        "level": strong.level,
+        "level_2": weak.level,
+        **last,
+    }
     singles = [
-        {"id": f"{name}/{version.level}", "image_url": url, "instruction": version.instruction, "output": response,
-         **shared, "level": version.level, **last}
+        {
+            "id": f"{name}/{version.level}",
+            "image_url": url,
+            "instruction": version.instruction,
+            "output": response,
+            **shared,
+            "level": version.level,
+            **last,
+        }
         for version, url in zip(example.versions, urls, strict=True)
     ]
-    described = {"id": name, "image_url": urls[1], "instruction": CAPTION, "output": caption(example), **shared,
-                 "level": weak.level, "answer": "", "seed": problem.seed}
+    described = {
+        "id": name,
+        "image_url": urls[1],
+        "instruction": CAPTION,
+        "output": caption(example),
+        **shared,
+        "level": weak.level,
+        "answer": "",
+        "seed": problem.seed,
+    }
     return {"stage1": [stage1], "stage2": [pair], "stage3": singles, "captions": [described]}
 
 
 def bench_rows(example: Example, name: str, urls: list[str]) -> dict[str, list[dict]]:
     """The six versions of one held-out problem."""
     problem = example.problem
-    return {"bench": [
-        {"id": f"{name}/{version.level}", "problem_id": name, "version": version.level, "image_url": url,
-         "instruction": version.instruction, "question": version.question, "choices": list(example.choices),
-         "answer": example.answer, "category": problem.category, "family": problem.family, "output": example.response,
-         "key": problem.key, "seed": problem.seed}
-        for version, url in zip(example.versions, urls, strict=True)
-    ]}
+    return {
+        "bench": [
+            {
+                "id": f"{name}/{version.level}",
+                "problem_id": name,
+                "version": version.level,
+                "image_url": url,
+                "instruction": version.instruction,
+                "question": version.question,
+                "choices": list(example.choices),
+                "answer": example.answer,
+                "category": problem.category,
+                "family": problem.family,
+                "output": example.response,
+                "key": problem.key,
+                "seed": problem.seed,
+            }
+            for version, url in zip(example.versions, urls, strict=True)
+        ]
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -367,7 +412,10 @@ def merge(plan: Plan, out: str) -> None:
             writer.discard()
         raise
     manifest = {
-        "version": VERSION, "plan": asdict(plan), "files": files, "dropped": dict(sorted(counts.items())),
+        "version": VERSION,
+        "plan": asdict(plan),
+        "files": files,
+        "dropped": dict(sorted(counts.items())),
         "families": {name: dict(sorted(tally.items())) for name, tally in sorted(per_family.items())},
         "pictures": {folder: digest.hexdigest() for folder, digest in folders.items()},
     }

@@ -101,9 +101,26 @@ def to_mathtext(text: str) -> str:
     text = re.sub(r"\b(sin|cos|tan|log|ln)", r"\\\1 ", text)
     text = re.sub(r"(\\sqrt|\\frac|\\sin|\\cos|\\tan|\\log|\\ln)|([A-Za-z]{2,})", _word, text)
     for sign, source in (
-        ("⁻¹", "^{-1}"), ("²", "^2"), ("³", "^3"), ("⁴", "^4"), ("₁", "_1"), ("₂", "_2"), ("₃", "_3"), ("₅", "_5"),
-        ("π", r"\pi "), ("°", r"^{\circ}"), ("×", r"\times "), ("≤", r"\leq "), ("≥", r"\geq "), ("∞", r"\infty "),
-        ("\u00a0", r"\ "), ("<", r"\lt "), (">", r"\gt "), ("∠", r"\angle "), ("|", r"\vert "), ("−", "-"),
+        ("⁻¹", "^{-1}"),
+        ("²", "^2"),
+        ("³", "^3"),
+        ("⁴", "^4"),
+        ("₁", "_1"),
+        ("₂", "_2"),
+        ("₃", "_3"),
+        ("₅", "_5"),
+        ("π", r"\pi "),
+        ("°", r"^{\circ}"),
+        ("×", r"\times "),
+        ("≤", r"\leq "),
+        ("≥", r"\geq "),
+        ("∞", r"\infty "),
+        ("\u00a0", r"\ "),
+        ("<", r"\lt "),
+        (">", r"\gt "),
+        ("∠", r"\angle "),
+        ("|", r"\vert "),
+        ("−", "-"),
     ):
         text = text.replace(sign, source)
     return text

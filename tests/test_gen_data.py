@@ -1,0 +1,144 @@
+"""The command: the same bytes from the same seed, going on after a stop, the split, the disk that fills up."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from problems import store
+
+FLAGS = [
+    "--families",
+    "triangle_angle_sum,rectangle,cuboid,line_through_points",
+    "--per_category",
+    "40",
+    "--bench_per_family",
+    "3",
+    "--seed",
+    "5",
+]
+
+
+def generate(out, *more, env=None, check=True):
+    command = [sys.executable, "gen_data.py", "--out", str(out), *FLAGS, *more]
+    return subprocess.run(command, check=check, capture_output=True, text=True, env={**os.environ, **(env or {})})
+
+
+def digest(out):
+    """{relative path: hash} of everything published."""
+    found = {}
+    for folder, _, names in os.walk(out):
+        for name in names:
+            path = os.path.join(folder, name)
+            with open(path, "rb") as file:
+                found[os.path.relpath(path, out)] = hashlib.sha256(file.read()).hexdigest()
+    return found
+
+
+def rows(out, name):
+    with open(os.path.join(out, f"{name}.jsonl"), encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    out = tmp_path_factory.mktemp("data")
+    generate(out, "--workers", "1")
+    return str(out)
+
+
+def test_files_and_fields(data):
+    pairs = rows(data, "stage2")
+    assert len(pairs) == 120 and len({row["id"] for row in pairs}) == 120
+    order = ["text-only", "text-dominant", "vision-dominant", "vision-only"]
+    for row in pairs:
+        assert row["output"] == row["output_2"] and row["output"].endswith(f"Answer: {row['answer']}")
+        assert order.index(row["level"]) < order.index(row["level_2"])
+        for key in ("image_url", "image_url_2"):
+            if row[key]:
+                Image.open(os.path.join(data, row[key])).verify()
+    assert {row["level"] for row in rows(data, "stage3")} == set(order)
+    assert all(not row["image_url"] for row in rows(data, "stage1"))
+    assert all(row["image_url"] and row["output"] for row in rows(data, "captions"))
+    versions = {}
+    for row in rows(data, "bench"):
+        assert row["id"] == f"{row['problem_id']}/{row['version']}"
+        versions.setdefault(row["problem_id"], []).append((row["version"], row["answer"]))
+    assert len(versions) == 12
+    for members in versions.values():
+        assert [version for version, _ in members] == list(store.VERSIONS)
+        assert len({answer for _, answer in members}) == 1
+
+
+def test_any_number_of_workers_and_machines_gives_the_same_bytes(data, tmp_path):
+    generate(tmp_path / "workers", "--workers", "3")
+    assert digest(tmp_path / "workers") == digest(data)
+    second = subprocess.Popen(
+        [sys.executable, "gen_data.py", "--out", str(tmp_path / "ranks"), *FLAGS, "--workers", "1"],
+        env={**os.environ, "RANK": "1", "WORLD_SIZE": "2"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    generate(tmp_path / "ranks", "--workers", "1", env={"RANK": "0", "WORLD_SIZE": "2"})
+    second.communicate()
+    assert second.returncode == 0
+    assert digest(tmp_path / "ranks") == digest(data)
+
+
+def test_an_interrupted_run_goes_on(data, tmp_path):
+    generate(tmp_path)
+    os.remove(tmp_path / "shards" / "solid_geometry-00000.jsonl")
+    os.remove(tmp_path / "stage2.jsonl")
+    next((tmp_path / "pictures" / "solid_geometry").rglob("*.png")).unlink()
+    generate(tmp_path)
+    assert digest(tmp_path) == digest(data)
+
+
+def test_other_settings_in_the_same_folder_are_refused(data):
+    answer = generate(data, "--picture_size", "300", check=False)
+    assert answer.returncode == 1 and "other settings" in answer.stderr and "Traceback" not in answer.stderr
+
+
+def test_an_unknown_family_is_one_clear_line(tmp_path):
+    answer = generate(tmp_path, "--families", "no_such_family", check=False)
+    assert answer.returncode == 1 and "no_such_family" in answer.stderr and "Traceback" not in answer.stderr
+
+
+def test_no_benchmark_problem_is_in_training(data):
+    plan = json.load(open(os.path.join(data, "manifest.json"), encoding="utf-8"))["plan"]
+    trained, held_out = [], set()
+    for path in sorted(os.listdir(os.path.join(data, "shards"))):
+        if path.endswith(".jsonl"):
+            with open(os.path.join(data, "shards", path), encoding="utf-8") as file:
+                keys = [json.loads(line)["key"] for line in file]
+            held_out.update(keys) if path.startswith("bench") else trained.extend(keys)
+    assert held_out and not held_out & set(trained)
+    assert len(trained) == len(set(trained)) and plan["copies"] == 1  # no duplicate was kept
+
+
+def test_a_full_disk_leaves_no_truncated_file(tmp_path, monkeypatch):
+    path = tmp_path / "picture.png"
+    real = open
+
+    class Full:
+        def __init__(self, file):
+            self.file = file
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exception):
+            self.file.close()
+
+        def write(self, data):
+            self.file.write(data[: len(data) // 2])
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "open", lambda name, mode: Full(real(name, mode)), raising=False)
+    with pytest.raises(OSError, match="No space"):
+        store.write_atomically(str(path), b"x" * 1000)
+    assert os.listdir(tmp_path) == []
