@@ -210,16 +210,20 @@ def _publish(
         gathered = [None] * runtime.world_size
         dist.all_gather_object(gathered, (checksums, problem is not None), group=runtime.saver)
     failed = any(bad for _, bad in gathered)
-    if not failed and runtime.is_first:
+    if runtime.is_first and not failed:
         manifest["files"] = {name: value for files, _ in gathered for name, value in files.items()}
         try:
             _seal(folder, temporary, manifest)
             _prune(folder.parent, keep)
         except OSError as error:
-            problem = error
-    if failed and runtime.is_first:
+            problem, failed = error, True
+    if runtime.is_first and failed:
         shutil.rmtree(temporary, ignore_errors=True)  # a failed write must not keep the disk full
-    if problem is not None or failed:
+    if runtime.mesh is not None:
+        outcome = [failed]  # no rank goes on before the folder has its name
+        dist.broadcast_object_list(outcome, src=0, group=runtime.saver)
+        failed = outcome[0]
+    if failed:
         raise _saving_failed(folder, problem) from problem
 
 

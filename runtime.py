@@ -335,7 +335,7 @@ def checkpoint_activations(model: nn.Module) -> None:
     transformers' own switch: it acts on layers in training mode alone, so call model.train().
     """
     for module in model.modules():
-        for switch in ("activation_checkpointing_enable", "gradient_checkpointing_enable"):  # the name before 5.20
+        for switch in ("activation_checkpointing_enable", "gradient_checkpointing_enable"):  # newer, older
             if hasattr(module, switch):
                 getattr(module, switch)({"use_reentrant": False})
                 return

@@ -177,6 +177,19 @@ def test_a_full_disk_ends_in_one_line_and_no_checkpoint(tmp_path: Path, monkeypa
     assert len(train(tmp_path, 3)) == 1
 
 
+def test_a_disk_full_at_the_very_end_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All shards are on the disk, the manifest finds no room."""
+
+    def no_room(path: Path) -> None:
+        if path.name == "manifest.json":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checkpoint, "_sync", no_room)
+    with pytest.raises(UserError, match="disk is full.*no checkpoint is complete yet"):
+        train(tmp_path, 1)
+    assert not list(tmp_path.glob("step_*"))
+
+
 def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
