@@ -516,7 +516,7 @@ def points(symbols: set[sympy.Symbol]) -> Iterator[dict[sympy.Symbol, sympy.Rati
 
 def value_at(expression: sympy.Expr, point: dict) -> sympy.Expr:
     """A number of DIGITS digits; NotMath where it has none (oo, a pole)."""
-    value = sympy.N(expression.subs(point), DIGITS)
+    value = sympy.N(expression.subs(point) if point else expression, DIGITS)
     if not value.is_number or value.has(sympy.nan, sympy.zoo, sympy.oo):
         raise NotMath("no finite value")
     return value
@@ -601,6 +601,11 @@ def equal(answer: str, gold: str, decimals: int | None = None) -> bool:
         return False
     if answer.strip() == gold.strip():
         return bool(answer.strip())
+    return _equal(answer, gold, decimals)
+
+
+@lru_cache(maxsize=8192)  # a response's phrases meet the same choices several times
+def _equal(answer: str, gold: str, decimals: int | None) -> bool:
     try:
         with time_limit(SECONDS_PER_COMPARISON):
             return any(same(read(part), read(gold), decimals) for part in split_approximation(answer))
