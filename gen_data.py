@@ -3,7 +3,6 @@
     python gen_data.py --out data --per_category 40000               # the paper's 120K pairs, on all cores
     python gen_data.py --list                                        # the families
     torchrun --nproc_per_node 8 gen_data.py --out data               # sharded by rank; the same bytes
-    python gen_data.py --out data --explain http://host:8000/v1 --explain_model NAME    # a server explains, we verify
 
 Four roles, all in problems/: the Question Designer draws parameters and decides which facts stand in the text and
 which in the picture, the Plotter draws, the Solver answers exactly and writes the checked solution, the Pair
@@ -41,8 +40,6 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=0, help="processes (default: the CPU cores)")
-    parser.add_argument("--explain", default="", metavar="URL", help="OpenAI-compatible server that explains")
-    parser.add_argument("--explain_model", default="", metavar="NAME", help="its model")
     parser.add_argument("--list", action="store_true", help="name the families and stop")
     return parser.parse_args()
 
