@@ -1,17 +1,14 @@
-"""Evaluate a checkpoint, a served model or answers made elsewhere, on MathVerse, MathVista, We-Math or a generated
-bench.
+"""Evaluate a checkpoint, a served model or answers made elsewhere: MathVerse, MathVista, We-Math or a generated bench.
 
-    python eval.py --bench generated --data out/demo/data/bench.jsonl --model out/demo/stage3 --out out/eval/stage3
-    --blind torchrun --nproc_per_node 8 eval.py --bench mathverse --data testmini.json --image_root images --model
-    out/stage3 python eval.py --bench mathvista --data testmini.json --image_root . --api http://localhost:8000/v1
-    --api_model NAME python eval.py --bench wemath --data testmini.json --predictions answers.jsonl
-    python eval.py --bench mathverse --data testmini.json --out out/eval --steps judge,report --judge URL --judge_model
-    NAME
+    python eval.py --bench generated --data out/demo/data/bench.jsonl --model out/demo/stage3 --out out/eval/x --blind
+    torchrun --nproc_per_node 8 eval.py --bench mathverse --data testmini.json --image_root images --model out/stage3
+    python eval.py --bench mathvista --data testmini.json --image_root . --api http://localhost:8000/v1 --api_model NAME
+    python eval.py --bench wemath --data testmini.json --image_root . --predictions answers.jsonl
+    python eval.py --bench mathverse --data testmini.json --steps judge,report --judge URL --judge_model NAME
 
-Four steps, each of which can be run again alone (--steps): generate → extract → judge → report. Each leaves its file
-in --out (predictions.jsonl, extractions.jsonl, verdicts.jsonl, report.json with report.md, chart.png and browse.html);
-an interrupted run goes on where it stopped. Extraction and verdicts are by rules, offline, unless --judge names a
-server.
+Four steps, each of which can be run again alone (--steps): generate → extract → judge → report. Each leaves its file in
+--out (predictions.jsonl, extractions.jsonl, verdicts.jsonl, report.json with report.md, chart.png and browse.html); an
+interrupted run goes on where it stopped. Extraction and verdicts are by rules, offline, unless --judge names a server.
 """
 
 import functools
