@@ -1,22 +1,17 @@
-# ruff: noqa: E402  (the interpreter must be chosen before the kernels are imported)
 """The PUMA loss against its equations in float64: every backend, and the cases on which fused losses tend to break.
 
-Without a GPU the Triton kernels run in Triton's interpreter; with one, compiled, on the GPU.
+Without a GPU the Triton kernels run in Triton's interpreter (tests/conftest.py chooses it); with one, compiled, on
+the GPU.
 """
 
 import itertools
 import math
-import os
 import subprocess
 import sys
 
 import pytest
 import torch
 from torch.nn import functional as F
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-if DEVICE == "cpu":
-    os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are first imported
 
 from kernels import PumaLoss, choose_backend, linear_cross_entropy, linear_puma_loss, puma_loss, torch_puma
 from kernels import puma_loss as puma_loss_function
@@ -27,6 +22,7 @@ try:
 except ImportError:  # macOS: torch comes without triton
     triton_puma = None
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 needs_triton = pytest.mark.skipif(triton_puma is None, reason="triton is not installed")
 BACKENDS = ["torch", pytest.param("triton", marks=needs_triton)]
 ROWS = {"torch": torch_puma, "triton": triton_puma}
