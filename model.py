@@ -161,6 +161,7 @@ def tiny_config() -> LlavaConfig:
         Qwen2Config(
             vocab_size=1024,
             hidden_size=192,
+            initializer_range=0.05,
             intermediate_size=512,
             num_hidden_layers=4,
             num_attention_heads=6,

@@ -92,8 +92,8 @@ def linear_value(draw: Draw) -> Problem:
 def line_through_points(draw: Draw) -> Problem:
     """Two points of a line: its slope, its intercept, its equation."""
     asked = draw.asked("slope") if draw.small else draw.asked("slope", "intercept", "equation", "zero")
-    run = draw.given("run", [1, 2, 3] if draw.small else range(1, 8))
-    slope = draw.given("slope", [1, 2, 3, 4] if draw.small else [-5, -4, -3, -2, -1, 1, 2, 3, 4, 5])
+    run = draw.given("run", [1, 2] if draw.small else range(1, 8))
+    slope = draw.given("slope", [1, 2, 3, 4, 5, 6] if draw.small else [-5, -4, -3, -2, -1, 1, 2, 3, 4, 5])
     x1 = draw.given("x1", range(0, 4) if draw.small else [k for k in range(-7, 7) if k])
     y1 = draw.given("y1", range(0, 4) if draw.small else range(-9, 10))
     x2, y2 = x1 + run, y1 + slope * run

@@ -30,7 +30,7 @@ PICTURES_IN_A_FOLDER = 1000
 BATCH = 25  # problems that a worker draws at a time
 CAPTION = "Describe the figure."
 BENCH_SHARE = 10  # one canonical hash in ten belongs to the benchmark
-SMALL_BENCH_SHARE = 5
+SMALL_BENCH_SHARE = 4
 PATIENCE = 400  # draws for one place in the plan before its family's parameters count as used up
 FILES = ("stage1", "stage2", "stage3", "captions", "bench")
 
@@ -70,7 +70,7 @@ class Item:
 
 
 def is_held_out(key: str, small: bool = False) -> bool:
-    """Whether a canonical hash belongs to the benchmark, in every data set of its kind: one problem in ten, one in five
+    """Whether a canonical hash belongs to the benchmark, in every data set of its kind: one problem in ten, one in four
     of the small ones, which are so few that a tenth would be the same handful again and again."""
     return int(key, 16) % (SMALL_BENCH_SHARE if small else BENCH_SHARE) == 0
 

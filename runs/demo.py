@@ -45,7 +45,8 @@ def write_arithmetic(path: Path, rows: int = 3000, facts_a_row: int = 8) -> None
     bases = sorted({a * b for a in range(2, 7) for b in range(2, 7)})
     facts += [f"{a} × {b} = {a * b}" for a in bases for b in range(2, 7)]
     facts += [f"{a} × {n} = {a * n}" for a in (2, 4) for n in range(10, 19)] * 2
-    facts += [f"6 × {n * n} = {6 * n * n}" for n in range(2, 13)] * 2
+    facts += [f"{n} × {n} = {n * n}" for n in range(2, 13)] * 3
+    facts += [f"6 × {n * n} = {6 * n * n}" for n in range(2, 13)] * 5
     facts += [f"{a * b}/{a} = {b}" for a in range(1, 7) for b in range(1, 7)]
     facts += [f"{a}° + {b}° = {a + b}°" for a in range(20, 105, 5) for b in range(20, 105, 5) if a + b <= 165]
     facts += [f"180° - {a}° = {180 - a}°" for a in range(15, 170, 5)] * 6
@@ -79,7 +80,7 @@ def commands(out: Path, seed: int, quick: bool) -> list[tuple[str, Path, list[st
         "--bench_per_family", 2 if quick else 20, "--picture_size", 96, "--small_numbers", "--seed", seed,
     ]  # fmt: skip
     common = [
-        "--preset", "tiny", "--seed", seed, "--beta2", 0.98, "--pack_tokens", 2048, "--num_workers", 0,
+        "--preset", "tiny", "--seed", seed, "--beta2", 0.95, "--pack_tokens", 4096, "--num_workers", 0,
         "--progress", "bar", "--save_every", 100, "--keep", 1,
     ]  # fmt: skip
     text, captions, arithmetic = data / "stage1.jsonl", data / "captions.jsonl", data / "arithmetic.jsonl"
@@ -91,16 +92,16 @@ def commands(out: Path, seed: int, quick: bool) -> list[tuple[str, Path, list[st
 
     return [
         ("data", data / "manifest.json", generate),
-        train("stage1", "train_stage1.py", "", f"{text},{arithmetic}:0.7", 16, 1.5e-3, 1300, "--warmup", 0.05),
+        train("stage1", "train_stage1.py", "", f"{text},{arithmetic}:0.7", 16, 1.5e-3, 1200, "--warmup", 0.05),
         train(
-            "aligned", "train_stage3.py", out / "stage1", f"{captions},{text}:0.3,{arithmetic}:0.3", 16, 1e-3, 520,
+            "aligned", "train_stage3.py", out / "stage1", f"{captions},{text}:0.2,{arithmetic}:0.3", 16, 1e-3, 600,
             "--train", "projector,llm", "--warmup", 0.05,
         ),  # fmt: skip
         train(
-            "stage2", "train_stage2.py", out / "aligned", str(data / "stage2.jsonl"), 12, 6e-4, 280,
+            "stage2", "train_stage2.py", out / "aligned", str(data / "stage2.jsonl"), 12, 6e-4, 260,
             "--train", "vision,projector,llm",
         ),  # fmt: skip
-        train("stage3", "train_stage3.py", out / "stage2", f"{data / 'stage3.jsonl'},{arithmetic}:0.5", 16, 5e-4, 440),
+        train("stage3", "train_stage3.py", out / "stage2", f"{data / 'stage3.jsonl'},{arithmetic}:0.5", 16, 6e-4, 400),
     ]
 
 

@@ -82,7 +82,7 @@ class Recipe:
 
 TINY = Recipe(
     preset="tiny",
-    generate=("--families", DEMO_FAMILIES, "--per_category", "1200", "--bench_per_family", "10", "--picture_size", "96",
+    generate=("--families", DEMO_FAMILIES, "--per_category", "1200", "--bench_per_family", "20", "--picture_size", "96",
               "--small_numbers", "--seed", "1"),
     problems=1000,
     captions=0,
