@@ -62,7 +62,8 @@ def one_launch(backend, weak, strong, labels, *, difference, alpha=0.2, lam=0.1,
 
 def check_against_float64(backend, weak, strong, labels, tau, mixture):
     """float32: losses 1e-5 relative, gradient before the 1/N within 1e-6 (1 + max|z_w - z_s| / tau); 16 bit: losses
-    1e-3, gradient 1e-2 of its largest entry."""
+    1e-3, gradient 1e-2 of its largest entry. The divergences are differences of means of order 1, so one near 0 may
+    also be 2e-7 off (few digits of theirs are left at V = 7); cross entropy may not."""
     alpha, lam = MIXTURES[mixture]
     terms = {"alpha": alpha, "lam": lam, "tau": tau}
     expected, expected_gradient = reference(weak, strong, labels, **terms)
@@ -83,10 +84,12 @@ def check_against_float64(backend, weak, strong, labels, tau, mixture):
     for found, found_gradient in results:
         for value, target in zip(found, expected[1:], strict=True):
             if lam != 0 or target is expected.ce:
-                assert value.item() == pytest.approx(float(target), rel=loss_tolerance, abs=0)
+                allowance = 1e-15 if target is expected.ce else 2e-7  # 1e-15: the digits that float64 itself has
+                assert value.item() == pytest.approx(float(target), rel=loss_tolerance, abs=allowance)
         error = float((found_gradient.double() - expected_gradient * num_tokens).abs().max())
         assert error <= gradient_tolerance, f"gradient off by {error:.2e}, allowed {gradient_tolerance:.2e}"
-    assert losses.loss.item() == pytest.approx(float(expected.loss), rel=loss_tolerance, abs=0)
+    allowance = lam * tau**2 * 2e-7 + (1 - lam) * 1e-15
+    assert losses.loss.item() == pytest.approx(float(expected.loss), rel=loss_tolerance, abs=allowance)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
