@@ -199,7 +199,9 @@ def main() -> None:
         stopping = stop.agreed()
         if stopping or step == total_steps or (config.save_every and step % config.save_every == 0):
             wait = stopping or step == total_steps
-            save_checkpoint(config.out_dir, step, *state, **identity, keep=config.keep, wait=wait)
+            save_checkpoint(
+                config.out_dir, step, *state, **identity, data_mix=rows.mix, keep=config.keep, wait=wait
+            )
         if stopping:
             stop.leave_marker(step)
             break
