@@ -495,6 +495,7 @@ class Batch:
 
     @property
     def num_response_tokens(self) -> int:
+        """Tokens with loss on them: R."""
         return self.response_labels.numel()
 
     @property
@@ -512,6 +513,7 @@ class Batch:
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Batch":
+        """The same with its tensors in page-locked memory; DataLoader calls it."""
         return self._map(lambda tensor: tensor.pin_memory())
 
 
@@ -542,13 +544,16 @@ class StepBatches:
 
     @property
     def num_rows(self) -> int:
+        """This rank's rows, without those skipped."""
         return len(self.row_ids)
 
     @property
     def num_skipped(self) -> int:
+        """This rank's rows left out for an unreadable picture."""
         return len(self.skipped)
 
     def pin_memory(self) -> "StepBatches":
+        """The same with its tensors in page-locked memory; DataLoader calls it."""
         packs = [(weak.pin_memory(), strong and strong.pin_memory()) for weak, strong in self.packs]
         return StepBatches(**{**vars(self), "packs": packs})
 
