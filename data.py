@@ -41,7 +41,7 @@ from tqdm import tqdm
 import guard  # noqa: F401  (before transformers)
 from transformers import ProcessorMixin
 
-from errors import UserError
+from errors import UserError, loader_process_died
 from sources import (
     SINGLE,
     STRONG,
@@ -680,12 +680,14 @@ def _steps(loader: DataLoader) -> Iterator[StepBatches]:
                 raise batches
             yield batches
     except (RuntimeError, EOFError, ConnectionError) as error:  # how the death of a worker shows, by its moment
-        if not loader.num_workers or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
+        if not loader.num_workers:
             raise
-        raise UserError(
-            f"a loader process died ({str(error).partition(chr(10))[0]}); for want of memory, or of shared memory "
-            "(/dev/shm)? lower --num_workers, or give the container more (docker --shm-size)"
-        ) from None
+        if not isinstance(error, RuntimeError):  # a pipe from the worker broke before torch was told of its death
+            error = RuntimeError(f"DataLoader worker: {error or type(error).__name__}")
+        told = loader_process_died(error)
+        if told is None:
+            raise
+        raise told from None
     finally:
         with contextlib.suppress(RuntimeError):  # the same death, reported once more
             end()
