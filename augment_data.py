@@ -29,6 +29,7 @@ from errors import UserError, run_main
 
 
 def parse_arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--stage", type=int, required=True, choices=(1, 2, 3), help="which stage's training file to write")
@@ -64,6 +65,7 @@ def interrupt(*_: object) -> None:
 
 
 def main() -> None:
+    """Plan, work on all cores, and put the parts together."""
     arguments = parse_arguments()
     signal.signal(signal.SIGTERM, interrupt)
     plan = recipe.make_plan(arguments)

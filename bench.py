@@ -26,6 +26,7 @@ SUBCOMMANDS = {
 
 
 def main() -> None:
+    """Hand the remaining options to the subcommand's own parser, and run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("subcommand", choices=SUBCOMMANDS)
     parser.add_argument(

@@ -5,8 +5,8 @@ A checkpoint is a folder out_dir/step_00000123 written by torch.distributed.chec
     __0_0.distcp, __1_0.distcp, ..., .metadata    weights and AdamW state by parameter name
     rng_0.pt, rng_1.pt, ...                       every random generator of each rank
     pretrained/                                   the stock model's config and processor: what an export needs besides
-    manifest.json                                 step, configuration, fingerprints, SHA-256 of every file above, and
-    its own
+    manifest.json                                 step, configuration, fingerprints, the mix drawn from the data files,
+                                                  SHA-256 of every file above, and its own
 
 It is written under the name step_00000123.tmp by a thread while training goes on, and gets its name when all files
 are on the disk and the manifest is complete; so nothing half-written is ever taken for a checkpoint. On several nodes
@@ -126,6 +126,7 @@ def save_checkpoint(
     *,
     config: Any,
     data_fingerprint: Any,
+    data_mix: Any = None,
     keep: int = 2,
     wait: bool = False,
 ) -> Path:
@@ -134,7 +135,9 @@ def save_checkpoint(
     The tensors are copied to CPU memory before this returns (12 bytes per trained parameter of this rank's shard);
     the rest happens in a thread with its own gloo group. A save still under way is waited for first, and its failure
     raised here.
-    data_fingerprint: anything JSON can hold; a resumed run must bring the same. keep: complete checkpoints to keep.
+    data_fingerprint: anything JSON can hold; a resumed run must bring the same. data_mix: what was drawn of each file
+    (`Rows.mix`), for whoever asks the checkpoint later; a resume does not compare it. keep: complete checkpoints to
+    keep.
     wait: return only when it is complete (the last one of a run; a stop request). Raises UserError, on a full disk say.
     """
     wait_for_save(runtime)
@@ -159,6 +162,7 @@ def save_checkpoint(
         "step": step,
         "config": asdict(config),
         "data": data_fingerprint,
+        "mix": data_mix,
         "parameters": _signature(model),
         "schedule_step": scheduler.last_epoch,
         "world_size": runtime.world_size,

@@ -41,7 +41,7 @@ from tqdm import tqdm
 import guard  # noqa: F401  (before transformers)
 from transformers import ProcessorMixin
 
-from errors import UserError
+from errors import UserError, loader_process_died
 from sources import (
     SINGLE,
     STRONG,
@@ -495,6 +495,7 @@ class Batch:
 
     @property
     def num_response_tokens(self) -> int:
+        """Tokens with loss on them: R."""
         return self.response_labels.numel()
 
     @property
@@ -512,6 +513,7 @@ class Batch:
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Batch":
+        """The same with its tensors in page-locked memory; DataLoader calls it."""
         return self._map(lambda tensor: tensor.pin_memory())
 
 
@@ -542,13 +544,16 @@ class StepBatches:
 
     @property
     def num_rows(self) -> int:
+        """This rank's rows, without those skipped."""
         return len(self.row_ids)
 
     @property
     def num_skipped(self) -> int:
+        """This rank's rows left out for an unreadable picture."""
         return len(self.skipped)
 
     def pin_memory(self) -> "StepBatches":
+        """The same with its tensors in page-locked memory; DataLoader calls it."""
         packs = [(weak.pin_memory(), strong and strong.pin_memory()) for weak, strong in self.packs]
         return StepBatches(**{**vars(self), "packs": packs})
 
@@ -675,12 +680,14 @@ def _steps(loader: DataLoader) -> Iterator[StepBatches]:
                 raise batches
             yield batches
     except (RuntimeError, EOFError, ConnectionError) as error:  # how the death of a worker shows, by its moment
-        if not loader.num_workers or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
+        if not loader.num_workers:
             raise
-        raise UserError(
-            f"a loader process died ({str(error).partition(chr(10))[0]}); for want of memory, or of shared memory "
-            "(/dev/shm)? lower --num_workers, or give the container more (docker --shm-size)"
-        ) from None
+        if not isinstance(error, RuntimeError):  # a pipe from the worker broke before torch was told of its death
+            error = RuntimeError(f"DataLoader worker: {error or type(error).__name__}")
+        told = loader_process_died(error)
+        if told is None:
+            raise
+        raise told from None
     finally:
         with contextlib.suppress(RuntimeError):  # the same death, reported once more
             end()

@@ -8,12 +8,31 @@ class UserError(Exception):
     """A mistake in the input, the flags or the environment. Its message names the file, the row and the remedy."""
 
 
+def loader_process_died(error: BaseException) -> UserError | None:
+    """What to tell the user where torch reports the death of a DataLoader process; None for any other error.
+
+    torch raises it from a signal handler: whatever line the main thread is at, inside the loader or far from it.
+    """
+    what = str(error).partition("\n")[0]
+    if not isinstance(error, RuntimeError) or not what.startswith(("DataLoader worker", "Pin memory thread")):
+        return None
+    return UserError(
+        f"a loader process died ({what}); for want of memory, or of shared memory (/dev/shm)? "
+        "lower --num_workers, or give the container more (docker --shm-size)"
+    )
+
+
 def run_main(main: Callable[[], None]) -> None:
-    """Call `main`; turn a UserError into one line on stderr and exit code 1, Ctrl-C into one line and exit code 130."""
+    """Call `main`; turn a UserError, or the death of a loader process, into one line on stderr and exit code 1, Ctrl-C
+    into one line and exit code 130.
+    """
     try:
         main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+    except (UserError, RuntimeError) as error:
+        told = error if isinstance(error, UserError) else loader_process_died(error)
+        if told is None:
+            raise
+        print(f"error: {told}", file=sys.stderr, flush=True)
         sys.exit(1)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr, flush=True)

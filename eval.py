@@ -36,6 +36,8 @@ PROTOCOLS = ("official", "puma")
 
 @dataclass
 class Config:
+    """What is asked, who answers and who judges: one flag per field."""
+
     # what
     bench: str = ""  # mathverse, mathvista, wemath or generated
     data: str = ""  # its question file

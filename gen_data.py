@@ -23,6 +23,7 @@ from problems import MODULES, families, store
 
 
 def parse_arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="data", help="folder to write to (default: data)")
     parser.add_argument("--per_category", type=int, default=1000, help="pairs of each category (the paper: 40000)")
@@ -45,6 +46,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
+    """Plan, draw on all cores, put the files together and count."""
     arguments = parse_arguments()
     if arguments.list:
         list_families()
@@ -73,6 +75,7 @@ def main() -> None:
 
 
 def list_families() -> None:
+    """Print every category's problem families."""
     for category in MODULES:
         members = families(category)
         print(f"{category} ({len(members)})")

@@ -126,6 +126,7 @@ class Log:
         print0("  ".join(parts))
 
     def close(self) -> None:
+        """Close the bar, the file and the wandb run."""
         for resource in (self.bar, self.file):
             if resource is not None:
                 resource.close()

@@ -70,6 +70,7 @@ class Runtime:
 
     @property
     def is_first(self) -> bool:
+        """Whether this is rank 0, which prints and writes."""
         return self.rank == 0
 
 

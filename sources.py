@@ -34,9 +34,9 @@ from errors import UserError
 MAX_PIXELS = 50_000_000  # a page scanned at 600 dpi has 35 million; what is larger is a decompression bomb or a mistake
 MAX_ELEMENT_CHARS = 64_000_000  # one element of a .json array; beyond it the file is taken for broken
 ROWS_PER_BLOCK = 64  # rows that a gzipped file's block holds: reading one row unpacks one block, about a millisecond
-LARGE_ROW_GROUP = (
-    5_000  # parquet row groups above this are held in blocks: reading one row would unpack the whole group
-)
+LARGE_ROW_GROUP = 5_000  # parquet row groups of text above this are held in blocks: a row would be long in coming
+PARQUET_BUFFER = 1 << 20  # bytes of a column that are read at once
+ROWS_PER_READ = 16  # rows of a parquet row group that are unpacked at once on the way to one of them
 PICTURE_FORMATS = (
     "PNG",
     "JPEG",
@@ -182,7 +182,7 @@ def scan(source: Source) -> Iterator[tuple[int, int, int, dict | BadRow]]:
                 block = []
             yield number, index, 0, row
             index += 1
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise UserError(
             f"{source.path}: cannot be read to its end ({error}); download or make the file again"
         ) from None
@@ -303,15 +303,34 @@ def _scan_parquet(source: Source) -> Iterator[tuple[int, int, int, dict, dict | 
     leaves = [parquet.schema.column(index).path for index in range(len(parquet.schema))]
     # {bytes, path} columns are not unpacked for the index: that they are there is enough, and they are most of the file
     heavy = {leaf for leaf in leaves if leaf.endswith(".bytes") and f"{leaf[:-6]}.path" in leaves}
+    heavy = {leaf for leaf in heavy if _column_size(parquet.metadata, leaf) > 100 * parquet.metadata.num_rows}
     light = None if source.blocks is not None else [leaf for leaf in leaves if leaf not in heavy]
     marked = {leaf.split(".")[0] for leaf in heavy} if light else set()
     number = 0
-    for batch in parquet.iter_batches(batch_size=256, columns=light, use_threads=False):
+    for batch in _parquet_batches(source.path, parquet, batch_size=256, columns=light):
         for row in batch.to_pylist():
             for key in marked:
                 row[key] = _with_bytes(row[key])
             yield number + 1, number, 0, row, row
             number += 1
+
+
+def _column_size(metadata: object, leaf: str) -> int:
+    """Bytes of a column before compression; one that is null in every row (pictures by path alone) has hardly any."""
+    columns = [metadata.row_group(0).column(index).path_in_schema for index in range(metadata.num_columns)]
+    groups = range(metadata.num_row_groups)
+    return sum(metadata.row_group(group).column(columns.index(leaf)).total_uncompressed_size for group in groups)
+
+
+def _parquet_batches(path: str, parquet: object, **options: object) -> Iterator[object]:
+    """`iter_batches`, with whatever a damaged page makes pyarrow raise as one UserError."""
+    import pyarrow
+
+    try:
+        yield from parquet.iter_batches(use_threads=False, **options)
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: cannot be read to its end ({reason}); download or make the file again") from None
 
 
 def _with_bytes(value: object) -> object:
@@ -330,16 +349,26 @@ def _parquet_file(path: str, gzipped: bool, stamp: tuple[int, int], process: int
         raise UserError(f"{path}: reading parquet needs one more package: pip install pyarrow") from None
     try:
         if not gzipped:
-            return pyarrow.parquet.ParquetFile(path)
+            # a buffer: pages are read as they are needed; without one, all of a row group's column at once
+            return pyarrow.parquet.ParquetFile(path, buffer_size=PARQUET_BUFFER, pre_buffer=False)
         with gzip.open(path) as file:
             return pyarrow.parquet.ParquetFile(pyarrow.BufferReader(file.read()))
     except (pyarrow.ArrowInvalid, OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: not a parquet file ({str(error).splitlines()[0]}); download it again") from None
 
 
-@lru_cache(maxsize=2)
-def _parquet_group(path: str, stamp: tuple[int, int], group: int, process: int) -> object:
-    return _parquet_file(path, False, stamp, process).read_row_group(group, use_threads=False)
+def _parquet_row(source: Source, number: int) -> dict:
+    """Row `number` of the file. Its row group is read from the start up to the row, a few rows in memory at a time:
+    groups of any size fit, and small ones (a hundred rows, as `datasets` writes pictures) are quick.
+    """
+    parquet = _parquet_file(source.path, False, source.stamp, os.getpid())
+    group = bisect.bisect_right(source.group_starts, number) - 1
+    left = number - source.group_starts[group]
+    for batch in _parquet_batches(source.path, parquet, batch_size=ROWS_PER_READ, row_groups=[group]):
+        if left < batch.num_rows:
+            return batch.slice(left, 1).to_pylist()[0]
+        left -= batch.num_rows
+    raise BadRow("row missing", f"row group {group} ends before row {number + 1}")
 
 
 @lru_cache(maxsize=64)
@@ -357,9 +386,7 @@ def read_row(source: Source, offset: int, length: int) -> dict:
     if source.blocks is not None:
         row = _block(source.blocks[offset // ROWS_PER_BLOCK])[offset % ROWS_PER_BLOCK]
     elif source.kind == "parquet":
-        group = bisect.bisect_right(source.group_starts, offset) - 1
-        table = _parquet_group(source.path, source.stamp, group, os.getpid())
-        row = table.slice(offset - source.group_starts[group], 1).to_pylist()[0]
+        row = _parquet_row(source, offset)
     else:
         row = os.pread(_descriptor(source.path, source.stamp), length, offset)
     if not isinstance(row, dict):

@@ -28,6 +28,8 @@ from sources import require_files
 
 @dataclass
 class Config:
+    """One flag per field; a comment says what each is for."""
+
     # data
     data: str = "data/stage3.jsonl"  # "a.jsonl,b.parquet:0.3,c.json.gz:100k" (a share or a count of a file)
     image_root: str = ""  # where picture paths start; "" is each file's own folder
@@ -72,6 +74,7 @@ class Config:
 
 
 def main() -> None:
+    """Set up, train the whole model, save, export."""
     # ------------------------------------------------------------------------------------------------------------------
     # Setup
     config = runtime.parse_config(Config)
@@ -198,7 +201,7 @@ def main() -> None:
         stopping = stop.agreed()
         if stopping or step == total_steps or (config.save_every and step % config.save_every == 0):
             wait = stopping or step == total_steps
-            save_checkpoint(config.out_dir, step, *state, **identity, keep=config.keep, wait=wait)
+            save_checkpoint(config.out_dir, step, *state, **identity, data_mix=rows.mix, keep=config.keep, wait=wait)
         if stopping:
             stop.leave_marker(step)
             break

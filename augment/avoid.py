@@ -100,6 +100,7 @@ class Avoid:
         return "picture stands in an evaluation file" if distance.min() <= HASH_DISTANCE else None
 
     def summary(self) -> str:
+        """One line for the log: how much there is to avoid, and what could not be found."""
         return (
             f"{self.num_questions} questions and {self.num_pictures} pictures to avoid"
             + (f" ({self.num_pictures_missing} pictures not found)" if self.num_pictures_missing else "")

@@ -24,12 +24,14 @@ from problems.store import write_atomically
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `bench.py pages`."""
     parser.add_argument("--pages", type=int, default=2000, help="pages of each kind")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=Path("bench"))
 
 
 def run(args: argparse.Namespace) -> None:
+    """Measure pages per second and write the CSV and the table."""
     rows = measure(args.pages, args.workers)
     args.out.mkdir(exist_ok=True)
     write_csv(args.out / "pages.csv", rows)
@@ -73,12 +75,14 @@ def _png(image: Image.Image) -> bytes:
 
 
 def page_of_text(seed: int) -> bytes:
+    """A question typeset alone, as PNG bytes."""
     rng = random.Random(seed)
     style = random_style(rng)
     return _png(draw(lay_out(samples.question(rng), style), style))
 
 
 def page_with_picture(seed: int) -> bytes:
+    """A question typeset with a 480 x 360 picture, as PNG bytes."""
     rng = random.Random(seed)
     style = random_style(rng)
     picture = Image.new("RGB", (480, 360), "white")

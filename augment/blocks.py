@@ -55,6 +55,7 @@ def claim(plan: Plan, out: str) -> None:
 
 
 def part_path(out: str, number: int) -> str:
+    """Where block `number`'s rows are kept until all blocks are done."""
     return os.path.join(out, "parts", f"{number:06d}.jsonl")
 
 

@@ -27,16 +27,19 @@ def _resized(image: Image.Image, width: float, height: float) -> Image.Image:
 
 
 def scale(image: Image.Image, rng: random.Random) -> Image.Image:
+    """Made smaller or larger, from 0.65 to 1.5 times."""
     factor = rng.uniform(0.65, 1.5)
     return _resized(image, image.width * factor, image.height * factor)
 
 
 def stretch(image: Image.Image, rng: random.Random) -> Image.Image:
+    """One side made longer and the other shorter, by 4 to 12 percent each."""
     factor = rng.choice((rng.uniform(0.88, 0.96), rng.uniform(1.04, 1.12)))
     return _resized(image, image.width * factor, image.height / factor)
 
 
 def gamma(image: Image.Image, rng: random.Random) -> Image.Image:
+    """Mid-tones made lighter or darker; black and white stay as they are."""
     exponent = rng.choice((rng.uniform(0.6, 0.88), rng.uniform(1.15, 1.7)))
     table = [round(255 * (value / 255) ** exponent) for value in range(256)]
     return image.point(table * 3)
@@ -50,11 +53,13 @@ def border_colour(image: Image.Image) -> tuple[int, int, int]:
 
 
 def rotate(image: Image.Image, rng: random.Random) -> Image.Image:
+    """Turned by 0.7 to 4 degrees, the canvas grown so that no corner is lost."""
     angle = rng.choice((-1, 1)) * rng.uniform(0.7, 4.0)
     return image.rotate(angle, Image.Resampling.BICUBIC, expand=True, fillcolor=border_colour(image))
 
 
 def noise(image: Image.Image, rng: random.Random) -> Image.Image:
+    """Grain like a sensor's: Gaussian, the same on all three channels of a pixel."""
     generator = np.random.default_rng(rng.getrandbits(64))
     sigma = rng.uniform(3.0, 11.0)
     grain = generator.normal(0.0, sigma, (image.height, image.width, 1)).astype(np.float32)
@@ -62,6 +67,7 @@ def noise(image: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def jpeg(image: Image.Image, rng: random.Random) -> Image.Image:
+    """Stored as JPEG once, at a quality from 45 to 85."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=rng.randint(45, 85))
     return Image.open(buffer).convert("RGB")

@@ -64,6 +64,7 @@ class Plan:
 
     @property
     def file_name(self) -> str:
+        """The training file's name in the output folder."""
         return f"stage{self.stage}.jsonl"
 
     def fingerprint(self) -> str:

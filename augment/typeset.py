@@ -65,6 +65,7 @@ class Box:
 
     @property
     def descent(self) -> int:
+        """Pixel rows below the baseline."""
         return self.mask.shape[0] - self.top
 
 
@@ -91,6 +92,7 @@ def coverage(path: str) -> frozenset[int]:
 
 
 def font_path(name: str) -> str:
+    """A bundled font's file by its name; a path, or a name not bundled, as it is."""
     return (
         name
         if os.path.dirname(name) or not os.path.exists(os.path.join(FONT_FOLDER, name))

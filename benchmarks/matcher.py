@@ -371,6 +371,11 @@ def lone_number(value: object, allowed: Iterable[str] = ("°",)) -> sympy.Expr |
 def same_reading(
     answer: tuple[sympy.Expr, Unit | None], gold: tuple[sympy.Expr, Unit | None], decimals: int | None
 ) -> bool:
+    """Whether two (number or expression, unit) agree, units converted.
+
+    One side without a unit agrees with the other in any unit; with a percent sign it may mean the share or the number,
+    but a number below 1 % is not read as the share.
+    """
     (a, a_unit), (g, g_unit) = answer, gold
     if a_unit is not None and g_unit is not None and ANY_UNIT not in (a_unit.name, g_unit.name):
         if a_unit.dimension != g_unit.dimension:
@@ -393,6 +398,10 @@ def same_reading(
 
 
 def same_relation(answer: object, gold: object, decimals: int | None) -> bool:
+    """Whether an equation or inequality agrees with another, or with a bare value or interval.
+
+    x = 5 agrees with 5 and with r = 5 for a name that may stand for x; x > 2 agrees with (2, oo).
+    """
     if isinstance(answer, Relation) and isinstance(gold, Relation):
         if answer.sign != gold.sign:
             return False
@@ -448,6 +457,10 @@ def as_interval(relation: Relation) -> Sequence | None:
 
 
 def same_sequence(answer: object, gold: object, decimals: int | None) -> bool:
+    """Whether tuples, sets, intervals, unions or ratios agree: item by item, and by kind.
+
+    Ratios agree up to a common factor, a ratio of two also with its quotient.
+    """
     if not (isinstance(answer, Sequence) and isinstance(gold, Sequence)):
         sequence, other = (answer, gold) if isinstance(answer, Sequence) else (gold, answer)
         if sequence.kind == ":" and len(sequence.items) == 2 and isinstance(other, Quantity):

@@ -73,6 +73,7 @@ def chunked_puma(chunk_loss: Callable, weak: Tensor, strong: Tensor, weight: Ten
 
 
 def ours_puma(weak: Tensor, strong: Tensor, weight: Tensor, labels: Tensor, logits_dtype=None) -> Tensor:
+    """The loss under test. weak, strong [N, D]; weight [V, D]; labels [N]; returns the mean loss, a scalar."""
     return linear_puma_loss(weak, strong, weight, labels, alpha=ALPHA, lam=LAM, logits_dtype=logits_dtype).loss
 
 
@@ -107,10 +108,12 @@ class _ThreeProducts(torch.autograd.Function):
 
 
 def three_products(weak: Tensor, strong: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """The floor for any implementation: `_ThreeProducts`' sum, a scalar; labels are not looked at."""
     return _ThreeProducts.apply(weak, strong, weight)
 
 
 def eager_ce(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy of full float32 logits. hidden [N, D], weight [V, D], labels [N]; returns a scalar."""
     return F.cross_entropy(F.linear(hidden, weight).float(), labels)
 
 
@@ -119,17 +122,20 @@ def _chunk_ce(hidden: Tensor, weight: Tensor, labels: Tensor, num_tokens: int) -
 
 
 def chunked_ce(chunk_loss: Callable, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """As `chunked_puma`, for cross entropy alone: hidden [N, D], weight [V, D], labels [N]; returns a scalar."""
     chunks = zip(hidden.split(BASELINE_CHUNK), labels.split(BASELINE_CHUNK), strict=True)
     return sum(checkpoint(chunk_loss, h, weight, y, len(labels), use_reentrant=False) for h, y in chunks)
 
 
 def liger_ce(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """Liger's fused linear cross entropy: hidden [N, D], weight [V, D], labels [N]; returns a scalar."""
     from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
 
     return LigerFusedLinearCrossEntropyLoss()(weight, hidden, labels)
 
 
 def rows_eager(weak: Tensor, strong: Tensor, labels: Tensor) -> Tensor:
+    """The loss of logits that exist already: weak, strong [N, V], labels [N]; returns a scalar."""
     return _mean_puma(weak, strong, labels, len(labels))
 
 
@@ -360,6 +366,7 @@ def _quantiles(values: list[float]) -> tuple[float, float, float]:
 
 
 def environment(device: str) -> dict[str, str]:
+    """The device, the versions and the loss backend that a measurement belongs to, for the table's head."""
     versions = {}
     for package in ("torch", "triton", "liger-kernel"):
         try:
@@ -441,6 +448,7 @@ def _draw_chart(path: Path, rows: list[dict], title: str) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `bench.py kernel`."""
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--operations", nargs="+", choices=("puma", "ce", "rows"), default=["puma", "ce", "rows"])
     parser.add_argument("--shapes", nargs="+", metavar="N,D,V", help="default: the shapes of the published table")
@@ -449,6 +457,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Measure every operation, shape and provider; write the CSV, the table and the chart after each operation."""
     device = args.device
     if device == "cpu":
         print("no CUDA device: this measures the PyTorch paths; the Triton kernels are not part of it")

@@ -62,10 +62,12 @@ def _make_batch(noise: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `bench.py accuracy`."""
     parser.add_argument("--out", type=Path, default=Path("bench"))
 
 
 def run(args: argparse.Namespace) -> None:
+    """Compute the table's rows and write them as CSV and Markdown."""
     rows = [gradient_errors(noise, lam) for lam in (1.0, 0.1) for noise in (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)]
     args.out.mkdir(parents=True, exist_ok=True)
     write_csv(args.out / "kernel_accuracy.csv", rows)

@@ -42,6 +42,7 @@ def time_launches(rows: int, vocabulary: int, one_launch: bool, repeats: int) ->
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `bench.py tune`."""
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--vocabulary", type=int, default=151936)
     parser.add_argument("--repeats", type=int, default=20)
@@ -49,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Time every block shape that the device can hold and write the table."""
     if not torch.cuda.is_available():
         raise SystemExit("error: block shapes can be timed on a CUDA device only; `bench.py compile` needs none")
     from . import triton_puma

@@ -125,12 +125,14 @@ def report(vocabularies: tuple[int, ...] = VOCABULARIES) -> list[dict[str, objec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `bench.py compile`."""
     parser.add_argument("--vocabularies", type=int, nargs="+", default=list(VOCABULARIES))
     parser.add_argument("--json", action="store_true", help="print the rows as JSON and write no file")
     parser.add_argument("--out", type=Path, default=Path("bench"))
 
 
 def run(args: argparse.Namespace) -> None:
+    """Compile every variant; print the report and write it, or with --json print its rows only."""
     rows = report(tuple(args.vocabularies))
     if args.json:
         print(json.dumps(rows))

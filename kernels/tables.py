@@ -13,6 +13,7 @@ def markdown_table(rows: list[dict[str, object]]) -> str:
 
 
 def write_csv(path: Path, rows: list[dict[str, object]]) -> None:
+    """Rows with equal keys as a CSV file, keys as its head."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()

@@ -74,9 +74,16 @@ def _puma_block(
     tau = 1.0 if strong is None else tau  # cross entropy alone knows no other temperature
     q = weak - weak_max
     r = q if tau == 1 else q.clone()
-    q_sum = _exponentials_(q, tau)
-    r_sum = q_sum if r is q else _exponentials_(r, 1.0)
-    ce = weak_max - label_logit + r_sum.log()
+    _exponentials_(q, tau)
+    if r is not q:
+        _exponentials_(r, 1.0)
+    label_power = r.gather(1, safe_labels)
+    rest = r.scatter_(1, safe_labels, 0).sum(1, keepdim=True)
+    r_sum = rest + label_power
+    r.scatter_(1, safe_labels, label_power)
+    q_sum = r_sum if r is q else q.sum(1, keepdim=True)
+    # Where the label's logit is the largest, ce = log(1 + rest): a sum that holds the 1 has lost a small rest's digits.
+    ce = torch.where(label_logit == weak_max, rest.log1p(), weak_max - label_logit + r_sum.log())
     fkl = rkl = torch.zeros_like(ce)
     if strong is not None:
         # delta = z_strong - z_weak. Where a probability is 0 its term is 0, whatever delta is (inf, or inf - inf).
@@ -90,7 +97,7 @@ def _puma_block(
             delta = strong.to(dtype) - weak
             strong_max = strong.amax(1, keepdim=True).to(dtype)
             p = strong - strong_max
-        p_sum = _exponentials_(p, tau)
+        p_sum = _exponentials_(p, tau).sum(1, keepdim=True)
         weak_mean_delta = _weighted_sum(q, delta, finite) / q_sum
         strong_mean_delta = _weighted_sum(p, delta, finite) / p_sum
         log_ratio = (weak_max - strong_max) / tau + (q_sum / p_sum).log()  # log of the partition functions' ratio
@@ -125,10 +132,10 @@ def _puma_block(
 
 
 def _exponentials_(terms: Tensor, tau: float) -> Tensor:
-    """terms <- exp(terms / tau), in place; returns the sum of each row [R, 1]."""
+    """terms <- exp(terms / tau), in place; returns them."""
     if tau != 1:
         terms.mul_(1 / tau)
-    return terms.exp_().sum(1, keepdim=True)
+    return terms.exp_()
 
 
 def _weighted_sum(weights: Tensor, values: Tensor, finite: bool) -> Tensor:

@@ -15,6 +15,14 @@ so a few running sums hold everything: Q, P, sum_v 2^(c z_v - a) delta_v, sum_v 
 tau is not 1, the sum of exponentials at temperature 1 for ce. The maxima are not known before the pass, so they are
 carried along, as in the online softmax: when one grows from a to a', the sums made so far are multiplied by 2^(a - a').
 
+Where the label's logit is the largest, and training makes that the rule, ce = log(1 + rest) with
+
+    rest = sum over v != label of exp(z_v - z_label)
+
+and a sum that holds the 1 has lost the digits of a small rest: at ce = 1e-3 a float32 sum is 6e-5 of it off. So the
+lane that met the label forgets its sum; its few logits (V / LANES) are read again, one per lane, without the label.
+The row's sum is then rest plus the label's own power, and ce = log1p(rest).
+
 The gradient with respect to z_v (p is a constant; r = softmax(z) at temperature 1; E = E_weak[delta]):
 
     d fkl = q_v (E - delta_v) / tau^2      (the ratio R has cancelled: only differences from the mean are left)
@@ -96,12 +104,21 @@ def _load_both(
 
 
 @triton.jit
+def _log1p(x):
+    """log(1 + x) for x >= 0, to float32's last digits: log(u) x / (u - 1) undoes what u = 1 + x was rounded by."""
+    u = 1.0 + x
+    return tl.where(u == 1.0, x, LN2 * tl.log2(u) * (x / (u - 1.0)))
+
+
+@triton.jit
 def _row_statistics(
-    weak_row, strong_row, weak_stride, strong_stride, scale,
+    weak_row, strong_row, weak_stride, strong_stride, scale, label, label_logit,
     VOCABULARY: tl.constexpr, HAS_STRONG: tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr,
     LANES: tl.constexpr, EVICTION: tl.constexpr,
 ):  # fmt: skip
-    """One pass over a row: the maxima of z and s, Q, P, E_weak[delta], E_strong[delta], and Q at temperature 1."""
+    """One pass over a row: the maxima of z and s, Q, P, E_weak[delta], E_strong[delta], and at temperature 1 Q and
+    its part without the label. label is one of the vocabulary's, and label_logit its z.
+    """
     weak_max = tl.full([LANES], float("-inf"), tl.float32)
     strong_max = tl.full([LANES], float("-inf"), tl.float32)
     weak_sum = tl.zeros([LANES], tl.float32)
@@ -142,10 +159,26 @@ def _row_statistics(
     # The lanes meet.
     row_max = tl.max(weak_max, axis=0)
     rescale = _rescale(weak_max, row_max, scale)
-    total = tl.sum(weak_sum * rescale, axis=0)
-    plain_total = total
+    if TAU_IS_ONE:
+        plain_sum = weak_sum * rescale
+    else:
+        plain_sum *= _rescale(weak_max, row_max, LOG2E)
+    # What the label's lane has summed is read again, an element per lane, without the label.
+    shift = _shift(row_max, LOG2E)
+    lanes = tl.arange(0, LANES)
+    label_lane = (label // NEIGHBOURS) % LANES
+    plain_sum = tl.where(lanes == label_lane, 0.0, plain_sum)
+    block = lanes // NEIGHBOURS * (LANES * NEIGHBOURS) + label_lane * NEIGHBOURS + lanes % NEIGHBOURS
+    for start in range(0, VOCABULARY, LANES * LANES):  # once, up to a million entries
+        columns = start + block
+        pointers = weak_row + columns.to(tl.int64) * weak_stride
+        weak = tl.load(pointers, mask=(columns < VOCABULARY) & (columns != label), other=float("-inf")).to(tl.float32)
+        plain_sum += tl.exp2(tl.fma(weak, LOG2E, -shift))
+    rest = tl.sum(plain_sum, axis=0)
+    plain_total = rest + tl.exp2(tl.fma(label_logit, LOG2E, -shift))
+    total = plain_total
     if not TAU_IS_ONE:
-        plain_total = tl.sum(plain_sum * _rescale(weak_max, row_max, LOG2E), axis=0)
+        total = tl.sum(weak_sum * rescale, axis=0)
     weak_mean = 0.0
     strong_row_max = 0.0
     strong_total = 1.0
@@ -156,7 +189,7 @@ def _row_statistics(
         rescale = _rescale(strong_max, strong_row_max, scale)
         strong_total = tl.sum(strong_sum * rescale, axis=0)
         strong_mean = tl.sum(_weigh(rescale, strong_delta, True), axis=0) / strong_total
-    return row_max, total, weak_mean, strong_row_max, strong_total, strong_mean, plain_total
+    return row_max, total, weak_mean, strong_row_max, strong_total, strong_mean, plain_total, rest
 
 
 @triton.jit
@@ -219,14 +252,16 @@ def puma_kernel(
         if FORWARD:
             # A label outside the vocabulary is never an address; `poison` makes its row's results NaN.
             label_logit = tl.load(weak_row + label * weak_stride, mask=inside, other=0.0).to(tl.float32)
-            weak_max, weak_sum, weak_mean, strong_max, strong_sum, strong_mean, plain_sum = _row_statistics(
-                weak_row, strong_row, weak_stride, strong_stride, scale,
+            safe_label = tl.where(inside, label, 0).to(tl.int32)
+            weak_max, weak_sum, weak_mean, strong_max, strong_sum, strong_mean, plain_sum, rest = _row_statistics(
+                weak_row, strong_row, weak_stride, strong_stride, scale, safe_label, label_logit,
                 VOCABULARY, HAS_STRONG, DIFFERENCE, TAU_IS_ONE, LANES, "evict_last" if BACKWARD else "",
             )  # fmt: skip
             poison = tl.where(inside, 0.0, float("nan"))
             # max - z_label is exact; the fma is what the shift lost when it was rounded.
             shift_error = tl.fma(weak_max, LOG2E, -(weak_max * LOG2E))
             ce = (weak_max - label_logit) + LN2 * (tl.log2(plain_sum) - shift_error)
+            ce = tl.where(label_logit == weak_max, _log1p(rest * tl.exp2(-shift_error)), ce)
             tl.store(losses_pointer + 2 * losses_stride + row, ce + poison)
             fkl = 0.0
             rkl = 0.0

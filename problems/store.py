@@ -37,6 +37,8 @@ FILES = ("stage1", "stage2", "stage3", "captions", "bench")
 
 @dataclass(frozen=True)
 class Plan:
+    """What a run of gen_data.py draws: seed, amounts and settings."""
+
     seed: int
     per_category: int
     bench_per_family: int

@@ -70,10 +70,12 @@ def make_rows(workload: memory.Workload, count: int, vocabulary: int, seed: int)
 
 
 def sequence(row: Row, image_token: int, image_tokens: int) -> list[int]:
+    """A row's input ids: image tokens, then prompt, then response."""
     return [image_token] * (image_tokens * row.pictures) + row.prompt + row.response
 
 
 def blank_pixels(model: MathModel, pictures: int) -> dict[str, Tensor]:
+    """Zeros in the shape of `pictures` pictures, per name of the image processor."""
     sizes = {"pixel_values": model.config.vision_config.image_size}
     if hasattr(model.config, "high_res_vision_config"):
         sizes["high_res_pixel_values"] = model.config.high_res_vision_config.image_size
@@ -272,6 +274,7 @@ def timed_steps(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `bench.py step`."""
     cuda = torch.cuda.is_available()
     parser.add_argument("--preset", default="puma-qwen2-1.5b" if cuda else "tiny")
     parser.add_argument("--stages", nargs="+", type=int, choices=(1, 2, 3), default=[1, 2, 3])

@@ -76,6 +76,8 @@ NOTE = (
 
 @dataclass
 class Config:
+    """Which orders, budgets and seeds are trained, at which size: one flag per field."""
+
     size: str = "tiny"  # tiny (CPU) or small (one GPU)
     preset: str = ""  # one of the paper's presets instead
     # what

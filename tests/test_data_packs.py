@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from PIL import Image
 from transformers import DeepseekVLHybridImageProcessor, DeepseekVLHybridProcessor
 
 from data import Batch, ChatFormat, Rows, make_loader, open_rows, plan_packs, steps_per_epoch
-from errors import UserError
+from errors import UserError, loader_process_died, run_main
 from sources import BadRow, Turn, open_picture, parse_spec
 
 DEEPSEEK = (
@@ -477,10 +478,39 @@ def test_a_killed_worker_is_one_line(pair_rows: Rows) -> None:
     )
     next(loader)
     [worker] = multiprocessing.active_children()
-    with pytest.raises(UserError, match="a loader process died .*lower --num_workers"):
+    with pytest.raises((UserError, RuntimeError)) as caught:  # a RuntimeError where the sleep is what was interrupted
         os.kill(worker.pid, signal.SIGKILL)
         for _ in loader:
             time.sleep(0.01)
+    told = caught.value if isinstance(caught.value, UserError) else loader_process_died(caught.value)
+    assert re.search("a loader process died .*lower --num_workers", str(told)) and "\n" not in str(told)
+
+
+def test_a_worker_killed_during_the_training_step_is_one_line_too(
+    pair_rows: Rows, capsys: pytest.CaptureFixture
+) -> None:
+    """torch raises from its signal handler, in whatever the main thread does just then."""
+    loader = make_loader(
+        pair_rows, global_batch=4, pack_tokens=1024, rank=0, world_size=1, seed=0, start_step=0, total_steps=99,
+        num_workers=2,
+    )  # fmt: skip
+
+    def main() -> None:
+        next(loader)
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+        time.sleep(20)  # stands for the forward and backward pass
+
+    with pytest.raises(SystemExit) as ended:
+        run_main(main)
+    assert ended.value.code == 1
+    told = capsys.readouterr().err.strip()
+    assert told.startswith("error: a loader process died (DataLoader worker (pid") and "\n" not in told
+
+    def unrelated() -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        run_main(unrelated)
 
 
 OPEN_AS_RANK = """

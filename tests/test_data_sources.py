@@ -4,6 +4,8 @@ import gzip
 import json
 import random
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -276,25 +278,49 @@ def test_large_json_array_is_read_through_a_window(tmp_path: Path) -> None:
         assert read_row(source, offset, length) == row
 
 
-def test_parquet_asks_for_pyarrow_or_reads(tmp_path: Path, chat_format: ChatFormat) -> None:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        (tmp_path / "a.parquet").write_bytes(b"PAR1")
-        assert "pip install pyarrow" in error_of(tmp_path / "a.parquet", chat_format)
-        return
+NEEDS_PYARROW = "pyarrow is not installed (it is no requirement): pip install pyarrow"
+
+
+def write_parquet(path: Path, rows: list[dict], **options: object) -> Path:
+    """Rows as a parquet file; skips the test, visibly, without pyarrow."""
+    pytest.importorskip("pyarrow", reason=NEEDS_PYARROW)
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path, **options)
+    return path
+
+
+def column_start(path: Path, leaf: str) -> int:
+    """Where the first page of a column lies in the file."""
+    import pyarrow.parquet
+
+    group = pyarrow.parquet.ParquetFile(path).metadata.row_group(0)
+    column = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == leaf)
+    return column.dictionary_page_offset or column.data_page_offset
+
+
+def test_parquet_without_pyarrow_is_one_line(
+    tmp_path: Path, chat_format: ChatFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # importing it fails
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    assert "pip install pyarrow" in error_of(tmp_path / "a.parquet", chat_format)
+
+
+def test_parquet_rows_are_read_again_from_any_row_group(tmp_path: Path, chat_format: ChatFormat) -> None:
     png = draw_picture(tmp_path / "a.png").read_bytes()
     rows = [
         {"question": f"{n}?", "answer": f"{n}", "image": {"bytes": png, "path": "a.png"} if n % 3 else None}
         for n in range(40)
     ]
-    table = pyarrow.Table.from_pylist(rows)
-    pyarrow.parquet.write_table(table, tmp_path / "small.parquet", row_group_size=7)
+    write_parquet(tmp_path / "small.parquet", rows, row_group_size=7)
+    write_parquet(tmp_path / "one_group.parquet", rows)
     (tmp_path / "zip.parquet.gz").write_bytes(gzip.compress((tmp_path / "small.parquet").read_bytes()))
     text = [{"problem": f"{n}?", "solution": f"{n}"} for n in range(6000)]
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(text), tmp_path / "large_group.parquet")
-    for name, expected in (("small.parquet", rows), ("zip.parquet.gz", rows), ("large_group.parquet", text)):
+    write_parquet(tmp_path / "large_group.parquet", text)
+    files = {"small.parquet": rows, "one_group.parquet": rows, "zip.parquet.gz": rows, "large_group.parquet": text}
+    for name, expected in files.items():
         source = open_source(str(tmp_path / name))
         places = [(number, offset, length) for number, offset, length, _ in scan(source)]
         assert [number for number, _, _ in places] == list(range(1, len(expected) + 1))
@@ -306,8 +332,112 @@ def test_parquet_asks_for_pyarrow_or_reads(tmp_path: Path, chat_format: ChatForm
         index, global_batch=40, pack_tokens=8192, rank=0, world_size=1, seed=0, start_step=0, total_steps=1
     )
     assert sum(len(batch.pixel_values["pixel_values"]) for batch, _ in next(loader)) == 26
+
+
+def test_parquet_mixes_of_counts_and_shares_are_drawn_by_worker_processes(
+    tmp_path: Path, chat_format: ChatFormat
+) -> None:
+    pictures = [{"bytes": draw_picture(tmp_path / f"{n}.png", n).read_bytes(), "path": None} for n in range(12)]
+    pairs = [
+        {
+            "image_url": None, "instruction": f"What is {n}?", "output": f"It is {n}.",
+            "image_url_2": pictures[n], "instruction_2": "What is it?", "output_2": f"It is {n}.",
+        }
+        for n in range(12)
+    ]  # fmt: skip
+    dialogues = [
+        {"images": pictures[n : n + 2], "texts": [{"user": "How many?", "assistant": f"{n} a {'z' * n}"}]}
+        for n in range(10)
+    ]
+    write_parquet(tmp_path / "pairs.parquet", pairs, row_group_size=5)
+    write_parquet(tmp_path / "dialogues.parquet", dialogues, row_group_size=4)
+    spec = f"{tmp_path / 'pairs.parquet'}:0.5,{tmp_path / 'dialogues.parquet'}:4"
+    rows = open_fixture(spec, chat_format)
+    assert rows.counts == [12, 4]  # half of 24 sides, and 4 of 10
+    loader = make_loader(
+        rows, global_batch=16, pack_tokens=4096, rank=0, world_size=1, seed=0, start_step=0, total_steps=1,
+        num_workers=2,
+    )  # fmt: skip
+    (step,) = loader
+    assert sum("pairs.parquet" in row for row in step.row_ids) == 12
+    for batch, _ in step:
+        assert (batch.input_ids == chat_format.image_token_id).sum() == NUM_IMAGE_TOKENS * sum(
+            map(len, batch.pixel_values.values())
+        )
+    both = open_fixture(tmp_path / "pairs.parquet", chat_format, pairs=True)
+    assert len(both) == 12 and both.entries["pictures"].tolist() == [[1, 0]] * 12
+    weak, strong = both.read(7)
+    assert weak[0].pictures == [pictures[7]] and strong[0].text == "What is 7?"
+
+
+def test_parquet_pictures_by_path_alone_are_looked_for(tmp_path: Path, chat_format: ChatFormat) -> None:
+    draw_picture(tmp_path / "here.png")
+    rows = [
+        {"question": "1?", "answer": "1", "image": {"bytes": None, "path": name}} for name in ("here.png", "gone.png")
+    ]
+    message = error_of(write_parquet(tmp_path / "a.parquet", rows), chat_format)
+    assert "a.parquet:2: no picture" in message and "gone.png" in message
+    kept = open_fixture(tmp_path / "a.parquet", chat_format, skip_bad_rows=True)
+    assert len(kept) == 1 and kept.dropped[0] == {"picture missing": 1}
+
+
+def test_damaged_parquet_is_one_line(tmp_path: Path, chat_format: ChatFormat) -> None:
+    pictures = [draw_picture(tmp_path / "a.png", n).read_bytes() for n in range(20)]
+    rows = [{"question": f"{n}?", "answer": f"{n}", "image": {"bytes": pictures[n], "path": "a"}} for n in range(20)]
+    whole = write_parquet(tmp_path / "whole.parquet", rows)
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
-    assert "not a parquet file" in error_of(tmp_path / "broken.parquet", chat_format)
+    (tmp_path / "pointer.parquet").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 9\n")
+    (tmp_path / "cut.parquet").write_bytes(whole.read_bytes()[:-30])
+    for name in ("broken", "pointer", "cut"):
+        assert "not a parquet file" in error_of(tmp_path / f"{name}.parquet", chat_format, skip_bad_rows=True)
+
+    for leaf in ("question", "image.bytes"):
+        damaged = bytearray(whole.read_bytes())
+        start = column_start(whole, leaf)
+        damaged[start : start + 40] = b"\xff" * 40  # the page's header
+        (tmp_path / f"{leaf}.parquet").write_bytes(damaged)
+    message = error_of(tmp_path / "question.parquet", chat_format, skip_bad_rows=True)
+    assert "cannot be read to its end" in message and "download or make the file again" in message
+    index = open_fixture(tmp_path / "image.bytes.parquet", chat_format)  # the index leaves pictures where they are
+    loader = make_loader(
+        index, global_batch=4, pack_tokens=4096, rank=0, world_size=1, seed=0, start_step=0, total_steps=1
+    )
+    with pytest.raises(UserError, match="image.bytes.parquet: cannot be read to its end") as caught:
+        next(loader)
+    assert "\n" not in str(caught.value)
+
+    empty = write_parquet(tmp_path / "empty.parquet", rows)
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.parquet.read_table(empty).slice(0, 0), empty)
+    assert "it holds no row" in error_of(empty, chat_format)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
+def test_memory_does_not_grow_with_a_parquet_row_group(tmp_path: Path) -> None:
+    """Files whose one row group holds 60 and 360 MB of pictures: indexed and read, both in about the same memory."""
+    code = """
+import random, sys
+import sources
+source = sources.open_source(sys.argv[1])
+places = [(offset, length) for _, offset, length, _ in sources.scan(source)]
+for offset, length in [places[-1], *random.Random(0).sample(places, 3)]:
+    assert len(sources.read_row(source, offset, length)["image"]["bytes"]) == 60_000
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+    peaks = []
+    for copies in (1, 6):
+        rows = [
+            {"question": "1?", "answer": "1", "image": {"bytes": random.Random(n).randbytes(60_000), "path": ""}}
+            for n in range(1000)
+        ] * copies
+        path = write_parquet(tmp_path / f"{copies}.parquet", rows, use_dictionary=False, compression="none")
+        assert path.stat().st_size > copies * 60_000_000
+        run = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+        peaks.append(int(run.stdout) / 1024)
+
+    assert peaks[1] - peaks[0] < 150, peaks
 
 
 def test_a_replaced_file_is_another_file(tmp_path: Path, chat_format: ChatFormat) -> None:

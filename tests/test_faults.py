@@ -188,6 +188,20 @@ def test_a_killed_rank_ends_the_job_at_once_with_the_reason(pairs: Path, tmp_pat
 
 
 @pytest.mark.slow
+def test_a_killed_loader_process_ends_the_run_with_one_line(pairs: Path, tmp_path: Path) -> None:
+    """Three times, at some moment of some step: torch raises in whatever line of the training loop is then running."""
+    generator = random.Random(5)
+    for life in range(3):
+        run = start(pairs, tmp_path, "--num_workers", "2", ranks=0)
+        wait_for_step(tmp_path, max((row["step"] for row in rows(tmp_path)), default=0) + 2, run)
+        time.sleep(generator.uniform(0.0, 0.3))
+        os.kill(generator.choice(workers(run)), signal.SIGKILL)
+        output = finish(run, code=1)
+        assert "error: a loader process died (DataLoader worker" in output, life
+        assert "Traceback" not in output and "Exception" not in output, output
+
+
+@pytest.mark.slow
 def test_no_rank_outlives_a_killed_launcher(pairs: Path, tmp_path: Path) -> None:
     run = start(pairs, tmp_path)
     wait_for_step(tmp_path, 1, run)

@@ -15,6 +15,8 @@ from PIL import Image, ImageDraw
 import guard  # noqa: F401  (before transformers)
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from checkpoint import read_manifest
+
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--preset", "tiny", "--global_batch", "6", "--pack_tokens", "800", "--num_workers", "0", "--save_every", "2"]
 ALL_PARTS = ["--train", "vision,projector,llm"]
@@ -122,6 +124,23 @@ def test_the_stages_follow_one_another_and_the_result_opens_in_transformers(stag
     asked = run("sample.py", "--model", tmp_path / "stage3", "--image", pairs.parent / "0.png", "Find angle C.",
                 "--max_new_tokens", 5)  # fmt: skip
     assert asked.stdout.strip()
+
+
+def test_the_mix_drawn_is_printed_and_stands_in_the_checkpoint(stage2, tmp_path):
+    pairs, start, _ = stage2
+    text = tmp_path / "text.jsonl"
+    rows = [{"query": f"{n} + 1?", "response": f"It is {n + 1}."} for n in range(10)] + [{"query": "", "response": "5"}]
+    text.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = [*SMALL, "--data", f"{pairs}:0.25,{text}:4", "--skip_bad_rows", "--model", start, "--out_dir"]
+    finished = run("train_stage3.py", *flags, tmp_path / "run")
+    expected = {
+        "0 pairs.jsonl": {"asked": "0.25", "usable": 28, "drawn": 7, "dropped": {}},
+        "1 text.jsonl": {"asked": "4", "usable": 10, "drawn": 4, "dropped": {"empty question": 1}},
+    }
+    checkpoint = sorted((tmp_path / "run").glob("step_*"))[-1]
+    assert read_manifest(checkpoint)["mix"] == expected
+    assert "pairs.jsonl: 7 of 28 usable (63.6 % of the mix), asked: 0.25" in finished.stdout
+    assert "text.jsonl: 4 of 10 usable (36.4 % of the mix), asked: 4; dropped: empty question 1" in finished.stdout
 
 
 @pytest.mark.parametrize(
