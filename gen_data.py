@@ -7,7 +7,8 @@
 Four roles, all in problems/: the Question Designer draws parameters and decides which facts stand in the text and
 which in the picture, the Plotter draws, the Solver answers exactly and writes the checked solution, the Pair
 Constructor joins two of the four levels. Written are stage1.jsonl (text), stage2.jsonl (pairs), stage3.jsonl (single
-problems at every level), captions.jsonl, bench.jsonl (held-out problems in six versions), pictures/, manifest.json.
+problems at every level), captions.jsonl, bench.jsonl (held-out problems in six versions), pictures/, manifest.json and
+report.html (counts, answers and a gallery, to look at).
 
 Work is cut into shards of a thousand problems, each a function of the seed alone, so neither the number of workers nor
 of machines changes a byte; finished shards are kept, and the same command goes on where it stopped.
@@ -19,7 +20,7 @@ import os
 import sys
 
 from errors import UserError, run_main
-from problems import MODULES, families, store
+from problems import MODULES, families, gallery, store
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -69,6 +70,7 @@ def main() -> None:
     if rank == 0:
         store.wait_for_shards(plan, arguments.out)
         store.merge(plan, arguments.out)
+        gallery.write(arguments.out)
         store.summarize(plan, arguments.out)
 
 
