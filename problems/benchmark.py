@@ -34,6 +34,7 @@ from problems import MODULES, families, figure, gallery, labels, pairs, solver, 
 # engine's.
 
 DPI = 100
+BUSY = 1.3  # clock over CPU time beyond which the report says that rates by the clock are too low
 GLYPH_SHARE = 0.73  # height of a capital or digit, as a share of the type's size
 
 # (where the function is looked up, its name, the stage that its time counts to)
@@ -333,8 +334,11 @@ def joined(placed: list[tuple]) -> list[tuple]:
 def report(tables: dict[str, list[dict]], own: dict[str, str]) -> str:
     from kernels.tables import markdown_table
 
+    whole = tables["speed"][0]
+    waiting = float(whole["per CPU second"]) / float(whole["per second and process"])
+    busy = f"The machine was busy: by the clock each process took {waiting:.1f} times its CPU time.\n"
     return "\n".join([
-        "# The data engine", "", markdown_table(tables["speed"]),
+        "# The data engine", "", markdown_table(tables["speed"]), *([busy] if waiting > BUSY else []),
         "Where the time goes (one process, CPU time; an inner stage does not count to its outer one):", "",
         markdown_table(tables["stages"]),
         "Peak memory of that process so far, bounded caches included (the last row also merges and reports):", "",

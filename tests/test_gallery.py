@@ -105,6 +105,18 @@ def test_choices_are_read_back():
     assert choices_of("In triangle ABC, A: B is 2. Find C.") == ()
 
 
+def test_what_is_kept_does_not_grow_with_the_data(tmp_path, monkeypatch):
+    monkeypatch.setattr(gallery, "MOST_ANSWERS", 5)
+    for name in ("stage1", "stage3", "bench"):
+        with open(tmp_path / f"{name}.jsonl", "w") as file:
+            for number in range(100):
+                row = {"family": "cube", "level": "text-only", "instruction": "", "answer": str(number)}
+                file.write(json.dumps({**row, "problem_id": f"bench-{number}"}) + "\n")
+    found = gallery.collect(str(tmp_path))["cube"]
+    assert found.problems == 100 and len(found.answers) == 5
+    assert len(found.training["text-only"]) == gallery.PER_LEVEL and len(found.held_out) == 1
+
+
 def test_the_same_data_gives_the_same_bytes(data):
     before = report(data)
     gallery.write(data)
