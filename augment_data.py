@@ -29,7 +29,7 @@ from errors import UserError, run_main
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """The flags of the command line; argparse ends the program where they are malformed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--stage", type=int, required=True, choices=(1, 2, 3), help="which stage's training file to write")
@@ -65,7 +65,11 @@ def interrupt(*_: object) -> None:
 
 
 def main() -> None:
-    """Plan, work on all cores, and put the parts together."""
+    """Work off this process's blocks; the first process then joins all blocks into one training file.
+
+    Raises:
+        UserError: the flags or a source are wrong, the folder holds other data, the disk is full, or a server fails.
+    """
     arguments = parse_arguments()
     signal.signal(signal.SIGTERM, interrupt)
     plan = recipe.make_plan(arguments)

@@ -5,6 +5,7 @@
     python bench.py compile     the Triton kernels compiled for A100 and H100: registers, spills (no GPU needed)
     python bench.py accuracy    the linear op's gradient error for bfloat16 and float32 logits (no GPU needed)
     python bench.py step        whole training steps on random weights, and the plain way beside them
+    python bench.py data        generated pairs per second, where the time goes, and matplotlib's figures; then pages
     python bench.py pages       questions rendered to pictures per second, and by matplotlib (CPU)
 
 Peers that are not requirements of the project come from requirements-bench.txt; a peer that is not installed, or cannot
@@ -14,6 +15,8 @@ run on this device, is named and left out. `python bench.py kernel --help` lists
 import argparse
 import importlib
 
+from errors import run_main
+
 # name -> module with add_arguments(parser) and run(args)
 SUBCOMMANDS = {
     "kernel": "kernels.benchmark",
@@ -21,6 +24,7 @@ SUBCOMMANDS = {
     "compile": "kernels.compile_report",
     "accuracy": "kernels.benchmark_accuracy",
     "step": "runs.benchmark_step",
+    "data": "problems.benchmark",
     "pages": "augment.benchmark",
 }
 
@@ -40,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

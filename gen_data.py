@@ -3,14 +3,19 @@
     python gen_data.py --out data --per_category 40000               # the paper's 120K pairs, on all cores
     python gen_data.py --list                                        # the families
     torchrun --nproc_per_node 8 gen_data.py --out data               # sharded by rank; the same bytes
+    python gen_data.py --out data --explain http://localhost:8000/v1 --explain_model NAME
 
 Four roles, all in problems/: the Question Designer draws parameters and decides which facts stand in the text and
 which in the picture, the Plotter draws, the Solver answers exactly and writes the checked solution, the Pair
 Constructor joins two of the four levels. Written are stage1.jsonl (text), stage2.jsonl (pairs), stage3.jsonl (single
-problems at every level), captions.jsonl, bench.jsonl (held-out problems in six versions), pictures/, manifest.json.
+problems at every level), captions.jsonl, bench.jsonl (held-out problems in six versions), pictures/, manifest.json and
+report.html (counts, answers and a gallery, to look at).
 
 Work is cut into shards of a thousand problems, each a function of the seed alone, so neither the number of workers nor
 of machines changes a byte; finished shards are kept, and the same command goes on where it stopped.
+
+--explain asks an OpenAI-compatible server to explain every training problem, keeps what arrives at the program's answer
+and leaves the program's solution elsewhere. Its replies are cached: the same command asks nothing twice.
 """
 
 import argparse
@@ -19,11 +24,12 @@ import os
 import sys
 
 from errors import UserError, run_main
-from problems import MODULES, families, store
+from llm import Client
+from problems import MODULES, families, gallery, store
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """The flags of the command line; argparse ends the program where they are malformed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="data", help="folder to write to (default: data)")
     parser.add_argument("--per_category", type=int, default=1000, help="pairs of each category (the paper: 40000)")
@@ -39,6 +45,10 @@ def parse_arguments() -> argparse.Namespace:
         help="how often one problem (family and parameters) may stand in the training data, each time "
         "drawn anew; more are dropped and counted (default: 1, with --small_numbers 50)",
     )
+    parser.add_argument("--explain", default="", metavar="URL", help="OpenAI-compatible server that explains solutions")
+    parser.add_argument("--explain_model", default="", metavar="NAME", help="its model")
+    parser.add_argument("--llm_cache", default="", help="folder of the server's replies (default: OUT/llm_cache)")
+    parser.add_argument("--llm_concurrency", type=int, default=32, help="calls at a time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=0, help="processes (default: the CPU cores)")
     parser.add_argument("--list", action="store_true", help="name the families and stop")
@@ -46,7 +56,11 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Plan, draw on all cores, put the files together and count."""
+    """Draw this process's shards; the first process then joins all shards into the data set.
+
+    Raises:
+        UserError: the flags are wrong, the folder holds other data, the disk is full, or the server does not answer.
+    """
     arguments = parse_arguments()
     if arguments.list:
         list_families()
@@ -64,18 +78,44 @@ def main() -> None:
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_world = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     workers = arguments.workers or max(1, len(os.sched_getaffinity(0)) // local_world)
+    client = explaining_client(arguments) if arguments.explain and rank == 0 else None
     os.makedirs(arguments.out, exist_ok=True)
 
     store.claim(plan, arguments.out)
     store.draw_shards(plan, arguments.out, rank, world_size, workers)
     if rank == 0:
         store.wait_for_shards(plan, arguments.out)
-        store.merge(plan, arguments.out)
-        store.summarize(plan, arguments.out)
+        publish(plan, arguments.out, client)
+
+
+def publish(plan: store.Plan, out: str, client: Client | None) -> None:
+    """Join the finished shards, explained if there is a client, write report.html and print what was made."""
+    explainer = None
+    if client is not None:
+        from problems.explain import Explainer  # sympy's import is slow, and only a run with a server needs it
+
+        explainer = Explainer(client)
+    try:
+        store.merge(plan, out, explainer)
+        gallery.write(out)
+    except OSError as error:
+        raise UserError(f"{error.filename or out}: {error.strerror}; mend it and run the same command again") from error
+    store.summarize(plan, out)
+    if client is not None:
+        print(f"this run asked {client.summary()}")
+
+
+def explaining_client(arguments: argparse.Namespace) -> Client:
+    """The client of --explain, once its server has answered: better now than after hours of drawing."""
+    if not arguments.explain_model:
+        raise UserError("--explain also needs --explain_model, the name the server knows its model by")
+    cache = arguments.llm_cache or os.path.join(arguments.out, "llm_cache")
+    client = Client(arguments.explain, arguments.explain_model, cache=cache, concurrency=arguments.llm_concurrency)
+    client.check()
+    return client
 
 
 def list_families() -> None:
-    """Print every category's problem families."""
     for category in MODULES:
         members = families(category)
         print(f"{category} ({len(members)})")

@@ -105,6 +105,11 @@ def word(problem: Problem, level: str, free: random.Random, choices: tuple[str, 
     return Version(level, text + problem.ask.question + options, problem.ask.question, in_text, in_picture)
 
 
+def choices_of(instruction: str) -> tuple[str, ...]:
+    """The texts of the choices that `word` has set under a question; none where it has none."""
+    return tuple(re.findall(rf"^[{LETTERS}]: (.*)$", instruction, re.MULTILINE))
+
+
 def join(clauses: list[str], small: bool, free: random.Random) -> str:
     """Clauses as sentences, or two or more of them as one."""
     if not clauses:
@@ -233,4 +238,4 @@ def caption(example: Example) -> str:
     return text
 
 
-__all__ = ["LEVELS", "VERSIONS", "Example", "NoLayout", "Reject", "caption", "construct", "design"]
+__all__ = ["LEVELS", "VERSIONS", "Example", "NoLayout", "Reject", "caption", "choices_of", "construct", "design"]

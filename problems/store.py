@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -24,6 +25,9 @@ from problems.figure import NoLayout, Picture
 from problems.pairs import VERSIONS, Example, caption, construct, design
 from problems.problem import Reject
 from problems.solver import WrongProblem
+
+if TYPE_CHECKING:  # it brings sympy, which only a run with a server needs
+    from problems.explain import Explainer
 
 VERSION = 1  # raised whenever the same seed gives other bytes
 PICTURES_IN_A_FOLDER = 1000
@@ -385,15 +389,15 @@ def lines(plan: Plan, out: str) -> Iterator[tuple[tuple[str, int], dict]]:
                 yield shard, json.loads(line)
 
 
-def merge(plan: Plan, out: str) -> None:
-    """Join the shards into the published files and the manifest."""
+def merge(plan: Plan, out: str, explainer: "Explainer | None" = None) -> None:
+    """Join the shards into the published files and the manifest; with an explainer, its explanations in the rows."""
     with open(os.path.join(out, "shards", "counts.json"), encoding="utf-8") as file:
         counts = Counter(json.load(file))
     per_family: dict[str, Counter[str]] = {}
     folders: dict[str, hashlib._Hash] = {}
     writers = {name: _Output(os.path.join(out, f"{name}.jsonl")) for name in FILES}
     try:
-        for shard, problem in lines(plan, out):
+        for shard, problem in explainer.explain(lines(plan, out)) if explainer else lines(plan, out):
             if "dropped" in problem:
                 counts["no legible picture"] += 1
                 continue
@@ -421,6 +425,8 @@ def merge(plan: Plan, out: str) -> None:
         "families": {name: dict(sorted(tally.items())) for name, tally in sorted(per_family.items())},
         "pictures": {folder: digest.hexdigest() for folder, digest in folders.items()},
     }
+    if explainer:
+        manifest["explanations"] = explainer.manifest()
     write_atomically(os.path.join(out, "manifest.json"), json.dumps(manifest, indent=1, ensure_ascii=False).encode())
 
 
@@ -458,3 +464,5 @@ def summarize(plan: Plan, out: str) -> None:
         print(f"{os.path.join(out, name + '.jsonl')}: {entry['rows']:,} rows")
     for reason, count in manifest["dropped"].items():
         print(f"  {reason}: {count:,}")
+    for name, value in manifest.get("explanations", {}).items():
+        print(f"  {name}: {value}")
