@@ -71,7 +71,6 @@ def _place_beside(sheet: "figure.Sheet", text: str, start: Point, end: Point, ga
                 d = side * (half + gap + sheet.style.line / 2 + extra * sheet.em)
                 at = s.between(start, end, share)
                 candidates.append((at[0] + outward[0] * d, at[1] + outward[1] * d))
-    candidates.sort(key=lambda c: 0)  # stable: the order above is the order of preference
     sheet.find(label, numpy.array(candidates), gap * 0.8)
 
 
@@ -94,21 +93,20 @@ def _place_name(sheet: "figure.Sheet", mark: s.Name, gap: float) -> None:
 
 def _place_curve_name(sheet: "figure.Sheet", mark: s.CurveName, gap: float) -> None:
     label = sheet.type(mark.text)
-    points = [sheet.pixel(point) for point in mark.points]
-    candidates = []
+    points = numpy.array([sheet.pixel(point) for point in mark.points])
     count = len(points)
-    order = sorted(range(1, count - 1), key=lambda k: (k * 7919) % count)
-    for extra in (0.15, 0.5, 1.0):
-        for k in order:
-            along = s.sub(points[k + 1], points[k - 1])
-            if s.norm(along) < 1e-6:
-                continue
-            normal = s.unit((-along[1], along[0]))
-            half = abs(normal[0]) * label.size[0] / 2 + abs(normal[1]) * label.size[1] / 2
-            for side in (1, -1):
-                d = side * (half + gap + extra * sheet.em)
-                candidates.append((points[k][0] + normal[0] * d, points[k][1] + normal[1] * d))
-    sheet.find(label, numpy.array(candidates), gap)
+    order = numpy.array(sorted(range(1, count - 1), key=lambda k: (k * 7919) % count))
+    along = points[order + 1] - points[order - 1]
+    length = numpy.hypot(along[:, 0], along[:, 1])
+    order, along, length = order[length > 1e-6], along[length > 1e-6], length[length > 1e-6]
+    normals = numpy.stack([-along[:, 1], along[:, 0]], 1) / length[:, None]
+    half = numpy.abs(normals) @ numpy.array(label.size) / 2
+    away = normals * (half + gap)[:, None]
+    candidates = [  # both sides of every point, at one distance after another
+        numpy.stack([points[order] + way, points[order] - way], 1)
+        for way in (away + normals * extra * sheet.em for extra in (0.15, 0.5, 1.0))
+    ]
+    sheet.find(label, numpy.concatenate(candidates).reshape(-1, 2), gap)
 
 
 def _place_note(sheet: "figure.Sheet", mark: s.Note, gap: float) -> None:

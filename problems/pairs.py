@@ -211,7 +211,8 @@ def construct(
         style = random_style(free, picture_size)
         versions = [word(problem, level, free, choices) for level in pair]
         try:
-            pictures = [draw_version(problem, version, style, free) for version in versions]
+            # the fullest picture first: it is the one that most often finds no place for a label
+            pictures = [draw_version(problem, version, style, free) for version in reversed(versions)][::-1]
         except NoLayout:
             continue
         solver.check(problem)
