@@ -420,8 +420,11 @@ class Sheet:
 
         labels.place_all(self, marks)
 
-    def find(self, label: Label, candidates: numpy.ndarray, margin: float, optional: bool = False) -> bool:
-        """Put the label at the first candidate centre [n, 2] where its box with a margin is free."""
+    def find(
+        self, label: Label, candidates: numpy.ndarray, margin: float, optional: bool = False, apart: float = 0.0
+    ) -> bool:
+        """Put the label at the first candidate centre [n, 2] where its box with a margin is free of ink and canvas
+        edges, and further from other labels by `apart`."""
         width, height = label.size
         x0 = numpy.rint(candidates[:, 0] - width / 2).astype(numpy.int64)
         y0 = numpy.rint(candidates[:, 1] - height / 2).astype(numpy.int64)
@@ -430,7 +433,7 @@ class Sheet:
         page_width, page_height = self.layout.size
         free = (left >= 0) & (top >= 0) & (right <= page_width) & (bottom <= page_height)
         for a, b, c, d in self.boxes:
-            free &= (right <= a) | (left >= c) | (bottom <= b) | (top >= d)
+            free &= (right <= a - apart) | (left >= c + apart) | (bottom <= b) | (top >= d)
         rows = numpy.flatnonzero(free)
         if rows.size:
             l, t, r, b = left[rows], top[rows], right[rows], bottom[rows]
@@ -442,6 +445,11 @@ class Sheet:
         if optional:
             return False
         raise NoLayout(f"no free place for the label {label.text!r}")
+
+    def segments(self) -> numpy.ndarray:
+        """All straight pieces of ink so far, [m, 2, 2] in pixels."""
+        pieces = [pair for points, _ in self.layout.strokes for pair in zip(points, points[1:], strict=False)]
+        return numpy.array(pieces, dtype=float).reshape(-1, 2, 2)
 
     def _put(self, label: Label, x: int, y: int, margin: float) -> None:
         width, height = label.size

@@ -130,7 +130,7 @@ def cyclic_quadrilateral(draw: Draw) -> Problem:
     drawing = [Circle(O, 3.0), *s.sides([A, B, C, D]), *s.names([A, B, C, D])]
     name, word = f"{A}{B}{C}{D}", draw.angle_word
     facts = [
-        description(draw.say(f"{name} is a quadrilateral whose corners lie on a circle", f"The corners of quadrilateral {name} lie on a circle")),
+        description(f"The corners of {draw.say('quadrilateral ', 'the quadrilateral ')}{name} lie on a circle"),
         _angle_fact(draw, D, A, B, first),
     ]
     rule = "Opposite angles of a quadrilateral in a circle add up to 180°."
@@ -341,7 +341,7 @@ def chord(draw: Draw) -> Problem:
     ]
     radius_fact = condition(f"the radius {OA} is {said[OA]}", Segment(O, A), Length(O, A, said[OA]))
     gap_fact = condition(f"{OM} = {said[OM]}", Length(O, M, said[OM]))
-    chord_fact = condition(f"{AB} = {said[AB]}", s.Note(f"{AB} = {said[AB]}"))  # beside the chord it could mean one half
+    chord_fact = condition(f"{AB} = {said[AB]}", s.Note(f"{AB} = {said[AB]}"))  # on the chord it could mean a half
     rule = f"The perpendicular from the centre halves a chord, and triangle {O}{M}{A} has a right angle at {M}."
     unit, halving = draw.unit, f"{AM} = {AB}/2 = {whole}/2 = {half}"
     place, symbols = (O, M), {OA: radius, OM: gap, AB: whole}

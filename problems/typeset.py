@@ -21,6 +21,7 @@ FONTS = {  # upright file, italic file
     "times": ("STIXGeneral.ttf", "STIXGeneralItalic.ttf"),
 }
 _NEEDS_LAYOUT = re.compile(r"[√²³⁴⁻₁₂₃₅^π|≤≥∞=]|\d/\d|[a-z]/\d|\)/")
+_MINUS = re.compile(r"-(?![a-z]{2})")  # x-axis keeps its hyphen
 SCRIPT = 0.74  # size of powers, indices and fractions against the text around them
 
 
@@ -54,7 +55,7 @@ def typeset(text: str, family: str, size: int, italic: bool = False) -> Label:
     """A label in a font of `size` pixels to the em."""
     if _NEEDS_LAYOUT.search(text):
         return _mathematics(text, family, size)
-    return _plain(text.replace("-", "−"), family, size, italic)
+    return _plain(_MINUS.sub("−", text), family, size, italic)
 
 
 def _plain(text: str, family: str, size: int, italic: bool) -> Label:
@@ -112,6 +113,7 @@ _ATOM = re.compile(
     rf"(?P<fraction>(?P<over>{_GROUP}|{_PART})/(?P<under>{_GROUP}|{_PART}))|√(?P<root>{_GROUP}|\d+|[a-z])"
     rf"|(?P<power>[⁻¹²³⁴]+)|\^(?P<exponent>{_GROUP}|-?\d+|[a-z])|(?P<index>[₀₁₂₃₅]+)"
     r"| *(?P<relation>[=≤≥<>]) *|(?P<space>[ \u00a0]+)|(?P<sign>[-−+×·])|(?P<choice>[A-D]:)"
+    r"|(?P<unit>(?<=[\dπ)][ \u00a0])m)"
     r"|(?P<word>[A-Za-z]{2,}'*)|(?P<letter>[A-Za-z])|(?P<other>.)"
 )
 
