@@ -307,7 +307,7 @@ class Sheet:
             raise NoLayout("an angle looks too sharp or too flat")
         arms = min(math.dist(self.pixel(corner), self.pixel(place)) for place in (first, last))
         for _ in range(mark.arcs if self.style.width >= 200 else 0):  # an arc would fill a small picture's corner
-            count = self.angle_count.get(corner, 0)
+            count = self.angle_count.get(corner, 0) if mark.text else 0  # equal angles without a size look the same
             self.angle_count[corner] = count + 1
             radius = min(self.em * 0.95, arms * 0.3) + count * max(2.5, self.style.line * 1.9)
             self.line(self._corner_arc(corner, first, last, radius), 0.75, layer=self.accent)
