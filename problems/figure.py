@@ -19,6 +19,8 @@ from problems.scene import Mark, Point, Scene
 from problems.typeset import FONTS, Label, gap, glyph_height, lines_of, typeset
 
 SUPERSAMPLING = 3
+SHARPEST = 6.0  # degrees between two lines that leave the same point
+CLOSEST = 0.8  # ems between two named points
 READABLE = 11.6  # pixels that the smallest glyph of a vision-only picture must have once the picture is 384 pixels wide
 
 
@@ -50,6 +52,7 @@ class Layout:
     labels: list[tuple[str, tuple[float, float, float, float], float]] = field(default_factory=list)  # text, box, glyph
     points: dict[str, Point] = field(default_factory=dict)
     angles: list[float] = field(default_factory=list)
+    segments: list[tuple[Point, Point]] = field(default_factory=list)  # straight lines between places of the scene
 
 
 @dataclass
@@ -113,6 +116,7 @@ def plot(
         sheet = Sheet(scene, style, em, turn, mirror)
         sheet.set_question(question, below)
         sheet.fit(marks)
+        sheet.require_room(marks)
         sheet.draw_strokes(marks)
         sheet.place_labels(marks)
         height = sheet.smallest_glyph() * 384 / max(sheet.layout.size)
@@ -218,6 +222,27 @@ class Sheet:
             (top + bottom) / 2 + scale_y * (y_low + y_high) / 2,
         )
         self.layout.points = {name: self.pixel(name) for name in self.scene.points}
+
+    def require_room(self, marks: list[Mark]) -> None:
+        """Give up a figure with points too close together, or with lines that nearly cover each other."""
+        points = list(self.layout.points.values())
+        if any(math.dist(a, b) < CLOSEST * self.em for k, a in enumerate(points) for b in points[:k]):
+            raise NoLayout("two points lie too close together")
+        leaving: dict[s.Place, list[tuple[float, Point]]] = {}
+        for mark in marks:
+            if isinstance(mark, s.Segment):
+                ends = (self.scene.at(mark.start), self.scene.at(mark.end))
+                seen = (self.pixel(mark.start), self.pixel(mark.end))
+                self.layout.segments.append(seen)
+                for near, far in ((0, 1), (1, 0)):
+                    x, y = s.sub(seen[far], seen[near])
+                    way = (math.degrees(math.atan2(y, x)), s.sub(ends[far], ends[near]))
+                    leaving.setdefault(ends[near], []).append(way)
+        for ways in leaving.values():
+            ways.sort(key=lambda way: way[0])
+            for (low, a), (high, b) in zip(ways, [*ways[1:], (ways[0][0] + 360, ways[0][1])], strict=True):
+                if high - low < SHARPEST and not _same_way(a, b):
+                    raise NoLayout("two lines nearly cover each other")
 
     # --- ink
 
@@ -534,6 +559,11 @@ def _extent(marks: list[Mark], scene: Scene) -> list[s.Place]:
         elif isinstance(mark, s.Shade):
             places += mark.outline
     return places
+
+
+def _same_way(a: Point, b: Point) -> bool:
+    """Whether one line lies on the other in the scene itself, and not only in the picture."""
+    return s.dot(a, b) > (1 - 1e-12) * s.norm(a) * s.norm(b)
 
 
 def angle_between(first: Point, vertex: Point, last: Point) -> float:

@@ -88,7 +88,9 @@ def inscribed_angle(draw: Draw) -> Problem:
     half = draw.degrees("angle", 25, 80)
     draw.require(half != 60 or asked != "base angle")
     points |= {A: s.polar(ORIGIN, 3, start), B: s.polar(ORIGIN, 3, start + 2 * half)}
-    points[C] = s.polar(ORIGIN, 3, start + 2 * half + (360 - 2 * half) * draw.free.uniform(0.36, 0.64))
+    beyond = (360 - 2 * half) * draw.free.uniform(0.36, 0.64)
+    draw.require(abs(beyond - 180) > 16 and abs(2 * half + beyond - 180) > 16)  # C opposite A or B would hide a line
+    points[C] = s.polar(ORIGIN, 3, start + 2 * half + beyond)
     drawing += [Segment(a, b) for a, b in ((C, A), (C, B), (O, A), (O, B))]
     rule = "The angle at the centre is twice the angle at the circle on the same arc."
     central, inscribed = _angle_fact(draw, A, O, B, 2 * half), _angle_fact(draw, A, C, B, half)

@@ -516,6 +516,7 @@ def angle_bisector(draw: Draw) -> Problem:
     x = (c * c - b * b + whole * whole) / (2 * whole)
     points = {B: (0.0, 0.0), C: (float(whole), 0.0), A: (x, math.sqrt(c * c - x * x))}
     to_b, to_c = s.unit(s.sub(points[B], points[A])), s.unit(s.sub(points[C], points[A]))
+    draw.require(s.dot(to_b, to_c) < 0.9)  # the halves of a sharper angle could not be drawn apart
     points[D] = s.meet(points[A], s.add(to_b, to_c), points[B], (1.0, 0.0))
     drawing = [*s.sides([A, B, C]), Segment(A, D), *s.names([A, B, C, D])]
     AB, AC, BD, DC, size = A + B, A + C, B + D, D + C, draw.size
