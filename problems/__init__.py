@@ -7,6 +7,7 @@ from problems import (
     functions,
     functions_curves,
     plane_geometry,
+    plane_geometry_circles,
     plane_geometry_maps,
     plane_geometry_polygons,
     solid_geometry,
@@ -16,7 +17,7 @@ from problems import (
 from problems.problem import Draw, Problem
 
 MODULES: dict[str, tuple[ModuleType, ...]] = {
-    "plane_geometry": (plane_geometry, plane_geometry_polygons, plane_geometry_maps),
+    "plane_geometry": (plane_geometry, plane_geometry_circles, plane_geometry_polygons, plane_geometry_maps),
     "solid_geometry": (solid_geometry, solid_geometry_round, solid_geometry_stacks),
     "functions": (functions, functions_curves),
 }

@@ -9,15 +9,18 @@ figure is given up (`NoLayout`) and the designer draws other free choices.
 import math
 import random
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw
 
 from problems import scene as s
 from problems.scene import Mark, Point, Scene
-from problems.typeset import FONTS, Label, gap, lines_of, typeset
+from problems.typeset import FONTS, Label, gap, glyph_height, lines_of, typeset
 
 SUPERSAMPLING = 3
+SHARPEST = 6.0  # degrees between two lines that leave the same point
+CLOSEST = 0.8  # ems between two named points
 READABLE = 11.6  # pixels that the smallest glyph of a vision-only picture must have once the picture is 384 pixels wide
 
 
@@ -49,6 +52,7 @@ class Layout:
     labels: list[tuple[str, tuple[float, float, float, float], float]] = field(default_factory=list)  # text, box, glyph
     points: dict[str, Point] = field(default_factory=dict)
     angles: list[float] = field(default_factory=list)
+    segments: list[tuple[Point, Point]] = field(default_factory=list)  # straight lines between places of the scene
 
 
 @dataclass
@@ -107,11 +111,12 @@ def plot(
     Raises:
         NoLayout: no legible arrangement was found.
     """
-    em = style.em
+    em = _readable_size(scene, marks, style, question) if question and style.width >= 200 else style.em
     while em < style.em * 2:
         sheet = Sheet(scene, style, em, turn, mirror)
         sheet.set_question(question, below)
         sheet.fit(marks)
+        sheet.require_room(marks)
         sheet.draw_strokes(marks)
         sheet.place_labels(marks)
         height = sheet.smallest_glyph() * 384 / max(sheet.layout.size)
@@ -119,6 +124,19 @@ def plot(
             return Picture(sheet.compose(), sheet.layout)
         em = max(em + 1, math.floor(em * READABLE / height))
     raise NoLayout("no size of type is readable")
+
+
+def _readable_size(scene: Scene, marks: list[Mark], style: Style, question: str) -> int:
+    """The size of type at which a vision-only picture can be read, found before anything is drawn."""
+    texts = {word for line in question.split("\n") for word in line.split(" ")}
+    texts |= {mark.text for mark in marks if getattr(mark, "text", "")} | set(scene.axes.texts() if scene.axes else ())
+    em, wanted = style.em, READABLE * max(style.width, style.height) / 384
+    while em < style.em * 2:
+        smallest = min(glyph_height(text, style.font, em) for text in texts if text)
+        if smallest >= wanted:
+            break
+        em = max(em + 1, math.floor(em * wanted / smallest))
+    return em
 
 
 class Sheet:
@@ -137,6 +155,7 @@ class Sheet:
         self.angle_count: dict[Point, int] = {}
         self.frame = (0.0, 0.0, float(style.width), float(style.height))
         self.dimension_lines: dict[s.Dimension, tuple[Point, Point]] = {}
+        self.accent = "ink" if style.accent == style.ink else "accent"  # the layer of the small marks
 
     # --- where things go
 
@@ -203,6 +222,27 @@ class Sheet:
             (top + bottom) / 2 + scale_y * (y_low + y_high) / 2,
         )
         self.layout.points = {name: self.pixel(name) for name in self.scene.points}
+
+    def require_room(self, marks: list[Mark]) -> None:
+        """Give up a figure with points too close together, or with lines that nearly cover each other."""
+        points = list(self.layout.points.values())
+        if any(math.dist(a, b) < CLOSEST * self.em for k, a in enumerate(points) for b in points[:k]):
+            raise NoLayout("two points lie too close together")
+        leaving: dict[s.Place, list[tuple[float, Point]]] = {}
+        for mark in marks:
+            if isinstance(mark, s.Segment):
+                ends = (self.scene.at(mark.start), self.scene.at(mark.end))
+                seen = (self.pixel(mark.start), self.pixel(mark.end))
+                self.layout.segments.append(seen)
+                for near, far in ((0, 1), (1, 0)):
+                    x, y = s.sub(seen[far], seen[near])
+                    way = (math.degrees(math.atan2(y, x)), s.sub(ends[far], ends[near]))
+                    leaving.setdefault(ends[near], []).append(way)
+        for ways in leaving.values():
+            ways.sort(key=lambda way: way[0])
+            for (low, a), (high, b) in zip(ways, [*ways[1:], (ways[0][0] + 360, ways[0][1])], strict=True):
+                if high - low < SHARPEST and not _same_way(a, b):
+                    raise NoLayout("two lines nearly cover each other")
 
     # --- ink
 
@@ -292,10 +332,10 @@ class Sheet:
             raise NoLayout("an angle looks too sharp or too flat")
         arms = min(math.dist(self.pixel(corner), self.pixel(place)) for place in (first, last))
         for _ in range(mark.arcs if self.style.width >= 200 else 0):  # an arc would fill a small picture's corner
-            count = self.angle_count.get(corner, 0)
+            count = self.angle_count.get(corner, 0) if mark.text else 0  # equal angles without a size look the same
             self.angle_count[corner] = count + 1
             radius = min(self.em * 0.95, arms * 0.3) + count * max(2.5, self.style.line * 1.9)
-            self.line(self._corner_arc(corner, first, last, radius), 0.75, layer="accent")
+            self.line(self._corner_arc(corner, first, last, radius), 0.75, layer=self.accent)
 
     def _corner_arc(self, corner: Point, first: Point, last: Point, radius: float) -> list[Point]:
         u, v = s.unit(s.sub(first, corner)), s.unit(s.sub(last, corner))
@@ -311,7 +351,7 @@ class Sheet:
         size = min(self.em * 0.5 / self.scale[0], *(s.norm(arm) * 0.3 for arm in arms))
         u, v = (s.mul(s.unit(arm), size) for arm in arms)
         points = [s.add(corner, u), s.add(s.add(corner, u), v), s.add(corner, v)]
-        self.line([self.pixel(point) for point in points], 0.75, layer="accent")
+        self.line([self.pixel(point) for point in points], 0.75, layer=self.accent)
 
     def _ticks(self, mark: s.Ticks) -> None:
         self._along(mark, lambda at, along, across: [s.add(at, across), s.sub(at, across)])
@@ -330,7 +370,7 @@ class Sheet:
         center = s.between(start, end, 0.5 if isinstance(mark, s.Ticks) else 0.6)
         for k in range(mark.count):
             at = s.add(center, s.mul(along, gap * (k - (mark.count - 1) / 2)))
-            self.line(shape(at, s.mul(along, size), s.mul((-along[1], along[0]), size)), 0.85, layer="accent")
+            self.line(shape(at, s.mul(along, size), s.mul((-along[1], along[0]), size)), 0.85, layer=self.accent)
 
     def _dimension(self, mark: s.Dimension) -> None:
         start, end = self.pixel(mark.start), self.pixel(mark.end)
@@ -394,17 +434,22 @@ class Sheet:
         """Find a place for every label, those with the least freedom first."""
         self.masks = {name: layer.reduce(SUPERSAMPLING) for name, layer in self.layers.items()}
         width, height = self.layout.size
-        inked = numpy.zeros((height + 1, width + 1), dtype=numpy.int32)
+        inked = numpy.zeros((height + 1, width + 1), dtype=numpy.uint16)
         for name, mask in self.masks.items():
             if name in ("ink", "accent"):
                 inked[1:, 1:] |= numpy.asarray(mask) > 24
-        self.ink_sums = inked.cumsum(0, dtype=numpy.int32).cumsum(1, dtype=numpy.int32)
+        # Sums wrap at 65,536, but no label has as many pixels, so the sum over its box is right all the same.
+        numpy.cumsum(inked, 1, out=inked)
+        self.ink_sums = numpy.cumsum(inked, 0, out=inked)
         from problems import labels  # the searches live in a file of their own
 
         labels.place_all(self, marks)
 
-    def find(self, label: Label, candidates: numpy.ndarray, margin: float, optional: bool = False) -> bool:
-        """Put the label at the first candidate centre [n, 2] where its box with a margin is free."""
+    def find(
+        self, label: Label, candidates: numpy.ndarray, margin: float, optional: bool = False, apart: float = 0.0
+    ) -> bool:
+        """Put the label at the first candidate centre [n, 2] where its box with a margin is free of ink and canvas
+        edges, and further from other labels by `apart`."""
         width, height = label.size
         x0 = numpy.rint(candidates[:, 0] - width / 2).astype(numpy.int64)
         y0 = numpy.rint(candidates[:, 1] - height / 2).astype(numpy.int64)
@@ -413,7 +458,7 @@ class Sheet:
         page_width, page_height = self.layout.size
         free = (left >= 0) & (top >= 0) & (right <= page_width) & (bottom <= page_height)
         for a, b, c, d in self.boxes:
-            free &= (right <= a) | (left >= c) | (bottom <= b) | (top >= d)
+            free &= (right <= a - apart) | (left >= c + apart) | (bottom <= b) | (top >= d)
         rows = numpy.flatnonzero(free)
         if rows.size:
             l, t, r, b = left[rows], top[rows], right[rows], bottom[rows]
@@ -425,6 +470,11 @@ class Sheet:
         if optional:
             return False
         raise NoLayout(f"no free place for the label {label.text!r}")
+
+    def segments(self) -> numpy.ndarray:
+        """All straight pieces of ink so far, [m, 2, 2] in pixels."""
+        pieces = [pair for points, _ in self.layout.strokes for pair in zip(points, points[1:], strict=False)]
+        return numpy.array(pieces, dtype=float).reshape(-1, 2, 2)
 
     def _put(self, label: Label, x: int, y: int, margin: float) -> None:
         width, height = label.size
@@ -441,8 +491,10 @@ class Sheet:
     # --- paper
 
     def compose(self) -> Image.Image:
-        """Fill, grid, ink and labels on paper; greyscale where no colour is used."""
+        """Fill, grid, ink and labels on paper; a palette of the inks' strengths where one ink is all there is."""
         style, size = self.style, self.layout.size
+        if self.masks.keys() <= {"ink", "grid"}:
+            return self._compose_one_ink()
         colourful = [style.ink, style.accent, style.paper] + ([style.fill] if "fill" in self.masks else [])
         mode = "RGB" if any(len(set(colour)) > 1 for colour in colourful) else "L"
 
@@ -465,6 +517,27 @@ class Sheet:
             image.paste(colour(style.ink), (x, y), label.mask)
         return image
 
+    def _compose_one_ink(self) -> Image.Image:
+        """How much of each pixel is inked, 0 to 255, and a palette from paper to ink."""
+        style = self.style
+        image = self.masks["ink"] if "ink" in self.masks else Image.new("L", self.layout.size, 0)
+        if "grid" in self.masks:
+            grid = self.masks["grid"]
+            for label, x, y in self.placed:
+                grid.paste(0, (x - 2, y - 2, x + label.size[0] + 2, y + label.size[1] + 2))
+            image = ImageChops.lighter(image, grid.point(lambda strength: strength // 4))
+        for label, x, y in self.placed:
+            image.paste(255, (x, y), label.mask)
+        image = Image.frombytes("P", image.size, image.tobytes())
+        image.putpalette(_palette(style.paper, style.ink))
+        return image
+
+
+@lru_cache(maxsize=256)
+def _palette(paper: tuple[int, int, int], ink: tuple[int, int, int]) -> list[int]:
+    """256 colours from paper to ink."""
+    return [round(a + (b - a) * k / 255) for k in range(256) for a, b in zip(paper, ink, strict=True)]
+
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Geometry of the page
@@ -486,6 +559,11 @@ def _extent(marks: list[Mark], scene: Scene) -> list[s.Place]:
         elif isinstance(mark, s.Shade):
             places += mark.outline
     return places
+
+
+def _same_way(a: Point, b: Point) -> bool:
+    """Whether one line lies on the other in the scene itself, and not only in the picture."""
+    return s.dot(a, b) > (1 - 1e-12) * s.norm(a) * s.norm(b)
 
 
 def angle_between(first: Point, vertex: Point, last: Point) -> float:

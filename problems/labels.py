@@ -7,6 +7,7 @@ import numpy
 from problems import figure
 from problems import scene as s
 from problems.scene import Mark, Point
+from problems.typeset import Label
 
 _CIRCLE = [(math.cos(math.radians(d)), math.sin(math.radians(d))) for d in range(0, 360, 15)]
 
@@ -54,7 +55,22 @@ def _place_angle(sheet: "figure.Sheet", mark: s.Angle, gap: float) -> None:
         for d in numpy.arange(start, reach, 1.5)
         for k in (0.0, 0.08, -0.08, 0.18, -0.18)
     ]
-    sheet.find(label, numpy.array(candidates), gap * 0.6)
+    # The label must be seen from the corner: one beyond a side of the triangle would belong to another angle.
+    arc = s.add(corner, s.mul(bisector, max(2.0, start - half - gap)))
+    seen = ~_crossed(numpy.array(arc), numpy.array(candidates), sheet.segments())
+    sheet.find(label, numpy.array(candidates)[seen], gap * 0.6)
+
+
+def _crossed(start: numpy.ndarray, ends: numpy.ndarray, segments: numpy.ndarray) -> numpy.ndarray:
+    """Which of the straight ways from a start to the ends [n, 2] cross any of the segments [m, 2, 2]."""
+    a, b = segments[:, 0], segments[:, 1]
+
+    def side(p: numpy.ndarray, q: numpy.ndarray, r: numpy.ndarray) -> numpy.ndarray:
+        return (q[..., 0] - p[..., 0]) * (r[..., 1] - p[..., 1]) - (q[..., 1] - p[..., 1]) * (r[..., 0] - p[..., 0])
+
+    apart = side(a, b, start)[None] * side(a[None], b[None], ends[:, None]) < 0
+    across = side(start, ends[:, None], a[None]) * side(start, ends[:, None], b[None]) < 0
+    return (apart & across).any(1)
 
 
 def _place_beside(sheet: "figure.Sheet", text: str, start: Point, end: Point, gap: float) -> None:
@@ -71,7 +87,6 @@ def _place_beside(sheet: "figure.Sheet", text: str, start: Point, end: Point, ga
                 d = side * (half + gap + sheet.style.line / 2 + extra * sheet.em)
                 at = s.between(start, end, share)
                 candidates.append((at[0] + outward[0] * d, at[1] + outward[1] * d))
-    candidates.sort(key=lambda c: 0)  # stable: the order above is the order of preference
     sheet.find(label, numpy.array(candidates), gap * 0.8)
 
 
@@ -81,7 +96,7 @@ def _place_name(sheet: "figure.Sheet", mark: s.Name, gap: float) -> None:
     points = list(sheet.layout.points.values()) or [at]
     center = (sum(p[0] for p in points) / len(points), sum(p[1] for p in points) / len(points))
     away = s.sub(at, center)
-    away = s.unit(away) if s.norm(away) > 1 else (0.0, -1.0)
+    away = s.unit(away) if s.norm(away) > 1 else (-0.6, -0.8)
     ways = sorted(_CIRCLE, key=lambda way: -s.dot(way, away))
     candidates = []
     for extra in (0.1, 0.3, 0.55):
@@ -89,26 +104,35 @@ def _place_name(sheet: "figure.Sheet", mark: s.Name, gap: float) -> None:
             half = abs(x) * label.size[0] / 2 + abs(y) * label.size[1] / 2
             d = half + gap + extra * sheet.em
             candidates.append((at[0] + x * d, at[1] + y * d))
-    sheet.find(label, numpy.array(candidates), gap * 0.6)
+    places = numpy.array(candidates)
+    if not sheet.find(label, places[:48], gap * 0.6, optional=True, apart=0.5 * sheet.em):  # "5 m B" reads as one
+        sheet.find(label, places, gap * 0.6)
 
 
 def _place_curve_name(sheet: "figure.Sheet", mark: s.CurveName, gap: float) -> None:
     label = sheet.type(mark.text)
-    points = [sheet.pixel(point) for point in mark.points]
-    candidates = []
+    points = numpy.array([sheet.pixel(point) for point in mark.points])
     count = len(points)
-    order = sorted(range(1, count - 1), key=lambda k: (k * 7919) % count)
-    for extra in (0.15, 0.5, 1.0):
-        for k in order:
-            along = s.sub(points[k + 1], points[k - 1])
-            if s.norm(along) < 1e-6:
-                continue
-            normal = s.unit((-along[1], along[0]))
-            half = abs(normal[0]) * label.size[0] / 2 + abs(normal[1]) * label.size[1] / 2
-            for side in (1, -1):
-                d = side * (half + gap + extra * sheet.em)
-                candidates.append((points[k][0] + normal[0] * d, points[k][1] + normal[1] * d))
-    sheet.find(label, numpy.array(candidates), gap)
+    order = numpy.array(sorted(range(1, count - 1), key=lambda k: (k * 7919) % count))
+    along = points[order + 1] - points[order - 1]
+    length = numpy.hypot(along[:, 0], along[:, 1])
+    order, along, length = order[length > 1e-6], along[length > 1e-6], length[length > 1e-6]
+    normals = numpy.stack([-along[:, 1], along[:, 0]], 1) / length[:, None]
+    half = numpy.abs(normals) @ numpy.array(label.size) / 2
+    away = normals * (half + gap)[:, None]
+    candidates = [  # both sides of every point, at one distance after another
+        numpy.stack([points[order] + way, points[order] - way], 1)
+        for way in (away + normals * extra * sheet.em for extra in (0.15, 0.5, 1.0))
+    ]
+    places = numpy.concatenate(candidates).reshape(-1, 2)
+    others = [other.points for other in sheet.scene.base if isinstance(other, s.Path) and other.points != mark.points]
+    if others:  # nearer to its own curve than to any other
+        others = numpy.array([sheet.pixel(point) for other in others for point in other[::4]])
+        own, foreign = (
+            numpy.hypot(*(places[:, None] - curve[None]).transpose(2, 0, 1)).min(1) for curve in (points, others)
+        )
+        places = places[foreign > 1.25 * own]
+    sheet.find(label, places, gap)
 
 
 def _place_note(sheet: "figure.Sheet", mark: s.Note, gap: float) -> None:
@@ -127,29 +151,23 @@ def _place_note(sheet: "figure.Sheet", mark: s.Note, gap: float) -> None:
 def _place_axis_labels(sheet: "figure.Sheet", axes: s.Axes) -> None:
     x0, y0 = axes.origin()
     em = sheet.em
+    if axes.ticks:
+        across = _sparse(sheet, axes, axes.x_values(), 0)
+        up = _sparse(sheet, axes, axes.y_values(), 1)
     if axes.boxed and axes.ticks:
         left, bottom = sheet.pixel((axes.x_low, axes.y_low))
-        for value in axes.x_values():
-            label = sheet.type(axes.tick_text(value))
-            sheet.find(
-                label, numpy.array([(sheet.pixel((value, y0))[0], bottom + em * 0.3 + label.size[1] / 2)]), 0.5, True
-            )
-        for value in axes.y_values():
-            label = sheet.type(axes.tick_text(value))
-            sheet.find(
-                label, numpy.array([(left - em * 0.3 - label.size[0] / 2, sheet.pixel((x0, value))[1])]), 0.5, True
-            )
+        for x, label in across:
+            sheet.find(label, numpy.array([(x, bottom + em * 0.3 + label.size[1] / 2)]), 0.5, True)
+        for y, label in up:
+            sheet.find(label, numpy.array([(left - em * 0.3 - label.size[0] / 2, y)]), 0.5, True)
     elif axes.ticks:
-        for value in axes.x_values():
-            x, y = sheet.pixel((value, y0))
-            label = sheet.type(axes.tick_text(value))
-            below = y + em * 0.28 + label.size[1] / 2
-            sheet.find(label, numpy.array([(x, below), (x, 2 * y - below)]), 1.0, True)
-        for value in axes.y_values():
-            x, y = sheet.pixel((x0, value))
-            label = sheet.type(axes.tick_text(value))
-            left = x - em * 0.28 - label.size[0] / 2
-            sheet.find(label, numpy.array([(left, y), (2 * x - left, y)]), 1.0, True)
+        axis_x, axis_y = sheet.pixel((x0, y0))
+        for x, label in across:
+            below = axis_y + em * 0.28 + label.size[1] / 2
+            sheet.find(label, numpy.array([(x, below), (x, 2 * axis_y - below)]), 1.0, True)
+        for y, label in up:
+            left = axis_x - em * 0.28 - label.size[0] / 2
+            sheet.find(label, numpy.array([(left, y), (2 * axis_x - left, y)]), 1.0, True)
     if not axes.boxed:
         for name, at, ways in (
             (axes.x_name, sheet.pixel((axes.x_high, y0)), ((0.2, 0.6), (0.2, -0.6), (-0.3, 0.6), (-0.3, -0.6))),
@@ -158,3 +176,16 @@ def _place_axis_labels(sheet: "figure.Sheet", axes: s.Axes) -> None:
             label = sheet.type(name, True)
             places = [(at[0] + x * em, at[1] + y * em) for x, y in ways]
             sheet.find(label, numpy.array(places), 1.0, optional=sheet.style.width < 200)
+
+
+def _sparse(sheet: "figure.Sheet", axes: s.Axes, values: list[float], axis: int) -> list[tuple[float, Label]]:
+    """Pixels and labels of the ticks, every second or third where all of them would run together."""
+    if not values:
+        return []
+    labels = [sheet.type(axes.tick_text(value)) for value in values]
+    pixels = [sheet.pixel((value, axes.y_low) if axis == 0 else (axes.x_low, value))[axis] for value in values]
+    pitch = min((abs(b - a) for a, b in zip(pixels, pixels[1:], strict=False)), default=math.inf)
+    needed = max(label.size[axis] for label in labels) + sheet.em * (0.4 if axis == 0 else 0.15)
+    stride = max(1, math.ceil(needed / pitch))
+    origin = min(range(len(values)), key=lambda k: abs(values[k]))  # zero, or the tick nearest to it, stays
+    return [(pixels[k], labels[k]) for k in range(len(values)) if (k - origin) % stride == 0]

@@ -56,6 +56,16 @@ def arc_length(scene: Scene, circle: str, degrees: float) -> float:
     return integral(lambda t: math.hypot(radius * math.sin(t), radius * math.cos(t)), 0, math.radians(degrees), 4)
 
 
+def sector_area(radius: float, degrees: float) -> float:
+    """Area that a radius sweeps over while it turns, by Green's theorem along the arc."""
+
+    def swept(t: float) -> float:
+        x, y = radius * math.cos(t), radius * math.sin(t)
+        return (x * radius * math.cos(t) + y * radius * math.sin(t)) / 2
+
+    return integral(swept, 0, math.radians(degrees), 4)
+
+
 def disc_area(radius: float) -> float:
     """Area of a disc: the ring lengths added up."""
 

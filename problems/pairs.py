@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from problems import solver
 from problems.figure import NoLayout, Picture, Style, plot, random_style
 from problems.problem import Draw, Problem, Reject
-from problems.scene import Mark
+from problems.scene import Mark, Name
 
 LEVELS = ("text-only", "text-dominant", "vision-dominant", "vision-only")  # most textual first
 VERSIONS = ("text-only", "text-dominant", "text-lite", "vision-intensive", "vision-dominant", "vision-only")
@@ -157,8 +157,20 @@ def draw_version(problem: Problem, version: Version, style: Style, free: random.
 
 
 def marks_of(problem: Problem, version: Version) -> list[Mark]:
-    """The base of the figure and the marks of the facts that the picture carries."""
-    return problem.scene.base + [mark for k in version.in_picture or () for mark in problem.facts[k].marks]
+    """The base of the figure and the marks of the facts that the picture carries.
+
+    A point whose coordinates only the text states keeps its name in the picture: the text speaks of it by that name.
+    """
+    shown = set(version.in_picture or ())
+    marks = problem.scene.base + [mark for k in sorted(shown) for mark in problem.facts[k].marks]
+    if problem.small:
+        return marks
+    stated = [mark for k, fact in enumerate(problem.facts) if k not in shown for mark in fact.marks]
+    return marks + [
+        Name(mark.at, mark.at, italic=False)
+        for mark in stated
+        if isinstance(mark, Name) and isinstance(mark.at, str) and mark.text.startswith(f"{mark.at}(")
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -216,7 +228,8 @@ def construct(
         style = random_style(free, picture_size)
         versions = [word(problem, level, free, choices) for level in pair]
         try:
-            pictures = [draw_version(problem, version, style, free) for version in versions]
+            # the fullest picture first: it is the one that most often finds no place for a label
+            pictures = [draw_version(problem, version, style, free) for version in reversed(versions)][::-1]
         except NoLayout:
             continue
         solver.check(problem)

@@ -273,7 +273,7 @@ def _read_bearing(at: Scene, start: str, end: str) -> float:
 def _bearing_mark(A: str, B: str, degrees: int) -> tuple[s.Mark, ...]:
     if degrees <= 175:
         return (Angle("N", A, B, f"{degrees:03d}°"),)
-    return (s.Note(f"bearing of {B}: {degrees}°"),)
+    return (s.Note(f"bearing of {B} from {A}: {degrees}°"),)
 
 
 def tower_shadow(draw: Draw) -> Problem:

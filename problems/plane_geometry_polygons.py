@@ -501,21 +501,22 @@ def midline(draw: Draw) -> Problem:
 
 def angle_bisector(draw: Draw) -> Problem:
     """The bisector of a triangle's angle divides the opposite side as the other two sides."""
-    asked = draw.asked("part", "side")
+    asked = draw.asked("part", "side", "whole side", "perimeter")
     ratio, k, m = (
-        draw.given("ratio", ((2, 3), (3, 4), (3, 5), (4, 5), (1, 2), (2, 5), (5, 6))),
-        draw.given("k", range(1, 8)),
-        draw.given("m", range(1, 8)),
+        draw.given("ratio", ((2, 3), (3, 4), (3, 5), (4, 5), (1, 2), (2, 5), (5, 6), (4, 7), (5, 7), (5, 8))),
+        draw.given("k", range(1, 10)),
+        draw.given("m", range(1, 10)),
     )
     swap = draw.given("swap", (False, True))
     p, q = (ratio[1], ratio[0]) if swap else ratio
     b, c, near, far = q * k, p * k, p * m, q * m  # AC, AB, BD, DC
     whole = near + far
-    draw.require(b + c > 1.2 * whole and abs(b - c) * 1.2 < whole and max(b, c, whole) <= 40 and min(b, c, whole) >= 3)
+    draw.require(b + c > 1.2 * whole and abs(b - c) * 1.2 < whole and max(b, c, whole) <= 60 and min(b, c, whole) >= 3)
     A, B, C, D = draw.letters(4)
     x = (c * c - b * b + whole * whole) / (2 * whole)
     points = {B: (0.0, 0.0), C: (float(whole), 0.0), A: (x, math.sqrt(c * c - x * x))}
     to_b, to_c = s.unit(s.sub(points[B], points[A])), s.unit(s.sub(points[C], points[A]))
+    draw.require(s.dot(to_b, to_c) < 0.9)  # the halves of a sharper angle could not be drawn apart
     points[D] = s.meet(points[A], s.add(to_b, to_c), points[B], (1.0, 0.0))
     drawing = [*s.sides([A, B, C]), Segment(A, D), *s.names([A, B, C, D])]
     AB, AC, BD, DC, size = A + B, A + C, B + D, D + C, draw.size
@@ -526,11 +527,20 @@ def angle_bisector(draw: Draw) -> Problem:
         condition(f"{BD} = {size(near)}", Length(B, D, size(near))),
     ]
     rule = f"The bisector divides the opposite side as the other two sides: {BD}/{DC} = {AB}/{AC}."
-    if asked == "part":
+    if asked != "side":
         facts.append(condition(f"{AC} = {size(b)}", Length(A, C, size(b))))
         steps = (rule, f"{DC} = {BD} × {AC}/{AB} = {near} × {b}/{c} = {far}")
         target, value, wanted, symbols = DC, far, (D, C), {AB: c, BD: near, AC: b}
         mistakes = wrong(draw.unit, near, Fraction(near * c, b), b - c + near, whole)
+        if asked != "part":
+            steps = (*steps, f"{B}{C} = {BD} + {DC} = {near} + {far} = {whole}")
+            target, value, wanted = B + C, whole, (B, C)
+            mistakes = wrong(draw.unit, far, 2 * near, near + Fraction(near * c, b), b + c - near, 2 * far)
+        if asked == "perimeter":
+            value = whole + b + c
+            steps = (*steps, f"Perimeter = {AB} + {B}{C} + {AC} = {c} + {whole} + {b} = {value}")
+            target, wanted = "the perimeter of the triangle", (A, B, C)
+            mistakes = wrong(draw.unit, far + b + c, near + b + c, 2 * (b + c), 2 * whole + c)
     else:
         facts.append(condition(f"{DC} = {size(far)}", Length(D, C, size(far))))
         steps = (rule, f"{AC} = {AB} × {DC}/{BD} = {c} × {far}/{near} = {b}")
@@ -542,7 +552,7 @@ def angle_bisector(draw: Draw) -> Problem:
         f"Find {target}",
         number(value, draw.unit),
         steps,
-        lambda at: measure.distance(at, *wanted),
+        lambda at: measure.perimeter(at, wanted) if asked == "perimeter" else measure.distance(at, *wanted),
         mistakes,
         symbols,
     )

@@ -184,6 +184,10 @@ class Axes:
     boxed: bool = False  # tick labels along a frame instead of along the axes
     equal: bool = False  # the same scale on both axes
 
+    def texts(self) -> list[str]:
+        """What the ticks say."""
+        return [self.tick_text(value) for value in self.x_values() + self.y_values()] if self.ticks else []
+
     def origin(self) -> Point:
         """Where the axes stand: at zero, or at the edge nearest to it."""
         return (min(max(0.0, self.x_low), self.x_high), min(max(0.0, self.y_low), self.y_high))
@@ -253,23 +257,31 @@ def cabinet(angle: float, shortening: float, left: bool = False) -> Projection:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Vectors
+# Vectors. The plane has branches of its own because the Plotter lives in these functions.
 
 
 def add(a: Point, b: Point) -> Point:
+    if len(a) == 2:
+        return (a[0] + b[0], a[1] + b[1])
     return tuple(x + y for x, y in zip(a, b, strict=True))
 
 
 def sub(a: Point, b: Point) -> Point:
+    if len(a) == 2:
+        return (a[0] - b[0], a[1] - b[1])
     return tuple(x - y for x, y in zip(a, b, strict=True))
 
 
 def mul(a: Point, factor: float) -> Point:
+    if len(a) == 2:
+        return (a[0] * factor, a[1] * factor)
     return tuple(x * factor for x in a)
 
 
 def dot(a: Point, b: Point) -> float:
-    return sum(x * y for x, y in zip(a, b, strict=True))
+    if len(a) == 2:
+        return a[0] * b[0] + a[1] * b[1]
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 def cross(a: Point, b: Point) -> Point:
@@ -286,6 +298,8 @@ def unit(a: Point) -> Point:
 
 def between(a: Point, b: Point, share: float) -> Point:
     """The point that lies `share` of the way from a to b."""
+    if len(a) == 2:
+        return (a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share)
     return tuple(x + (y - x) * share for x, y in zip(a, b, strict=True))
 
 

@@ -137,7 +137,7 @@ def cuboid(draw: Draw) -> Problem:
 
 def cube(draw: Draw) -> Problem:
     """A cube: volume, surface, space diagonal, or the edge back from the surface."""
-    edge = draw.given("edge", range(2, 13) if draw.small else range(2, 400))
+    edge = draw.given("edge", range(2, 13) if draw.small else range(2, 100))
     asked = draw.asked("surface", "face") if draw.small else draw.asked("volume", "surface", "diagonal", "edge")
     draw.require(draw.small or asked in ("diagonal", "edge") or edge <= 60)
     corners, faces = _box(edge, edge, edge)
@@ -202,7 +202,7 @@ def cube(draw: Draw) -> Problem:
         scene.base.append(Segment(min(corners), max(corners), thin=True, dashed=True))
     else:
         text = number(6 * face, draw.area_unit).text
-        facts[1] = condition(f"its surface area is {text}", Note(f"surface {text}"))
+        facts[1] = condition(f"its surface area is {text}", Note(f"surface area {text}"))
         steps = ("A cube has six equal square faces.", f"Face = {6 * face}/6 = {face}", f"Edge = √{face} = {edge}")
         ask = _ask(
             draw,
@@ -314,7 +314,7 @@ def box_diagonal(draw: Draw) -> Problem:
     symbols = {"AB": a, "BC": b, "CG": c}
     if asked == "face diagonal":
         facts.pop()
-        scene.base.append(Segment("A", "C", thin=True))
+        scene.base.append(Segment("A", "C", thin=True, dashed=True))  # it lies in the hidden base
         steps = (f"AC² = AB² + BC² = {a}² + {b}² = {flat}", f"AC = √{flat} = {sqrt(flat)}")
         ask = _ask(
             draw,
@@ -520,8 +520,9 @@ def line_and_base(draw: Draw) -> Problem:
     extra = [Name(n, n) for n in names] + [
         Segment("A", "C", thin=True, dashed=True),
         Segment("A", "G", thin=True, dashed=True),
-        Segment("B", "G", thin=True),
     ]
+    if asked == "face angle":
+        extra.append(Segment("B", "G", thin=True))
     scene = _faces(corners, faces, s.orthographic(draw.free.uniform(-66, -52), draw.free.uniform(20, 28)), extra)
     scene.points = names
     size = draw.size
@@ -539,7 +540,7 @@ def line_and_base(draw: Draw) -> Problem:
         corners, faces = _box(a, b, float(value))
         draw.require(0.35 <= float(value) / flat <= 1.3)
         names["G"] = top
-        scene = _faces(corners, faces, scene.projection, extra[:-1])
+        scene = _faces(corners, faces, scene.projection, extra)
         scene.points = names
         facts.append(
             condition(

@@ -13,6 +13,9 @@ TOLERANCE = 1e-6
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\d.]*[√π/²³]|\w)")
 
 
+_REPEATED = re.compile(r"= ([^=≈,;:]*[^=≈,;:. ])(?: = \1)+(?=$|[.,;]| so| and)")  # y = 5/2 = 5/2
+
+
 class WrongProblem(Exception):
     """A family's answer or solution is wrong: a defect of the family, never of the draw."""
 
@@ -47,7 +50,7 @@ def _where(problem: Problem) -> str:
 def solution(problem: Problem) -> str:
     """The written solution, without its last line; only the equations where numbers are to be small."""
     steps = [step for step in problem.ask.steps if not problem.small or re.search("[=≈]", step)]
-    return "\n".join(steps)
+    return "\n".join(_REPEATED.sub(r"= \1", step) for step in steps)
 
 
 def texts_of(problem: Problem) -> list[str]:

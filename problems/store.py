@@ -6,17 +6,19 @@ are held out for the benchmark.
 """
 
 import hashlib
-import io
 import json
 import multiprocessing
 import os
+import struct
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+import numpy
 from tqdm import tqdm
 
 from errors import UserError
@@ -29,7 +31,7 @@ from problems.solver import WrongProblem
 if TYPE_CHECKING:  # it brings sympy, which only a run with a server needs
     from problems.explain import Explainer
 
-VERSION = 1  # raised whenever the same seed gives other bytes
+VERSION = 2  # raised whenever the same seed gives other bytes
 PICTURES_IN_A_FOLDER = 1000
 BATCH = 25  # problems that a worker draws at a time
 CAPTION = "Describe the figure."
@@ -262,9 +264,23 @@ def draw_item(plan: Plan, out: str, item: Item) -> dict:
 
 
 def png(picture: Picture) -> bytes:
-    buffer = io.BytesIO()
-    picture.image.save(buffer, "PNG", compress_level=3)
-    return buffer.getvalue()
+    """The picture as a PNG file, rows unfiltered: line drawings come out smaller, and in less than half the time, than
+    with the filters that image libraries try on every row."""
+    image = picture.image
+    width, height = image.size
+    channels = len(image.getbands())
+    rows = numpy.zeros((height, 1 + width * channels), dtype=numpy.uint8)
+    rows[:, 1:] = numpy.asarray(image).reshape(height, width * channels)
+    packer = zlib.compressobj(3, zlib.DEFLATED, 15, 9)
+    header = struct.pack(">2I5B", width, height, 8, {"L": 0, "RGB": 2, "P": 3}[image.mode], 0, 0, 0)
+    chunks = [(b"IHDR", header)]
+    if image.mode == "P":
+        chunks.append((b"PLTE", bytes(image.getpalette())))
+    chunks += [(b"IDAT", packer.compress(rows) + packer.flush()), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+        for kind, data in chunks
+    )
 
 
 def write_atomically(path: str, data: bytes, durable: bool = True) -> None:

@@ -1,14 +1,18 @@
 """What must hold of every generated problem: tests go through all families, slow ones through thousands of draws."""
 
+import ast
+import inspect
 import math
+import random
 import re
+import sys
 
 import pytest
 
 from problems import MODULES, families, pairs, solver
 from problems.equations import EquationError, check_equations
 from problems.exact import Answer
-from problems.figure import NoLayout, random_style
+from problems.figure import CLOSEST, SHARPEST, NoLayout, random_style
 from problems.problem import Reject
 
 ALL = [(category, family) for category in MODULES for family in families(category)]
@@ -49,6 +53,71 @@ def test_a_wrong_answer_is_caught(category, family):
         object.__setattr__(problem.ask, "answer", right)
 
 
+SWAPPED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult, ast.Pow: ast.Mult}
+
+
+def mutants(family, count):
+    """The family with one arithmetic sign changed, for `count` signs in its formulas drawn at random."""
+    tree = ast.parse(inspect.getsource(family))
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.BinOp) and type(node.op) in SWAPPED]
+    for node in random.Random(0).sample(nodes, min(count, len(nodes))):
+        before, sign = ast.unparse(node), node.op
+        node.op = SWAPPED[type(sign)]()
+        names = dict(vars(sys.modules[family.__module__]))
+        exec(compile(tree, f"<{family.__name__}>", "exec"), names)
+        yield f"{before} -> {ast.unparse(node)}", names[family.__name__]
+        node.op = sign
+
+
+def given_figure(problem):
+    """All that a reader is given and all that can be measured, to tell whether a mutant changed the figure too."""
+    scene = problem.scene
+    curves = [function(x) for function in scene.functions.values() for x in (-2.3, 0.4, 1.7, 5.1)]
+    turned = [piece(t) for pieces in scene.profiles.values() for piece in pieces for t in (0.2, 0.7)]
+    facts = [fact.text for fact in problem.facts] + [problem.ask.question]
+    return repr((facts, scene.points, scene.circles, scene.faces, curves, turned))
+
+
+@pytest.mark.parametrize("count", [24, pytest.param(1000, marks=pytest.mark.slow)])
+@FAMILIES
+def test_a_changed_formula_is_caught(category, family, count):
+    """Signs of the family's formulas are changed in turn. Where that changes the answer to the same figure, the
+    measurement must refuse it: it cannot if it shares a formula with the Solver."""
+    right = [(problem, given_figure(problem)) for problem in problems_of(category, family, 8)]
+    effective = 0
+    for change, mutant in mutants(family, count):
+        for problem, figure in right:
+            try:
+                wrong = pairs.design(mutant, category, problem.seed, False)
+                same = given_figure(wrong) == figure and wrong.givens == problem.givens
+            except (Reject, ArithmeticError, RuntimeError, TypeError, ValueError, LookupError, AttributeError):
+                continue
+            if not same or wrong.ask.answer.values == pytest.approx(problem.ask.answer.values, rel=1e-4, abs=1e-4):
+                continue
+            effective += 1
+            with pytest.raises(solver.WrongProblem, match="measured"):
+                solver.check(wrong)
+                pytest.fail(f"{change} passed: {problem.givens}")
+            break
+    assert effective or count < 1000, "no change of a sign altered an answer"
+
+
+@FAMILIES
+def test_askable_quantities_count_only_if_their_solutions_differ(category, family):
+    """Solutions that differ in nothing but numbers and letters are one way of asking."""
+    ways = {}
+    for problem in problems_of(category, family, 40):
+        shape = re.sub(r"√?\d+(\.\d+)?", "#", " | ".join(problem.ask.steps))
+        shape = re.sub(r"∠|[Aa]ngle |[A-Z]+(?![a-z])", "N", shape)
+        ways.setdefault(shape, set()).add(problem.ask.quantity)
+    quantities = {quantity: {quantity} for known in ways.values() for quantity in known}
+    for known in ways.values():  # quantities that share a solution are one
+        together = set().union(*(quantities[quantity] for quantity in known))
+        for quantity in together:
+            quantities[quantity] = together
+    assert len({frozenset(group) for group in quantities.values()}) >= 2
+
+
 @pytest.mark.parametrize("count", [3, pytest.param(60, marks=pytest.mark.slow)])
 @FAMILIES
 def test_what_is_not_stated_does_not_change_the_answer(category, family, count):
@@ -64,8 +133,6 @@ def test_what_is_not_stated_does_not_change_the_answer(category, family, count):
 
 @FAMILIES
 def test_text_and_picture_hold_all_facts_at_every_level(category, family):
-    import random
-
     for problem in problems_of(category, family, 3):
         for level in dict.fromkeys((*pairs.LEVELS, *pairs.VERSIONS)):
             for seed in range(5):
@@ -118,10 +185,30 @@ def assert_legible(picture):
         for points, _ in layout.strokes:
             for start, end in zip(points, points[1:], strict=False):
                 assert not segment_enters(box, start, end), f"a line crosses {text!r}"
+    assert_roomy(layout, min(style_em for _, _, style_em in layout.labels) if layout.labels else 1)
+
+
+def assert_roomy(layout, glyph):
+    """The marked angles, the distances of named points and the angles between lines keep their bounds."""
     assert all(13 <= angle <= 176 for angle in layout.angles)
+    points = list(layout.points.values())
+    for number, point in enumerate(points):
+        for other in points[:number]:
+            assert math.dist(point, other) >= CLOSEST * glyph, "two points lie too close together"
+    ends = [end for segment in layout.segments for end in (segment, segment[::-1])]
+    for number, (corner, far) in enumerate(ends):
+        for other_corner, other_far in ends[:number]:
+            if math.dist(corner, other_corner) > 1e-6:
+                continue
+            turn = math.degrees(
+                math.atan2(far[1] - corner[1], far[0] - corner[0])
+                - math.atan2(other_far[1] - corner[1], other_far[0] - corner[0])
+            )
+            turn = abs((turn + 180) % 360 - 180)
+            assert turn < 1e-4 or turn >= SHARPEST - 1e-6, f"two lines nearly cover each other: {turn}°"
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [2, pytest.param(200, marks=pytest.mark.slow)])
 @FAMILIES
 def test_every_picture_is_legible(category, family, count):
     """Checked on the final layout by geometry of its own, while the Plotter searches on pixels."""
@@ -146,8 +233,6 @@ def test_every_picture_is_legible(category, family, count):
 
 
 def test_choices_are_balanced_and_hold_the_answer():
-    import random
-
     letters = []
     for category, family in ALL:
         for problem in problems_of(category, family, 6):
@@ -202,8 +287,6 @@ def test_right_equations_are_read():
 
 
 def test_styles_keep_contrast():
-    import random
-
     def luminance(colour):
         linear = [(c / 255) ** 2.2 for c in colour]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
