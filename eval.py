@@ -12,6 +12,7 @@ interrupted run goes on where it stopped. Extraction and verdicts are by rules, 
 """
 
 import functools
+import hashlib
 import io
 import os
 from collections.abc import Iterator
@@ -149,13 +150,16 @@ def generate(
     for blind in (False, True)[: 1 + config.blind]:
         stem = "predictions_blind" if blind else "predictions"
         mine = questions[process.rank :: process.world_size]  # by position: the shares never depend on what is done
-        done = {key for key, row in store.read_parts(out, stem).items() if "error" not in row}
+        earlier = store.read_parts(out, stem)
+        done = {key for key, row in earlier.items() if "error" not in row}
+        fingerprints = {question.id: fingerprint(question) for question in mine}
+        refuse_other_questions(out, {key: earlier[key] for key in done & fingerprints.keys()}, fingerprints)
         todo = [question for question in mine if question.id not in done]
         runtime.print0(f"{stem}: {len(mine) - len(todo)} of this rank's {len(mine)} rows are done")
         answers = ask_server(config, todo, missing, blind) if config.api else ask_model(config, todo, missing, blind)
         with store.appender(out / f"{stem}{suffix}.jsonl") as file:
             for row in tqdm(answers, total=len(todo), desc=stem, disable=process.rank != 0):
-                store.write_row(file, row)
+                store.write_row(file, {**row, "asked": fingerprints[row["id"]]})
     if process.world_size > 1:
         torch.distributed.barrier(group=process.control)
     rank = process.rank
@@ -179,6 +183,23 @@ def prepare(config: Config, out: Path) -> None:
             "temperature": config.temperature,
         },
     )
+
+
+def fingerprint(question: Question) -> str:
+    """A short hash of what a model is shown: the prompt, and the picture's name and size in bytes."""
+    size = os.path.getsize(question.image) if os.path.isfile(question.image) else ""
+    shown = f"{question.prompt}\n{os.path.basename(question.image)}\n{size}"
+    return hashlib.sha256(shown.encode()).hexdigest()[:12]
+
+
+def refuse_other_questions(out: Path, earlier: dict[str, dict], fingerprints: dict[str, str]) -> None:
+    """UserError where a row was answered when its id stood for another question: the data file has changed since."""
+    changed = [key for key, row in earlier.items() if row.get("asked") != fingerprints[key]]
+    if changed:
+        raise UserError(
+            f"{out}: holds answers to other questions under {len(changed)} of the same ids, the first {changed[0]}; "
+            "choose another --out, or pass --fresh to throw them away"
+        )
 
 
 def ask_model(config: Config, questions: list[Question], missing: set[str], blind: bool) -> Iterator[dict]:

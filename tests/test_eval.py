@@ -101,6 +101,20 @@ def test_an_interrupted_run_goes_on(run: Callable[..., dict], tiny: Path, tmp_pa
     assert lines[:5] == whole.splitlines()[:5], "what was answered is not asked again"
 
 
+def test_answers_to_other_questions_are_not_taken(run: Callable[..., dict], tiny: Path, tmp_path: Path) -> None:
+    """The data file was made anew: its ids stand for other problems now."""
+    rows = [json.loads(line) for line in (FIXTURES / "generated.jsonl").read_text().splitlines()][:3]
+    data = tmp_path / "bench.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = ("--model", tiny, "--max_new_tokens", 2, "--allow_missing_images", "--data", data)
+    run("generated", *flags)
+    run("generated", *flags)
+    rows[1]["instruction"] = rows[1]["instruction"] + " Another question."
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=f"other questions under 1 of the same ids, the first {rows[1]['id']}.*--fresh"):
+        run("generated", *flags)
+
+
 def test_answers_of_another_model_are_not_mixed_in(run: Callable[..., dict], tiny: Path, tmp_path: Path) -> None:
     flags = ("--model", tiny, "--max_new_tokens", 2, "--allow_missing_images", "--limit", 2)
     run("generated", *flags)
