@@ -1,5 +1,6 @@
 """What a user can cause ends in one clear line, never in a traceback."""
 
+import re
 import sys
 from collections.abc import Callable
 
@@ -22,14 +23,22 @@ def loader_process_died(error: BaseException) -> UserError | None:
     )
 
 
+def rank_lost(error: BaseException) -> UserError | None:
+    """What to tell the user where gloo reports that another rank is gone; None for any other error."""
+    found = re.search(r"Connection (closed|reset) by peer", str(error))
+    if not isinstance(error, RuntimeError) or not found:
+        return None
+    return UserError(f"another rank has ended ({found.group()}); its own error, or torchrun's report, says why")
+
+
 def run_main(main: Callable[[], None]) -> None:
-    """Call `main`; turn a UserError, or the death of a loader process, into one line on stderr and exit code 1, Ctrl-C
-    into one line and exit code 130.
+    """Call `main`; turn a UserError, or the death of a loader process or of another rank, into one line on stderr and
+    exit code 1, Ctrl-C into one line and exit code 130.
     """
     try:
         main()
     except (UserError, RuntimeError) as error:
-        told = error if isinstance(error, UserError) else loader_process_died(error)
+        told = error if isinstance(error, UserError) else loader_process_died(error) or rank_lost(error)
         if told is None:
             raise
         print(f"error: {told}", file=sys.stderr, flush=True)

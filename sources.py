@@ -303,7 +303,7 @@ def _scan_parquet(source: Source) -> Iterator[tuple[int, int, int, dict, dict | 
     leaves = [parquet.schema.column(index).path for index in range(len(parquet.schema))]
     # {bytes, path} columns are not unpacked for the index: that they are there is enough, and they are most of the file
     heavy = {leaf for leaf in leaves if leaf.endswith(".bytes") and f"{leaf[:-6]}.path" in leaves}
-    heavy = {leaf for leaf in heavy if _column_size(parquet.metadata, leaf) > 100 * parquet.metadata.num_rows}
+    heavy = {leaf for leaf in heavy if _column_size(parquet, leaves.index(leaf)) > 100 * parquet.metadata.num_rows}
     light = None if source.blocks is not None else [leaf for leaf in leaves if leaf not in heavy]
     marked = {leaf.split(".")[0] for leaf in heavy} if light else set()
     number = 0
@@ -315,11 +315,10 @@ def _scan_parquet(source: Source) -> Iterator[tuple[int, int, int, dict, dict | 
             number += 1
 
 
-def _column_size(metadata: object, leaf: str) -> int:
+def _column_size(parquet: object, index: int) -> int:
     """Bytes of a column before compression; one that is null in every row (pictures by path alone) has hardly any."""
-    columns = [metadata.row_group(0).column(index).path_in_schema for index in range(metadata.num_columns)]
-    groups = range(metadata.num_row_groups)
-    return sum(metadata.row_group(group).column(columns.index(leaf)).total_uncompressed_size for group in groups)
+    groups = map(parquet.metadata.row_group, range(parquet.num_row_groups))
+    return sum(group.column(index).total_uncompressed_size for group in groups)
 
 
 def _parquet_batches(path: str, parquet: object, **options: object) -> Iterator[object]:

@@ -278,6 +278,11 @@ def test_large_json_array_is_read_through_a_window(tmp_path: Path) -> None:
         assert read_row(source, offset, length) == row
 
 
+def test_json_array_in_another_encoding_is_one_line(tmp_path: Path, chat_format: ChatFormat) -> None:
+    (tmp_path / "a.json").write_bytes('[{"query": "é?", "response": "ü"}]'.encode("latin-1"))
+    assert "cannot be read to its end ('utf-8' codec" in error_of(tmp_path / "a.json", chat_format, skip_bad_rows=True)
+
+
 NEEDS_PYARROW = "pyarrow is not installed (it is no requirement): pip install pyarrow"
 
 
@@ -406,11 +411,10 @@ def test_damaged_parquet_is_one_line(tmp_path: Path, chat_format: ChatFormat) ->
         next(loader)
     assert "\n" not in str(caught.value)
 
-    empty = write_parquet(tmp_path / "empty.parquet", rows)
     import pyarrow.parquet
 
-    pyarrow.parquet.write_table(pyarrow.parquet.read_table(empty).slice(0, 0), empty)
-    assert "it holds no row" in error_of(empty, chat_format)
+    pyarrow.parquet.ParquetWriter(tmp_path / "empty.parquet", pyarrow.parquet.read_schema(whole)).close()
+    assert "it holds no row" in error_of(tmp_path / "empty.parquet", chat_format)
 
 
 @pytest.mark.slow

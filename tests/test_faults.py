@@ -185,6 +185,7 @@ def test_a_killed_rank_ends_the_job_at_once_with_the_reason(pairs: Path, tmp_pat
     output = finish(run, code=1)
     assert time.monotonic() - began < 40
     assert "SIGKILL" in output and "exitcode  : -9" in output
+    assert "[rank0]" not in output, "the rank that is left has a traceback"
 
 
 @pytest.mark.slow
@@ -199,6 +200,18 @@ def test_a_killed_loader_process_ends_the_run_with_one_line(pairs: Path, tmp_pat
         output = finish(run, code=1)
         assert "error: a loader process died (DataLoader worker" in output, life
         assert "Traceback" not in output and "Exception" not in output, output
+
+
+@pytest.mark.slow
+def test_a_killed_loader_process_of_one_rank_is_one_line_of_each_rank(pairs: Path, tmp_path: Path) -> None:
+    run = start(pairs, tmp_path, "--num_workers", "1")
+    wait_for_step(tmp_path, 2, run)
+    rank = workers(run)[1]
+    [loader_process] = map(int, Path(f"/proc/{rank}/task/{rank}/children").read_text().split())
+    os.kill(loader_process, signal.SIGKILL)
+    output = finish(run, code=1)
+    assert "error: a loader process died (DataLoader worker" in output
+    assert "[rank0]" not in output and "[rank1]" not in output, output
 
 
 @pytest.mark.slow
