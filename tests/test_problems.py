@@ -6,10 +6,11 @@ import math
 import random
 import re
 import sys
+from collections import Counter
 
 import pytest
 
-from problems import MODULES, families, pairs, solver
+from problems import MODULES, families, pairs, solver, store
 from problems.equations import EquationError, check_equations
 from problems.exact import Answer
 from problems.figure import CLOSEST, SHARPEST, NoLayout, random_style
@@ -324,3 +325,16 @@ def test_styles_keep_contrast():
             for ink in (style.ink, style.accent):
                 bright, dark = sorted((luminance(paper), luminance(ink)), reverse=True)
                 assert (bright + 0.05) / (dark + 0.05) >= 4.5
+
+
+def test_a_family_that_runs_out_leaves_its_places_to_others():
+    def walked(*names):
+        plan = store.Plan(0, 500, 0, {"plane_geometry": names}, (), 400, False, 1)
+        counts = Counter()
+        return Counter(item.family for item in store.walk(plan, counts)), counts
+
+    shared, counts = walked("isosceles_triangle", "triangle_angle_sum")
+    assert sum(shared.values()) == 500 and shared["isosceles_triangle"] < 240
+    assert counts["exhausted isosceles_triangle"] == 1
+    alone, counts = walked("isosceles_triangle")  # ends, and says so, where nobody is left
+    assert 0 < alone["isosceles_triangle"] < 240 and counts["exhausted isosceles_triangle"] == 1
