@@ -31,12 +31,14 @@ from problems.solver import WrongProblem
 if TYPE_CHECKING:  # it brings sympy, which only a run with a server needs
     from problems.explain import Explainer
 
-VERSION = 2  # raised whenever the same seed gives other bytes
+VERSION = 3  # raised whenever the same seed gives other bytes
 PICTURES_IN_A_FOLDER = 1000
 BATCH = 25  # problems that a worker draws at a time
 CAPTION = "Describe the figure."
 BENCH_SHARE = 10  # one canonical hash in ten belongs to the benchmark
 SMALL_BENCH_SHARE = 4
+SPARES = 50  # one spare problem is drawn for every so many: some problems find no legible picture
+BENCH_SPARES = 2  # six pictures are harder to arrange than two
 PATIENCE = 400  # draws for one place in the plan before its family's parameters count as used up
 FILES = ("stage1", "stage2", "stage3", "captions", "bench")
 
@@ -84,12 +86,12 @@ def is_held_out(key: str, small: bool = False) -> bool:
 
 
 def walk(plan: Plan, counts: Counter[str]) -> Iterator[Item]:
-    """Every problem of the data set in order: categories, then benchmark. `counts` collects what was dropped."""
+    """Every problem of the data set and its spares in order: categories, then benchmark. `counts`: what was dropped."""
     for category, names in plan.families.items():
         used: Counter[str] = Counter()
         names = tuple(name for name in names if name not in plan.held_out)
         open_names = list(names)
-        for number in range(plan.per_category):
+        for number in range(with_spares(plan.per_category, SPARES)):
             item = None
             while item is None and open_names:
                 name = open_names[number % len(open_names)]
@@ -104,12 +106,17 @@ def walk(plan: Plan, counts: Counter[str]) -> Iterator[Item]:
     for category, names in plan.families.items():
         for name in names:
             used = Counter()
-            for _ in range(plan.bench_per_family):
+            for _ in range(with_spares(plan.bench_per_family, BENCH_SPARES)):
                 item = _find(plan, "bench", category, name, number, used, counts, bench=True)
                 if item is None:
                     break
                 number += 1
                 yield item
+
+
+def with_spares(wanted: int, share: int) -> int:
+    """How many problems are drawn so that `wanted` remain: one in `share` more, rounded up."""
+    return wanted + -(-wanted // share)
 
 
 def _find(
@@ -162,8 +169,9 @@ def shard_path(out: str, shard: tuple[str, int]) -> str:
 
 def all_shards(plan: Plan) -> list[tuple[str, int]]:
     """Every shard of the plan, in order."""
-    sizes = {category: plan.per_category for category in plan.families}
-    sizes["bench"] = plan.bench_per_family * sum(len(names) for names in plan.families.values())
+    sizes = {category: with_spares(plan.per_category, SPARES) for category in plan.families}
+    families_in_all = sum(len(names) for names in plan.families.values())
+    sizes["bench"] = with_spares(plan.bench_per_family, BENCH_SPARES) * families_in_all
     return [(part, k) for part, size in sizes.items() for k in range(-(-size // shard_size(part)))]
 
 
@@ -196,7 +204,8 @@ def draw_shards(plan: Plan, out: str, rank: int, world_size: int, workers: int) 
             yield batch
 
     open_shard, lines = None, []
-    size = plan.per_category * len(plan.families) + sum(1 for shard in all_shards(plan) if shard[0] == "bench")
+    size = with_spares(plan.per_category, SPARES) * len(plan.families)
+    size += with_spares(plan.bench_per_family, BENCH_SPARES) * sum(len(names) for names in plan.families.values())
     with multiprocessing.Pool(workers, _start_worker, (plan, out)) as pool:
         bar = tqdm(total=size // world_size, unit="problem", disable=rank > 0, smoothing=0.02)
         for shard, batch_lines in pool.imap(_draw_batch, batches()):
@@ -397,12 +406,35 @@ def wait_for_shards(plan: Plan, out: str) -> None:
         missing = [shard for shard in missing if not os.path.exists(shard_path(out, shard))]
 
 
-def lines(plan: Plan, out: str) -> Iterator[tuple[tuple[str, int], dict]]:
-    """Every problem of the finished shards, in order."""
+def lines(plan: Plan, out: str, counts: Counter[str]) -> Iterator[tuple[tuple[str, int], dict]]:
+    """The problems of the finished shards, in order: as many as the plan asks for, of those that have their pictures.
+
+    The pictures of spares that were not needed are deleted.
+    """
+    taken: Counter[str] = Counter()
     for shard in all_shards(plan):
         with open(shard_path(out, shard), encoding="utf-8") as file:
             for line in file:
-                yield shard, json.loads(line)
+                problem = json.loads(line)
+                if "dropped" in problem:
+                    counts["no legible picture"] += 1
+                    continue
+                group = problem["family"] if shard[0] == "bench" else shard[0]
+                wanted = plan.bench_per_family if shard[0] == "bench" else plan.per_category
+                if taken[group] < wanted:
+                    taken[group] += 1
+                    yield shard, problem
+                else:
+                    counts["spare, not needed"] += 1
+                    delete_pictures(out, problem)
+
+
+def delete_pictures(out: str, problem: dict) -> None:
+    """Delete a problem's pictures where they still are."""
+    for row in problem["rows"].get("stage2", []) + problem["rows"].get("bench", []):
+        for url in (row["image_url"], row.get("image_url_2", "")):
+            if url and os.path.exists(os.path.join(out, url)):
+                os.remove(os.path.join(out, url))
 
 
 def merge(plan: Plan, out: str, explainer: "Explainer | None" = None) -> None:
@@ -413,10 +445,8 @@ def merge(plan: Plan, out: str, explainer: "Explainer | None" = None) -> None:
     folders: dict[str, hashlib._Hash] = {}
     writers = {name: _Output(os.path.join(out, f"{name}.jsonl")) for name in FILES}
     try:
-        for shard, problem in explainer.explain(lines(plan, out)) if explainer else lines(plan, out):
-            if "dropped" in problem:
-                counts["no legible picture"] += 1
-                continue
+        problems = lines(plan, out, counts)
+        for shard, problem in explainer.explain(problems) if explainer else problems:
             folder = f"pictures/{shard[0]}/{shard[1]:05d}"
             for digest in problem["pictures"]:
                 folders.setdefault(folder, hashlib.sha256()).update(digest.encode())

@@ -94,14 +94,14 @@ def commands(out: Path, seed: int, quick: bool) -> list[tuple[str, Path, list[st
         ("data", data / "manifest.json", generate),
         train("stage1", "train_stage1.py", "", f"{text},{arithmetic}:0.7", 16, 1.5e-3, 1200, "--warmup", 0.05),
         train(
-            "aligned", "train_stage3.py", out / "stage1", f"{captions},{text}:0.2,{arithmetic}:0.3", 16, 1e-3, 600,
+            "aligned", "train_stage3.py", out / "stage1", f"{captions},{text}:0.2,{arithmetic}:0.3", 16, 1e-3, 800,
             "--train", "projector,llm", "--warmup", 0.05,
         ),  # fmt: skip
         train(
-            "stage2", "train_stage2.py", out / "aligned", str(data / "stage2.jsonl"), 12, 6e-4, 260,
+            "stage2", "train_stage2.py", out / "aligned", str(data / "stage2.jsonl"), 12, 6e-4, 320,
             "--train", "vision,projector,llm",
         ),  # fmt: skip
-        train("stage3", "train_stage3.py", out / "stage2", f"{data / 'stage3.jsonl'},{arithmetic}:0.5", 16, 6e-4, 400),
+        train("stage3", "train_stage3.py", out / "stage2", f"{data / 'stage3.jsonl'},{arithmetic}:0.5", 16, 6e-4, 500),
     ]
 
 

@@ -142,3 +142,32 @@ def test_a_full_disk_leaves_no_truncated_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         store.write_atomically(str(path), b"x" * 1000)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_problem_without_a_legible_picture_is_replaced(tmp_path, monkeypatch):
+    """The plan holds spares: as many problems come out as were asked for, and what was not needed leaves no picture."""
+    construct = store.construct
+
+    def fails_for_the_third(family, category, seed, **options):
+        if seed.split("/")[2] == "2":  # the third place of the plan
+            raise store.NoLayout("no place for its labels")
+        return construct(family, category, seed, **options)
+
+    monkeypatch.setattr(store, "construct", fails_for_the_third)
+    plan = store.Plan(
+        seed=1, per_category=6, bench_per_family=3, families={"solid_geometry": ("cuboid",)}, held_out=(),
+        picture_size=300, small=False, copies=1,
+    )  # fmt: skip
+    out = str(tmp_path)
+    store.claim(plan, out)
+    store.draw_shards(plan, out, 0, 1, 1)
+    store.merge(plan, out)
+    names = [row["id"] for row in rows(out, "stage2")]
+    assert names == [f"solid_geometry-{number:06d}" for number in (0, 1, 3, 4, 5, 6)]
+    assert len({row["problem_id"] for row in rows(out, "bench")}) == 3
+    with open(tmp_path / "manifest.json", encoding="utf-8") as file:
+        assert json.load(file)["dropped"]["no legible picture"] == 2  # in training and in the benchmark
+    published = rows(out, "stage2") + rows(out, "bench")
+    used = {row.get(key) for row in published for key in ("image_url", "image_url_2")}
+    found = {os.path.relpath(path, out) for path in tmp_path.glob("pictures/**/*.png")}
+    assert found == {url for url in used if url}
