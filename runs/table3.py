@@ -221,7 +221,9 @@ def data_files(folder: Path, recipe: Recipe) -> Callable[[Step], str]:
 
     def spec(step: Step) -> str:
         if step.stage in ("base", "1"):
-            return f"{text},{arithmetic}:{recipe.arithmetic}" if recipe.arithmetic else str(text)
+            spec = f"{text},{arithmetic}:{recipe.arithmetic}" if recipe.arithmetic else str(text)
+            with_captions = step.stage == "1" and recipe.captions_in_text
+            return f"{spec},{captions}:{recipe.captions_in_text}" if with_captions else spec
         if step.stage == "align":
             count = round(recipe.align_text * recipe.captions)
             return f"{captions},{text}:{count}" if count else str(captions)

@@ -69,6 +69,7 @@ class Recipe:
     learning_rate: Mapping[str, float]
     skipped: tuple[str, ...] = ()  # "base", "align"
     arithmetic: float = 0.0  # how much of the demo's arithmetic drill is in the text: its rows, as a share
+    captions_in_text: float = 0.0  # captions among stage 1's text, as a share of theirs: text alone undoes reading
     align_train: str = "projector"
     puma_train: str = "vision,projector"  # what learns in stage 2
     align_text: float = 0.0  # text rows per caption in the alignment
@@ -88,13 +89,14 @@ TINY = Recipe(
     captions=0,
     start=DEMO_START,
     skipped=("base", "align"),
-    steps={"1": 150, "2": 100, "3": 80},
+    steps={"1": 150, "2": 120, "3": 100},
     batch={"1": 24, "2": 12, "3": 16},
     learning_rate={"1": 1e-3, "2": 6e-4, "3": 5e-4},
     arithmetic=0.2,
+    captions_in_text=0.5,
     puma_train="vision,projector,llm",  # as in the demo: its language model has never answered about a picture
     text_share=0.25,
-    train=("--num_workers", "0", "--pack_tokens", "4096", "--save_every", "0", "--keep", "1", "--beta2", "0.98",
+    train=("--num_workers", "0", "--pack_tokens", "4096", "--save_every", "0", "--keep", "1", "--beta2", "0.95",
            "--warmup", "0.05", "--autocast"),
     evaluate=("--max_new_tokens", "72", "--batch_size", "128"),
     extended=True,
@@ -114,6 +116,7 @@ SMALL = replace(
     train=("--num_workers", "3", "--pack_tokens", "32768", "--save_every", "0", "--keep", "1"),
     evaluate=("--max_new_tokens", "128", "--batch_size", "512"),
     arithmetic=0.0,
+    captions_in_text=0.0,
 )
 PAPER = Recipe(
     preset="",
@@ -268,13 +271,16 @@ def chain_tasks(chain: list[Step], seed: int, recipe: Recipe, files: Callable[[S
         tasks.append(Task(parent, command))
     for step, name in zip(chain, chain_names(chain, seed), strict=True):
         released = step.variant == "loss=released"
-        number = SCRIPTS[step.stage]
+        reads_captions = step.stage == "1" and recipe.captions_in_text
+        number = 3 if reads_captions else SCRIPTS[step.stage]  # stage 1's script leaves the towers out
         script = (EXTENDED, str(number)) if recipe.extended or released else (f"train_stage{number}.py",)
         launcher = ("torchrun", "--nproc_per_node", str(recipe.nproc)) if recipe.nproc > 1 else (sys.executable,)
         command = [*launcher, *script, "--preset", recipe.preset, "--model", folder, "--data", files(step)]
         command += ["--max_steps", str(step.steps), "--global_batch", str(step.batch)]
         command += ["--learning_rate", str(recipe.learning_rate[step.stage])]
         command += ["--seed", "0" if step.stage in START else str(seed), "--out_dir", str(out / name), *recipe.train]
+        if reads_captions:
+            command += ["--train", "llm"]
         if step.stage == "align":
             command += ["--train", recipe.align_train]
         if step.stage == "2" and "--train" not in step.extra:
