@@ -151,7 +151,8 @@ def test_seeds_share_the_start_alone(tmp_path):
 def test_each_run_starts_from_the_folder_of_the_one_before(tmp_path):
     chain = with_start(schedule("123", "paper", FULL, TOKENS), FULL)
     tasks = chain_tasks(chain, 0, FULL, files, tmp_path)
-    assert [task.command[1:3] for task in tasks] == [("runs/table3_stage.py", number) for number in "13323"]  # captions stand among stage 1's text
+    # the base, the alignment, then stage 1 through stage 3's script, as captions stand among its text
+    assert [task.command[1:3] for task in tasks] == [("runs/table3_stage.py", number) for number in "13323"]
     for before, task in zip(tasks, tasks[1:], strict=False):
         assert task.parent == before.name
         assert task.command[task.command.index("--model") + 1] == str(tmp_path / before.name)
