@@ -37,7 +37,7 @@ def linear_value(draw: Draw) -> Problem:
         text,
         "Line"
         if draw.small
-        else draw.say("The figure shows the graph of a linear function", "A line is the graph of a function"),
+        else draw.say("A line is the graph of a function", "The graph of a linear function is given"),
     )
     if asked == "value":
         ask = Ask(
@@ -113,7 +113,9 @@ def line_through_points(draw: Draw) -> Problem:
     facts = [
         description(
             draw.say(
-                f"Line {A}{B}", f"A line passes through the points {A} and {B}", f"The figure shows the line {A}{B}"
+                f"A line passes through the points {A} and {B}",
+                f"{A} and {B} are points of a line",
+                brief=f"Line {A}{B}",
             )
         ),
         *point_facts(draw, {A: (x1, y1), B: (x2, y2)}),
@@ -202,7 +204,7 @@ def parabola_equation(draw: Draw) -> Problem:
         function,
         axes,
         text,
-        draw.say("The figure shows a parabola", "The graph of a quadratic function is drawn"),
+        draw.say("A parabola is given by its equation", "A parabola is the graph of a quadratic function"),
     )
     x_step = f"The axis is x = {-b}/(2 × {factor_text(a)}) = {h}."
     y_step = (
@@ -364,7 +366,7 @@ def line_and_parabola(draw: Draw) -> Problem:
     scene = Scene(base=[*paths, *straight], functions={"curve": curve, "line": line}, axes=axes)
     first, second = f"y = {polynomial(1, b, c)}", f"y = {polynomial(slope, offset)}"
     facts = [
-        description("A parabola and a line are drawn"),
+        description("A parabola and a line meet in two points"),
         condition(f"the parabola is {first}", CurveName(paths[0].points, first)),
         condition(f"the line is {second}", CurveName(straight[0].points, second)),
     ]
@@ -448,7 +450,7 @@ def composition(draw: Draw) -> Problem:
     texts = f"f(x) = {polynomial(a, b)}", f"g(x) = {polynomial(c, d)}"
     scene = Scene(base=[*curves[0], *curves[1]], functions={"f": f, "g": g}, axes=axes)
     facts = [
-        description("The graphs of two linear functions f and g are drawn"),
+        description("The graphs of two linear functions f and g are given"),
         condition(texts[0], CurveName(curves[0][0].points, texts[0])),
         condition(texts[1], CurveName(curves[1][0].points, texts[1])),
     ]
@@ -526,9 +528,9 @@ def feasible_region(draw: Draw) -> Problem:
         return tuple(s.between(start, end, k / 20) for k in range(21))
 
     facts = [
-        description("The shaded region consists of the points with x ≥ 0 and y ≥ 0 that satisfy two more inequalities"),
-        condition(f"one is {texts[0]}", CurveName(along((0.0, float(p)), points["B"]), texts[0])),
-        condition(f"the other is {texts[1]}", CurveName(along(points["D"], (q / b, 0.0)), texts[1])),
+        description("A region consists of the points with x ≥ 0 and y ≥ 0 that satisfy two more inequalities"),
+        condition(f"the first inequality is {texts[0]}", CurveName(along((0.0, float(p)), points["B"]), texts[0])),
+        condition(f"the second inequality is {texts[1]}", CurveName(along(points["D"], (q / b, 0.0)), texts[1])),
     ]
     meet_steps = (
         f"Subtract the equations of the two lines: {a - b} times x is {p} - {q} = {p - q}.",
@@ -552,7 +554,7 @@ def feasible_region(draw: Draw) -> Problem:
         area = (Fraction(flat + y) * x + (steep - x) * y) / 2
         ask = Ask(
             asked,
-            draw.say("What is the area of the shaded region?", "Find the area of the region."),
+            draw.say("What is the area of the region?", "Find the area of the region."),
             "Find the shaded area",
             number(area),
             (

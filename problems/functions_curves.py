@@ -104,7 +104,7 @@ def logarithm(draw: Draw) -> Problem:
         function,
         axes,
         text,
-        draw.say("The graph of a logarithm is drawn", "The figure shows a logarithmic curve"),
+        draw.say("The graph of a logarithm is given", "A curve is the graph of a logarithm"),
         (Segment((float(shift), axes.y_low), (float(shift), axes.y_high), dashed=True, thin=True),),
     )
     sub = "₂₃₅"[(2, 3, 5).index(base)]
@@ -280,7 +280,7 @@ def absolute_value(draw: Draw) -> Problem:
         function,
         axes,
         text,
-        draw.say("The figure shows a graph with one corner", "The graph of a function with an absolute value is drawn"),
+        draw.say("The graph of a function has one corner", "The graph of a function with an absolute value is given"),
     )
     sign = -1 if a > 0 else 1
     corner = (
@@ -463,8 +463,8 @@ def rational(draw: Draw) -> Problem:
         axes,
         text,
         draw.say(
-            "The figure shows a hyperbola and its asymptotes, dashed",
-            "The graph of a rational function is drawn with its asymptotes",
+            "A hyperbola has one vertical and one horizontal asymptote",
+            "The graph of a rational function has a vertical and a horizontal asymptote",
         ),
         dashed,
     )

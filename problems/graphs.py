@@ -46,7 +46,9 @@ def graph_of(draw: Draw, function: Function, axes: Axes, text: str, kind: str, m
     scene = Scene(base=[*curves, *marks], functions={"f": function}, axes=axes)
     longest = max(curves, key=lambda path: len(path.points))
     shown = text.replace(" ", "") if draw.small else text
-    clause = text if draw.small else draw.say(f"its equation is {text}", f"the equation of the curve is {text}")
+    clause = (
+        text if draw.small else draw.say(f"the equation of the graph is {text}", f"the graph has the equation {text}")
+    )
     return scene, [description(kind), condition(clause, CurveName(longest.points, shown))]
 
 

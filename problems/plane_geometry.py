@@ -31,7 +31,7 @@ def triangle_angle_sum(draw: Draw) -> Problem:
     drawing = s.sides([A, B, C]) + s.names([A, B, C])
     angle = draw.angle_word
     facts = [
-        description(draw.say(f"Triangle {A}{B}{C}", f"{A}{B}{C} is a triangle", f"Consider triangle {A}{B}{C}")),
+        description(draw.say(f"{A}{B}{C} is a triangle", f"Consider triangle {A}{B}{C}", brief=f"Triangle {A}{B}{C}")),
         condition(f"{angle}{A} = {first}°", Angle(B, A, C, f"{first}°")),
         condition(f"{angle}{B} = {second}°", Angle(C, B, A, f"{second}°")),
     ]
@@ -95,7 +95,7 @@ def isosceles_triangle(draw: Draw) -> Problem:
         stated, fact = A, condition(f"{angle}{A} = {apex_angle}°", Angle(B, A, C, f"{apex_angle}°"))
     drawing = s.sides([A, B, C]) + s.names([A, B, C])
     equal = property_(draw.say(f"{A}{B} = {A}{C}", f"the sides {A}{B} and {A}{C} are equal"), Ticks(A, B), Ticks(A, C))
-    text = draw.say(f"{A}{B}{C} is a triangle", f"The figure shows triangle {A}{B}{C}")
+    text = draw.say(f"{A}{B}{C} is a triangle", f"Consider triangle {A}{B}{C}")
     given = f"∠{stated}"
     if asked == "apex angle":
         steps = (
@@ -414,8 +414,11 @@ def trigonometry(draw: Draw) -> Problem:
     wanted_name = "".join(wanted)
     ask = Ask(
         asked,
-        ("How high is the tower" if asked == "tower" else draw.say(f"Find {wanted_name}", f"How long is {wanted_name}"))
-        + (", to one decimal place?" if asked == "tower" else ", to one decimal place."),
+        "How high is the tower, to one decimal place?"
+        if asked == "tower"
+        else draw.say(
+            f"Find {wanted_name}, to one decimal place.", f"How long is {wanted_name}, to one decimal place?"
+        ),
         f"Find {wanted_name} to 1 decimal",
         answer,
         (

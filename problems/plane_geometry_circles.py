@@ -158,9 +158,7 @@ def cyclic_quadrilateral(draw: Draw) -> Problem:
         total = first + second
         ask = Ask(
             asked,
-            draw.say(
-                f"Find the sum of the angles {B}{C}{E} and {A}{B}{C}.", f"How large is ∠{B}{C}{E} + ∠{A}{B}{C}?"
-            ),
+            draw.say(f"Find the sum of the angles {B}{C}{E} and {A}{B}{C}.", f"How large is ∠{B}{C}{E} + ∠{A}{B}{C}?"),
             f"Find angle {B}{C}{E} + angle {A}{B}{C}",
             number(total, "°"),
             steps,
@@ -472,13 +470,13 @@ def sector(draw: Draw) -> Problem:
     text = draw.say(f"{O}{A}{B} is a sector of a circle with centre {O}", f"Consider the sector {O}{A}{B}, centre {O}")
     facts = [
         description(text),
-        condition(f"its radius is {draw.size(radius)}", Length(O, A, draw.size(radius))),
+        condition(f"the radius is {draw.size(radius)}", Length(O, A, draw.size(radius))),
     ]
-    angle_fact = condition(f"its angle is {degrees}°", Angle(A, O, B, f"{degrees}°"))
+    angle_fact = condition(f"the angle of the sector is {degrees}°", Angle(A, O, B, f"{degrees}°"))
     arc_step = f"Arc = {degrees}/360 × 2π × {radius} = {arc}"
     if asked == "angle":
         label = _arc_label(begin, degrees, radius, draw.size(arc))
-        facts.append(condition(f"its arc is {draw.size(arc)} long", label))
+        facts.append(condition(f"the arc of the sector is {draw.size(arc)} long", label))
         turn = f"{2 * radius}π"
         steps = (
             f"The whole circle is 2π × {radius} = {turn} long.",
@@ -556,7 +554,9 @@ def ring(draw: Draw) -> Problem:
             "The ring is the outer disc without the inner one.",
             f"Area = π × {outer}² - π × {inner}² = {outer * outer}π - {inner * inner}π = {difference}π",
         )
-        question = draw.say("Find the area of the shaded ring.", "What is the area between the two circles?")
+        question = draw.say(
+            "Find the area of the ring between the circles.", "What is the area between the two circles?"
+        )
         answer, short = number(PI * difference, draw.area_unit), "Find the shaded area"
         mistakes = wrong(draw.area_unit, PI * (outer - inner) ** 2, PI * (difference + 2 * inner**2), PI * (2 * total))
 
@@ -576,7 +576,9 @@ def ring(draw: Draw) -> Problem:
             return measure.arc_length(at, "outer", 360) + measure.arc_length(at, "inner", 360)
     else:
         stated = draw.unit and f"{PI * difference} {draw.area_unit}" or str(PI * difference)
-        facts.append(condition(f"the shaded ring has the area {stated}", s.Note(f"area of the ring: {stated}")))
+        facts.append(
+            condition(f"the ring between the circles has the area {stated}", s.Note(f"area of the ring: {stated}"))
+        )
         steps = (
             f"π × {outer}² - π × {OB}² = {difference}π",
             f"{OB}² = {outer}² - {difference} = {inner * inner}",

@@ -111,7 +111,7 @@ def grid_polygon(draw: Draw) -> Problem:
     facts = [description(f"{name} is a {'triangle' if corners == 3 else 'quadrilateral'} in the coordinate plane")]
     listed = [f"{letter}({x}, {y})" for letter, (x, y) in zip(row, places, strict=True)]
     # The grid itself carries the coordinates: every picture shows them, so the marks add nothing.
-    facts.append(condition(f"its corners are {', '.join(listed[:-1])} and {listed[-1]}", Dot(row[0])))
+    facts.append(condition(f"the corners of the polygon are {', '.join(listed[:-1])} and {listed[-1]}", Dot(row[0])))
     if asked == "area":
         crossed = [
             f"{_term(a[0])} × {_term(b[1])} - {_term(b[0])} × {_term(a[1])}"
@@ -193,7 +193,8 @@ def bearings(draw: Draw) -> Problem:
         Name(A, A),
         Name(B, B),
     ]
-    facts = [description(f"Ship routes on a map whose upward direction is north; N marks north at {A}")]
+    way = "" if asked == "back bearing" else f" and on to {C}"
+    facts = [description(f"A ship sails from {A} to {B}{way}; N lies due north of {A}")]
     facts.append(condition(f"{B} lies on a bearing of {first:03d}° from {A}", *_bearing_mark(A, B, first)))
     if asked == "back bearing":
         value = (first + 180) % 360

@@ -25,7 +25,8 @@ def rectangle(draw: Draw) -> Problem:
     right = [RightAngle(D, A, B), RightAngle(A, B, C), RightAngle(B, C, D), RightAngle(C, D, A)]
     facts = [
         description(
-            draw.say(f"Rectangle {name}", f"{name} is a rectangle", f"The quadrilateral {name} is a rectangle"), *right
+            draw.say(f"{name} is a rectangle", f"The quadrilateral {name} is a rectangle", brief=f"Rectangle {name}"),
+            *right,
         ),
         condition(f"{AB} = {w}", Length(A, B, w)),
         condition(f"{BC} = {h}", Length(B, C, h)),
@@ -72,7 +73,7 @@ def rectangle(draw: Draw) -> Problem:
         def measured(at: Scene) -> float:
             return measure.distance(at, A, C)
     else:
-        facts[2] = condition(f"its perimeter is {draw.size(2 * half)}", s.Note(f"perimeter {draw.size(2 * half)}"))
+        facts[2] = condition(f"the perimeter is {draw.size(2 * half)}", s.Note(f"perimeter {draw.size(2 * half)}"))
         question = draw.say(f"Find {BC}.", f"How long is side {BC}?")
         answer, short = number(height, draw.unit), f"Find {BC}"
         steps = (
@@ -408,7 +409,7 @@ def midline(draw: Draw) -> Problem:
     for middle, (p, q) in half.items():
         points[middle] = s.between(points[p], points[q], 0.5)
     size = draw.size
-    text = draw.say(f"{A}{B}{C} is a triangle", f"The figure shows triangle {A}{B}{C}")
+    text = draw.say(f"{A}{B}{C} is a triangle", f"Consider triangle {A}{B}{C}")
     tick = {D: 1, E: 2, F: 3}
 
     def midpoint(name: str) -> tuple[Ticks, Ticks]:

@@ -115,9 +115,9 @@ class Draw:
         """Which of the askable quantities this problem asks for."""
         return self.given("asked", quantities)
 
-    def say(self, *wordings: str) -> str:
-        """One of several wordings; always the first where numbers are to be small."""
-        return wordings[0] if self.small else self.free.choice(wordings)
+    def say(self, *wordings: str, brief: str = "") -> str:
+        """One of several wordings; where numbers are to be small, always the brief one, or the first."""
+        return (brief or wordings[0]) if self.small else self.free.choice(wordings)
 
     def size(self, value: "Rational | Exact") -> str:
         """A length as the facts state it, with this problem's unit."""

@@ -59,7 +59,7 @@ def cuboid(draw: Draw) -> Problem:
     scene = _faces(corners, faces, _view(draw), [])
     the, is_ = ("", "") if draw.small else ("the ", "is ")
     facts = [
-        description(draw.say("Cuboid", "The solid is a cuboid", "The figure shows a rectangular box")),
+        description(draw.say("The solid is a cuboid", "A solid has the shape of a rectangular box", brief="Cuboid")),
         condition(f"{the}length {is_}{w}", Length(corners[0], corners[1], w)),
         condition(f"{the}width {is_}{d}", Length(corners[1], corners[2], d)),
         condition(f"{the}height {is_}{h}", Length(corners[0], corners[4], h)),
@@ -143,9 +143,9 @@ def cube(draw: Draw) -> Problem:
     corners, faces = _box(edge, edge, edge)
     scene, face = _faces(corners, faces, _view(draw), []), edge * edge
     facts = [
-        description(draw.say("Cube", "The solid is a cube", "The figure shows a cube")),
+        description(draw.say("The solid is a cube", "A solid has the shape of a cube", brief="Cube")),
         condition(
-            f"edge {edge}" if draw.small else f"its edges are {draw.size(edge)} long",
+            f"edge {edge}" if draw.small else f"the edges are {draw.size(edge)} long",
             Length(corners[0], corners[1], draw.size(edge)),
         ),
     ]
@@ -202,7 +202,7 @@ def cube(draw: Draw) -> Problem:
         scene.base.append(Segment(min(corners), max(corners), thin=True, dashed=True))
     else:
         text = number(6 * face, draw.area_unit).text
-        facts[1] = condition(f"its surface area is {text}", Note(f"surface area {text}"))
+        facts[1] = condition(f"the surface area is {text}", Note(f"surface area {text}"))
         steps = ("A cube has six equal square faces.", f"Face = {6 * face}/6 = {face}", f"Edge = √{face} = {edge}")
         ask = _ask(
             draw,

@@ -102,25 +102,27 @@ def cylinder(draw: Draw) -> Problem:
     R, H = draw.size(r), draw.size(h)
     if diameter_given:
         width = condition(
-            f"the diameter of its base is {draw.size(2 * r)}",
+            f"the diameter of the base is {draw.size(2 * r)}",
             Segment((0.0, -float(r), float(h)), (0.0, float(r), float(h)), thin=True),
             Length((0.0, -float(r), float(h)), (0.0, float(r), float(h)), draw.size(2 * r)),
         )
         start = (f"r = {2 * r}/2 = {r}",)
     else:
         width = condition(
-            "radius " + R if draw.small else f"the radius of its base is {R}",
+            "radius " + R if draw.small else f"the radius of the base is {R}",
             Dot(top),
             Segment(top, (0.0, float(r), float(h)), thin=True),
             Length(top, (0.0, float(r), float(h)), R),
         )
         start = ()
     tall = condition(
-        "height " + H if draw.small else f"its height is {H}",
+        "height " + H if draw.small else f"the height is {H}",
         Length((0.0, float(r), 0.0), (0.0, float(r), float(h)), H),
     )
     facts = [
-        description(draw.say("Cylinder", "The solid is an upright cylinder", "The figure shows a cylinder")),
+        description(
+            draw.say("The solid is an upright cylinder", "A solid is an upright cylinder in shape", brief="Cylinder")
+        ),
         width,
         tall,
     ]
@@ -174,7 +176,7 @@ def cylinder(draw: Draw) -> Problem:
         )
     else:
         facts[2] = condition(
-            f"its volume is {number(volume, draw.volume_unit).text}",
+            f"the volume is {number(volume, draw.volume_unit).text}",
             Note(f"V = {number(volume, draw.volume_unit).text}"),
         )
         steps = (*start, f"Base = πr² = π × {r}² = {PI * r * r}", f"Height = {r * r * h}π/({r * r}π) = {h}")
@@ -209,12 +211,12 @@ def cone(draw: Draw) -> Problem:
         base=[_line((0, 0), (r, 0))],
     )
     R, H, L = draw.size(r), draw.size(h), draw.size(slant)
-    radius = condition(f"the radius of its base is {R}", Segment(foot, rim, dashed=True), Length(foot, rim, R))
+    radius = condition(f"the radius of the base is {R}", Segment(foot, rim, dashed=True), Length(foot, rim, R))
     height = condition(
-        f"its height is {H}", Segment(tip, foot, dashed=True), RightAngle(tip, foot, rim), Length(tip, foot, H)
+        f"the height is {H}", Segment(tip, foot, dashed=True), RightAngle(tip, foot, rim), Length(tip, foot, H)
     )
     facts = [
-        description(draw.say("The solid is an upright cone with apex S", "The figure shows a cone with apex S")),
+        description(draw.say("The solid is an upright cone with apex S", "An upright cone has the apex S")),
         radius,
         height,
     ]
@@ -259,7 +261,7 @@ def cone(draw: Draw) -> Problem:
             symbols,
         )
     elif asked == "unrolled angle":
-        facts[2] = condition(f"its slant height is {L}", Length(rim, tip, L))
+        facts[2] = condition(f"the slant height is {L}", Length(rim, tip, L))
         angle = Fraction(360 * r, 1) / slant.fraction()
         draw.require(angle.denominator <= 1 or angle.denominator == 2)
         draw.require(angle.denominator == 1)
@@ -283,7 +285,7 @@ def cone(draw: Draw) -> Problem:
     else:
         text = number(volume, draw.volume_unit).text
         draw.require((r * r * h) % 3 == 0)
-        facts[2] = condition(f"its volume is {text}", Note(f"V = {text}"))
+        facts[2] = condition(f"the volume is {text}", Note(f"V = {text}"))
         ask = _ask(
             draw,
             asked,
@@ -316,9 +318,9 @@ def sphere(draw: Draw) -> Problem:
     scene.points = {"M": center}
     scene.base += [Dot("M"), Name("M", "M")]
     kind = (
-        draw.say("The solid is a half ball with centre M", "The figure shows a hemisphere with centre M")
+        draw.say("The solid is a half ball with centre M", "A hemisphere has the centre M")
         if half
-        else draw.say("The solid is a ball with centre M", "The figure shows a sphere with centre M")
+        else draw.say("The solid is a ball with centre M", "A sphere has the centre M")
     )
     facts = [
         description(kind),
@@ -439,9 +441,7 @@ def frustum(draw: Draw) -> Problem:
     )
     facts = [
         description(
-            draw.say(
-                "The solid is a frustum of a cone", "The figure shows a cone whose tip is cut off parallel to the base"
-            )
+            draw.say("The solid is a frustum of a cone", "The tip of an upright cone is cut off parallel to the base")
         ),
         condition(
             f"the radius of the lower base is {draw.size(r)}",

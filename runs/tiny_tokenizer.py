@@ -101,13 +101,6 @@ def main() -> None:
     tokenizer = make_tokenizer(config.files, config.vocab_size)
     processor = make_processor(tokenizer)
     processor.save_pretrained(config.out)
-    numbers = {
-        "vocab_size": len(tokenizer),
-        "pad_token_id": tokenizer.pad_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "image_token_id": tokenizer.convert_tokens_to_ids("<image>"),
-    }
-    (config.out / "special_tokens.json").write_text(json.dumps(numbers, indent=2) + "\n")
     example = "In triangle ABC, AB = 12 cm and ∠A = 35°. Find f(3)."
     ids = tokenizer(example)["input_ids"]
     print(f"{config.out}: {len(tokenizer)} tokens; {tokenizer.convert_ids_to_tokens(ids)}")

@@ -160,6 +160,17 @@ def test_what_is_not_stated_does_not_change_the_answer(category, family, count):
 
 
 @FAMILIES
+def test_the_text_alone_speaks_of_no_figure_and_asks_properly(category, family):
+    """Stage 1 and the text-only rows have no picture; a question ends in a question mark, an order in a full stop."""
+    for problem in problems_of(category, family, 24):
+        text = pairs.word(problem, "text-only", random.Random(problem.seed), ()).instruction
+        assert not re.search(r"\b(figure|picture|diagram|image|shaded|dashed|shown)\b", text), text
+        for sentence in re.split(r"(?<=[.?]) (?=[A-Z])", problem.ask.question):
+            is_question = re.search(r"^(What|Which|Where|How|\w+ (how|which))\b|, (what|how) ", sentence)
+            assert sentence.endswith("?" if is_question else "."), sentence
+
+
+@FAMILIES
 def test_text_and_picture_hold_all_facts_at_every_level(category, family):
     for problem in problems_of(category, family, 3):
         for level in dict.fromkeys((*pairs.LEVELS, *pairs.VERSIONS)):
