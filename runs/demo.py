@@ -3,8 +3,8 @@
     make demo                              or: python runs/demo.py
     python runs/demo.py --out out/demo     the same; started again, it goes on where it stopped
 
-Writes report.md (the table), loss.png, examples.md with pictures, and after each stage a folder that transformers
-opens. Every step is one of the project's own commands, printed before it runs.
+Writes report.md (the table), loss.png, examples.md and .png (pictures and what the model makes of them), and after each
+stage a folder that transformers opens. Every step is one of the project's own commands, printed before it runs.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import random
 import shlex
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -156,7 +157,7 @@ def table(out: Path) -> list[str]:
         values = [cell(scores.get(version)) for version in VERSIONS]
         lines.append(f"| {TITLES[stage]} | {' | '.join(values)} | {gap} | {cell(blind.get('vision_only'))} |")
     lines += ["", "Always a family's most frequent answer: " + cell(report["most_frequent"]["all"]) + " %."]
-    lines += ["", "| family | " + " | ".join(f"most frequent answer in {k}" for k in ["%"]) + " |", "|---|---|"]
+    lines += ["", "| family | most frequent answer in % |", "|---|---|"]
     for family, share in report["most_frequent"].items():
         if family != "all":
             lines.append(f"| {family} | {cell(share)} |")
@@ -187,22 +188,47 @@ def draw_losses(out: Path) -> None:
     pyplot.close(figure)
 
 
-def write_examples(out: Path, count: int = 8) -> None:
-    """A few vision-only problems with picture, response and verdict: the first of each family."""
+def write_examples(out: Path) -> None:
+    """The first vision-only problem of each family with picture, response and verdict: examples.md, examples.png."""
     questions = [json.loads(line) for line in (out / "data" / "bench_four.jsonl").read_text().splitlines()]
     folder = out / "eval" / "stage3"
     answers = {row["id"]: row for row in map(json.loads, (folder / "predictions.jsonl").read_text().splitlines())}
     verdicts = {row["id"]: row for row in map(json.loads, (folder / "verdicts.jsonl").read_text().splitlines())}
-    lines, seen = ["# Solved by the final model from the picture alone", ""], set()
-    for question in questions:
-        if question["version"] != "vision-only" or question["family"] in seen or len(seen) == count:
-            continue
-        seen.add(question["family"])
-        verdict = "right" if verdicts[question["id"]].get("correct") else "wrong"
-        response = html.escape(answers[question["id"]].get("response") or "")
-        lines += [f"## {question['family']}: {verdict}", "", f"![](data/{question['image_url']})", ""]
-        lines += ["```", response, "```", f"right answer: {question['answer']}", ""]
+    first = {row["family"]: row for row in reversed(questions) if row["version"] == "vision-only"}
+    lines = ["# Solved by the final model from the picture alone", ""]
+    shown = []
+    for question in reversed(first.values()):
+        right = bool(verdicts[question["id"]].get("correct"))
+        response = answers[question["id"]].get("response") or ""
+        lines += [f"## {question['family']}: {'right' if right else 'wrong'}", ""]
+        lines += [f"![](data/{question['image_url']})", "", "```", html.escape(response), "```"]
+        lines += [f"right answer: {question['answer']}", ""]
+        shown.append((out / "data" / question["image_url"], response, right, question["answer"]))
     (out / "examples.md").write_text("\n".join(lines))
+    draw_examples(shown, out / "examples.png")
+
+
+def draw_examples(shown: list[tuple[Path, str, bool, str]], target: Path) -> None:
+    """Pictures side by side, each with the model's response below it; a wrong one names the right answer."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from PIL import Image
+
+    figure, axes = pyplot.subplots(1, len(shown), figsize=(2.3 * len(shown), 3.2), squeeze=False)
+    for axis, (picture, response, right, answer) in zip(axes[0], shown, strict=True):
+        with Image.open(picture) as image:
+            axis.imshow(image.convert("RGB"))
+        axis.set_xticks([])
+        axis.set_yticks([])
+        verdict = "right" if right else f"wrong: {answer}"
+        text = "\n".join(textwrap.fill(line, 30) for line in response.splitlines())
+        axis.set_title(verdict, fontsize=9, color="tab:green" if right else "tab:red")
+        axis.text(0, -0.06, text, transform=axis.transAxes, va="top", fontsize=7, parse_math=False)
+    figure.subplots_adjust(left=0.01, right=0.99, top=0.92, bottom=0.28, wspace=0.08)
+    figure.savefig(target, dpi=100)
+    pyplot.close(figure)
 
 
 def write_report(out: Path, minutes: float | None) -> None:
@@ -212,7 +238,7 @@ def write_report(out: Path, minutes: float | None) -> None:
     questions = [json.loads(line) for line in (out / "data" / "bench_four.jsonl").read_text().splitlines()]
     problems = len({question["problem_id"] for question in questions})
     lines = ["# nanoPUMA in miniature", "", f"Accuracy in % on {problems} held-out problems in four versions each."]
-    lines += ["", *table(out), "", "![](loss.png)", "", "[examples](examples.md)"]
+    lines += ["", *table(out), "", "![](loss.png)", "", "![](examples.png)", "", "[examples](examples.md)"]
     if minutes is not None:
         lines += ["", f"{minutes:.1f} minutes on {os.cpu_count()} CPU cores."]
     (out / "report.md").write_text("\n".join(lines) + "\n")
@@ -237,7 +263,8 @@ def main() -> None:
         run(*evaluation(out, stage))
     write_report(out, (time.monotonic() - began) / 60 if fresh else None)
     print("\n" + (out / "report.md").read_text())
-    print(f"wrote {out.relative_to(ROOT) if out.is_relative_to(ROOT) else out}/report.md, loss.png, examples.md")
+    folder = out.relative_to(ROOT) if out.is_relative_to(ROOT) else out
+    print(f"wrote {folder}/report.md, loss.png, examples.md, examples.png")
     question = "Triangle ABC. Angle A = 40° and angle B = 60°. Find angle C."
     print(f'ask it: python sample.py --model {arguments.out}/stage3 "{question}"')
 
