@@ -116,6 +116,7 @@ def explaining_client(arguments: argparse.Namespace) -> Client:
 
 
 def list_families() -> None:
+    """Print every family with the first line of its docstring."""
     for category in MODULES:
         members = families(category)
         print(f"{category} ({len(members)})")

@@ -61,6 +61,7 @@ def user_message(text: str, pictures: Iterable[str | os.PathLike | bytes] = ()) 
 
 
 def system_message(text: str) -> dict:
+    """A system turn."""
     return {"role": "system", "content": text}
 
 

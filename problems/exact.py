@@ -87,6 +87,7 @@ class Exact:
 
     @property
     def is_rational(self) -> bool:
+        """Whether no surd and no π is left."""
         return all(key == (1, 0) for key in self.terms)
 
     def fraction(self) -> Fraction:
@@ -182,6 +183,7 @@ def decimal(value: "Exact | float", places: int, unit: str = "") -> Answer:
 
 
 def point(x: "Rational | Exact", y: "Rational | Exact") -> Answer:
+    """A point as answer."""
     return Answer(f"({plain(x)}, {plain(y)})", (float(Exact(x)), float(Exact(y))))
 
 
@@ -198,6 +200,7 @@ def equation(text: str, *values: "Rational | Exact") -> Answer:
 
 
 def with_unit(text: str, unit: str) -> str:
+    """The text with its unit: a degree sign close to the number, other units after a space."""
     if not unit:
         return text
     return text + unit if unit == "°" else f"{text} {unit}"

@@ -57,6 +57,8 @@ class Layout:
 
 @dataclass
 class Picture:
+    """A drawn picture, and where its labels and lines lie."""
+
     image: Image.Image
     layout: Layout
 

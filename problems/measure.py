@@ -16,6 +16,7 @@ Function = Callable[[float], float]
 
 
 def distance(scene: Scene, start: Place, end: Place) -> float:
+    """The distance of two places, in the plane or in space."""
     return math.dist(scene.at(start), scene.at(end))
 
 
@@ -29,6 +30,7 @@ def angle(scene: Scene, first: Place, vertex: Place, last: Place) -> float:
 
 
 def perimeter(scene: Scene, corners: Sequence[Place]) -> float:
+    """The length of a closed line through the corners."""
     return sum(distance(scene, a, b) for a, b in zip(corners, [*corners[1:], corners[0]], strict=True))
 
 
@@ -39,6 +41,7 @@ def area(scene: Scene, corners: Sequence[Place]) -> float:
 
 
 def distance_to_line(scene: Scene, place: Place, start: Place, end: Place) -> float:
+    """The distance of a place from the line through two others, in the plane."""
     (x, y), (x1, y1), (x2, y2) = scene.at(place), scene.at(start), scene.at(end)
     return abs((x2 - x1) * (y - y1) - (y2 - y1) * (x - x1)) / math.hypot(x2 - x1, y2 - y1)
 
@@ -92,6 +95,7 @@ def mesh_volume(scene: Scene) -> float:
 
 
 def face_area(face: Sequence[Point]) -> float:
+    """The area of a flat face in space."""
     total = 0.0
     for k in range(1, len(face) - 1):
         u = [x - y for x, y in zip(face[k], face[0], strict=True)]
@@ -159,6 +163,7 @@ def crossings(function: Function, low: float, high: float, samples: int = 400) -
 
 
 def derivative(function: Function, x: float, step: float = 1e-3) -> float:
+    """The derivative at x, by the five-point formula."""
     return (function(x - 2 * step) - 8 * function(x - step) + 8 * function(x + step) - function(x + 2 * step)) / (
         12 * step
     )

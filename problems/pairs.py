@@ -190,10 +190,12 @@ class Example:
 
     @property
     def answer(self) -> str:
+        """The right letter where there are choices, else the answer's text."""
         return self.letter or self.problem.ask.answer.text
 
     @property
     def response(self) -> str:
+        """The solution and the line that states the answer."""
         return f"{solver.solution(self.problem)}\nAnswer: {self.answer}"
 
 

@@ -60,6 +60,8 @@ class Ask:
 
 @dataclass
 class Problem:
+    """A drawn problem: its facts, what is asked, the scene that the Plotter draws, and what fixed it."""
+
     facts: list[Fact]
     ask: Ask
     scene: Scene
@@ -141,6 +143,7 @@ class Draw:
         return self.free.choice([0.0, self.free.uniform(-25, 25), self.free.uniform(0, 360)])
 
     def mirror(self) -> bool:
+        """Whether the figure is drawn mirrored."""
         return self.free.random() < 0.5
 
     def require(self, holds: bool) -> None:
@@ -159,12 +162,15 @@ def wrong(unit: str, *values: "Rational | Exact") -> tuple[str, ...]:
 
 
 def description(text: str, *marks: Mark) -> Fact:
+    """What the figure is: text, and marks where the picture says it with more than its lines."""
     return Fact("description", text, marks)
 
 
 def property_(text: str, *marks: Mark) -> Fact:
+    """Parallel, tangent, equal, perpendicular ...: text, and the marks that say it in the picture."""
     return Fact("property", text, marks)
 
 
 def condition(text: str, *marks: Mark) -> Fact:
+    """A length, an angle, an equation: text, and its label in the picture."""
     return Fact("condition", text, marks)

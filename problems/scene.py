@@ -37,6 +37,8 @@ class Path:
 
 @dataclass(frozen=True)
 class Circle:
+    """A circle of a plane figure."""
+
     center: Place
     radius: float
 
@@ -91,6 +93,8 @@ class Angle:
 
 @dataclass(frozen=True)
 class RightAngle:
+    """The little square in a right angle."""
+
     first: Place
     vertex: Place
     last: Place
@@ -261,38 +265,45 @@ def cabinet(angle: float, shortening: float, left: bool = False) -> Projection:
 
 
 def add(a: Point, b: Point) -> Point:
+    """a + b, in the plane or in space."""
     if len(a) == 2:
         return (a[0] + b[0], a[1] + b[1])
     return tuple(x + y for x, y in zip(a, b, strict=True))
 
 
 def sub(a: Point, b: Point) -> Point:
+    """a - b."""
     if len(a) == 2:
         return (a[0] - b[0], a[1] - b[1])
     return tuple(x - y for x, y in zip(a, b, strict=True))
 
 
 def mul(a: Point, factor: float) -> Point:
+    """a times a number."""
     if len(a) == 2:
         return (a[0] * factor, a[1] * factor)
     return tuple(x * factor for x in a)
 
 
 def dot(a: Point, b: Point) -> float:
+    """The inner product."""
     if len(a) == 2:
         return a[0] * b[0] + a[1] * b[1]
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 def cross(a: Point, b: Point) -> Point:
+    """The cross product, in space."""
     return (a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0])
 
 
 def norm(a: Point) -> float:
+    """The length of a vector."""
     return math.sqrt(dot(a, a))
 
 
 def unit(a: Point) -> Point:
+    """The vector of length 1 in a's direction."""
     return mul(a, 1 / norm(a))
 
 
@@ -304,6 +315,7 @@ def between(a: Point, b: Point, share: float) -> Point:
 
 
 def polar(center: Point, radius: float, degrees: float) -> Point:
+    """The point of a plane circle at an angle, counterclockwise from the right."""
     return (center[0] + radius * math.cos(math.radians(degrees)), center[1] + radius * math.sin(math.radians(degrees)))
 
 
@@ -316,6 +328,7 @@ def meet(a: Point, a_direction: Point, b: Point, b_direction: Point) -> Point:
 
 
 def direction(degrees: float) -> Point:
+    """The plane unit vector at an angle, counterclockwise from the right."""
     return (math.cos(math.radians(degrees)), math.sin(math.radians(degrees)))
 
 
@@ -333,4 +346,5 @@ def sides(names: Sequence[Place], closed: bool = True, **style: bool) -> list[Ma
 
 
 def names(points: Sequence[str]) -> list[Mark]:
+    """A name mark for every point."""
     return [Name(point, point) for point in points]
