@@ -38,8 +38,13 @@ def assert_same_gradients(one: dict, many: dict) -> None:
         found = many[run]
         assert found.keys() == expected.keys()
         for name, gradient in expected.items():
-            difference = (found[name] - gradient).norm() / (gradient.norm() + 1e-9)
-            assert difference < 1e-5, f"{run}, {name}: {difference}"
+            difference = (found[name] - gradient).norm()
+            if "vision" in name and name.endswith("k_proj.bias"):
+                # A key bias adds the same to all scores of a query: its gradient is 0, and what is there is rounding.
+                assert max(difference, gradient.norm()) < 1e-6 * expected["norm"], f"{run}, {name}: {difference}"
+            else:
+                relative = difference / (gradient.norm() + 1e-9)
+                assert relative < 1e-5, f"{run}, {name}: {relative}"
 
 
 @pytest.fixture(scope="module")
