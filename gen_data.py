@@ -45,6 +45,12 @@ def parse_arguments() -> argparse.Namespace:
         help="how often one problem (family and parameters) may stand in the training data, each time "
         "drawn anew; more are dropped and counted (default: 1, with --small_numbers 50)",
     )
+    parser.add_argument(
+        "--bench_copies",
+        type=int,
+        default=1,
+        help="how often one held-out problem may stand in bench.jsonl, each time drawn anew (default: 1)",
+    )
     parser.add_argument("--explain", default="", metavar="URL", help="OpenAI-compatible server that explains solutions")
     parser.add_argument("--explain_model", default="", metavar="NAME", help="its model")
     parser.add_argument("--llm_cache", default="", help="folder of the server's replies (default: OUT/llm_cache)")
@@ -74,6 +80,7 @@ def main() -> None:
         picture_size=arguments.picture_size,
         small=arguments.small_numbers,
         copies=arguments.copies or (50 if arguments.small_numbers else 1),
+        bench_copies=arguments.bench_copies,
     )
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_world = int(os.environ.get("LOCAL_WORLD_SIZE", 1))

@@ -55,6 +55,7 @@ class Plan:
     picture_size: int
     small: bool
     copies: int
+    bench_copies: int = 1
 
     def fingerprint(self) -> str:
         return hashlib.sha256(json.dumps([VERSION, asdict(self)], sort_keys=True).encode()).hexdigest()
@@ -134,7 +135,7 @@ def _find(
         held_out = is_held_out(problem.key, plan.small) or name in plan.held_out
         if held_out != bench:
             counts["held out"] += not bench
-        elif used[problem.key] >= (1 if bench else plan.copies):
+        elif used[problem.key] >= (plan.bench_copies if bench else plan.copies):
             counts["duplicate"] += not bench
         else:
             used[problem.key] += 1

@@ -218,6 +218,9 @@ def data_files(folder: Path, recipe: Recipe) -> Callable[[Step], str]:
         write_arithmetic(arithmetic)
     copy_rows(folder / "stage1.jsonl", text, names[half:])
     copy_rows(folder / "captions.jsonl", captions, names[half:][: recipe.captions or None])
+    beside = folder / "beside.jsonl"
+    if recipe.align_beside:
+        copy_rows(folder / "stage3.jsonl", beside, names[half:], level="text-dominant")
 
     def spec(step: Step) -> str:
         if step.stage in ("base", "1"):
@@ -225,8 +228,12 @@ def data_files(folder: Path, recipe: Recipe) -> Callable[[Step], str]:
             with_captions = step.stage == "1" and recipe.captions_in_text
             return f"{spec},{captions}:{recipe.captions_in_text}" if with_captions else spec
         if step.stage == "align":
-            count = round(recipe.align_text * recipe.captions)
-            return f"{captions},{text}:{count}" if count else str(captions)
+            files = [str(captions)]
+            if recipe.align_text:
+                files.append(f"{text}:{round(recipe.align_text * (recipe.captions or half))}")
+            if recipe.align_beside:
+                files.append(str(beside))
+            return ",".join(files)
         kind, _, value = step.variant.partition("=")
         count = int(value) if kind == "problems" else recipe.problems
         if count > half:
@@ -247,12 +254,14 @@ def read_rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def copy_rows(source: Path, target: Path, problems: Sequence[str]) -> None:
-    """The rows of these problems, in the source's order; nothing where the target exists."""
+def copy_rows(source: Path, target: Path, problems: Sequence[str], level: str = "") -> None:
+    """The rows of these problems (of one level), in the source's order; nothing where the target exists."""
     if not target.exists():
-        wanted = set(problems)
-        lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if json.loads(line)["id"].split("/")[0] in wanted]
+        wanted, kept = set(problems), []
+        for line in source.read_text(encoding="utf-8").splitlines(keepends=True):
+            row = json.loads(line)
+            if row["id"].split("/")[0] in wanted and level in ("", row["level"]):
+                kept.append(line)
         write_text(target, "".join(kept))
 
 
@@ -312,7 +321,9 @@ def sweep_lines(config: Config, recipe: Recipe, tokens: dict[str, float]) -> lis
     """1→2→3 with one thing varied; for the number of problems, 1→3 of the same budget beside each."""
     if config.sweep not in SWEEPS:
         raise UserError(f"--sweep {config.sweep}: choose {', '.join(SWEEPS)}")
-    values = config.values.split(";") if config.values else SWEEPS[config.sweep]
+    values = config.values.split(";") if config.values else SWEEPS[config.sweep] or recipe.problem_counts
+    if not values:
+        raise UserError(f"--sweep {config.sweep}: not for {recipe.preset}, whose problems are all that --data holds")
     usual = usual_value(recipe, config.sweep)
     lines = []
     for value in values:

@@ -43,7 +43,7 @@ SWEEPS = {
     "train": ("vision,projector", "vision,projector,llm"),
     "teacher": ("stronger", "text-only"),
     "loss": ("paper", "released"),
-    "problems": ("500", "2000", "10000", "50000"),
+    "problems": (),  # the recipe's
 }
 
 
@@ -63,6 +63,7 @@ class Recipe:
     preset: str
     generate: tuple[str, ...]  # flags of gen_data.py
     problems: int  # distinct multimodal problems, for stages 2 and 3 alike; 0: all
+    problem_counts: tuple[str, ...]  # of the sweep over them; what the steps do not get to read makes no difference
     captions: int  # rows of the alignment, of problems that are not among those; 0: all
     steps: Mapping[str, int]
     batch: Mapping[str, int]
@@ -73,6 +74,7 @@ class Recipe:
     align_train: str = "projector"
     puma_train: str = "vision,projector"  # what learns in stage 2
     align_text: float = 0.0  # text rows per caption in the alignment
+    align_beside: bool = False  # and questions written out beside their picture (other problems than those trained on)
     text_share: float = 0.5  # text rows per multimodal row in stage 3
     train: tuple[str, ...] = ()  # flags of every training run
     evaluate: tuple[str, ...] = ()  # flags of eval.py
@@ -83,45 +85,50 @@ class Recipe:
 
 TINY = Recipe(
     preset="tiny",
-    generate=("--families", DEMO_FAMILIES, "--per_category", "1200", "--bench_per_family", "20", "--picture_size", "96",
-              "--small_numbers", "--seed", "1"),
+    generate=("--families", DEMO_FAMILIES, "--per_category", "3000", "--bench_per_family", "60", "--bench_copies", "2",
+              "--picture_size", "96", "--small_numbers", "--seed", "1"),
     problems=1000,
+    problem_counts=("100", "300", "1000", "4000"),
     captions=0,
     start=DEMO_START,
-    skipped=("base", "align"),
-    steps={"1": 300, "2": 240, "3": 200},
-    batch={"1": 24, "2": 12, "3": 16},
-    learning_rate={"1": 1e-3, "2": 6e-4, "3": 5e-4},
+    skipped=("base",),
+    steps={"align": 250, "1": 150, "2": 100, "3": 100},
+    batch={"align": 16, "1": 24, "2": 12, "3": 16},
+    learning_rate={"align": 6e-4, "1": 1e-3, "2": 6e-4, "3": 5e-4},
     arithmetic=0.2,
     captions_in_text=0.5,
+    align_train="projector,llm",
+    align_text=0.3,
+    align_beside=True,
     puma_train="vision,projector,llm",  # as in the demo: its language model has never answered about a picture
     text_share=0.25,
     train=("--num_workers", "0", "--pack_tokens", "4096", "--save_every", "0", "--keep", "1", "--beta2", "0.95",
-           "--warmup", "0.05", "--autocast"),
+           "--warmup", "0.05"),
     evaluate=("--max_new_tokens", "72", "--batch_size", "128"),
-    extended=True,
 )  # fmt: skip
 SMALL = replace(
     TINY,
     preset="small",
     generate=("--per_category", "60000", "--bench_per_family", "20", "--picture_size", "96", "--small_numbers"),
     problems=10000,
+    problem_counts=("500", "2000", "10000", "50000"),
     captions=40000,
     start="",
     skipped=(),
     align_text=0.5,
+    extended=True,
     steps={"base": 1000, "1": 3000, "align": 1000, "2": 600, "3": 600},
     batch={"base": 256, "1": 256, "align": 128, "2": 128, "3": 128},
     learning_rate={"base": 6e-4, "1": 6e-4, "align": 3e-4, "2": 3e-4, "3": 3e-4},
     train=("--num_workers", "3", "--pack_tokens", "32768", "--save_every", "0", "--keep", "1"),
     evaluate=("--max_new_tokens", "128", "--batch_size", "512"),
     arithmetic=0.0,
-    captions_in_text=0.0,
 )
 PAPER = Recipe(
     preset="",
     generate=("--per_category", "40000"),
     problems=0,
+    problem_counts=(),
     captions=0,
     steps={"1": 0, "align": 0, "2": 0, "3": 0},
     batch={"1": 256, "align": 256, "2": 512, "3": 256},

@@ -45,16 +45,20 @@ class Row:
 
 
 def read_scores(folder: Path, bench: str, data: str) -> Scores:
-    """Scores and verdicts that eval.py left in a folder."""
+    """Scores and verdicts that eval.py left in a folder. Drawings of the same problem (rows of one key) make one
+    problem, whose verdict is their mean: they stand or fall with the same numbers."""
     report = read_json(folder / "report.json")
     verdicts = {row["id"]: row for row in read_lines(folder / "verdicts.jsonl")}
-    problems: dict[str, dict[str, float]] = {}
+    problems: dict[str, dict[str, list[float]]] = {}
     for question in BENCHMARKS[bench].load(data, "", "official"):
         correct = verdicts.get(question.id, {}).get("correct")
         if correct is not None:
-            problem = problems.setdefault(question.cluster or question.id, {})
-            problem[snake(question.groups["version"])] = float(correct)
-    right = {version: np.array([p.get(version, math.nan) for p in problems.values()]) for version in ALL_VERSIONS}
+            problem = problems.setdefault(question.row.get("key") or question.cluster or question.id, {})
+            problem.setdefault(snake(question.groups["version"]), []).append(float(correct))
+    right = {
+        version: np.array([np.mean(p[version]) if version in p else math.nan for p in problems.values()])
+        for version in ALL_VERSIONS
+    }
     return Scores(report["metrics"], report["blind"] or {}, right)
 
 

@@ -5,11 +5,13 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 from PIL import Image
 
-from problems import store
+from problems import solid_geometry, store
+from problems.pairs import design
 
 FLAGS = [
     "--families",
@@ -171,3 +173,16 @@ def test_a_problem_without_a_legible_picture_is_replaced(tmp_path, monkeypatch):
     used = {row.get(key) for row in published for key in ("image_url", "image_url_2")}
     found = {os.path.relpath(path, out) for path in tmp_path.glob("pictures/**/*.png")}
     assert found == {url for url in used if url}
+
+
+def test_a_benchmark_of_few_problems_may_hold_several_drawings_of_each():
+    """--bench_copies: drawings of one held-out problem, none of it in training."""
+    plan = store.Plan(
+        seed=1, per_category=60, bench_per_family=40, families={"solid_geometry": ("cube",)}, held_out=(),
+        picture_size=96, small=True, copies=50, bench_copies=3,
+    )  # fmt: skip
+    used = {True: Counter(), False: Counter()}
+    for item in store.walk(plan, Counter()):
+        problem = design(solid_geometry.cube, item.category, item.seed, small=True)
+        used[item.part == "bench"][problem.key] += 1
+    assert set(used[True].values()) == {3} and not set(used[True]) & set(used[False])

@@ -41,6 +41,7 @@ from runs.table3_report import (
     main_table,
     mean_and_deviation,
     paired_bootstrap,
+    read_scores,
     scores_from_weights,
 )
 
@@ -49,6 +50,7 @@ FULL = replace(  # a recipe that trains its start too
     TINY,
     start="",
     skipped=(),
+    extended=True,
     steps={"base": 200, "1": 300, "align": 100, "2": 60, "3": 60},
     batch={"base": 64, "1": 64, "align": 32, "2": 32, "3": 32},
     learning_rate=dict.fromkeys(("base", "1", "align", "2", "3"), 1e-3),
@@ -171,8 +173,8 @@ def test_sweeps_change_stage_2_and_nothing_before_it(tmp_path):
     assert frozen.command[-2:] == ("--train", "projector") and frozen.command.count("--train") == 1
     released = chain_tasks(varied(plain, "loss", "released", "paper"), 0, TINY, files, tmp_path)[1]
     assert released.command[1:3] == ("runs/table3_stage.py", "2") and released.command[-2:] == ("--loss", "released")
-    fewer = varied(plain, "problems", "500", "1000")
-    assert [step.variant for step in fewer] == ["", "problems=500", "problems=500"]
+    fewer = varied(plain, "problems", TINY.problem_counts[0], "1000")
+    assert [step.variant for step in fewer] == ["", "problems=100", "problems=100"]
 
 
 def test_two_runs_of_one_name_are_refused(tmp_path):
@@ -251,11 +253,14 @@ def test_checkpoints_of_a_finished_run_are_removed_and_its_model_stays(tmp_path)
 
 def test_multimodal_problems_are_a_fixed_set_apart_from_the_text(tmp_path):
     names = [f"p-{number}" for number in range(40)]
-    singles = [f"{name}/{level}" for name in names for level in ("text-only", "vision-only")]
+    singles = [f"{name}/{level}" for name in names for level in ("text-dominant", "vision-only")]
     for file, ids in (("stage1", names), ("stage2", names), ("captions", names), ("stage3", singles)):
-        rows = [{"id": i, "instruction": f"text of {i}", "image_url": "x", "level": "text-dominant"} for i in ids]
+        rows = [
+            {"id": i, "instruction": f"text of {i}", "image_url": "x", "level": i.partition("/")[2] or "text-only"}
+            for i in ids
+        ]
         (tmp_path / f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    recipe = replace(TINY, problems=10, captions=8, text_share=0.5)
+    recipe = replace(TINY, problems=10, captions=8, text_share=0.5, align_text=0.5)
     spec = table3.data_files(tmp_path, recipe)
 
     def ids_of(path):
@@ -267,6 +272,11 @@ def test_multimodal_problems_are_a_fixed_set_apart_from_the_text(tmp_path):
     pairs, text = set(ids_of("pairs-10.jsonl")), set(ids_of("text.jsonl"))
     assert len(pairs) == 10 and len(text) == 20 and not pairs & text
     assert set(ids_of("singles-10.jsonl")) == pairs and set(ids_of("captions-8.jsonl")) <= text
+    # The start reads captions, text, and questions written out beside their picture, of other problems.
+    assert re.fullmatch(r".*captions-8\.jsonl,.*text\.jsonl:4,.*beside\.jsonl", spec(Step("align", 1, 1)))
+    beside = table3.read_rows(tmp_path / "beside.jsonl")
+    assert {row["level"] for row in beside} == {"text-dominant"}
+    assert {row["id"].split("/")[0] for row in beside} == text
     spec(Step("2", 1, 1, variant="problems=15"))
     assert pairs < set(ids_of("pairs-15.jsonl"))  # a smaller set is part of a larger one
     with pytest.raises(UserError, match="--per_category"):
@@ -335,6 +345,21 @@ def test_bootstrap_is_paired():
 
 def test_bootstrap_has_no_gap_over_a_score_of_nought():
     assert paired_bootstrap([scores(0.5, 0.0)], [scores(0.5, 0.5)], "gap", samples=200) is None
+
+
+def test_drawings_of_one_problem_are_one_problem_to_the_bootstrap(tmp_path):
+    questions = [
+        {"id": f"{n}/{version}", "problem_id": str(n), "version": version, "instruction": "Find x.", "answer": "1",
+         "key": "same" if n < 2 else "other"}
+        for n in range(3) for version in ("text-only", "vision-only")
+    ]  # fmt: skip
+    verdicts = [{"id": row["id"], "correct": row["id"] in ("0/vision-only", "2/vision-only")} for row in questions]
+    (tmp_path / "report.json").write_text(json.dumps({"metrics": {"vision_only": 66.7}, "blind": None}))
+    for name, rows in (("verdicts", verdicts), ("bench", questions)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    right = read_scores(tmp_path, "generated", str(tmp_path / "bench.jsonl")).right
+    assert right["vision_only"].tolist() == [0.5, 1.0] and right["text_only"].tolist() == [0.0, 0.0]
+    assert np.isnan(right["text_lite"]).all()
 
 
 def test_bootstrap_refuses_other_problems():
