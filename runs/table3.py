@@ -1,7 +1,7 @@
 """Does PUMA close the gap between text and vision? The paper's Table 3 in miniature, by one command.
 
     python runs/table3.py                            tiny, on a CPU: five orders of stages, three seeds, two budgets
-    python runs/table3.py --size small               75M parameters, on one GPU
+    python runs/table3.py --size small               75M parameters, meant for one GPU; not run yet
     python runs/table3.py --preset puma-qwen2-1.5b   the paper's models at the paper's settings (8 GPUs, --data FOLDER)
     python runs/table3.py --sweep alpha              one more question; also lam, tau, train, teacher, loss, problems
     python runs/table3.py --dry_run                  the runs and their commands, nothing else

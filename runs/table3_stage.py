@@ -1,9 +1,7 @@
-"""A training script of nanoPUMA with what only runs/table3.py needs: the preset `small`, the released code's loss, and
-bf16 matrix products on a CPU.
+"""A training script of nanoPUMA with what only runs/table3.py needs: the preset `small` and the released code's loss.
 
     python runs/table3_stage.py 2 --preset small --model out/x ...     train_stage2.py, knowing the preset `small`
     python runs/table3_stage.py 2 --preset tiny --loss released ...    train_stage2.py with the released loss
-    python runs/table3_stage.py 1 --preset tiny --autocast ...         train_stage1.py, a third faster on a CPU
     python runs/table3_stage.py start --out_dir out/x                  random LLM of `small` behind tiny's tower
 """
 
@@ -30,7 +28,7 @@ from kernels import PumaLoss
 
 
 def small_preset() -> models.Preset:
-    """tiny's tower, pictures and tokenizer before a Qwen2 of 75M parameters: for one GPU within an hour."""
+    """tiny's tower, pictures and tokenizer before a Qwen2 of 75M parameters: meant for one GPU."""
     tiny = models.tiny_config()
     text = tiny.text_config.to_dict()
     text |= {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12,
@@ -52,16 +50,6 @@ def make_start(folder: str) -> None:
     processor = models.load_processor("tiny")
     hf.config.image_token_id = processor.image_token_id
     models.save_pretrained(models.MathModel(hf, processor), folder)
-
-
-def in_bf16(hidden_states: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The model's pass with bf16 matrix products on a CPU; weights, sums and the loss stay fp32, as on a GPU."""
-
-    def passed(self: models.MathModel, batch: Batch) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=not torch.cuda.is_available()):
-            return hidden_states(self, batch).float()
-
-    return passed
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -128,9 +116,6 @@ def main() -> None:
     if stage == "start":
         make_start(arguments[arguments.index("--out_dir") + 1])
         return
-    if "--autocast" in arguments:
-        arguments.remove("--autocast")
-        models.MathModel.response_hidden_states = in_bf16(models.MathModel.response_hidden_states)
     if "--loss" in arguments:
         place = arguments.index("--loss")
         if arguments[place + 1 : place + 2] != ["released"]:
