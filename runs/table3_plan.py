@@ -344,6 +344,7 @@ def run_tasks(
     finished = set(tasks) - {task.name for task in waiting}
     running: dict[int, tuple[Task, subprocess.Popen | None, float]] = {}
     count = 0
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or what runs would go on without the queue
     try:
         while waiting or running:
             ready = [task for task in waiting if not task.parent or task.parent in finished]
@@ -372,6 +373,7 @@ def run_tasks(
             os.kill(pid, signal.SIGTERM)
         for pid in running:
             os.waitpid(pid, 0)
+        signal.signal(signal.SIGTERM, before)
     return count
 
 
@@ -391,6 +393,7 @@ def _begin(
         sys.stdout.flush()
         pid = os.fork()
         if pid == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
             os.environ.update(environment)

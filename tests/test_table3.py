@@ -2,8 +2,11 @@
 
 import json
 import math
+import os
 import re
+import signal
 import sys
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -230,6 +233,26 @@ def test_a_failed_run_ends_the_queue_and_is_run_again(tmp_path):
     (tmp_path / "broken").unlink()
     assert run_tasks(tasks, tmp_path, jobs=1) == 2
     assert ran(tmp_path) == ["a", "a", "b"]
+
+
+@pytest.mark.parametrize("fork", [False, True])
+def test_a_queue_that_is_ended_ends_what_it_runs(tmp_path, fork):
+    script = tmp_path / "sleeper.py"
+    script.write_text(f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)")
+    queue = os.fork()
+    if queue == 0:
+        try:
+            run_tasks({"a": Task("a", (sys.executable, str(script)))}, tmp_path, jobs=1, fork=fork)
+        finally:
+            os._exit(0)
+    deadline = time.monotonic() + 60
+    while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(queue, signal.SIGTERM)
+    os.waitpid(queue, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_a_folder_of_other_settings_is_refused_also_where_only_the_parent_changed(tmp_path):
