@@ -57,8 +57,14 @@ def design(family: Callable[[Draw], Problem], category: str, seed: str, small: b
     return problem
 
 
-def carriers(problem: Problem, level: str, free: random.Random) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
-    """The facts in the text and the facts whose marks stand in the picture, by number."""
+def carriers(
+    problem: Problem, level: str, free: random.Random | None
+) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """The facts in the text and the facts whose marks stand in the picture, by number.
+
+    free: the middle levels of training vary, a fact or two change their carrier; None: as the benchmark has them, where
+    text-dominant says everything, and each further version says one kind of fact less.
+    """
     facts = range(len(problem.facts))
     kind = [fact.kind for fact in problem.facts]
     drawable = [bool(fact.marks) or fact.kind == "description" for fact in problem.facts]
@@ -66,6 +72,8 @@ def carriers(problem: Problem, level: str, free: random.Random) -> tuple[tuple[i
         return tuple(facts), None
     if level == "vision-only":
         in_picture = set(facts)
+    elif level == "text-dominant" and free is None:
+        in_picture = set()
     elif level == "text-dominant":
         in_picture = {k for k in facts if kind[k] == "property" and free.random() < 0.3}
         data = [k for k in facts if kind[k] == "condition"]
@@ -77,7 +85,7 @@ def carriers(problem: Problem, level: str, free: random.Random) -> tuple[tuple[i
         in_picture = {k for k in facts if kind[k] != "condition"}
     elif level == "vision-dominant":
         data = [k for k in facts if kind[k] != "description"]
-        kept = {k for k in data if len(data) > 1 and free.random() < 0.2}
+        kept = {k for k in data if free is not None and len(data) > 1 and free.random() < 0.2}
         kept = set() if len(kept) * 2 > len(data) else kept
         in_picture = {k for k in facts if k not in kept}
     else:
@@ -86,9 +94,11 @@ def carriers(problem: Problem, level: str, free: random.Random) -> tuple[tuple[i
     return tuple(k for k in facts if k not in in_picture), tuple(sorted(in_picture))
 
 
-def word(problem: Problem, level: str, free: random.Random, choices: tuple[str, ...]) -> Version:
-    """Word one version of the problem."""
-    in_text, in_picture = carriers(problem, level, free)
+def word(
+    problem: Problem, level: str, free: random.Random, choices: tuple[str, ...], benchmark: bool = False
+) -> Version:
+    """Word one version of the problem, as training or as the benchmark has it."""
+    in_text, in_picture = carriers(problem, level, None if benchmark else free)
     options = "".join(f"\n{letter}: {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
     if level == "vision-only":
         question = problem.ask.short if problem.small else problem.ask.question
@@ -209,7 +219,8 @@ def construct(
     levels: tuple[str, ...] = (),
     attempts: int = 40,
 ) -> Example:
-    """Design, solve and draw one problem in the versions asked for; by default a pair of two levels drawn at random.
+    """Design, solve and draw one problem in the versions asked for; by default a pair of two levels drawn at random;
+    levels are the benchmark's.
 
     The parameters stay those of the seed; where no legible picture is found, only what is free is drawn again.
 
@@ -228,7 +239,7 @@ def construct(
         pair = levels or tuple(LEVELS[k] for k in sorted(free.sample(range(len(LEVELS)), 2)))
         choices, letter = choose(problem, free)
         style = random_style(free, picture_size)
-        versions = [word(problem, level, free, choices) for level in pair]
+        versions = [word(problem, level, free, choices, benchmark=bool(levels)) for level in pair]
         try:
             # the fullest picture first: it is the one that most often finds no place for a label
             pictures = [draw_version(problem, version, style, free) for version in reversed(versions)][::-1]

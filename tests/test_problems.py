@@ -182,6 +182,21 @@ def test_text_and_picture_hold_all_facts_at_every_level(category, family):
                     assert fact.marks or fact.kind != "condition", f"no mark carries {fact.text!r}"
 
 
+@FAMILIES
+def test_benchmark_versions_say_one_kind_of_fact_less_each(category, family):
+    """As MathVerse: text-dominant says all, lite no description, intensive no property, dominant no condition."""
+    silent = {"text-dominant": (), "text-lite": ("description",), "vision-intensive": ("description", "property"),
+              "vision-dominant": ("description", "property", "condition")}  # fmt: skip
+    for problem in problems_of(category, family, 6):
+        for level, kinds in silent.items():
+            in_text, _ = pairs.carriers(problem, level, None)
+            expected = {
+                k for k, fact in enumerate(problem.facts)
+                if fact.kind not in kinds or not (fact.marks or fact.kind == "description")
+            }  # fmt: skip
+            assert set(in_text) == expected, level
+
+
 @pytest.mark.parametrize("count", [6, pytest.param(150, marks=pytest.mark.slow)])
 @FAMILIES
 def test_the_asked_quantity_is_not_given_away(category, family, count):
