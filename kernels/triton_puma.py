@@ -73,6 +73,14 @@ def _rescale(old_max, new_max, scale):
 
 
 @triton.jit
+def _product(x, y):
+    """x * y, rounded by itself. A plain product may be fused into the sum that follows, in one branch or one variant of
+    the kernel and not in the other; equal branches must give equal sums, and q - p = 0.
+    """
+    return tl.fma(x, y, 0.0)
+
+
+@triton.jit
 def _weigh(powers, values, GUARD: tl.constexpr):
     """powers * values, where a power of 0 silences an infinite or NaN value (but a NaN power is kept)."""
     if GUARD:
@@ -161,9 +169,9 @@ def _row_statistics(
     # The lanes meet.
     row_max = tl.max(weak_max, axis=0)
     rescale = _rescale(weak_max, row_max, scale)
-    weak_sum *= rescale
+    weak_sum = _product(weak_sum, rescale)
     weak_total = tl.sum(weak_sum, axis=0)
-    plain_sum = weak_sum if TAU_IS_ONE else plain_sum * _rescale(weak_max, row_max, LOG2E)
+    plain_sum = weak_sum if TAU_IS_ONE else _product(plain_sum, _rescale(weak_max, row_max, LOG2E))
     plain_total = tl.sum(plain_sum, axis=0)
     # What the label's lane has summed is read again, an element per lane, without the label.
     shift = _shift(row_max, LOG2E)
@@ -185,7 +193,7 @@ def _row_statistics(
         weak_mean = tl.sum(_weigh(rescale, weak_delta, True), axis=0) / weak_total
         strong_row_max = tl.max(strong_max, axis=0)
         rescale = _rescale(strong_max, strong_row_max, scale)
-        strong_total = tl.sum(strong_sum * rescale, axis=0)
+        strong_total = tl.sum(_product(strong_sum, rescale), axis=0)
         strong_mean = tl.sum(_weigh(rescale, strong_delta, True), axis=0) / strong_total
     return row_max, weak_total, weak_mean, strong_row_max, strong_total, strong_mean, plain_total, rest
 
@@ -198,11 +206,7 @@ def _row_gradient(
     VOCABULARY: tl.constexpr, HAS_STRONG: tl.constexpr, HAS_FKL: tl.constexpr, DIFFERENCE: tl.constexpr,
     TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr, EVICTION: tl.constexpr,
 ):  # fmt: skip
-    """One pass over a row, from its end to its start, that writes the gradient (it may overwrite the weak row).
-
-    The probabilities are written as fma(power, 1 / Q, 0): the compiler would otherwise fuse p's product into q - p,
-    which would then be p's rounding error, and not 0, where the branches are equal.
-    """
+    """One pass over a row, from its end to its start, that writes the gradient (it may overwrite the weak row)."""
     lanes = tl.arange(0, LANES)[:, None] * NEIGHBOURS
     neighbours = tl.arange(0, NEIGHBOURS)[None, :]
     blocks: tl.constexpr = (VOCABULARY - 1) // (LANES * NEIGHBOURS) + 1
@@ -212,13 +216,13 @@ def _row_gradient(
         weak, strong, delta = _load_both(
             weak_row, strong_row, columns, weak_stride, strong_stride, VOCABULARY, HAS_STRONG, DIFFERENCE, EVICTION
         )
-        q = tl.fma(tl.exp2(tl.fma(weak, scale, -(weak_max * scale))), weak_inverse, 0.0)
+        q = _product(tl.exp2(tl.fma(weak, scale, -(weak_max * scale))), weak_inverse)
         r = q
         if not TAU_IS_ONE:
-            r = tl.fma(tl.exp2(tl.fma(weak, LOG2E, -(weak_max * LOG2E))), plain_inverse, 0.0)
+            r = _product(tl.exp2(tl.fma(weak, LOG2E, -(weak_max * LOG2E))), plain_inverse)
         gradient = tl.fma(r, ce_weight, tl.where(neighbours == label - first, -ce_weight, 0.0))
         if HAS_STRONG:
-            p = tl.fma(tl.exp2(tl.fma(strong, scale, -(strong_max * scale))), strong_inverse, 0.0)
+            p = _product(tl.exp2(tl.fma(strong, scale, -(strong_max * scale))), strong_inverse)
             gradient += rkl_weight * (q - p)
             if HAS_FKL:
                 gradient += fkl_weight * _weigh(q, weak_mean - delta, not DIFFERENCE)
