@@ -49,6 +49,7 @@ def compile_kernel(variant: str, vocabulary: int, architecture: int) -> dict[str
         "DIFFERENCE": difference,
         "TAU_IS_ONE": tau_is_one,
         "LANES": lanes,
+        "HINTS": triton_puma.EVICTION_HINTS,
         "weak_stride": 1,
         "strong_stride": 1,
         "labels_stride": 1,

@@ -51,9 +51,11 @@ LN2 = tl.constexpr(0.6931471805599453)
 NEIGHBOURS = tl.constexpr(8)
 
 # (lanes, warps) per program. Both keep 32 warps on a multiprocessor at 64 registers. In one launch for losses and
-# gradient they are one row instead of two, so that more of the rows in flight stay in the L2 cache for the second pass.
+# gradient they are one row instead of two, so that more of the rows in flight stay in the L2 cache for the second pass;
+# the hints ask the cache to keep what the first pass has read, and to drop it after the second (benchmark_tune.py).
 ONE_LAUNCH = (1024, 32)
 TWO_LAUNCHES = (1024, 16)
+EVICTION_HINTS = True
 
 
 @triton.jit
@@ -237,6 +239,7 @@ def puma_kernel(
     fkl_weight, rkl_weight, ce_weight,
     VOCABULARY: tl.constexpr, FORWARD: tl.constexpr, BACKWARD: tl.constexpr, HAS_STRONG: tl.constexpr,
     HAS_FKL: tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr,
+    HINTS: tl.constexpr,
 ):  # fmt: skip
     """One token. FORWARD: losses from one pass. BACKWARD: the gradient from one pass, with the statistics of this
     launch's forward, or, without FORWARD, of an earlier launch. strong is not touched without HAS_STRONG."""
@@ -263,7 +266,7 @@ def puma_kernel(
             label_logit = tl.load(weak_row + label * weak_stride, mask=inside, other=0.0).to(tl.float32)
             weak_max, weak_sum, weak_mean, strong_max, strong_sum, strong_mean, plain_sum, rest = _row_statistics(
                 weak_row, strong_row, weak_stride, strong_stride, scale, safe_label,
-                VOCABULARY, HAS_STRONG, DIFFERENCE, TAU_IS_ONE, LANES, "evict_last" if BACKWARD else "",
+                VOCABULARY, HAS_STRONG, DIFFERENCE, TAU_IS_ONE, LANES, "evict_last" if BACKWARD and HINTS else "",
             )  # fmt: skip
             # max - z_label is exact; the fma is what the shift lost when it was rounded.
             shift_error = tl.fma(weak_max, LOG2E, -(weak_max * LOG2E))
@@ -307,7 +310,8 @@ def puma_kernel(
                 weak_row, strong_row, gradient_pointer + row * gradient_row_stride, weak_stride, strong_stride,
                 scale, safe_label, weak_max, weak_inverse, weak_mean, strong_max, strong_inverse, plain_inverse,
                 fkl_weight * output_scale, rkl_weight * output_scale, ce_weight * output_scale,
-                VOCABULARY, HAS_STRONG, HAS_FKL, DIFFERENCE, TAU_IS_ONE, LANES, "evict_first" if FORWARD else "",
+                VOCABULARY, HAS_STRONG, HAS_FKL, DIFFERENCE, TAU_IS_ONE, LANES,
+                "evict_first" if FORWARD and HINTS else "",
             )  # fmt: skip
 
 
@@ -367,6 +371,7 @@ def _launch(
         TAU_IS_ONE=tau == 1,
         VOCABULARY=size,
         LANES=lanes,
+        HINTS=EVICTION_HINTS,
     )
     with torch.cuda.device_of(weak):
         puma_kernel[(rows,)](**arguments, num_warps=num_warps, enable_fp_fusion=True)

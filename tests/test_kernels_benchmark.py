@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from errors import UserError
-from kernels import benchmark, linear_cross_entropy, linear_puma_loss, puma_loss
+from kernels import benchmark, benchmark_tune, linear_cross_entropy, linear_puma_loss, puma_loss
 
 
 def make_case(rows=7, width=12, vocabulary=150):
@@ -112,6 +112,24 @@ def test_wrong_options_are_named(capsys):
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="no CUDA device"):
             benchmark.run(parse("--device", "cuda"))
+
+
+def test_the_tuning_passes_all_rows_through_the_kernel_in_each_way(monkeypatch):
+    """On the GPU its launches are timed; here they only run, small, in Triton's interpreter."""
+    triton_puma = pytest.importorskip("kernels.triton_puma", reason="triton is not installed")
+    for name in ("ONE_LAUNCH", "TWO_LAUNCHES", "EVICTION_HINTS"):
+        monkeypatch.setattr(triton_puma, name, getattr(triton_puma, name))
+    launched = []
+    launch_rows = triton_puma._launch
+    monkeypatch.setattr(triton_puma, "_launch", lambda *a, **k: (launched.append(len(a[0])), launch_rows(*a, **k)))
+    monkeypatch.setattr(benchmark_tune, "device_milliseconds", lambda launch: launch() or 1.0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = benchmark_tune.configurations(rows=3, multiprocessors=4)
+    two_launches = next(configuration for configuration in chosen if configuration["launches"] == 2)
+    for configuration, expected in ((chosen[0], [3]), (two_launches, [3, 3]), (chosen[-1], [2, 1])):
+        launched.clear()
+        assert benchmark_tune.time_kernel(configuration, 3, 100, repeats=1, device=device) == 1.0
+        assert launched == 2 * expected  # once to compile, once to time
 
 
 @pytest.mark.slow
