@@ -2,8 +2,8 @@
 
 Every provider sees the same tensors: hidden states [N, D] of both branches, lm_head's weight [V, D], labels [N]. PUMA
 is timed as in stage 2 (weight frozen), cross entropy as in stages 1 and 3 (weight trained). `rows` is the loss of
-logits that exist
-already: it shows the kernel without its matrix products. Quantiles over all repeats; peak memory is above the inputs.
+logits that exist already: it shows the kernel without its matrix products. Quantiles over all repeats; peak memory is
+above the inputs.
 """
 
 import argparse
@@ -26,6 +26,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.checkpoint import checkpoint
+
+from errors import UserError
 
 from .puma_loss import choose_backend, default_chunk_size, linear_cross_entropy, linear_puma_loss, puma_loss
 from .tables import markdown_table, write_csv
@@ -270,16 +272,27 @@ def copy_bandwidth(device: str) -> float:
     """GB/s of a large device-to-device copy, bytes read and bytes written both counted."""
     source = torch.empty(2**31 if device == "cuda" else 2**28, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    times = []
-    for _ in range(10):
+    milliseconds = []
+    for _ in range(11):
         if device == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        target.copy_(source)
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return 2 * source.numel() / sorted(times)[len(times) // 2] / 1e9
+            milliseconds.append(device_milliseconds(lambda: target.copy_(source)))
+        else:
+            start = time.perf_counter()
+            target.copy_(source)
+            milliseconds.append((time.perf_counter() - start) * 1e3)
+    return 2 * source.numel() / sorted(milliseconds[1:])[5] / 1e6
+
+
+def device_milliseconds(launch: Callable[[], object]) -> float:
+    """Time of the kernels that a call launches, on the GPU alone: the host is ahead, its own time does not count."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    torch.cuda._sleep(20_000_000)  # clocks: some 10 ms, in which the host queues all that follows
+    start.record()
+    launch()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end)
 
 
 def measure(operation: str, shape: tuple[int, int, int], dtype: torch.dtype, device: str, repeats: int) -> list[dict]:
@@ -307,8 +320,11 @@ def measure(operation: str, shape: tuple[int, int, int], dtype: torch.dtype, dev
         try:
             step().backward()  # compiles
             peak = peak_bytes(lambda step=step: step().backward(), device)
-        except RuntimeError as error:  # one provider that cannot run must not cost the others' numbers
-            short = "out of memory" if isinstance(error, torch.OutOfMemoryError) else f"failed: {error}".splitlines()[0]
+        except Exception as error:  # one peer that cannot run must not cost the others' numbers; ours must run
+            out_of_memory = isinstance(error, torch.OutOfMemoryError)
+            if name.startswith("nanoPUMA") and not out_of_memory:
+                raise
+            short = "out of memory" if out_of_memory else f"failed: {type(error).__name__} {error}".splitlines()[0]
             results[name] = {"peak": math.nan, "times": [], "note": short}
             if device == "cuda":
                 torch.cuda.empty_cache()
@@ -346,9 +362,8 @@ def _csv_row(
         quantiles = _quantiles(values)
         row |= {f"{mode}_ms": quantiles[1], f"{mode}_ms_p20": quantiles[0], f"{mode}_ms_p80": quantiles[2]}
     seconds = row["both_ms"] / 1e3
-    products = {"puma": 6, "ce": 6, "rows": 0}[
-        operation
-    ]  # 3 products of 2 N V D: both logits and dX; or logits, dX, dW
+    # 3 products of 2 N V D: both logits and dX; or logits, dX, dW.
+    products = {"puma": 6, "ce": 6, "rows": 0}[operation]
     row["tflops"] = round(products * rows * width * vocabulary / seconds / 1e12, 3) if products else ""
     # Two logits read in the forward; two read and one written in the backward.
     row["gb_per_s"] = round(5 * size * rows * vocabulary / seconds / 1e9, 1) if operation == "rows" else ""
@@ -404,14 +419,19 @@ def _report_table(rows: list[dict]) -> str:
             | {
                 "forward ms": row["forward_ms"],
                 "both ms (20-80 %)": f"{row['both_ms']} ({row['both_ms_p20']}-{row['both_ms_p80']})",
-                "time / ours": row["note"] or f"{row['both_ms'] / ours['both_ms']:.2f}",
+                "time / ours": row["note"] or _ratio(row["both_ms"], ours["both_ms"], ".2f"),
                 "peak MB": row["peak_mb"],
-                "peak / ours": f"{row['peak_mb'] / ours['peak_mb']:.1f}",
+                "peak / ours": _ratio(row["peak_mb"], ours["peak_mb"], ".1f"),
                 "GB/s": row["gb_per_s"],
                 "TFLOP/s": row["tflops"],
             }
         )
     return markdown_table(table)
+
+
+def _ratio(value: float, ours: float, form: str) -> str:
+    """value / ours; nothing where ours rounds to 0 (the memory of a very small shape)."""
+    return format(value / ours, form) if ours else ""
 
 
 def _draw_chart(path: Path, rows: list[dict], title: str) -> None:
@@ -447,26 +467,47 @@ def _draw_chart(path: Path, rows: list[dict], title: str) -> None:
     pyplot.close(figure)
 
 
+def _shape(text: str) -> tuple[int, int, int]:
+    numbers = tuple(int(number) for number in text.split(","))
+    if len(numbers) != 3 or min(numbers) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not tokens,width,vocabulary, as in 4096,256,32000")
+    return numbers
+
+
+OPERATIONS = ("puma", "ce", "rows")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `bench.py kernel`."""
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--operations", nargs="+", choices=("puma", "ce", "rows"), default=["puma", "ce", "rows"])
-    parser.add_argument("--shapes", nargs="+", metavar="N,D,V", help="default: the shapes of the published table")
+    parser.add_argument("--operations", nargs="+", choices=OPERATIONS, default=list(OPERATIONS))
+    parser.add_argument("--shapes", nargs="+", type=_shape, metavar="N,D,V", help="default: those of the full table")
     parser.add_argument("--repeats", type=int, help="default: 20 on CUDA, 3 on the CPU")
     parser.add_argument("--out", type=Path, default=Path("bench"))
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure every operation, shape and provider; write the CSV, the table and the chart after each operation."""
+    """Measure every operation, shape and provider; write the CSV, the table and the chart after each shape.
+
+    A part of the table (--operations, --shapes) goes to files of its own name.
+    """
     device = args.device
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no CUDA device; --device cpu measures the PyTorch paths")
     if device == "cpu":
-        print("no CUDA device: this measures the PyTorch paths; the Triton kernels are not part of it")
-    shapes = CUDA_SHAPES if device == "cuda" else CPU_SHAPES
-    if args.shapes:
-        shapes = [tuple(int(number) for number in shape.split(",")) for shape in args.shapes]
+        print("on the CPU: this measures the PyTorch paths; the Triton kernels are not part of it")
+    shapes = args.shapes or (CUDA_SHAPES if device == "cuda" else CPU_SHAPES)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     repeats = args.repeats or (20 if device == "cuda" else 3)
     facts = environment(device) | {"copy GB/s": f"{copy_bandwidth(device):.0f}"}
+    stem, options = ["kernel", _slug(facts["device"], device)], ""
+    if set(args.operations) != set(OPERATIONS):
+        stem += args.operations
+        options += f" --operations {' '.join(args.operations)}"
+    if args.shapes:
+        stem += ["chosen"]
+        options += f" --shapes {' '.join(','.join(map(str, shape)) for shape in args.shapes)}"
+    threads = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} " if "OMP_NUM_THREADS" in os.environ else ""
     rows = []
     for operation in args.operations:
         # The loss of existing logits knows no width: one shape per vocabulary, and not all of the tokens.
@@ -480,17 +521,18 @@ def run(args: argparse.Namespace) -> None:
                     f"{operation} {shape} {row['provider']}: {row['both_ms']} ms, {row['peak_mb']} MB {row['note']}",
                     flush=True,
                 )
-        _write(args.out, device, facts, rows)
+            _write(args.out / "_".join(stem), f"{threads}python bench.py kernel{options}", facts, rows)
+    print(f"written: {args.out / '_'.join(stem)}.csv, .md, .png", flush=True)
 
 
-def _write(folder: Path, device: str, facts: dict[str, str], rows: list[dict]) -> None:
-    slug = "cpu" if device == "cpu" else facts["device"].lower().replace(" ", "-")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_csv(folder / f"kernel_{slug}.csv", rows)
+def _slug(name: str, device: str) -> str:
+    return "cpu" if device == "cpu" else name.lower().replace(" ", "-")
+
+
+def _write(path: Path, command: str, facts: dict[str, str], rows: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_csv(path.with_suffix(".csv"), rows)
     described = "; ".join(f"{name} {value}" for name, value in facts.items())
-    threads = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} " if "OMP_NUM_THREADS" in os.environ else ""
-    command = f"Command: `{threads}python bench.py kernel`"
-    text = f"# The PUMA loss, measured\n\n{described}\n\n{command}\n\n{_report_table(rows)}"
-    (folder / f"kernel_{slug}.md").write_text(text)
-    _draw_chart(folder / f"kernel_{slug}.png", rows, facts["device"])
-    print(f"written: {folder}/kernel_{slug}.csv, .md, .png", flush=True)
+    text = f"# The PUMA loss, measured\n\n{described}\n\nCommand: `{command}`\n\n{_report_table(rows)}"
+    path.with_suffix(".md").write_text(text)
+    _draw_chart(path.with_suffix(".png"), rows, facts["device"])

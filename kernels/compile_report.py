@@ -36,7 +36,8 @@ VARIANTS = {
 
 
 def compile_kernel(variant: str, vocabulary: int, architecture: int) -> dict[str, object]:
-    """One row of the report: registers, bytes of stack (spills), local-memory instructions, accesses by width."""
+    """One row of the report: registers, bytes of stack (spills), local-memory instructions, accesses by width, and how
+    many instructions the passes over a row spend on one element."""
     forward, backward, strong, difference, tau_is_one, logits, gradient = VARIANTS[variant]
     lanes, num_warps = triton_puma.work_shape(vocabulary, forward and backward)
     constants = {
@@ -48,6 +49,7 @@ def compile_kernel(variant: str, vocabulary: int, architecture: int) -> dict[str
         "DIFFERENCE": difference,
         "TAU_IS_ONE": tau_is_one,
         "LANES": lanes,
+        "HINTS": triton_puma.EVICTION_HINTS,
         "weak_stride": 1,
         "strong_stride": 1,
         "labels_stride": 1,
@@ -84,17 +86,21 @@ def compile_kernel(variant: str, vocabulary: int, architecture: int) -> dict[str
     kernel = triton.compile(
         source, target=GPUTarget("cuda", architecture, 32), options={"num_warps": num_warps, "enable_fp_fusion": True}
     )
+    elements_per_thread = lanes * triton_puma.NEIGHBOURS.value / (32 * num_warps)
+    usage, looped = _read_machine_code(kernel.asm["cubin"])
     return {
         "architecture": f"sm_{architecture}",
         "vocabulary": vocabulary,
         "kernel": variant,
         "lanes": lanes,
         "warps": num_warps,
-        **_read_machine_code(kernel.asm["cubin"]),
+        **usage,
+        "instructions_per_element": round(looped / elements_per_thread, 1),
     }
 
 
-def _read_machine_code(cubin: bytes) -> dict[str, int]:
+def _read_machine_code(cubin: bytes) -> tuple[dict[str, int], int]:
+    """What the code uses, and the instructions in its loops that compute exponentials."""
     cuobjdump = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
@@ -104,14 +110,21 @@ def _read_machine_code(cubin: bytes) -> dict[str, int]:
             for option in ("-res-usage", "-sass")
         )
     resources = {name: int(value) for name, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", usage)}
+    instructions = re.findall(r"^\s+/\*([0-9a-f]{4,})\*/\s+(.*?);", code, re.MULTILINE)
+    addresses = [int(address, 16) for address, _ in instructions]
+    looped = 0
+    for end, (_, instruction) in enumerate(instructions):
+        branch = re.search(r"\bBRA\b.*0x([0-9a-f]+)", instruction)
+        if branch and int(branch[1], 16) < addresses[end]:  # backwards: a loop's end
+            body = instructions[addresses.index(int(branch[1], 16)) : end + 1]
+            looped += len(body) if any("MUFU.EX2" in text for _, text in body) else 0
     return {
         "registers": resources["REG"],
         "stack_bytes": resources["STACK"] + resources["LOCAL"],
         "local_accesses": len(re.findall(r"\b(?:LDL|STL)\b", code)),
         "loads_16_byte": len(re.findall(r"\bLDG\.E[.A-Z0-9]*\.128\b", code)),
         "stores_16_byte": len(re.findall(r"\bSTG\.E[.A-Z0-9]*\.128\b", code)),
-        "instructions": len(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/", code, re.MULTILINE)),
-    }
+    }, looped
 
 
 def report(vocabularies: tuple[int, ...] = VOCABULARIES) -> list[dict[str, object]]:

@@ -77,17 +77,15 @@ def _puma_block(
     _exponentials_(q, tau)
     if r is not q:
         _exponentials_(r, 1.0)
-    label_power = r.gather(1, safe_labels)
-    rest = r.scatter_(1, safe_labels, 0).sum(1, keepdim=True)
-    r_sum = rest + label_power
-    r.scatter_(1, safe_labels, label_power)
-    q_sum = r_sum if r is q else q.sum(1, keepdim=True)
+    r_sum, rest = _sum_and_rest(r, safe_labels)
+    q_sum = r_sum if r is q else _sum_and_rest(q, safe_labels)[0]
     # Where the label's logit is the largest, ce = log(1 + rest): a sum that holds the 1 has lost a small rest's digits.
     ce = torch.where(label_logit == weak_max, rest.log1p(), weak_max - label_logit + r_sum.log())
     fkl = rkl = torch.zeros_like(ce)
     if strong is not None:
         # delta = z_strong - z_weak. Where a probability is 0 its term is 0, whatever delta is (inf, or inf - inf).
-        finite = strong_is_difference  # the linear op's logits hold no -inf: nothing to guard
+        # The linear op's logits hold no -inf: nothing to guard.
+        finite = strong_is_difference or _hold_no_infinity(weak, strong)
         if strong_is_difference:
             delta = strong.to(dtype)
             p = weak + delta
@@ -97,7 +95,8 @@ def _puma_block(
             delta = strong.to(dtype) - weak
             strong_max = strong.amax(1, keepdim=True).to(dtype)
             p = strong - strong_max
-        p_sum = _exponentials_(p, tau).sum(1, keepdim=True)
+        # Summed in the same order as q: equal branches have equal sums, and a divergence of exactly 0.
+        p_sum, _ = _sum_and_rest(_exponentials_(p, tau), safe_labels)
         weak_mean_delta = _weighted_sum(q, delta, finite) / q_sum
         strong_mean_delta = _weighted_sum(p, delta, finite) / p_sum
         log_ratio = (weak_max - strong_max) / tau + (q_sum / p_sum).log()  # log of the partition functions' ratio
@@ -136,6 +135,22 @@ def _exponentials_(terms: Tensor, tau: float) -> Tensor:
     if tau != 1:
         terms.mul_(1 / tau)
     return terms.exp_()
+
+
+def _sum_and_rest(powers: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Per row [R, 1] the sum of powers, and the sum of all but the label's (labels [R, 1])."""
+    label_power = powers.gather(1, labels)
+    rest = powers.scatter_(1, labels, 0).sum(1, keepdim=True)
+    powers.scatter_(1, labels, label_power)
+    return rest + label_power, rest
+
+
+def _hold_no_infinity(weak: Tensor, strong: Tensor) -> bool:
+    """Whether all logits are known to be above -inf, and none NaN. On a CPU the look is cheaper than the guards that it
+    saves; elsewhere it would wait for the device."""
+    if weak.device.type != "cpu":
+        return False
+    return bool((torch.minimum(weak.amin(1), strong.amin(1)) > -torch.inf).all())
 
 
 def _weighted_sum(weights: Tensor, values: Tensor, finite: bool) -> Tensor:

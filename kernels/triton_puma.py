@@ -19,9 +19,9 @@ Where the label's logit is the largest, and training makes that the rule, ce = l
 
     rest = sum over v != label of exp(z_v - z_label)
 
-and a sum that holds the 1 has lost the digits of a small rest: at ce = 1e-3 a float32 sum is 6e-5 of it off. So the
-lane that met the label forgets its sum; its few logits (V / LANES) are read again, one per lane, without the label.
-The row's sum is then rest plus the label's own power, and ce = log1p(rest).
+and a sum that holds the 1 has lost the digits of a small rest: at ce = 1e-3 a float32 sum is 6e-5 of it off. So for
+ce = log1p(rest) the lane that met the label forgets its sum; its few logits (V / LANES) are read again, one per lane,
+without the label.
 
 The gradient with respect to z_v (p is a constant; r = softmax(z) at temperature 1; E = E_weak[delta]):
 
@@ -51,9 +51,11 @@ LN2 = tl.constexpr(0.6931471805599453)
 NEIGHBOURS = tl.constexpr(8)
 
 # (lanes, warps) per program. Both keep 32 warps on a multiprocessor at 64 registers. In one launch for losses and
-# gradient they are one row instead of two, so that more of the rows in flight stay in the L2 cache for the second pass.
+# gradient they are one row instead of two, so that more of the rows in flight stay in the L2 cache for the second pass;
+# the hints ask the cache to keep what the first pass has read, and to drop it after the second (benchmark_tune.py).
 ONE_LAUNCH = (1024, 32)
 TWO_LAUNCHES = (1024, 16)
+EVICTION_HINTS = True
 
 
 @triton.jit
@@ -70,6 +72,14 @@ def _rescale(old_max, new_max, scale):
     would leave an error of its own in every sum.
     """
     return tl.where(old_max == float("-inf"), 0.0, tl.exp2(_shift(old_max, scale) - _shift(new_max, scale)))
+
+
+@triton.jit
+def _product(x, y):
+    """x * y, rounded by itself. A plain product may be fused into the sum that follows, in one branch or one variant of
+    the kernel and not in the other; equal branches must give equal sums, and q - p = 0.
+    """
+    return tl.fma(x, y, 0.0)
 
 
 @triton.jit
@@ -112,12 +122,14 @@ def _log1p(x):
 
 @triton.jit
 def _row_statistics(
-    weak_row, strong_row, weak_stride, strong_stride, scale, label, label_logit,
+    weak_row, strong_row, weak_stride, strong_stride, scale, label,
     VOCABULARY: tl.constexpr, HAS_STRONG: tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr,
     LANES: tl.constexpr, EVICTION: tl.constexpr,
 ):  # fmt: skip
     """One pass over a row: the maxima of z and s, Q, P, E_weak[delta], E_strong[delta], and at temperature 1 Q and
-    its part without the label. label is one of the vocabulary's, and label_logit its z.
+    its part without the label, which is one of the vocabulary's.
+
+    Q and P are summed in the same order, so that equal branches have equal sums and a divergence of exactly 0.
     """
     weak_max = tl.full([LANES], float("-inf"), tl.float32)
     strong_max = tl.full([LANES], float("-inf"), tl.float32)
@@ -159,10 +171,10 @@ def _row_statistics(
     # The lanes meet.
     row_max = tl.max(weak_max, axis=0)
     rescale = _rescale(weak_max, row_max, scale)
-    if TAU_IS_ONE:
-        plain_sum = weak_sum * rescale
-    else:
-        plain_sum *= _rescale(weak_max, row_max, LOG2E)
+    weak_sum = _product(weak_sum, rescale)
+    weak_total = tl.sum(weak_sum, axis=0)
+    plain_sum = weak_sum if TAU_IS_ONE else _product(plain_sum, _rescale(weak_max, row_max, LOG2E))
+    plain_total = tl.sum(plain_sum, axis=0)
     # What the label's lane has summed is read again, an element per lane, without the label.
     shift = _shift(row_max, LOG2E)
     lanes = tl.arange(0, LANES)
@@ -175,50 +187,47 @@ def _row_statistics(
         weak = tl.load(pointers, mask=(columns < VOCABULARY) & (columns != label), other=float("-inf")).to(tl.float32)
         plain_sum += tl.exp2(tl.fma(weak, LOG2E, -shift))
     rest = tl.sum(plain_sum, axis=0)
-    plain_total = rest + tl.exp2(tl.fma(label_logit, LOG2E, -shift))
-    total = plain_total
-    if not TAU_IS_ONE:
-        total = tl.sum(weak_sum * rescale, axis=0)
     weak_mean = 0.0
     strong_row_max = 0.0
     strong_total = 1.0
     strong_mean = 0.0
     if HAS_STRONG:
-        weak_mean = tl.sum(_weigh(rescale, weak_delta, True), axis=0) / total
+        weak_mean = tl.sum(_weigh(rescale, weak_delta, True), axis=0) / weak_total
         strong_row_max = tl.max(strong_max, axis=0)
         rescale = _rescale(strong_max, strong_row_max, scale)
-        strong_total = tl.sum(strong_sum * rescale, axis=0)
+        strong_total = tl.sum(_product(strong_sum, rescale), axis=0)
         strong_mean = tl.sum(_weigh(rescale, strong_delta, True), axis=0) / strong_total
-    return row_max, total, weak_mean, strong_row_max, strong_total, strong_mean, plain_total, rest
+    return row_max, weak_total, weak_mean, strong_row_max, strong_total, strong_mean, plain_total, rest
 
 
 @triton.jit
 def _row_gradient(
     weak_row, strong_row, gradient_row, weak_stride, strong_stride, scale, label,
     weak_max, weak_inverse, weak_mean, strong_max, strong_inverse, plain_inverse,
-    fkl_weight, rkl_weight, ce_weight, output_scale,
+    fkl_weight, rkl_weight, ce_weight,
     VOCABULARY: tl.constexpr, HAS_STRONG: tl.constexpr, HAS_FKL: tl.constexpr, DIFFERENCE: tl.constexpr,
     TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr, EVICTION: tl.constexpr,
 ):  # fmt: skip
     """One pass over a row, from its end to its start, that writes the gradient (it may overwrite the weak row)."""
-    block = tl.arange(0, LANES)[:, None] * NEIGHBOURS + tl.arange(0, NEIGHBOURS)[None, :]
+    lanes = tl.arange(0, LANES)[:, None] * NEIGHBOURS
+    neighbours = tl.arange(0, NEIGHBOURS)[None, :]
     blocks: tl.constexpr = (VOCABULARY - 1) // (LANES * NEIGHBOURS) + 1
     for step in range(0, blocks):
-        columns = (blocks - 1 - step) * (LANES * NEIGHBOURS) + block
+        first = (blocks - 1 - step) * (LANES * NEIGHBOURS) + lanes  # of a lane's columns
+        columns = first + neighbours
         weak, strong, delta = _load_both(
             weak_row, strong_row, columns, weak_stride, strong_stride, VOCABULARY, HAS_STRONG, DIFFERENCE, EVICTION
         )
-        plain = tl.exp2(tl.fma(weak, LOG2E, -(weak_max * LOG2E))) * plain_inverse
-        gradient = ce_weight * (plain - tl.where(columns == label, 1.0, 0.0))
+        q = _product(tl.exp2(tl.fma(weak, scale, -(weak_max * scale))), weak_inverse)
+        r = q
+        if not TAU_IS_ONE:
+            r = _product(tl.exp2(tl.fma(weak, LOG2E, -(weak_max * LOG2E))), plain_inverse)
+        gradient = tl.fma(r, ce_weight, tl.where(neighbours == label - first, -ce_weight, 0.0))
         if HAS_STRONG:
-            q = plain
-            if not TAU_IS_ONE:
-                q = tl.exp2(tl.fma(weak, scale, -(weak_max * scale))) * weak_inverse
-            p = tl.exp2(tl.fma(strong, scale, -(strong_max * scale))) * strong_inverse
+            p = _product(tl.exp2(tl.fma(strong, scale, -(strong_max * scale))), strong_inverse)
             gradient += rkl_weight * (q - p)
             if HAS_FKL:
                 gradient += fkl_weight * _weigh(q, weak_mean - delta, not DIFFERENCE)
-        gradient *= output_scale
         tl.store(gradient_row + columns, gradient.to(gradient_row.dtype.element_ty), mask=columns < VOCABULARY)
 
 
@@ -230,6 +239,7 @@ def puma_kernel(
     fkl_weight, rkl_weight, ce_weight,
     VOCABULARY: tl.constexpr, FORWARD: tl.constexpr, BACKWARD: tl.constexpr, HAS_STRONG: tl.constexpr,
     HAS_FKL: tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr,
+    HINTS: tl.constexpr,
 ):  # fmt: skip
     """One token. FORWARD: losses from one pass. BACKWARD: the gradient from one pass, with the statistics of this
     launch's forward, or, without FORWARD, of an earlier launch. strong is not touched without HAS_STRONG."""
@@ -248,16 +258,16 @@ def puma_kernel(
             for start in range(0, VOCABULARY, LANES * NEIGHBOURS):
                 tl.store(gradient_row + start + block, 0.0, mask=start + block < VOCABULARY)
     else:
+        # A label outside the vocabulary is never an address; `poison` makes its row's results NaN.
         inside = (label >= 0) & (label < VOCABULARY)
+        poison = tl.where(inside, 0.0, float("nan"))
+        safe_label = tl.where(inside, label, 0).to(tl.int32)
         if FORWARD:
-            # A label outside the vocabulary is never an address; `poison` makes its row's results NaN.
             label_logit = tl.load(weak_row + label * weak_stride, mask=inside, other=0.0).to(tl.float32)
-            safe_label = tl.where(inside, label, 0).to(tl.int32)
             weak_max, weak_sum, weak_mean, strong_max, strong_sum, strong_mean, plain_sum, rest = _row_statistics(
-                weak_row, strong_row, weak_stride, strong_stride, scale, safe_label, label_logit,
-                VOCABULARY, HAS_STRONG, DIFFERENCE, TAU_IS_ONE, LANES, "evict_last" if BACKWARD else "",
+                weak_row, strong_row, weak_stride, strong_stride, scale, safe_label,
+                VOCABULARY, HAS_STRONG, DIFFERENCE, TAU_IS_ONE, LANES, "evict_last" if BACKWARD and HINTS else "",
             )  # fmt: skip
-            poison = tl.where(inside, 0.0, float("nan"))
             # max - z_label is exact; the fma is what the shift lost when it was rounded.
             shift_error = tl.fma(weak_max, LOG2E, -(weak_max * LOG2E))
             ce = (weak_max - label_logit) + LN2 * (tl.log2(plain_sum) - shift_error)
@@ -266,7 +276,9 @@ def puma_kernel(
             fkl = 0.0
             rkl = 0.0
             if HAS_STRONG:
-                ratio = LN2 * (_shift(weak_max, scale) - _shift(strong_max, scale) + tl.log2(weak_sum / strong_sum))
+                # Rounded to nearest: the fast division of a number by itself need not be 1.
+                log_ratio = tl.log2(tl.div_rn(weak_sum, strong_sum))
+                ratio = LN2 * (_shift(weak_max, scale) - _shift(strong_max, scale) + log_ratio)
                 fkl = -weak_mean * inverse_tau - ratio
                 rkl = strong_mean * inverse_tau + ratio
             tl.store(losses_pointer + row, fkl + poison)
@@ -291,14 +303,15 @@ def puma_kernel(
             strong_inverse = tl.load(statistics_row + 4 * statistics_stride)
             plain_inverse = tl.load(statistics_row + 5 * statistics_stride)
         if BACKWARD:
-            output_scale = tl.where(inside, 1.0, float("nan"))
+            output_scale = 1.0 + poison
             if output_scale_pointer is not None:
                 output_scale *= tl.load(output_scale_pointer)
             _row_gradient(
                 weak_row, strong_row, gradient_pointer + row * gradient_row_stride, weak_stride, strong_stride,
-                scale, label, weak_max, weak_inverse, weak_mean, strong_max, strong_inverse, plain_inverse,
-                fkl_weight, rkl_weight, ce_weight, output_scale,
-                VOCABULARY, HAS_STRONG, HAS_FKL, DIFFERENCE, TAU_IS_ONE, LANES, "evict_first" if FORWARD else "",
+                scale, safe_label, weak_max, weak_inverse, weak_mean, strong_max, strong_inverse, plain_inverse,
+                fkl_weight * output_scale, rkl_weight * output_scale, ce_weight * output_scale,
+                VOCABULARY, HAS_STRONG, HAS_FKL, DIFFERENCE, TAU_IS_ONE, LANES,
+                "evict_first" if FORWARD and HINTS else "",
             )  # fmt: skip
 
 
@@ -358,6 +371,7 @@ def _launch(
         TAU_IS_ONE=tau == 1,
         VOCABULARY=size,
         LANES=lanes,
+        HINTS=EVICTION_HINTS,
     )
     with torch.cuda.device_of(weak):
         puma_kernel[(rows,)](**arguments, num_warps=num_warps, enable_fp_fusion=True)
