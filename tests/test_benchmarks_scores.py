@@ -306,6 +306,8 @@ def test_bootstrap_draws_problems_not_rows() -> None:
         ("not json", ":1: not JSON"),
         ('{"id": 1}\n{"id":', ":2: not JSON"),
         ("[1, 2]", "no rows"),
+        ('{"id": ' + "9" * 5000 + "}", ":1: not JSON"),
+        ("[" * 100_000, ":1: not JSON"),
         ('[{"id": "a"}]', "has no 'instruction'"),
         ('{"id": "a", "instruction": "x", "answer": "1"}\n' * 2, "stand twice"),
     ],

@@ -184,7 +184,11 @@ def test_right_answers_made_elsewhere_score_in_full(bench: str, run: Callable[..
     rows = [{"id": key, "response": f"Well.\nAnswer: {answer}"} for key, answer in gold(bench).items()]
     report = run(bench, "--predictions", write_answers(tmp_path / "a.jsonl", rows), "--samples", 10)
     assert report["metrics"]["all"] == 100 and report["judged_by"] == report["extracted_by"] == "rules"
-    assert report["n"] == len(rows) and report["errors"] == 0
+    assert report["n"] == len(rows) and report["errors"] == 0 and report["missing_images"] == 0
+    assert "white picture was shown" not in (tmp_path / "out" / "browse.html").read_text(), "made elsewhere"
+    assert "**a.jsonl**" in (tmp_path / "out" / "report.md").read_text() and "100.0 (100.0 to 100.0)" in (
+        tmp_path / "out" / "report.md"
+    ).read_text()
     if bench == "wemath":
         assert report["metrics"]["strict.score"] == report["metrics"]["loose.score"] == 100
         assert report["metrics"]["strict.RM"] == 0
