@@ -112,6 +112,9 @@ def check(config: Config) -> list[str]:
         raise UserError(f"--steps {unknown[0]}: the steps are {', '.join(STEPS)}")
     if config.protocol not in PROTOCOLS:
         raise UserError(f"--protocol {config.protocol}: choose {' or '.join(PROTOCOLS)}")
+    for flag, least in {"limit": 0, "samples": 0, "temperature": 0, "batch_size": 1, "max_new_tokens": 1}.items():
+        if getattr(config, flag) < least:
+            raise UserError(f"--{flag} {getattr(config, flag)}: at least {least}")
     answering = [flag for flag in ("model", "api", "predictions") if getattr(config, flag)]
     if len(answering) > 1 or ("generate" in steps and not answering):
         raise UserError("who answers? give one of --model FOLDER, --api URL with --api_model, --predictions FILE")

@@ -2,8 +2,10 @@
 
     equal("4.4 metres", "440 cm")          True: units are converted, and one that is left out is forgiven
     equal("x = 8", "$x=8 \\\\mathrm{~cm}$")  True: a name in front is no part of the value
-    equal("0.33", "1/3")                   False: exact, unless `decimals` (what the question asks to round to) says
-    otherwise equal("S 25 W", "205° T")              True: bearings
+    equal("0.33", "1/3")                   False: exact, unless `decimals` (what the question asks to round to) says so
+    equal("S 25 W", "205° T")              True: bearings
+    equal("y = -2, x = 2", "(2, -2)")      True: values go by their names
+    equal("7 * 2 = 14", "14")              True: of a computation the last side counts
 
 Values: numbers and expressions with units, points and intervals, unions, lists, ratios, equations, inequalities,
 bearings, labelled parts ("domain: ... and range: ..."), words. What cannot be read is compared as words; what is too

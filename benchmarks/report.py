@@ -157,7 +157,7 @@ def _facts(report: dict) -> list[str]:
     lines = [
         f"- rows judged: {report['n']} of {report['asked']}; without an answer or a verdict (failed calls): "
         f"{report['errors']}; "
-        f"no final answer found in the response: {report['no_answer']}",
+        f"no final answer, or none of the choices, found in the response: {report['no_answer']}",
         f"- protocol: {report['protocol']}; answers extracted by {report['extracted_by']}, "
         f"judged by {report['judged_by']}",
         f"- pictures replaced by a white one because they are not at hand: {report['missing_images']}",

@@ -266,6 +266,8 @@ def test_other_runs_join_the_table_and_the_chart(run: Callable[..., dict], tmp_p
         (("--model", "b", "--protocol", "mine"), "--protocol mine"),
         (("--predictions", "a", "--blind"), "--blind"),
         (("--no_such_flag", "1"), "no_such_flag"),
+        (("--model", "b", "--batch_size", "0"), "--batch_size 0: at least 1"),
+        (("--predictions", "a", "--limit", "-1"), "--limit -1: at least 0"),
         (("--predictions", "nowhere.jsonl"), "nowhere.jsonl"),
         (("--model", "nowhere", "--allow_missing_images"), "nowhere"),
     ],
