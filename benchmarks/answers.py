@@ -5,8 +5,8 @@
     chosen_letter("It is either B or C.", [...])                              None: several letters are no answer
     chosen_letter("The answer is B. No wait, it is C.", [...])                None: it takes its answer back
 
-The last of the marks "\\boxed{}", "<answer>", "†", "Answer:", "the answer is", "B is the correct answer" decides; without
-one a bare letter on the first line, or the last sentence. What is supposed ("if B is correct") or denied ("B is
+The last of the marks "\\boxed{}", "<answer>", "†", "Answer:", "the answer is", "B is the correct answer" decides;
+without one a bare letter on the first line, or the last sentence. What is supposed ("if B is correct") or denied ("B is
 wrong") chooses nothing. In doubt there is no answer: a wrong acceptance is worse than a wrong refusal. Only the end of
 a response is read, behind </think> where there is one, so a megabyte of it costs nothing.
 """

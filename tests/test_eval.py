@@ -298,7 +298,8 @@ class Handler(BaseHTTPRequestHandler):
         pictures = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
         text = self.server.answer("".join(part["text"] for part in parts if part["type"] == "text"), pictures)
         self.server.count += 1
-        reply = {"choices": [{"message": {"content": text}, "finish_reason": "stop"}], "usage": {}}
+        reason = "length" if (text or "").endswith("...") else "stop"
+        reply = {"choices": [{"message": {"content": text}, "finish_reason": reason}], "usage": {}}
         data = json.dumps(reply).encode()
         self.send_response(200 if text is not None else 400)
         self.send_header("Content-Length", str(len(data)))
@@ -343,7 +344,7 @@ def test_a_server_answers_and_a_failed_call_is_no_wrong_answer(
     assert report["metrics"].get("vision_only") is None, "both vision-only calls failed: there is no score"
     assert {count for text, count in seen if "angle A" in text} == {0, 1}
     asked = server.count
-    server.answer = lambda text, pictures: "Answer: nothing"
+    server.answer = lambda text, pictures: "Let us see, first we ..."  # cut off at max_tokens: all that the model said
     report = run("generated", *flags)
     assert server.count == asked + 2, "only the failed rows are asked again"
     assert report["errors"] == 0 and report["metrics"]["vision_only"] == 0
