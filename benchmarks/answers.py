@@ -249,9 +249,10 @@ def chosen_letter(response: str, choices: list[str]) -> str | None:
     lines = [clean(line) for line in whole.split("\n") if line.strip()]
     if not lines or lists_choices(lines[-2:]):
         return None
-    if len(lines) > 1 and not lists_choices(lines[:2]) and is_choice(lines[0], choices):
-        return letter_of(lines[0], choices, strict=True)[0]  # the answer first, then its explanation
     letter, stop = letter_of(lines[-1], choices, strict=True)
+    if len(lines) > 1 and not lists_choices(lines[:2]) and is_choice(lines[0], choices):
+        first = letter_of(lines[0], choices, strict=True)[0]  # the answer first, then its explanation
+        return first if letter in (None, first) and not CORRECTED.search("\n".join(lines[1:])) else None
     if letter or stop:
         return letter
     return named_in(last_sentence(lines[-1]), choices) or by_text(final_answer(response) or "", choices)

@@ -115,6 +115,10 @@ NOT_NAMED = [
     ("Notably", YES_NO),
     ("no or yes", YES_NO),
     ("B C", ANGLES),
+    ("B\n\nWait, no, it's C.", ANGLES),
+    ("B\n\nThe angle is half of 130°.\n\n(C)", ANGLES),
+    ("B is too small, C is too large.", ANGLES),
+    ("If the answer is B, the sum is 190°, which cannot be.", ANGLES),
     ("B. C.", ANGLES),
     ("B\0", ANGLES),
 ]
