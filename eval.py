@@ -27,7 +27,7 @@ from tqdm import tqdm
 import runtime
 from benchmarks import BENCHMARKS, generated, llm_judge, score, store
 from benchmarks.question import Question
-from benchmarks.report import compared, methods, notes, write_report
+from benchmarks.report import compared, headline, methods, notes, write_report
 from errors import UserError, run_main
 from llm import Client, user_message
 
@@ -112,6 +112,9 @@ def check(config: Config) -> list[str]:
         raise UserError(f"--steps {unknown[0]}: the steps are {', '.join(STEPS)}")
     if config.protocol not in PROTOCOLS:
         raise UserError(f"--protocol {config.protocol}: choose {' or '.join(PROTOCOLS)}")
+    for flag, least in {"limit": 0, "samples": 0, "temperature": 0, "batch_size": 1, "max_new_tokens": 1}.items():
+        if getattr(config, flag) < least:
+            raise UserError(f"--{flag} {getattr(config, flag)}: at least {least}")
     answering = [flag for flag in ("model", "api", "predictions") if getattr(config, flag)]
     if len(answering) > 1 or ("generate" in steps and not answering):
         raise UserError("who answers? give one of --model FOLDER, --api URL with --api_model, --predictions FILE")
@@ -231,7 +234,7 @@ def checkpoint(folder: str) -> tuple:
 
 def ask_server(config: Config, questions: list[Question], missing: set[str], blind: bool) -> Iterator[dict]:
     """Rows {"id", "response"}, or {"id", "error"} for a call that failed, from an OpenAI-compatible server."""
-    client = Client(config.api, config.api_model, concurrency=config.concurrency)
+    client = Client(config.api, config.api_model, concurrency=config.concurrency, keep_cut=True)
 
     def message(question: Question) -> list[dict]:
         if not question.image:
@@ -363,8 +366,8 @@ def report(config: Config, bench: ModuleType, questions: list[Question], missing
     responses = store.read_given(config.predictions) if config.predictions else store.read_parts(out, "predictions")
     rows = {key: {**row, "response": responses.get(key, {}).get("response", "")} for key, row in verdicts.items()}
     write_report(out, summary, asked, rows, missing)
-    shown = ", ".join(f"{name} {value:.1f}" for name, value in list(metrics.items())[:8] if value is not None)
-    print(f"{bench.TITLE}: {shown}; {len(errors)} errors, {len(missing)} pictures missing; {out}/report.md")
+    shown = headline(config.bench, metrics)
+    print(f"{bench.TITLE}: {shown}; {len(errors)} errors, {summary['missing_images']} white pictures; {out}/report.md")
 
 
 if __name__ == "__main__":

@@ -71,11 +71,12 @@ def system_message(text: str) -> dict:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of one call: `text`, or `error` in words and no text."""
+    """What came of one call: `text`, or `error` in words and no text. cut: max_tokens ended the text."""
 
     text: str | None
     error: str | None = None
     cached: bool = False
+    cut: bool = False
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
@@ -106,6 +107,7 @@ class Client:
     timeout     seconds for one attempt, connection to last byte
     retries     further attempts after the first, with exponential backoff; a server's Retry-After is obeyed
     prices      dollars per million tokens (prompt, completion), for summary()
+    keep_cut    a text that max_tokens cut off is a reply (a model under test said no more); else it is an error
     give_up_after  chat_many raises UserError after so many calls in a row have failed; None never does
     """
 
@@ -118,6 +120,7 @@ class Client:
     backoff: float = 0.5
     longest_wait: float = 60.0
     prices: tuple[float, float] = (0.0, 0.0)
+    keep_cut: bool = False
     give_up_after: int | None = 50
     key_variable: str = "OPENAI_API_KEY"
     num_asked: int = 0
@@ -162,7 +165,7 @@ class Client:
         reply = _read_cache(path)
         if reply is None:
             reply = self._ask(json.dumps(body).encode())
-            if path is not None and reply.error is None:
+            if path is not None and reply.error is None and not reply.cut:
                 _write_cache(path, reply)
         self._count(reply)
         return reply
@@ -258,7 +261,7 @@ class Client:
         deadline = time.monotonic() + self.timeout
         try:
             with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                return _parse(_read_all(response, deadline))
+                return _parse(_read_all(response, deadline), self.keep_cut)
         except urllib.error.HTTPError as error:
             raise _http_error(error) from error
         except TimeoutError as error:
@@ -289,7 +292,7 @@ def _read_all(response: http.client.HTTPResponse, deadline: float) -> bytes:
     return data
 
 
-def _parse(data: bytes) -> Reply:
+def _parse(data: bytes, keep_cut: bool) -> Reply:
     try:
         answer = json.loads(data)
         choice = answer["choices"][0]
@@ -298,11 +301,13 @@ def _parse(data: bytes) -> Reply:
         tokens = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise _TryAgain(f"not a chat completion: {data[:80]!r}") from error
-    if choice.get("finish_reason") == "length":
-        return Reply(None, "the reply was cut off at max_tokens", False, *tokens)
-    if not isinstance(text, str) or not text.strip():
-        return Reply(None, f"the reply holds no text (finish_reason {choice.get('finish_reason')!r})", False, *tokens)
-    return Reply(text, None, False, *tokens)
+    reason = choice.get("finish_reason")
+    cut, said = reason == "length", isinstance(text, str) and bool(text.strip())
+    if cut and not (keep_cut and said):
+        return Reply(None, "the reply was cut off at max_tokens", False, True, *tokens)
+    if not said:
+        return Reply(None, f"the reply holds no text (finish_reason {reason!r})", False, False, *tokens)
+    return Reply(text, None, False, cut, *tokens)
 
 
 def _http_error(error: urllib.error.HTTPError) -> Exception:
@@ -326,7 +331,7 @@ def _read_cache(path: str | None) -> Reply | None:
     try:
         with open(path, encoding="utf-8") as file:
             kept = json.load(file)
-        return Reply(kept["text"], None, True, kept["prompt_tokens"], kept["completion_tokens"])
+        return Reply(kept["text"], None, True, False, kept["prompt_tokens"], kept["completion_tokens"])
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):  # damaged from outside: asked again, written again

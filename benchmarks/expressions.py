@@ -40,7 +40,8 @@ CHARACTERS = str.maketrans({
     "¼": " 1/4 ", "¾": " 3/4 ", "⅕": " 1/5 ", "⅛": " 1/8 ", "′": "'", "’": "'", "∠": " ", "△": " ",
     "“": '"', "”": '"', "（": "(", "）": ")",
     "【": "[", "】": "]", "，": ",",
-    "：": ":", "；": ";", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u200b": "", "\ufeff": "", "\t": " ", "\r": " ",
+    "：": ":", "∶": ":", "度": "°", "；": ";",
+    "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u200b": "", "\ufeff": "", "\t": " ", "\r": " ",
     "¥": "", "€": "", "£": "", "$": "",
 })  # fmt: skip
 GREEK = (
@@ -64,8 +65,8 @@ COMMANDS = {
     "Bigg": "", "bigl": "", "bigr": "",
     "displaystyle": "", "textstyle": "", "limits": "", "hline": "", "quad": " ", "qquad": " ", "ldots": "...",
     "dots": "...", "therefore": " ", "implies": " ",
-    "Rightarrow": " ", "rightarrow": " ", "to": " ", "angle": " ", "triangle": " ", "lvert": "|", "rvert": "|",
-    "vert": "|", "mid": "|", "colon": ":",
+    "in": "∈", "Rightarrow": " ", "rightarrow": " ", "to": " ", "angle": " ", "triangle": " ", "lvert": "|",
+    "rvert": "|", "vert": "|", "mid": "|", "colon": ":",
 }  # fmt: skip
 WRAPPERS = (
     "text|textbf|textit|textrm|texttt|mathrm|mathbf|mathit|mathsf|boldsymbol|operatorname|mbox|bm|emph|underline"
@@ -84,7 +85,10 @@ def plain(text: str) -> str:
     text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda m: "^{" + m.group().translate(SUPERSCRIPTS) + "}", text)
     text = re.sub(r"[₀-₉]+", lambda m: "_" + m.group().translate(SUBSCRIPTS), text)
     text = text.replace("Â°", "°").replace(r"\$", "").translate(CHARACTERS)
-    text = unicodedata.normalize("NFKC", text)
+    text = re.sub(r"\\mathbb\s*\{?\s*R\b\s*\}?|ℝ|\ball real numbers\b", "(-oo, oo)", text, flags=re.I)
+    text = unicodedata.normalize("NFKC", text).replace("π", " pi ")
+    text = re.sub(r"(?<![\d.,])([1-9]\d{0,2})((?:(?: |\\,|\\ )\d{3})+)(?![\d/ ]|\\[, ]\d)", thousands, text)
+    text = re.sub(r"(?<=\d)\s*[xX]\s*(?=10\s*(?:\^|\*\*))", " * ", text)
     text = "".join(f" {GREEK_LETTERS[c]} " if c in GREEK_LETTERS else c for c in text)
     text = re.sub(r"\\[\[\]()]|\*\*(?=\S.*\*\*)", " ", text) if "\\" in text else text
     text = text.replace(r"\{", "⦃").replace(r"\}", "⦄").replace(r"\%", "%").replace("{,}", "").replace("\\\\", "\n")
@@ -98,11 +102,23 @@ def plain(text: str) -> str:
     text = re.sub(r"\^\s*\{?\s*°\s*\}?", "°", text)
     text = re.sub(r"\*?\s*\b(?:degrees?|deg)\b", "°", text, flags=re.I)
     text = re.sub(r"\*\s*°", "°", text)
+    text = re.sub(r"(\d+)\s*°\s*(\d+(?:\.\d+)?)\s*'(?:\s*(\d+(?:\.\d+)?)\s*(?:''|\"))?", minutes, text)
+    text = re.sub(r"\b(?:minus|negative)\s+(?=\d)", "-", text, flags=re.I)
     text = re.sub(r"\bper\s?cent\b", "%", text, flags=re.I)
-    text = re.sub(r"[+-]?\binfinity\b", lambda m: m.group()[:1].strip("iI") + " oo ", text, flags=re.I)
+    text = re.sub(r"[+-]?\binf(?:inity)?\b", lambda m: m.group()[:1].strip("iI") + " oo ", text, flags=re.I)
     text = re.sub(r"\\frac\s*(\d)\s*(\d)(?!\d)", r"\\frac{\1}{\2}", text)
     text = re.sub(r"(?<![\w}])\{(\d+)\}\{(\d+)\}", r"\\frac{\1}{\2}", text)  # a fraction that lost its command
     return text.strip()
+
+
+def thousands(match: re.Match) -> str:
+    """320 000 → 320000."""
+    return match[1] + re.sub(r"\D", "", match[2])
+
+
+def minutes(match: re.Match) -> str:
+    """60°30' and 60°30'15\" → (60 + 30/60 + 15/3600)°."""
+    return f"({match[1]} + {match[2]}/60 + {match[3] or 0}/3600)°"
 
 
 # -----------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
     equal("4.4 metres", "440 cm")          True: units are converted, and one that is left out is forgiven
     equal("x = 8", "$x=8 \\\\mathrm{~cm}$")  True: a name in front is no part of the value
-    equal("0.33", "1/3")                   False: exact, unless `decimals` (what the question asks to round to) says
-    otherwise equal("S 25 W", "205° T")              True: bearings
+    equal("0.33", "1/3")                   False: exact, unless `decimals` (what the question asks to round to) says so
+    equal("S 25 W", "205° T")              True: bearings
+    equal("y = -2, x = 2", "(2, -2)")      True: values go by their names
+    equal("7 * 2 = 14", "14")              True: of a computation the last side counts
 
 Values: numbers and expressions with units, points and intervals, unions, lists, ratios, equations, inequalities,
 bearings, labelled parts ("domain: ... and range: ..."), words. What cannot be read is compared as words; what is too
@@ -91,7 +93,7 @@ class Words:
 OPEN, CLOSE = "([{⦃", ")]}⦄"
 SMALL_WORDS = set(
     "the a an is are was be it this that function graph on at in for of interval intervals and from over has have "
-    "with value values point points to by its answer option choice which when f g h x y s".split()
+    "with statement value values point points to by its answer option choice which when f g h x y s".split()
 )
 NUMBER_WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -99,14 +101,27 @@ NUMBER_WORDS = (
 ).split()
 APPROXIMATELY = re.compile(
     r"^(?:approximately|approx\.?|about|around|roughly|nearly|exactly|equal to|equals|≈|~|=|is|are|only|just"
-    r"|therefore|a total of|:)\s+|^[≈=~:]\s*",
+    r"|therefore|a total of|the (?:interval|point|set)|:)\s+|^(?:[-=]>|[≈=~:∴⇒→])\s*",
     re.I,
 )
 NAME = re.compile(
-    r"^(?:m\s+)?([A-Za-z](?:_\{?\w+\}?)?'?|[A-Z]{2,3})(?:\(([A-Za-z])\))?$"
+    r"^(?:m\s+)?([A-Za-z](?:_\{?\s*\w+\s*\}?)?'?|[A-Z]{2,3}|\|\s*[A-Z]{2}\s*\||[A-Za-z]\(-?\d+(?:\.\d+)?\))"
+    r"(?:\(([A-Za-z])\))?$"
     r"|^\\?(theta|alpha|beta|gamma|phi|delta|lambda|mu|omega|sigma|rho|tau)$"
 )
-COMPASS = re.compile(r"^(N|S|north|south)\s*(\d+(?:\.\d+)?)\s*°?\s*(E|W|east|west)$", re.I)
+RATIO_NAME = re.compile(
+    r"^\\?(sin|cos|tan|sec|csc|cot|P)\s*\(?\s*\\?([A-Za-z]|[A-Z]{3}|theta|alpha|beta|gamma|phi)\s*\)?$"
+)
+SET_BUILDER = re.compile(r"^[{⦃]\s*([A-Za-z])\s*(?:∈\s*\(-oo, oo\)\s*)?[|:]\s*([^{}⦃⦄]*\1[^{}⦃⦄]*)[}⦄]$")
+BOTH_SIDES = re.compile(r"^([A-Za-z])\s*(>=?)\s*([^<>]+?)\s*(?:,\s*|\s)and\s+\1\s*(<=?)\s*([^<>]+)$")
+# labels of one value that say nothing of which value it is
+NEUTRAL = set(
+    "midpoint coordinat vertex vertic cent centr center centre interv domain rang solution set intersection".split()
+)
+COMPASS = re.compile(
+    r"^(N|S|E|W|north|south|east|west)\s*(\d+(?:\.\d+)?)\s*°?\s*(N|S|E|W|north|south|east|west)$", re.I
+)
+DIRECTION = re.compile(r"^(?i:due[\s-]*)?((?i:north|south)|[NS])?[\s-]*((?i:east|west)|[EW])?(?i:ward)?$")
 COMPASS_WORDS = re.compile(
     r"^(\d+(?:\.\d+)?)\s*°?\s*(N|S|E|W|north|south|east|west)(?:ward)?\s*(?:of|from)\s*(?:due\s+)?(N|S|E|W|north|south|east|west)$",
     re.I,
@@ -140,14 +155,16 @@ def read(text: str) -> object:
     text = strip_end(plain(text))
     value = read_value(text, depth=0)
     if value is None:
-        bare = re.split(r"\b(?:is|are|equals|be)\b(?!.*\b(?:is|are|equals|be)\b)", text, maxsplit=1)[-1].strip()
+        parted = r"\b(?:is|are|equals|be)\b(?!.*\b(?:is|are|equals|be)\b)|^[A-Za-z][A-Za-z .]*:\s|[是为]|等于"
+        bare = re.split(parted, text, maxsplit=1)[-1].strip()
         value = read_value(strip_end(bare), depth=0) if bare != text and bare else None
     return value if value is not None else Words(words_of(text))
 
 
 def strip_end(text: str) -> str:
     """Without the marks that end or wrap a phrase."""
-    text = re.sub(r"(?:[\s.,;:?\"'`]|(?<!\d)!)+$", "", text.replace("**", " ").replace("`", "").strip()).strip("\"' ")
+    text = re.sub(r"(?<![\w)])\*\*|\*\*(?![\w(])|`", " ", text).strip()
+    text = re.sub(r"(?:[\s.,;:?\"`]|(?<!\d)['!])+$", "", text).lstrip("\"' ")  # 60' are minutes
     for _ in range(3):
         text = APPROXIMATELY.sub("", text).strip()
     return text
@@ -156,7 +173,8 @@ def strip_end(text: str) -> str:
 def words_of(text: str) -> tuple[str, ...]:
     """The words and numbers of a text in lower case, without small words and punctuation."""
     words = re.findall(r"[a-z]+|\d+(?:\.\d+)?|[^\sa-z0-9.,;:!?\"'()$]", text.lower())
-    return tuple(w for w in words if w not in SMALL_WORDS) or tuple(words)
+    small = SMALL_WORDS if not re.search(r"[=<>≤≥]", text) else SMALL_WORDS - set("fghxys")
+    return tuple(w for w in words if w not in small) or tuple(words)
 
 
 def read_value(text: str, depth: int) -> object | None:
@@ -165,6 +183,12 @@ def read_value(text: str, depth: int) -> object | None:
         return None
     if text.lower() in NUMBER_WORDS:
         return Quantity(((sympy.Integer(NUMBER_WORDS.index(text.lower())), None),))
+    text = re.sub(r"^[A-Za-z]\s*(?:∈|\bin\b)\s*(?=[(\[{⦃])", "", text)
+    if match := SET_BUILDER.match(text):
+        text = match.group(2).strip()
+    if match := BOTH_SIDES.match(text):  # x > -2 and x <= 1
+        name, above, low, below, high = match.groups()
+        text = f"{low} {above.replace('>', '<')} {name} {below} {high}"
     labelled = read_labelled(text, depth)
     if labelled is not None and len(labelled.parts) > 1:
         return labelled
@@ -172,6 +196,8 @@ def read_value(text: str, depth: int) -> object | None:
         value = reader(text, depth)
         if value is not None:
             return value
+    if labelled is not None and {word for label, _ in labelled.parts for word in label} <= NEUTRAL:
+        return next(iter(labelled.parts))[1]
     return labelled
 
 
@@ -183,6 +209,12 @@ def read_bearing(text: str, depth: int) -> Bearing | None:
         angle, towards, origin = sympy.Rational(match.group(1)), match.group(2)[0].lower(), match.group(3)[0].lower()
     elif match := TRUE_BEARING.match(text):
         return Bearing(sympy.Rational(match.group(1)))
+    elif len(text) > 1 and (match := DIRECTION.match(text)):
+        first, second = ((part or "")[:1].lower() for part in match.groups())
+        if not (first and second):
+            due = (first or second) if "due" in text.lower() else ""
+            return Bearing(sympy.Integer(QUARTERS[due])) if due else None
+        return Bearing(sympy.Integer((QUARTERS[second] + (45 if (first == "n") == (second == "w") else -45)) % 360))
     else:
         return None
     turn = (QUARTERS[towards] - QUARTERS[origin]) % 360
@@ -237,32 +269,54 @@ def read_relation(text: str, depth: int) -> object | None:
 
 def read_equation(pieces: list[str], depth: int) -> object | None:
     """A chain of equal sides → the value where one side remains, else name = value, else left = right."""
-    name, sides = "", []
+    name, values = "", []
     for piece in pieces:
-        match = NAME.match(piece)
-        if match and (not name) and len(pieces) > 1 and match.group(0) not in ("e",):
-            name = "f()" if match.group(2) else (match.group(1) or match.group(3))
-            sides.append(None)
+        if not name and (found := name_of(piece, pieces[-1])):
+            name = found
             continue
+        if match := re.fullmatch(r"\(\s*([A-Za-z])\s*,\s*([A-Za-z])\s*\)", piece):  # (x, y) = ...
+            if match.group(1) < match.group(2):
+                continue
+            return None
         value = read_value(piece, depth + 1)
         if value is not None and not isinstance(value, Labelled | Relation):
-            sides.append(value)
-        elif re.search(r"\d", piece) and not re.match(r"^[A-Za-z .']+$", re.sub(r"[_(){}\d\s,]", "", piece)):
+            values.append(value)
+        elif not LABEL.match(piece) or re.search(r"\b(?:not?|never)\b|n't", piece, re.I):
             return None
-    values = [side for side in sides if side is not None]
     if not values:
         return None
     if name:
         return Relation("=", Quantity(((sympy.Symbol(name, real=True), None),)), values[-1], name, tuple(values[:-1]))
     if len(values) == 1:
         return values[0]
-    if len(values) == 2 and all(isinstance(value, Quantity) for value in values):
-        return Relation("=", *values)
+    if all(isinstance(value, Quantity) for value in values):
+        if len(values) == len(pieces) and all(lone_number(value, KNOWN) is not None for value in values):
+            computed = [bool(COMPUTED.search(piece)) for piece in (pieces[0], pieces[-1])]
+            if computed[0] and not computed[1]:  # 7 * 2 = 14: the answer is the last one
+                return values[-1]
+            if computed[1] and not computed[0] and same(values[0], values[-1], None):  # 14 = 7 * 2
+                return values[0]
+        if len(values) == 2:
+            return Relation("=", *values)
     return None
 
 
-def read_brackets(text: str, depth: int) -> Sequence | None:
-    """(a, b), [a, b), {a, b}: points, intervals and sets."""
+def name_of(piece: str, last: str) -> str:
+    """The name that an equation gives a value: "x", "AB", "f()" for f(x), "f(3)", "sin(A)"; "" for none."""
+    if (match := NAME.match(piece)) and piece != "e":
+        return "f()" if match.group(2) else (match.group(1) or match.group(3)).strip("| ").replace(" ", "")
+    if (match := RATIO_NAME.match(piece)) and not re.search("sin|cos|tan|log", last):
+        return f"{match.group(1)}({match.group(2)})"
+    return ""
+
+
+LABEL = re.compile(r"^(?:[A-Za-z\\][\w .,'(){}\\]*)?$")  # "Total S.A.", "Weekly water intake", nothing
+COMPUTED = re.compile(r"[\w)}°%!]\s*[-+*/^]|\\(?:sqrt|frac)|sin|cos|tan")
+
+
+def read_brackets(text: str, depth: int) -> object | None:
+    """(a, b), [a, b), {a, b}: points, intervals and sets; M(a, b) is the point (a, b)."""
+    text = re.sub(r"^[A-Z]\s*(?=\([^()]+,)", "", text)
     if len(text) < 3 or text[0] not in "([⦃{" or text[-1] not in ")]⦄}":
         return None
     inner = text[1:-1]
@@ -273,7 +327,7 @@ def read_brackets(text: str, depth: int) -> Sequence | None:
             return None
     pieces = split_top(inner, r"[,;]")
     if len(pieces) < 2:
-        return None
+        return read_value(inner.strip(), depth + 1) if text[0] == "⦃" else None
     values = [read_value(piece.strip(), depth + 1) for piece in pieces]
     return Sequence("," if text[0] in "⦃{" else text[0] + text[-1], tuple(values)) if None not in values else None
 
@@ -312,6 +366,7 @@ def read_labelled(text: str, depth: int) -> Labelled | None:
     """ "domain: [-4, 0) and range: (-3, 1]" → a value under each label."""
     if depth > 1 or not re.search(r"[A-Za-z]{4}", text):
         return None
+    text = as_intervals(text)
     parts, position = [], 0
     for match in BRACKETED.finditer(text):
         label = tuple(
@@ -322,7 +377,7 @@ def read_labelled(text: str, depth: int) -> Labelled | None:
             )
         )
         value = read_value(match.group().strip(), depth + 2)
-        if not label or value is None:
+        if not label or value is None or re.search(r"\d", text[position : match.start()]):
             return None
         parts.append((label, value))
         position = match.end()
@@ -333,7 +388,20 @@ def read_labelled(text: str, depth: int) -> Labelled | None:
 
 def stem(word: str) -> str:
     """increasing, increases, increase → increas; maxima and maximum → maxim."""
+    word = {"max": "maximum", "min": "minimum"}.get(word, word)
     return re.sub(r"(ing|es|ed|um|al|a|s|e)$", "", word)
+
+
+def as_intervals(text: str) -> str:
+    """ "domain: -4 <= x < 0" → "domain: [-4, 0)"; "increasing on x > 2" → "increasing on (2, oo)"."""
+    number = r"(-?\d+(?:\.\d+|/\d+)?)"
+    text = re.sub(
+        rf"{number}\s*(<=?)\s*[xy]\s*(<=?)\s*{number}",
+        lambda m: f"{'[' if '=' in m[2] else '('}{m[1]}, {m[4]}{']' if '=' in m[3] else ')'}",
+        text,
+    )
+    text = re.sub(rf"\b[xy]\s*(>=?)\s*{number}", lambda m: f"{'[' if '=' in m[1] else '('}{m[2]}, oo)", text)
+    return re.sub(rf"\b[xy]\s*(<=?)\s*{number}", lambda m: f"(-oo, {m[2]}{']' if '=' in m[1] else ')'}", text)
 
 
 # -----------------------------------------------------------------------------
@@ -421,7 +489,9 @@ def same_relation(answer: object, gold: object, decimals: int | None) -> bool:
 
 
 def other_name(first: str, second: str) -> bool:
-    """x is not y and AB is not BC; but AB is BA, D is d, and V may well stand for the volume."""
+    """x is not y and AB is not BC; but AB is BA, D is d, and V may well stand for the volume. sin(x) is only itself."""
+    if "(" in first[1:-2] + second[1:-2]:
+        return first != second
     if len(first) > 1 and len(second) > 1:
         return second not in (first, first[::-1])
     return len(first) == len(second) == 1 and first.lower() != second.lower()
@@ -468,6 +538,9 @@ def same_sequence(answer: object, gold: object, decimals: int | None) -> bool:
         return False
     if len(answer.items) != len(gold.items):
         return False
+    (answer, answer_named), (gold, gold_named) = by_name(answer), by_name(gold)
+    if answer_named != gold_named and answer.kind == gold.kind:  # "4, 3" for a = 4, b = 3: in that order alone
+        return all(same(a, g, decimals) for a, g in zip(answer.items, gold.items, strict=True))
     if ":" in (answer.kind, gold.kind):
         if answer.kind != gold.kind:
             return False
@@ -477,12 +550,9 @@ def same_sequence(answer: object, gold: object, decimals: int | None) -> bool:
             for a, g in zip(answer.items, gold.items, strict=True)
         )
     in_order = all(same(a, g, decimals) for a, g in zip(answer.items, gold.items, strict=True))
-    if {answer.kind, gold.kind} == {"∪", ","}:
-        return in_order
-    if answer.kind != gold.kind:  # "2, -2" for the point (2, -2); never ( for [
-        return in_order and "," in (answer.kind, gold.kind) and "()" in (answer.kind, gold.kind)
-    if in_order or answer.kind not in ("∪", ","):
-        return in_order
+    kinds = {answer.kind, gold.kind}
+    if not kinds <= {"∪", ","}:
+        return in_order and (len(kinds) == 1 or kinds == {",", "()"})  # "2, -2" for the point (2, -2); never ( for [
     left = list(gold.items)
     for a in answer.items:
         found = next((g for g in left if same(a, g, decimals)), None)
@@ -490,6 +560,14 @@ def same_sequence(answer: object, gold: object, decimals: int | None) -> bool:
             return False
         left.remove(found)
     return True
+
+
+def by_name(sequence: Sequence) -> tuple[Sequence, bool]:
+    """ "y = -2, x = 2" in the order of its names, and whether each item has its own (x_1 and x_2 share one)."""
+    names = [item.name.split("_")[0] if isinstance(item, Relation) else "" for item in sequence.items]
+    if sequence.kind != "," or not all(names) or len(set(names)) < len(names):
+        return sequence, False
+    return Sequence(",", tuple(sorted(sequence.items, key=lambda item: item.name))), True
 
 
 def as_share(ratio: Sequence) -> sympy.Expr:
@@ -505,6 +583,8 @@ def same_number(a: sympy.Expr, g: sympy.Expr, decimals: int | None) -> bool:
     """Exactly equal expressions; with `decimals`, a number that rounds to the gold one."""
     if a == g:
         return True
+    if a.has(sympy.oo, -sympy.oo) or g.has(sympy.oo, -sympy.oo):
+        return False
     if a.is_Rational and g.is_Rational and decimals is None:
         return False
     if a.free_symbols != g.free_symbols and not (a.free_symbols and g.free_symbols):
@@ -530,7 +610,7 @@ def points(symbols: set[sympy.Symbol]) -> Iterator[dict[sympy.Symbol, sympy.Rati
 def value_at(expression: sympy.Expr, point: dict) -> sympy.Expr:
     """A number of DIGITS digits; NotMath where it has none (oo, a pole)."""
     value = sympy.N(expression.subs(point) if point else expression, DIGITS)
-    if not value.is_number or value.has(sympy.nan, sympy.zoo, sympy.oo):
+    if not value.is_number or value.has(sympy.nan, sympy.zoo, sympy.oo, -sympy.oo):
         raise NotMath("no finite value")
     return value
 

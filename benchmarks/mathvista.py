@@ -118,7 +118,9 @@ def extract(question: Question, response: str, protocol: str = "official") -> st
 
 
 def as_number(answer: str | None) -> str | None:
-    """ "$1,200.50", "14 cm", "3/4" → "1200.5", "14", "0.75"; None for what is no number."""
+    """ "$1,200.50", "14 cm", "3/4" → "1200.5", "14", "0.75"; of "5 more people", words around one number, the number;
+    None for what has none or several.
+    """
     if answer is None:
         return None
     try:
@@ -126,11 +128,19 @@ def as_number(answer: str | None) -> str | None:
         if isinstance(value, matcher.Relation) and value.name:
             value = value.right
         number = value.readings[0][0] if isinstance(value, matcher.Quantity) else None
-        if number is None or not number.is_number or not number.is_extended_real or not number.is_finite:
-            return None
-        return str(number) if number.is_Integer else f"{float(number):.10g}"
+        if number is not None and number.is_number and number.is_extended_real and number.is_finite:
+            return str(number) if number.is_Integer else f"{float(number):.10g}"
     except (NotMath, OverflowError, TypeError):
         return None
+    return number_in_words(answer) if isinstance(value, matcher.Words) else None
+
+
+def number_in_words(text: str) -> str | None:
+    """The one number of a phrase; None where there are several, or words that change it."""
+    if re.search(r"\b(?:not|half|third|quarter|twice|double|dozen|hundred|thousand|million|billion)\b|\d[\^*/]", text):
+        return None
+    found = re.findall(r"-?\d+(?:[.,]\d+)*", text)
+    return found[0] if len(found) == 1 and re.fullmatch(r"-?\d{1,15}(?:\.\d{1,15})?", found[0]) else None
 
 
 # -----------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def read_rows(path: str | Path) -> list[dict]:
         rows = json.loads(text)
         rows = [rows] if isinstance(rows, dict) and not all(isinstance(row, dict) for row in rows.values()) else rows
         rows = [{"pid": key, **row} for key, row in rows.items()] if isinstance(rows, dict) else rows
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # JSON lines, or what no JSON reader takes: a number of 5,000 digits
         rows = [_line(path, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise UserError(f"{path}: no rows; expected a JSON list of objects, an object of objects, or JSON lines")
@@ -52,8 +52,9 @@ def read_rows(path: str | Path) -> list[dict]:
 def _line(path: Path, number: int, line: str) -> dict:
     try:
         return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{number}: not JSON ({error.msg}); mend or remove the line") from error
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", None) or error
+        raise UserError(f"{path}:{number}: not JSON ({reason}); mend or remove the line") from error
 
 
 def field_of(row: dict, key: str, path: str | Path, number: int) -> object:

@@ -29,6 +29,11 @@ COLUMNS = {  # of the main table; the paper's Table 1 (MathVerse, MathVista) and
     "mathvista": {name: name.upper() for name in ("all", "GPS", "ALG", "GEO", "SCI")},
     "wemath": {"strict.score": "AVG (strict)", "strict.RM": "RM (strict)"},
 }
+ALSO_PRINTED = {
+    "wemath": ("S1", "S2", "S3", "loose.score"),
+    "mathverse": ("text_only", "gap"),
+    "generated": ("text_only", "gap"),
+}
 TABLES = {"mathverse": "table1", "mathvista": "table1", "wemath": "table2"}
 LONGEST_SHOWN = 6000  # characters of a response on the page
 
@@ -43,6 +48,17 @@ def paper_tables() -> dict[str, list[dict]]:
 def number(value: float | None, digits: int = 1) -> str:
     """A score for a table; a dash for none."""
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def with_interval(value: float | None, interval: tuple[float, float] | None) -> str:
+    """ "33.6 (31.0 to 36.1)"; the score alone where there is no interval."""
+    return number(value) if interval is None else f"{number(value)} ({number(interval[0])} to {number(interval[1])})"
+
+
+def headline(bench: str, scores: Mapping[str, float | None]) -> str:
+    """The main scores in one line."""
+    names = [*COLUMNS[bench], *ALSO_PRINTED.get(bench, ())]
+    return ", ".join(f"{name} {number(scores[name])}" for name in names if scores.get(name) is not None) or "no score"
 
 
 def cell(text: object) -> str:
@@ -141,7 +157,7 @@ def _facts(report: dict) -> list[str]:
     lines = [
         f"- rows judged: {report['n']} of {report['asked']}; without an answer or a verdict (failed calls): "
         f"{report['errors']}; "
-        f"no final answer found in the response: {report['no_answer']}",
+        f"no final answer, or none of the choices, found in the response: {report['no_answer']}",
         f"- protocol: {report['protocol']}; answers extracted by {report['extracted_by']}, "
         f"judged by {report['judged_by']}",
         f"- pictures replaced by a white one because they are not at hand: {report['missing_images']}",
@@ -157,7 +173,7 @@ def _facts(report: dict) -> list[str]:
 
 
 def _own_rows(report: dict, extra: dict) -> list[dict]:
-    own = {"model": f"**{cell(report['model'])}**", **extra, **report["metrics"]}
+    own = {"model": f"**{cell(report['model'])}**", **extra, **report["metrics"], "intervals": report["intervals"]}
     rows = [own]
     if report["blind"] is not None:
         rows.append({"model": f"{cell(report['model'])}, blind", **extra, **report["blind"]})
@@ -169,7 +185,8 @@ def _own_rows(report: dict, extra: dict) -> list[dict]:
 def _table(columns: dict[str, str], rows: list[dict], before: tuple[str, ...]) -> list[str]:
     lines = [f"| {' | '.join([*before, *columns.values()])} |", "|" + "---|" * (len(before) + len(columns))]
     for row in rows:
-        cells = [str(row.get(name, "")) for name in before] + [number(row.get(name)) for name in columns]
+        cells = [str(row.get(name, "")) for name in before]
+        cells += [with_interval(row.get(name), row.get("intervals", {}).get(name)) for name in columns]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -260,11 +277,12 @@ verdict.onchange = text.oninput = show; show();
 
 
 def browse_page(
-    title: str, questions: list[Question], rows: Mapping[str, dict], missing: set[str], folder: Path
+    title: str, questions: list[Question], rows: Mapping[str, dict], missing: set[str], folder: Path, white: bool
 ) -> str:
     """One article per row: picture, question, response, extraction, gold, verdict. Everything from outside is escaped.
 
-    rows: {id: {"response", "extraction", "correct" or "error"}}. Pictures are linked relative to `folder`.
+    rows: {id: {"response", "extraction", "correct" or "error"}}. Pictures are linked relative to `folder`. white: the
+    model was shown a white one for each that is missing; else the answers were made elsewhere.
     """
     articles = []
     for question in questions:
@@ -276,7 +294,8 @@ def browse_page(
             source = quote(os.path.relpath(question.image, folder).replace(os.sep, "/"))
             picture = f'<img loading="lazy" alt="" src="{html.escape(source)}">'
         elif question.image:
-            picture = "<small>(a white picture was shown: the real one is not at hand)</small>"
+            shown = "a white picture was shown: the real one is not at hand" if white else "its picture is not at hand"
+            groups = f"{groups} ({shown})"
         extraction = row.get("extraction")
         articles.append(
             f'<article class="{kind}">{picture}<b>{_shown(question.id)}</b> <small>{_shown(groups)}</small>'
@@ -315,4 +334,7 @@ def write_report(
         chart = "chart.png" if draw_chart(out / "chart.png", models) else None
     write_text(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     write_text(out / "report.md", markdown(report, questions, chart))
-    write_text(out / "browse.html", browse_page(f"{report['title']}: {report['model']}", questions, rows, missing, out))
+    page = browse_page(
+        f"{report['title']}: {report['model']}", questions, rows, missing, out, bool(report["missing_images"])
+    )
+    write_text(out / "browse.html", page)

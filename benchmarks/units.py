@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import sympy
 
-ANY_UNIT = "unit"  # "units", "students": a measure without a name, which fits every other of its power
+ANY_UNIT = "unit"  # "units": a measure without a name, which fits every other of its power
 
 # name: (spellings, dimension, factor to the base)
-LENGTH, MASS, TIME, ANGLE, MONEY, SHARE, TEMPERATURE, INFORMATION = range(8)
+LENGTH, MASS, TIME, ANGLE, MONEY, SHARE, COUNT = range(7)
 R = sympy.Rational
 KNOWN: dict[str, tuple[str, dict[int, int], sympy.Expr]] = {
     "mm": ("mm millimeter millimeters millimetre millimetres", {LENGTH: 1}, R(1, 1000)),
@@ -24,16 +24,20 @@ KNOWN: dict[str, tuple[str, dict[int, int], sympy.Expr]] = {
     "yd": ("yd yard yards", {LENGTH: 1}, R(9144, 10000)),
     "mi": ("mi mile miles", {LENGTH: 1}, R(1609344, 1000)),
     "nmi": ("nmi 海里", {LENGTH: 1}, R(1852)),
+    "mph": ("mph", {LENGTH: 1, TIME: -1}, R(1609344, 3600000)),
+    "kph": ("kph kmh", {LENGTH: 1, TIME: -1}, R(1000, 3600)),
     "ha": ("ha hectare hectares", {LENGTH: 2}, R(10000)),
     "L": ("l L litre litres liter liters Litre Litres", {LENGTH: 3}, R(1, 1000)),
     "mL": ("ml mL millilitre millilitres milliliter milliliters", {LENGTH: 3}, R(1, 10**6)),
     "mg": ("mg milligram milligrams", {MASS: 1}, R(1, 1000)),
     "g": ("g gram grams", {MASS: 1}, R(1)),
+    "t": ("tonne tonnes", {MASS: 1}, R(10**6)),
     "kg": ("kg kgs kilogram kilograms", {MASS: 1}, R(1000)),
     "s": ("s sec secs second seconds", {TIME: 1}, R(1)),
     "min": ("min mins minute minutes", {TIME: 1}, R(60)),
     "h": ("h hr hrs hour hours", {TIME: 1}, R(3600)),
     "day": ("day days", {TIME: 1}, R(86400)),
+    "week": ("week weeks", {TIME: 1}, R(7 * 86400)),
     "year": ("year years yr yrs", {TIME: 1}, R(86400 * 1461, 4)),
     "°": ("°", {ANGLE: 1}, sympy.pi / 180),
     "rad": ("rad rads radian radians", {ANGLE: 1}, sympy.Integer(1)),
@@ -78,7 +82,7 @@ _ATOM = (
 )
 _UNIT = re.compile(
     rf"\s*{_ATOM.format(0)}(?:\s*(?P<joint>[/*]|\bper\b|\ba\b|\s)\s*{_ATOM.format(1)})?"
-    r"\s*(?:long|wide|high|tall|away|deep|of \w+)?\s*$"
+    r"\s*(?:long|wide|high|tall|away|deep|old|of \w+)?\s*$"
 )
 _COUNTED = re.compile(r"^(?P<head>[-+]?[\d.,/\s]*\d)\s*(?P<word>[A-Za-z]{3,})$")
 POWERS = {"square": 2, "sq": 2, "sq.": 2, "cubic": 3, "squared": 2, "cubed": 3, "平方": 2, "立方": 3, None: 1}
@@ -102,7 +106,7 @@ def split_unit(text: str) -> Iterator[tuple[str, Unit | None]]:
             yield head.removesuffix("{"), _unit_of(match)
             break
     if not found and (match := _COUNTED.match(text)) and match["word"].lower() not in NOT_UNITS:
-        yield match["head"], Unit(ANY_UNIT, (), R(1))
+        yield match["head"], Unit("counted", ((COUNT, 1),), R(1))  # students, apples: never metres
     yield text, None
 
 

@@ -100,7 +100,7 @@ def cluster_sums(cluster: list[Question], verdicts: Mapping[str, bool]) -> metri
     """Sums of one composite problem: its steps, the whole, and which of IG, IK, CM, RM it is. It counts only when
     every row has a verdict.
     """
-    sums: metrics.Sums = {}
+    sums: metrics.Sums = dict.fromkeys(("all", "S1", "S2", "S3"), (0.0, 0.0))  # in this order in the report
     steps, wholes = [], []
     for question in cluster:
         if question.id not in verdicts:

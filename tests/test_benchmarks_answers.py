@@ -5,6 +5,7 @@ import time
 import pytest
 
 from benchmarks.answers import chosen_letter, final_answer
+from benchmarks.matcher import equal
 
 ANGLES = ["40°", "50°", "65°", "90°"]
 YES_NO = ["Yes", "No"]
@@ -114,6 +115,10 @@ NOT_NAMED = [
     ("Notably", YES_NO),
     ("no or yes", YES_NO),
     ("B C", ANGLES),
+    ("B\n\nWait, no, it's C.", ANGLES),
+    ("B\n\nThe angle is half of 130°.\n\n(C)", ANGLES),
+    ("B is too small, C is too large.", ANGLES),
+    ("If the answer is B, the sum is 190°, which cannot be.", ANGLES),
     ("B. C.", ANGLES),
     ("B\0", ANGLES),
 ]
@@ -192,3 +197,24 @@ def test_a_megabyte_costs_less_than_a_second(response: str) -> None:
     final_answer(response)
     chosen_letter(response, ANGLES)
     assert time.process_time() - began < 1
+
+
+PIECES = [
+    *"( [ { < \" ' _ * - = . , ; ? ! 。 $ \\( \\[ \\boxed{ \\boxed{1} \\text{ & <| <|x|> </s> </think>".split(),
+    *"答案 选 是 answer is to of".split(),
+    *"so if neither not A A, (B) option choose wait no because rounded sin inf minus due max".split(),
+    *"1 1, 1° 1°1' x {x| ∈ x( M( sin(x)= N3E ℝ => ∴ (x,y)= f(3)= |AB|= S_{ ab: ½ ² ∪ ± : A. B:1 m cm^".split(),
+    *("1 000", "x > 1 and ", "x <= 1 ", "1 < x < ", "all real numbers ", "assume that the ", "A or ", "B is correct "),
+]
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_repetition_costs_no_time(piece: str) -> None:
+    """What the patterns look for, over and over: none of them backtracks without bound."""
+    for count in (30, 200, 5000):
+        for before, after in (("", ""), ("Answer: ", " 14"), ("(1, ", "x")):
+            began = time.process_time()
+            answer = final_answer(before + piece * count + after)
+            chosen_letter(before + piece * count + after, ANGLES)
+            equal(answer or "", "domain: [-4, 0) and range: (-3, 1]")
+            assert time.process_time() - began < 1

@@ -184,7 +184,11 @@ def test_right_answers_made_elsewhere_score_in_full(bench: str, run: Callable[..
     rows = [{"id": key, "response": f"Well.\nAnswer: {answer}"} for key, answer in gold(bench).items()]
     report = run(bench, "--predictions", write_answers(tmp_path / "a.jsonl", rows), "--samples", 10)
     assert report["metrics"]["all"] == 100 and report["judged_by"] == report["extracted_by"] == "rules"
-    assert report["n"] == len(rows) and report["errors"] == 0
+    assert report["n"] == len(rows) and report["errors"] == 0 and report["missing_images"] == 0
+    assert "white picture was shown" not in (tmp_path / "out" / "browse.html").read_text(), "made elsewhere"
+    assert "**a.jsonl**" in (tmp_path / "out" / "report.md").read_text() and "100.0 (100.0 to 100.0)" in (
+        tmp_path / "out" / "report.md"
+    ).read_text()
     if bench == "wemath":
         assert report["metrics"]["strict.score"] == report["metrics"]["loose.score"] == 100
         assert report["metrics"]["strict.RM"] == 0
@@ -262,6 +266,8 @@ def test_other_runs_join_the_table_and_the_chart(run: Callable[..., dict], tmp_p
         (("--model", "b", "--protocol", "mine"), "--protocol mine"),
         (("--predictions", "a", "--blind"), "--blind"),
         (("--no_such_flag", "1"), "no_such_flag"),
+        (("--model", "b", "--batch_size", "0"), "--batch_size 0: at least 1"),
+        (("--predictions", "a", "--limit", "-1"), "--limit -1: at least 0"),
         (("--predictions", "nowhere.jsonl"), "nowhere.jsonl"),
         (("--model", "nowhere", "--allow_missing_images"), "nowhere"),
     ],
@@ -292,7 +298,8 @@ class Handler(BaseHTTPRequestHandler):
         pictures = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
         text = self.server.answer("".join(part["text"] for part in parts if part["type"] == "text"), pictures)
         self.server.count += 1
-        reply = {"choices": [{"message": {"content": text}, "finish_reason": "stop"}], "usage": {}}
+        reason = "length" if (text or "").endswith("...") else "stop"
+        reply = {"choices": [{"message": {"content": text}, "finish_reason": reason}], "usage": {}}
         data = json.dumps(reply).encode()
         self.send_response(200 if text is not None else 400)
         self.send_header("Content-Length", str(len(data)))
@@ -337,7 +344,7 @@ def test_a_server_answers_and_a_failed_call_is_no_wrong_answer(
     assert report["metrics"].get("vision_only") is None, "both vision-only calls failed: there is no score"
     assert {count for text, count in seen if "angle A" in text} == {0, 1}
     asked = server.count
-    server.answer = lambda text, pictures: "Answer: nothing"
+    server.answer = lambda text, pictures: "Let us see, first we ..."  # cut off at max_tokens: all that the model said
     report = run("generated", *flags)
     assert server.count == asked + 2, "only the failed rows are asked again"
     assert report["errors"] == 0 and report["metrics"]["vision_only"] == 0

@@ -192,6 +192,15 @@ def test_what_cannot_pass_is_an_error_at_once(serve, tmp_path, behaviour, words)
     assert client.chat(QUESTION).text == "fine", "a failure must not be cached"
 
 
+def test_a_cut_text_is_a_reply_where_that_is_asked_for_but_never_kept(serve, tmp_path):
+    server = serve(answer=lambda body: completion("half of", "length"))
+    reply = client_of(server, cache=str(tmp_path), keep_cut=True).chat(QUESTION)
+    assert (reply.text, reply.error, reply.cut) == ("half of", None, True)
+    assert "max_tokens" in client_of(server, cache=str(tmp_path)).chat(QUESTION).error
+    server.answer = lambda body: completion(None, "length")
+    assert "max_tokens" in client_of(server, keep_cut=True).chat(QUESTION).error
+
+
 def test_when_every_attempt_fails_the_reply_says_so(serve):
     server = serve([("status", 500)] * 3)
     reply = client_of(server, retries=2).chat(QUESTION)
