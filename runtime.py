@@ -14,6 +14,7 @@ import ctypes
 import difflib
 import errno
 import fcntl
+import functools
 import json
 import math
 import os
@@ -38,6 +39,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import checkpoint
 
 from errors import UserError, run_main
 
@@ -333,14 +335,12 @@ def transformer_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def checkpoint_activations(model: nn.Module) -> None:
     """Keep only each layer's input in the forward pass and compute the rest again in the backward pass.
 
-    transformers' own switch: it acts on layers in training mode alone, so call model.train().
+    Around the layer's own forward: inside FSDP2's hooks, outside what is compiled, so call it after compile_layers.
+    transformers' switch acts through the layer's class, which FSDP2 replaces; on a compiled forward it then does
+    nothing, without a word (seen in 5.24).
     """
-    for module in model.modules():
-        for switch in ("activation_checkpointing_enable", "gradient_checkpointing_enable"):  # newer, older
-            if hasattr(module, switch):
-                getattr(module, switch)({"use_reentrant": False})
-                return
-    raise UserError("this model has no activation checkpointing; leave --activation_checkpointing out")
+    for _, layer in transformer_layers(model):
+        layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 def compile_layers(model: nn.Module) -> None:

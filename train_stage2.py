@@ -115,10 +115,10 @@ def main() -> None:
 
     # ------------------------------------------------------------------------------------------------------------------
     # Sharding, optimizer, schedule, and where an earlier run stopped
-    if config.activation_checkpointing:
-        runtime.checkpoint_activations(model)
     if config.compile:
         runtime.compile_layers(model)
+    if config.activation_checkpointing:
+        runtime.checkpoint_activations(model)
     runtime.shard(model, process)
     optimizer = torch.optim.AdamW(
         runtime.parameter_groups(model, config.weight_decay),
@@ -215,6 +215,7 @@ def main() -> None:
         if stopping or step == total_steps or (config.save_every and step % config.save_every == 0):
             wait = stopping or step == total_steps
             save_checkpoint(config.out_dir, step, *state, **identity, data_mix=pairs.mix, keep=config.keep, wait=wait)
+            log.mark("save")
         if stopping:
             stop.leave_marker(step)
             break

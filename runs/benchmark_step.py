@@ -228,10 +228,10 @@ def measure(way: str, stage: int, rows: list, process: runtime.Runtime, args: ar
     if way == "plain":
         batches = plain_batches(model, rows, args.plain_rows)
         module = PlainModel(model)
-    if args.activation_checkpointing:
-        runtime.checkpoint_activations(module)
     if args.compile and way == "ours":
         runtime.compile_layers(module)
+    if args.activation_checkpointing:
+        runtime.checkpoint_activations(module)
     idle = (lambda name: "language_model" not in name and "lm_head" not in name) if stage == 1 else None
     runtime.shard(module, process, idle=idle)
     optimizer = torch.optim.AdamW(runtime.parameter_groups(module, 0.1), lr=1e-6, fused=bf16)
