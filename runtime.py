@@ -44,7 +44,21 @@ from torch.utils.checkpoint import checkpoint
 from errors import UserError, run_main
 
 Config = TypeVar("Config")
-main = run_main  # scripts end with `runtime.main(main)`
+
+
+def main(script: Callable[[], None]) -> None:
+    """What a training script ends with: errors.run_main, and one line too where a GPU's memory ran out."""
+
+    def run() -> None:
+        try:
+            script()
+        except torch.OutOfMemoryError as error:
+            what = str(error).partition(". GPU ")[0]
+            raise UserError(
+                f"{what}; add --activation_checkpointing, lower --pack_tokens or use more GPUs: --dry_run tells what fits"
+            ) from error
+
+    run_main(run)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -2,9 +2,9 @@
 
     on a CPU        python train_stage1.py --preset tiny --data out/demo/data/stage1.jsonl
     on one GPU      python train_stage1.py --preset puma-qwen2-1.5b
-    on one node     torchrun --nproc_per_node 8 train_stage1.py --preset puma-qwen2-7b
+    on one node     torchrun --nproc_per_node 8 train_stage1.py --preset puma-qwen2-7b --activation_checkpointing
     on two nodes    torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:29500 \\
-                        train_stage1.py --preset puma-qwen2-7b
+                        train_stage1.py --preset puma-qwen2-7b --activation_checkpointing
     before that     python train_stage1.py --dry_run --nproc 8 --gpu a100-80gb        memory and hours, on any machine
 
 The towers and the projector stay on the CPU: they wait there for the folder that stage 2 starts from. If the projector

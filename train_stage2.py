@@ -6,9 +6,9 @@ The same live model reads the text-rich (strong) row without gradients and teach
 
     on a CPU        python train_stage2.py --preset tiny --model out/demo/aligned --data out/demo/data/stage2.jsonl
     on one GPU      python train_stage2.py --preset puma-qwen2-1.5b
-    on one node     torchrun --nproc_per_node 8 train_stage2.py --preset puma-qwen2-7b
+    on one node     torchrun --nproc_per_node 8 train_stage2.py --preset puma-qwen2-7b --activation_checkpointing
     on two nodes    torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:29500 \\
-                        train_stage2.py --preset puma-qwen2-7b
+                        train_stage2.py --preset puma-qwen2-7b --activation_checkpointing
     before that     python train_stage2.py --dry_run --nproc 8 --gpu a100-80gb        memory and hours, on any machine
 """
 

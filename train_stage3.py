@@ -1,10 +1,10 @@
 """Stage 3: multimodal instruction tuning. Cross entropy on the response tokens of rows with and without pictures.
 
     on a CPU        python train_stage3.py --preset tiny --model out/demo/stage2 --data out/demo/data/stage3.jsonl
-    on one GPU      python train_stage3.py --preset puma-qwen2-1.5b
-    on one node     torchrun --nproc_per_node 8 train_stage3.py --preset puma-qwen2-7b
+    on one GPU      python train_stage3.py --preset puma-qwen2-1.5b --activation_checkpointing
+    on one node     torchrun --nproc_per_node 8 train_stage3.py --preset puma-qwen2-7b --activation_checkpointing
     on two nodes    torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:29500 \\
-                        train_stage3.py --preset puma-qwen2-7b
+                        train_stage3.py --preset puma-qwen2-7b --activation_checkpointing
     before that     python train_stage3.py --dry_run --nproc 8 --gpu a100-80gb        memory and hours, on any machine
     alignment       runs/align.sh: this script on captions, `--train projector`, between stages 1 and 2
 """
