@@ -55,7 +55,7 @@ def main(script: Callable[[], None]) -> None:
         except torch.OutOfMemoryError as error:
             what = str(error).partition(". GPU ")[0]
             raise UserError(
-                f"{what}; add --activation_checkpointing, lower --pack_tokens or use more GPUs: --dry_run tells what fits"
+                f"{what}; add --activation_checkpointing, lower --pack_tokens or use more GPUs (--dry_run plans it)"
             ) from error
 
     run_main(run)
