@@ -306,20 +306,21 @@ def assemble(
     (vocabulary, tied embeddings). The hybrid brings its own projector, which is kept.
     """
     llm, vision = llm or preset.llm, vision or preset.vision
-    language_model = _pretrained(AutoModelForCausalLM, llm, dtype)
+    language_model = _pretrained(AutoModelForCausalLM, llm, dtype=dtype)
     config = preset.config
     config.text_config = language_model.config
     config.tie_word_embeddings = language_model.config.tie_word_embeddings
     if isinstance(config, LlavaConfig):
-        tower = _pretrained(SiglipVisionModel, vision, dtype, vision_use_head=False)
-        config.vision_config = tower.config
+        config.vision_config = _pretrained(SiglipVisionConfig, vision)
+        config.vision_config.vision_use_head = False  # transformers 5.17 does not take it as an argument
+        tower = _pretrained(SiglipVisionModel, vision, dtype=dtype, config=config.vision_config)
         with torch.device("meta"):
             hf = LlavaForConditionalGeneration(config)
         hf.model.vision_tower = tower
         hf.model.multi_modal_projector.to_empty(device="cpu").to(dtype)
         hf.model.multi_modal_projector.apply(_initialize_linear)
     else:
-        hf = _pretrained(DeepseekVLHybridForConditionalGeneration, vision, dtype)
+        hf = _pretrained(DeepseekVLHybridForConditionalGeneration, vision, dtype=dtype)
         hf.config.text_config, hf.model.config.text_config = config.text_config, config.text_config
         hf.config.tie_word_embeddings = config.tie_word_embeddings
     hf.model.language_model = language_model.model
@@ -335,9 +336,9 @@ def _initialize_linear(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def _pretrained(model_class: type, name: str, dtype: torch.dtype, **rest: object) -> PreTrainedModel:
+def _pretrained(kind: type, name: str, **options: object) -> PreTrainedModel | PretrainedConfig:
     try:
-        return model_class.from_pretrained(name, dtype=dtype, **rest)
+        return kind.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{name}: cannot be loaded ({str(error).splitlines()[0]}); download it once and pass its folder: "
