@@ -44,6 +44,7 @@ from torch.utils.checkpoint import checkpoint
 from errors import UserError, run_main
 
 Config = TypeVar("Config")
+STARTED = time.time()
 
 
 def main(script: Callable[[], None]) -> None:
@@ -538,8 +539,11 @@ class StopRequest:
         if runtime.is_first and marker.exists():
             print0(f"the last run here ended by request ({marker.read_text().strip()}); going on from its checkpoint")
             marker.unlink()
-        if runtime.is_first:
-            (self.out_dir / "STOP").unlink(missing_ok=True)
+        # A STOP older than this job asked an earlier run; one that came while this job was starting, or before torchrun
+        # started it over, still stands.
+        stop, restarts = self.out_dir / "STOP", int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+        if runtime.is_first and not restarts and stop.exists() and stop.stat().st_mtime < STARTED:
+            stop.unlink()
 
     def _on_signal(self, number: int, _frame: object) -> None:
         self.reason = signal.Signals(number).name

@@ -216,7 +216,8 @@ def measure(way: str, stage: int, rows: list, process: runtime.Runtime, args: ar
     """Median seconds of a step, its loss, peak bytes and the FLOPs that the method needs, for one way of doing it."""
     bf16 = process.device.type == "cuda"
     torch.manual_seed(0)
-    model = load_model(args.preset, random=True, dtype=torch.bfloat16 if bf16 else torch.float32)
+    dtype, device = torch.bfloat16 if bf16 else torch.float32, process.device.type
+    model = load_model(args.preset, random=True, dtype=dtype, device=device)  # drawn there: a CPU takes minutes for it
     model.set_trainable(memory.STAGE_PARTS[stage])
     model.train()
     packs = our_packs(model, rows, args.pack_tokens)

@@ -184,10 +184,12 @@ def test_a_stop_file_is_a_stop_request_and_a_restart_reads_the_marker(
 ) -> None:
     handlers = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGUSR1)]
     try:
-        (tmp_path / "STOP").touch()  # of an earlier run: must not stop this one at once
+        (tmp_path / "STOP").touch()
+        os.utime(tmp_path / "STOP", (1, 1))  # of an earlier run: must not stop this one at once
         stop = runtime.StopRequest(tmp_path, process)
         assert not stop.agreed()
         (tmp_path / "STOP").touch()
+        stop = runtime.StopRequest(tmp_path, process)  # it came while this one was starting: still stands
         assert stop.agreed()
         stop.leave_marker(3)
         capsys.readouterr()

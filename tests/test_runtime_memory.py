@@ -158,7 +158,7 @@ def test_the_plan_is_within_15_percent_of_a_real_peak(stage: int, checkpointing:
     process = runtime.setup(0)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    model = load_model("puma-qwen2-1.5b", random=True, dtype=torch.bfloat16)
+    model = load_model("puma-qwen2-1.5b", random=True, dtype=torch.bfloat16, device="cuda")
     model.set_trainable(STAGES[stage])
     model.train()
     if checkpointing:
