@@ -91,13 +91,10 @@ class Runtime:
         return self.rank == 0
 
 
-def setup(
-    seed: int, *, deterministic: bool = False, device: str = "auto", shard_size: int = 0, timeout_minutes: float = 30
-) -> Runtime:
+def setup(seed: int, *, device: str = "auto", shard_size: int = 0, timeout_minutes: float = 30) -> Runtime:
     """Join the other processes (torchrun's environment) or stand alone; choose the device; seed every generator.
 
     seed: the same on every rank; data order and weights depend on it alone, never on the number of ranks.
-    deterministic: ask torch for deterministic kernels (slower on CUDA; CPU runs repeat bit for bit without it).
     shard_size: 0 shards over all ranks; k shards over groups of k ranks and replicates across the groups (HSDP), for
         hundreds of GPUs whose all-gathers should stay inside a node.
     timeout_minutes: how long a collective may wait for a rank before the run ends.
@@ -124,9 +121,6 @@ def setup(
     random.seed(seed)
     numpy.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
     runtime = Runtime(rank, local_rank, world_size, torch.device(device, local_rank if device == "cuda" else None))
     if not under_torchrun and device == "cpu":
         return runtime
@@ -391,13 +385,7 @@ def computes_in_bf16(runtime: Runtime) -> bool:
     return runtime.device.type == "cuda"
 
 
-def shard(
-    model: nn.Module,
-    runtime: Runtime,
-    *,
-    idle: Callable[[str], bool] | None = None,
-    reshard_after_forward: bool = True,
-) -> None:
+def shard(model: nn.Module, runtime: Runtime, *, idle: Callable[[str], bool] | None = None) -> None:
     """Put `model` on the device and shard it in place with FSDP2; in a single CPU process only move it.
 
     One group per transformer layer, one per module on the vision side that lies outside the layers, one for the
@@ -406,7 +394,6 @@ def shard(
     before the optimizer is made. On CUDA: what trains is stored in fp32, what is frozen in bf16; all is computed with
     in bf16, and summed in fp32.
     idle: parameters, by name, that this stage never computes with (stage 1: the towers): they stay on the CPU.
-    reshard_after_forward: False keeps gathered layers until the backward pass (ZeRO-2: faster, needs the memory).
     """
     bf16 = computes_in_bf16(runtime)
     resting = {parameter for name, parameter in model.named_parameters() if idle is not None and idle(name)}
@@ -430,7 +417,7 @@ def shard(
     # the projector returns a view, of which FSDP2 warns: nobody writes into it in place (gradients are tested)
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     layers = {id(layer) for _, layer in transformer_layers(model)}
-    groups = [(unit, reshard_after_forward) for unit in _units(model, layers)] + [(model, False)]
+    groups = [(unit, True) for unit in _units(model, layers)] + [(model, False)]
     for module, reshard in groups:
         own = [parameter for parameter in module.parameters() if parameter not in resting]
         settle(module.parameters())  # group by group: the whole model in fp32 would not fit 8 times on most hosts

@@ -134,6 +134,7 @@ def main() -> None:
     runtime.print_header(
         process,
         config,
+        slow_paths=[f"loss: {reason}"] if on_gpu and backend != "triton" else [],
         data=pairs.summary(),
         trains=", ".join(model.trained_parts),
         loss=f"{backend} ({reason})" if config.loss_backend == "auto" else config.loss_backend,
