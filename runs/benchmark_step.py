@@ -6,7 +6,9 @@ PyTorch (log_softmax and kl_div in fp32). The same stock model, rows, AdamW, FSD
 checkpointing in both; they take turns.
 
     python bench.py step                                                        tiny on a CPU, puma-qwen2-1.5b on CUDA
-    python bench.py step --preset puma-qwen2-7b --activation_checkpointing      on one GPU with 141 GB
+    python bench.py step --pack_tokens 8192                                     the latter's stage 3 on 80 GB
+    python bench.py step --preset puma-qwen2-7b --stages 2 --activation_checkpointing         7B on one GPU (AdamW of
+                                                                                stages 1 and 3 fills 141 GB, by the plan)
     torchrun --nproc_per_node 8 bench.py step --preset puma-qwen2-7b            on a node
 """
 
