@@ -5,11 +5,10 @@ plain: a few rows at a time padded to the longest of them, the stock forward wit
 PyTorch (log_softmax and kl_div in fp32). The same stock model, rows, AdamW, FSDP2 mixed precision and activation
 checkpointing in both; they take turns.
 
-    python bench.py step                                                        tiny on a CPU, puma-qwen2-1.5b on CUDA
-    python bench.py step --pack_tokens 8192                                     the latter's stage 3 on 80 GB
-    python bench.py step --preset puma-qwen2-7b --stages 2 --activation_checkpointing         7B on one GPU (AdamW of
-                                                                                stages 1 and 3 fills 141 GB, by the plan)
-    torchrun --nproc_per_node 8 bench.py step --preset puma-qwen2-7b            on a node
+    python bench.py step                            tiny on a CPU, puma-qwen2-1.5b on CUDA
+    python bench.py step --pack_tokens 8192         the latter where stage 3 has 80 GB
+    python bench.py step --preset puma-qwen2-7b --stages 2 --activation_checkpointing          7B on one GPU of 80 GB
+    torchrun --nproc_per_node 8 bench.py step --preset puma-qwen2-7b --activation_checkpointing
 """
 
 import argparse
