@@ -169,10 +169,13 @@ def save_checkpoint(
         "torch": torch.__version__,
     }
     rng = _rng_state()
+    # What it writes lies in CPU memory by then. With copying ahead the thread would ask for its current CUDA stream,
+    # and a thread's current device is GPU 0: every rank would put a CUDA context there.
+    writer = FileSystemWriter(temporary, per_thread_copy_ahead=0)
     try:
         written = dcp.async_save(
             _model_state(model) | _optimizer_state(model, optimizer),
-            storage_writer=FileSystemWriter(temporary),
+            storage_writer=writer,
             process_group=runtime.saver,
             no_dist=runtime.mesh is None,
         )

@@ -60,7 +60,8 @@ class Log:
             wandb.init(project=wandb_project, dir=str(out_dir), config=asdict(config) if config is not None else None)
 
     def mark(self, name: str) -> None:
-        """Book the time since the last mark (or step) under `name`: "data", "forward_backward", "optimizer".
+        """Book the time since the last mark (or step) under `name`: "data", "forward_backward", "optimizer"; "save" in
+        the row of the step that follows.
 
         Waits for the GPU, so that the time is booked where it was spent; three waits a step cost nothing at these
         sizes.

@@ -43,7 +43,8 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class GPU:
-    """A GPU by its data sheet: dense bf16 FLOPs per second, memory in bytes, and how torch calls it (lower case)."""
+    """A GPU: dense bf16 FLOPs per second by its data sheet, the bytes that torch finds (rounded down: a card sold as 80
+    GB has 79 GiB), and how torch calls it (lower case)."""
 
     peak_flops: float
     memory: float
@@ -51,12 +52,12 @@ class GPU:
 
 
 GPUS = {  # the first whose name fits counts
-    "h100-pcie": GPU(756e12, 80 * GIB, "h100 pcie"),
-    "h100-80gb": GPU(989e12, 80 * GIB, "h100"),
+    "h100-pcie": GPU(756e12, 79 * GIB, "h100 pcie"),
+    "h100-80gb": GPU(989e12, 79 * GIB, "h100"),
     "h200-141gb": GPU(989e12, 139 * GIB, "h200"),
-    "a100-40gb": GPU(312e12, 40 * GIB, "a100-sxm4-40gb"),
-    "a100-40gb-pcie": GPU(312e12, 40 * GIB, "a100-pcie-40gb"),
-    "a100-80gb": GPU(312e12, 80 * GIB, "a100"),
+    "a100-40gb": GPU(312e12, 39 * GIB, "a100-sxm4-40gb"),
+    "a100-40gb-pcie": GPU(312e12, 39 * GIB, "a100-pcie-40gb"),
+    "a100-80gb": GPU(312e12, 79 * GIB, "a100"),
 }
 
 # Assumptions of the plan, printed with it. Rates: no GPU run of this code stands behind them yet.
@@ -338,9 +339,8 @@ def pack_bytes(
         text_tokens = max(1, tokens - pictures * image_tokens)
         embedded = table(torch.empty(text_tokens, dtype=torch.int64, device="meta"))
         if pictures:
-            features = model.hf.model.get_image_features(
-                **_pixels(model.config, pictures, torch.bfloat16)
-            ).pooler_output
+            pixels = _pixels(model.config, pictures, table.weight.dtype)
+            features = model.hf.model.get_image_features(**pixels).pooler_output
             features = features if isinstance(features, Tensor) else torch.cat(list(features))
             embedded = torch.cat([embedded, features.reshape(-1, embedded.shape[-1])])
         positions = torch.empty(1, len(embedded), dtype=torch.int64, device="meta")
@@ -452,12 +452,20 @@ STAGE_PARTS = {1: ("llm",), 2: ("vision", "projector"), 3: ("vision", "projector
 
 def plan(
     preset: str, stage: int, *, nproc: int, gpu: str, trains: tuple[str, ...] = (), pack_tokens: int = 16384,
-    activation_checkpointing: bool = True, sync_every_pack: bool = True, workload: Workload | None = None,
-    mfu: float = ASSUMED_MFU,
+    activation_checkpointing: bool = True, sync_every_pack: bool = True, shard_size: int = 0,
+    workload: Workload | None = None, mfu: float = ASSUMED_MFU,
 ) -> dict[str, Any]:  # fmt: skip
-    """Memory at pack_tokens, the largest pack that fits, and the time of the stage; UserError for an unknown GPU."""
+    """Memory at pack_tokens, the largest pack that fits, and the time of the stage.
+
+    shard_size: GPUs that share one copy of the model; 0: all nproc. Raises UserError for an unknown GPU and for
+    numbers that make no run.
+    """
     if gpu not in GPUS:
         raise UserError(f"--gpu {gpu}: unknown; known: {', '.join(GPUS)}")
+    if nproc < 1 or pack_tokens < 1:
+        raise UserError(f"--nproc {nproc} --pack_tokens {pack_tokens}: both must be at least 1")
+    if shard_size < 0 or (shard_size and nproc % shard_size):
+        raise UserError(f"--shard_size {shard_size} does not divide --nproc {nproc}; use 0 to shard over all")
     workload = workload or WORKLOADS[stage]
     trains = trains or STAGE_PARTS[stage]
     image_tokens = find_preset(preset).image_tokens
@@ -467,7 +475,7 @@ def plan(
     def memory_at(tokens: int) -> Plan:
         return plan_memory(
             model,
-            nproc=nproc,
+            nproc=shard_size or nproc,
             pack=_pack(workload, image_tokens, tokens),
             on_gpu=on_gpu,
             sync_every_pack=sync_every_pack,
@@ -511,7 +519,8 @@ def dry_run(config: Any, stage: int) -> None:
         trains=trains,
         pack_tokens=config.pack_tokens,
         activation_checkpointing=config.activation_checkpointing,
-        sync_every_pack=getattr(config, "sync_every_pack", True),
+        sync_every_pack=config.sync_every_pack,
+        shard_size=config.shard_size,
     )
     memory, workload = chosen["memory"], chosen["workload"]
     counts = "  ".join(f"{part} {count / 1e6:,.1f}M" for part, count in chosen["parameters"].items())

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.attention.varlen import varlen_attn
 
 import guard  # noqa: F401  (before transformers)
 from transformers import (
@@ -258,8 +259,13 @@ def _model_class(config: PretrainedConfig) -> type[PreTrainedModel]:
 
 
 def _random(preset: Preset, dtype: torch.dtype, device: str) -> PreTrainedModel:
-    with torch.device(device):
-        return _model_class(preset.config)(preset.config).to(dtype)
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)  # not `.to(dtype)` afterwards: that would round the rotary frequencies too
+    try:
+        with torch.device(device):
+            return _model_class(preset.config)(preset.config)
+    finally:
+        torch.set_default_dtype(usual)
 
 
 def _check_folder(source: str, preset: Preset, name: str) -> None:
@@ -300,20 +306,21 @@ def assemble(
     (vocabulary, tied embeddings). The hybrid brings its own projector, which is kept.
     """
     llm, vision = llm or preset.llm, vision or preset.vision
-    language_model = _pretrained(AutoModelForCausalLM, llm, dtype)
+    language_model = _pretrained(AutoModelForCausalLM, llm, dtype=dtype)
     config = preset.config
     config.text_config = language_model.config
     config.tie_word_embeddings = language_model.config.tie_word_embeddings
     if isinstance(config, LlavaConfig):
-        tower = _pretrained(SiglipVisionModel, vision, dtype, vision_use_head=False)
-        config.vision_config = tower.config
+        config.vision_config = _pretrained(SiglipVisionConfig, vision)
+        config.vision_config.vision_use_head = False  # transformers 5.17 does not take it as an argument
+        tower = _pretrained(SiglipVisionModel, vision, dtype=dtype, config=config.vision_config)
         with torch.device("meta"):
             hf = LlavaForConditionalGeneration(config)
         hf.model.vision_tower = tower
         hf.model.multi_modal_projector.to_empty(device="cpu").to(dtype)
         hf.model.multi_modal_projector.apply(_initialize_linear)
     else:
-        hf = _pretrained(DeepseekVLHybridForConditionalGeneration, vision, dtype)
+        hf = _pretrained(DeepseekVLHybridForConditionalGeneration, vision, dtype=dtype)
         hf.config.text_config, hf.model.config.text_config = config.text_config, config.text_config
         hf.config.tie_word_embeddings = config.tie_word_embeddings
     hf.model.language_model = language_model.model
@@ -329,9 +336,9 @@ def _initialize_linear(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def _pretrained(model_class: type, name: str, dtype: torch.dtype, **rest: object) -> PreTrainedModel:
+def _pretrained(kind: type, name: str, **options: object) -> PreTrainedModel | PretrainedConfig:
     try:
-        return model_class.from_pretrained(name, dtype=dtype, **rest)
+        return kind.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{name}: cannot be loaded ({str(error).splitlines()[0]}); download it once and pass its folder: "
@@ -460,20 +467,11 @@ def parse_parts(text: str) -> tuple[str, ...]:
 # ----------------------------------------------------------------------------------------------------------------------
 # Attention over packed rows: each row sees itself, causally
 
-_VARLEN_OPTIONS: dict | None = None
-
-
-def _varlen_options() -> dict:
-    """How this torch's varlen_attn is told "causal, grouped heads" (the signature moved between 2.10 and 2.13)."""
-    global _VARLEN_OPTIONS
-    if _VARLEN_OPTIONS is None:
-        from torch.nn.attention.varlen import varlen_attn
-
-        accepted = inspect.signature(varlen_attn).parameters
-        _VARLEN_OPTIONS = {"window_size": (-1, 0)} if "window_size" in accepted else {"is_causal": True}
-        if "enable_gqa" in accepted:
-            _VARLEN_OPTIONS["enable_gqa"] = True
-    return _VARLEN_OPTIONS
+# How this torch's varlen_attn is told "causal, grouped heads": the signature moved between 2.10 and 2.13.
+_varlen_accepts = inspect.signature(varlen_attn).parameters
+_VARLEN_OPTIONS = {"window_size": (-1, 0)} if "window_size" in _varlen_accepts else {"is_causal": True}
+if "enable_gqa" in _varlen_accepts:
+    _VARLEN_OPTIONS["enable_gqa"] = True
 
 
 def packed_attention(
@@ -494,12 +492,10 @@ def packed_attention(
     """
     if cu_seq_lens_q is None:
         raise ValueError("packed attention needs cu_seq_lens_q; generation uses sdpa")
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-        from torch.nn.attention.varlen import varlen_attn
-
+    if not query.is_cpu and query.dtype in (torch.bfloat16, torch.float16):
         rows = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
         output = varlen_attn(
-            *rows, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q, scale=scaling, **_varlen_options()
+            *rows, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q, scale=scaling, **_VARLEN_OPTIONS
         )
         return output.unsqueeze(0), None
     groups = query.shape[1] // key.shape[1]
@@ -583,9 +579,11 @@ class MathModel(nn.Module):
         """Final hidden states that predict the response tokens: [R, D]. Only these rows ever meet lm_head."""
         pixels = {name: self.normalize(name, value) for name, value in batch.pixel_values.items()}
         inputs: dict[str, Tensor] = {"input_ids": batch.input_ids, **pixels}
-        if batch.touch_vision and not pixels:
+        hangs_on_nothing = torch.is_grad_enabled() and "llm" not in self.trained_parts
+        if not pixels and (batch.touch_vision or hangs_on_nothing):
             # Another rank's pack has a picture: every rank must touch the tower's FSDP groups, in the same order, so
             # this one shows a blank picture, before the decoder as pictures are, whose features weigh nothing.
+            # Likewise where the decoder is frozen: a loss without a gradient has no backward pass.
             embeddings = self.language_model.embed_tokens(batch.input_ids)
             inputs = {"inputs_embeds": embeddings + 0.0 * self.blank_features(embeddings).sum()}
         output = self.hf.model(

@@ -14,6 +14,7 @@ import ctypes
 import difflib
 import errno
 import fcntl
+import functools
 import json
 import math
 import os
@@ -38,11 +39,27 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import checkpoint
 
 from errors import UserError, run_main
 
 Config = TypeVar("Config")
-main = run_main  # scripts end with `runtime.main(main)`
+STARTED = time.time()
+
+
+def main(script: Callable[[], None]) -> None:
+    """What a training script ends with: errors.run_main, and one line too where a GPU's memory ran out."""
+
+    def run() -> None:
+        try:
+            script()
+        except torch.OutOfMemoryError as error:
+            what = str(error).partition(". GPU ")[0]
+            raise UserError(
+                f"{what}; add --activation_checkpointing, lower --pack_tokens or use more GPUs (--dry_run plans it)"
+            ) from error
+
+    run_main(run)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -74,13 +91,10 @@ class Runtime:
         return self.rank == 0
 
 
-def setup(
-    seed: int, *, deterministic: bool = False, device: str = "auto", shard_size: int = 0, timeout_minutes: float = 30
-) -> Runtime:
+def setup(seed: int, *, device: str = "auto", shard_size: int = 0, timeout_minutes: float = 30) -> Runtime:
     """Join the other processes (torchrun's environment) or stand alone; choose the device; seed every generator.
 
     seed: the same on every rank; data order and weights depend on it alone, never on the number of ranks.
-    deterministic: ask torch for deterministic kernels (slower on CUDA; CPU runs repeat bit for bit without it).
     shard_size: 0 shards over all ranks; k shards over groups of k ranks and replicates across the groups (HSDP), for
         hundreds of GPUs whose all-gathers should stay inside a node.
     timeout_minutes: how long a collective may wait for a rank before the run ends.
@@ -107,9 +121,6 @@ def setup(
     random.seed(seed)
     numpy.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
     runtime = Runtime(rank, local_rank, world_size, torch.device(device, local_rank if device == "cuda" else None))
     if not under_torchrun and device == "cpu":
         return runtime
@@ -333,14 +344,12 @@ def transformer_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def checkpoint_activations(model: nn.Module) -> None:
     """Keep only each layer's input in the forward pass and compute the rest again in the backward pass.
 
-    transformers' own switch: it acts on layers in training mode alone, so call model.train().
+    Around the layer's own forward: inside FSDP2's hooks, outside what is compiled, so call it after compile_layers.
+    transformers' switch acts through the layer's class, which FSDP2 replaces; on a compiled forward it then does
+    nothing, without a word (seen in 5.24).
     """
-    for module in model.modules():
-        for switch in ("activation_checkpointing_enable", "gradient_checkpointing_enable"):  # newer, older
-            if hasattr(module, switch):
-                getattr(module, switch)({"use_reentrant": False})
-                return
-    raise UserError("this model has no activation checkpointing; leave --activation_checkpointing out")
+    for _, layer in transformer_layers(model):
+        layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 def compile_layers(model: nn.Module) -> None:
@@ -376,13 +385,7 @@ def computes_in_bf16(runtime: Runtime) -> bool:
     return runtime.device.type == "cuda"
 
 
-def shard(
-    model: nn.Module,
-    runtime: Runtime,
-    *,
-    idle: Callable[[str], bool] | None = None,
-    reshard_after_forward: bool = True,
-) -> None:
+def shard(model: nn.Module, runtime: Runtime, *, idle: Callable[[str], bool] | None = None) -> None:
     """Put `model` on the device and shard it in place with FSDP2; in a single CPU process only move it.
 
     One group per transformer layer, one per module on the vision side that lies outside the layers, one for the
@@ -391,7 +394,6 @@ def shard(
     before the optimizer is made. On CUDA: what trains is stored in fp32, what is frozen in bf16; all is computed with
     in bf16, and summed in fp32.
     idle: parameters, by name, that this stage never computes with (stage 1: the towers): they stay on the CPU.
-    reshard_after_forward: False keeps gathered layers until the backward pass (ZeRO-2: faster, needs the memory).
     """
     bf16 = computes_in_bf16(runtime)
     resting = {parameter for name, parameter in model.named_parameters() if idle is not None and idle(name)}
@@ -415,7 +417,7 @@ def shard(
     # the projector returns a view, of which FSDP2 warns: nobody writes into it in place (gradients are tested)
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     layers = {id(layer) for _, layer in transformer_layers(model)}
-    groups = [(unit, reshard_after_forward) for unit in _units(model, layers)] + [(model, False)]
+    groups = [(unit, True) for unit in _units(model, layers)] + [(model, False)]
     for module, reshard in groups:
         own = [parameter for parameter in module.parameters() if parameter not in resting]
         settle(module.parameters())  # group by group: the whole model in fp32 would not fit 8 times on most hosts
@@ -524,8 +526,11 @@ class StopRequest:
         if runtime.is_first and marker.exists():
             print0(f"the last run here ended by request ({marker.read_text().strip()}); going on from its checkpoint")
             marker.unlink()
-        if runtime.is_first:
-            (self.out_dir / "STOP").unlink(missing_ok=True)
+        # A STOP older than this job asked an earlier run; one that came while this job was starting, or before torchrun
+        # started it over, still stands.
+        stop, restarts = self.out_dir / "STOP", int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+        if runtime.is_first and not restarts and stop.exists() and stop.stat().st_mtime < STARTED:
+            stop.unlink()
 
     def _on_signal(self, number: int, _frame: object) -> None:
         self.reason = signal.Signals(number).name

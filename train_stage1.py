@@ -2,9 +2,9 @@
 
     on a CPU        python train_stage1.py --preset tiny --data out/demo/data/stage1.jsonl
     on one GPU      python train_stage1.py --preset puma-qwen2-1.5b
-    on one node     torchrun --nproc_per_node 8 train_stage1.py --preset puma-qwen2-7b
+    on one node     torchrun --nproc_per_node 8 train_stage1.py --preset puma-qwen2-7b --activation_checkpointing
     on two nodes    torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:29500 \\
-                        train_stage1.py --preset puma-qwen2-7b
+                        train_stage1.py --preset puma-qwen2-7b --activation_checkpointing
     before that     python train_stage1.py --dry_run --nproc 8 --gpu a100-80gb        memory and hours, on any machine
 
 The towers and the projector stay on the CPU: they wait there for the folder that stage 2 starts from. If the projector
@@ -110,10 +110,10 @@ def main() -> None:
 
     # ------------------------------------------------------------------------------------------------------------------
     # Sharding, optimizer, schedule, and where an earlier run stopped
-    if config.activation_checkpointing:
-        runtime.checkpoint_activations(model)
     if config.compile:
         runtime.compile_layers(model)
+    if config.activation_checkpointing:
+        runtime.checkpoint_activations(model)
     runtime.shard(model, process, idle=lambda name: part_of(name) != "llm")
     optimizer = torch.optim.AdamW(
         runtime.parameter_groups(model, config.weight_decay),
@@ -129,6 +129,7 @@ def main() -> None:
     runtime.print_header(
         process,
         config,
+        slow_paths=[f"loss: {reason}"] if on_gpu and backend != "triton" else [],
         data=rows.summary(),
         trains=", ".join(model.trained_parts),
         loss=f"{backend} ({reason})" if config.loss_backend == "auto" else config.loss_backend,
@@ -203,6 +204,7 @@ def main() -> None:
         if stopping or step == total_steps or (config.save_every and step % config.save_every == 0):
             wait = stopping or step == total_steps
             save_checkpoint(config.out_dir, step, *state, **identity, data_mix=rows.mix, keep=config.keep, wait=wait)
+            log.mark("save")
         if stopping:
             stop.leave_marker(step)
             break

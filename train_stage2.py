@@ -6,9 +6,9 @@ The same live model reads the text-rich (strong) row without gradients and teach
 
     on a CPU        python train_stage2.py --preset tiny --model out/demo/aligned --data out/demo/data/stage2.jsonl
     on one GPU      python train_stage2.py --preset puma-qwen2-1.5b
-    on one node     torchrun --nproc_per_node 8 train_stage2.py --preset puma-qwen2-7b
+    on one node     torchrun --nproc_per_node 8 train_stage2.py --preset puma-qwen2-7b --activation_checkpointing
     on two nodes    torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:29500 \\
-                        train_stage2.py --preset puma-qwen2-7b
+                        train_stage2.py --preset puma-qwen2-7b --activation_checkpointing
     before that     python train_stage2.py --dry_run --nproc 8 --gpu a100-80gb        memory and hours, on any machine
 """
 
@@ -115,10 +115,10 @@ def main() -> None:
 
     # ------------------------------------------------------------------------------------------------------------------
     # Sharding, optimizer, schedule, and where an earlier run stopped
-    if config.activation_checkpointing:
-        runtime.checkpoint_activations(model)
     if config.compile:
         runtime.compile_layers(model)
+    if config.activation_checkpointing:
+        runtime.checkpoint_activations(model)
     runtime.shard(model, process)
     optimizer = torch.optim.AdamW(
         runtime.parameter_groups(model, config.weight_decay),
@@ -134,6 +134,7 @@ def main() -> None:
     runtime.print_header(
         process,
         config,
+        slow_paths=[f"loss: {reason}"] if on_gpu and backend != "triton" else [],
         data=pairs.summary(),
         trains=", ".join(model.trained_parts),
         loss=f"{backend} ({reason})" if config.loss_backend == "auto" else config.loss_backend,
@@ -215,6 +216,7 @@ def main() -> None:
         if stopping or step == total_steps or (config.save_every and step % config.save_every == 0):
             wait = stopping or step == total_steps
             save_checkpoint(config.out_dir, step, *state, **identity, data_mix=pairs.mix, keep=config.keep, wait=wait)
+            log.mark("save")
         if stopping:
             stop.leave_marker(step)
             break

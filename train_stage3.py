@@ -1,10 +1,10 @@
 """Stage 3: multimodal instruction tuning. Cross entropy on the response tokens of rows with and without pictures.
 
     on a CPU        python train_stage3.py --preset tiny --model out/demo/stage2 --data out/demo/data/stage3.jsonl
-    on one GPU      python train_stage3.py --preset puma-qwen2-1.5b
-    on one node     torchrun --nproc_per_node 8 train_stage3.py --preset puma-qwen2-7b
+    on one GPU      python train_stage3.py --preset puma-qwen2-1.5b --activation_checkpointing
+    on one node     torchrun --nproc_per_node 8 train_stage3.py --preset puma-qwen2-7b --activation_checkpointing
     on two nodes    torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:29500 \\
-                        train_stage3.py --preset puma-qwen2-7b
+                        train_stage3.py --preset puma-qwen2-7b --activation_checkpointing
     before that     python train_stage3.py --dry_run --nproc 8 --gpu a100-80gb        memory and hours, on any machine
     alignment       runs/align.sh: this script on captions, `--train projector`, between stages 1 and 2
 """
@@ -109,10 +109,10 @@ def main() -> None:
 
     # ------------------------------------------------------------------------------------------------------------------
     # Sharding, optimizer, schedule, and where an earlier run stopped
-    if config.activation_checkpointing:
-        runtime.checkpoint_activations(model)
     if config.compile:
         runtime.compile_layers(model)
+    if config.activation_checkpointing:
+        runtime.checkpoint_activations(model)
     runtime.shard(model, process)
     optimizer = torch.optim.AdamW(
         runtime.parameter_groups(model, config.weight_decay),
@@ -128,6 +128,7 @@ def main() -> None:
     runtime.print_header(
         process,
         config,
+        slow_paths=[f"loss: {reason}"] if on_gpu and backend != "triton" else [],
         data=rows.summary(),
         trains=", ".join(model.trained_parts),
         loss=f"{backend} ({reason})" if config.loss_backend == "auto" else config.loss_backend,
@@ -202,6 +203,7 @@ def main() -> None:
         if stopping or step == total_steps or (config.save_every and step % config.save_every == 0):
             wait = stopping or step == total_steps
             save_checkpoint(config.out_dir, step, *state, **identity, data_mix=rows.mix, keep=config.keep, wait=wait)
+            log.mark("save")
         if stopping:
             stop.leave_marker(step)
             break

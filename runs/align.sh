@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Between stages 1 and 2: a projector that starts from random weights learns to name what a picture shows, on captions.
 # Stage 3's script does it; text rows in turn keep what the language model knows when it trains too (tiny's case).
-#   runs/align.sh PRESET CAPTIONS [flags]        GPUS=8 runs/align.sh puma-qwen2-7b data/captions.jsonl
+#   runs/align.sh PRESET CAPTIONS [flags]
+#   GPUS=8 runs/align.sh puma-qwen2-7b data/captions.jsonl --activation_checkpointing
 set -euo pipefail
 cd "$(dirname "$0")/.."
 preset=${1:-puma-qwen2-1.5b}

@@ -5,9 +5,10 @@ plain: a few rows at a time padded to the longest of them, the stock forward wit
 PyTorch (log_softmax and kl_div in fp32). The same stock model, rows, AdamW, FSDP2 mixed precision and activation
 checkpointing in both; they take turns.
 
-    python bench.py step                                                        tiny on a CPU, puma-qwen2-1.5b on CUDA
-    python bench.py step --preset puma-qwen2-7b --activation_checkpointing      on one GPU with 141 GB
-    torchrun --nproc_per_node 8 bench.py step --preset puma-qwen2-7b            on a node
+    python bench.py step                            tiny on a CPU, puma-qwen2-1.5b on CUDA
+    python bench.py step --pack_tokens 8192         the latter where stage 3 has 80 GB
+    python bench.py step --preset puma-qwen2-7b --stages 2 --activation_checkpointing          7B on one GPU of 80 GB
+    torchrun --nproc_per_node 8 bench.py step --preset puma-qwen2-7b --activation_checkpointing
 """
 
 import argparse
@@ -216,7 +217,8 @@ def measure(way: str, stage: int, rows: list, process: runtime.Runtime, args: ar
     """Median seconds of a step, its loss, peak bytes and the FLOPs that the method needs, for one way of doing it."""
     bf16 = process.device.type == "cuda"
     torch.manual_seed(0)
-    model = load_model(args.preset, random=True, dtype=torch.bfloat16 if bf16 else torch.float32)
+    dtype, device = torch.bfloat16 if bf16 else torch.float32, process.device.type
+    model = load_model(args.preset, random=True, dtype=dtype, device=device)  # drawn there: a CPU takes minutes for it
     model.set_trainable(memory.STAGE_PARTS[stage])
     model.train()
     packs = our_packs(model, rows, args.pack_tokens)
@@ -228,10 +230,10 @@ def measure(way: str, stage: int, rows: list, process: runtime.Runtime, args: ar
     if way == "plain":
         batches = plain_batches(model, rows, args.plain_rows)
         module = PlainModel(model)
-    if args.activation_checkpointing:
-        runtime.checkpoint_activations(module)
     if args.compile and way == "ours":
         runtime.compile_layers(module)
+    if args.activation_checkpointing:
+        runtime.checkpoint_activations(module)
     idle = (lambda name: "language_model" not in name and "lm_head" not in name) if stage == 1 else None
     runtime.shard(module, process, idle=idle)
     optimizer = torch.optim.AdamW(runtime.parameter_groups(module, 0.1), lr=1e-6, fused=bf16)

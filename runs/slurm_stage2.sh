@@ -24,7 +24,7 @@
 #SBATCH --signal=B:USR1@600
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --output=out/slurm-%j.log
+#SBATCH --output=slurm-%j.log
 set -uo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
 

@@ -3,6 +3,7 @@
 torchrun --nproc_per_node N tests/ranks_worker.py OUT [--shard_size K]
 """
 
+import functools
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,6 +104,21 @@ def stage_gradients(stage: int, process: runtime.Runtime, kind: str = "tiny") ->
     return gradients
 
 
+def saved_bytes(process: runtime.Runtime, *, compiled: bool, checkpointed: bool) -> int:
+    """What autograd keeps of one forward pass, layers compiled and checkpointed in the order of the scripts."""
+    model = load_model("tiny", random=True).train()
+    if compiled:
+        runtime.compile_layers(model)
+    if checkpointed:
+        runtime.checkpoint_activations(model)
+    runtime.shard(model, process)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.nbytes) or tensor, lambda one: one):
+        loss = model(make_pack(3, model.config.image_token_id, 1), num_tokens=10).loss
+    loss.backward()
+    return sum(kept)
+
+
 def agreements(process: runtime.Runtime, out: Path) -> None:
     """What ranks must decide together: a stop request of one, a bad step, a failure on the first."""
     stop = runtime.StopRequest(out, process)
@@ -151,16 +167,19 @@ def main() -> None:
     process = runtime.setup(0, shard_size=shard_size)
     results = {f"tiny {stage}": stage_gradients(stage, process) for stage in STAGES}
     results |= {f"hybrid {stage}": stage_gradients(stage, process, "hybrid") for stage in (2, 3)}
-    if process.world_size > 1:  # what CUDA does, here on a CPU: bf16 storage, gathering and products, fp32 sums
-        runtime.computes_in_bf16 = lambda process: True
-        results |= {f"bf16 {stage}": stage_gradients(stage, process) for stage in STAGES}
-        results["bf16 hybrid"] = stage_gradients(2, process, "hybrid")
-        runtime.computes_in_bf16 = lambda process: False
+    # what CUDA does, one GPU or several, here on a CPU: bf16 storage, gathering and products, fp32 sums
+    runtime.computes_in_bf16 = lambda process: True
+    results |= {f"bf16 tiny {stage}": stage_gradients(stage, process) for stage in STAGES}
+    results |= {f"bf16 hybrid {stage}": stage_gradients(stage, process, "hybrid") for stage in (2, 3)}
+    runtime.computes_in_bf16 = lambda process: False
+    torch.compile = functools.partial(torch.compile, backend="eager")  # what is kept counts, not how fast it is
+    ways = [(one, two) for one in (False, True) for two in (False, True)]
+    saved = [saved_bytes(process, compiled=compiled, checkpointed=checkpointed) for compiled, checkpointed in ways]
     losses = toy_steps(process, out)
     if process.world_size > 1:
         agreements(process, out)
     if process.is_first:
-        torch.save({"stages": results, "losses": losses}, out / f"ranks_{process.world_size}.pt")
+        torch.save({"stages": results, "losses": losses, "saved": saved}, out / f"ranks_{process.world_size}.pt")
     runtime.shutdown(process)
 
 

@@ -193,6 +193,49 @@ def test_packed_attention_equals_masked_sdpa(tiny):
     torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("name", presets())
+def test_what_a_gpu_runs_fits_every_preset_at_its_true_size(name):
+    """On the meta device, in bf16: varlen_attn's arguments, shapes and dtypes, forward and backward, no GPU needed."""
+    model = load_model(name, random=True, dtype=torch.bfloat16, device="meta")
+    assert all(parameter.dtype == torch.bfloat16 for parameter in model.parameters())
+    frequencies = [buffer for buffer_name, buffer in model.named_buffers() if buffer_name.endswith("inv_freq")]
+    assert frequencies and all(buffer.dtype == torch.float32 for buffer in frequencies), "rounded positions"
+    called = []
+
+    def varlen(query, key, value, *arguments, **options):
+        called.append((query.shape, key.shape))
+        return real(query, key, value, *arguments, **options)
+
+    real, model_file.varlen_attn = model_file.varlen_attn, varlen
+    try:
+        batch = pack([torch.arange(10, 30), torch.arange(10, 17)], -1)
+        on_meta = {key: value.to("meta") for key, value in vars(batch).items() if isinstance(value, torch.Tensor)}
+        batch = SimpleNamespace(**{**vars(batch), **on_meta})
+        model.set_trainable(("llm",))
+        model(batch, num_tokens=10, backend="torch").loss.backward()
+    finally:
+        model_file.varlen_attn = real
+    text = model.config.text_config
+    head = text.hidden_size // text.num_attention_heads
+    assert called == [((27, text.num_attention_heads, head), (27, text.num_key_value_heads, head))] * len(called)
+    assert len(called) == text.num_hidden_layers
+    for layer in model.language_model.layers:
+        assert layer.self_attn.k_proj.weight.grad is not None and layer.self_attn.q_proj.weight.grad is not None
+
+
+def test_a_pack_without_pictures_has_a_gradient_where_the_decoder_is_frozen(tiny):
+    """Stage 2, or --train projector: a pack that happens to hold text alone must not end the run."""
+    row = random_row(6, 0, 3, 0)
+    try:
+        tiny.set_trainable(("vision", "projector"))
+        tiny.zero_grad()
+        tiny(pack([row], 3), pack([row], 3), num_tokens=5).loss.backward()
+        assert all(p.grad is not None and not p.grad.any() for p in tiny.parameters() if p.requires_grad)
+    finally:
+        tiny.set_trainable(PARTS)
+        tiny.zero_grad()
+
+
 @pytest.mark.parametrize("name", ["tiny", "hybrid"])
 def test_a_pack_without_pictures_still_touches_the_tower(name, request):
     """Else FSDP2 hangs when another rank's pack has a picture: the tower's gradients exist, and are exactly zero."""

@@ -57,6 +57,18 @@ def test_main_turns_a_user_error_into_one_line_and_exit_code_1() -> None:
     assert done.stderr == "error: a.jsonl:3: broken; mend it\n"
 
 
+def test_a_full_gpu_is_one_line(capsys: pytest.CaptureFixture) -> None:
+    def script() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79")
+
+    with pytest.raises(SystemExit) as ended:
+        runtime.main(script)
+    assert ended.value.code == 1
+    found = capsys.readouterr().err
+    assert found.startswith("error: CUDA out of memory. Tried to allocate 2.00 GiB; add --activation_checkpointing")
+    assert len(found.splitlines()) == 1
+
+
 @pytest.mark.parametrize("total", [1, 2, 50, 1000])
 def test_cosine_schedule(total: int) -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
@@ -172,10 +184,12 @@ def test_a_stop_file_is_a_stop_request_and_a_restart_reads_the_marker(
 ) -> None:
     handlers = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGUSR1)]
     try:
-        (tmp_path / "STOP").touch()  # of an earlier run: must not stop this one at once
+        (tmp_path / "STOP").touch()
+        os.utime(tmp_path / "STOP", (1, 1))  # of an earlier run: must not stop this one at once
         stop = runtime.StopRequest(tmp_path, process)
         assert not stop.agreed()
         (tmp_path / "STOP").touch()
+        stop = runtime.StopRequest(tmp_path, process)  # it came while this one was starting: still stands
         assert stop.agreed()
         stop.leave_marker(3)
         capsys.readouterr()

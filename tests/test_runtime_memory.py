@@ -14,8 +14,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import memory
+import runtime
 from errors import UserError
-from model import MathModel, load_model
+from model import MathModel, load_model, part_of
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ranks_worker.STAGES
@@ -68,10 +69,14 @@ def test_parts_that_do_not_train_cost_less() -> None:
     assert memory.pass_flops(costs, **text, trains=("vision",)) == memory.pass_flops(costs, **text, trains=None)
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("stage", STAGES)
-def test_planned_bytes_are_those_of_a_real_step(stage: int) -> None:
+def test_planned_bytes_are_those_of_a_real_step(stage: int, checkpointing: bool) -> None:
     """The plan's peak, on the meta device, against the live bytes of the same step that really runs (CPU, fp32)."""
-    model = tiny(stage)
+    model, planned_model = tiny(stage), tiny(stage, "meta")
+    if checkpointing:
+        runtime.checkpoint_activations(model)
+        runtime.checkpoint_activations(planned_model)
     weak, strong = make_packs(model, stage)
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -82,7 +87,7 @@ def test_planned_bytes_are_those_of_a_real_step(stage: int) -> None:
         model(weak, strong, num_tokens=10).loss.backward()
     pictures = len(weak.pixel_values.get("pixel_values", ()))
     planned = memory.pack_bytes(
-        tiny(stage, "meta"),
+        planned_model,
         tokens=weak.num_tokens,
         pictures=pictures,
         responses=weak.num_response_tokens,
@@ -99,6 +104,7 @@ def test_the_plan_follows_packs_checkpointing_and_ranks() -> None:
     assert total(activation_checkpointing=False) > total()
     assert total(pack_tokens=8192) > total()
     assert total(nproc=1) > total() > total(nproc=64)
+    assert total(nproc=64, shard_size=8) == total()
     assert total(sync_every_pack=False) > total()
     smaller, larger = (memory.plan("tiny", 3, nproc=8, gpu=gpu)["fits"] for gpu in ("a100-40gb", "a100-80gb"))
     assert larger > smaller > 16384
@@ -112,6 +118,8 @@ class Config:
     gpu: str = "a100-80gb"
     pack_tokens: int = 4096
     activation_checkpointing: bool = True
+    sync_every_pack: bool = True
+    shard_size: int = 0
 
 
 def test_a_dry_run_prints_memory_and_marks_assumptions(
@@ -124,6 +132,10 @@ def test_a_dry_run_prints_memory_and_marks_assumptions(
         assert word in printed
     with pytest.raises(UserError, match="--gpu rtx: unknown; known: .*a100-80gb"):
         memory.dry_run(Config(gpu="rtx"), stage=2)
+    with pytest.raises(UserError, match="--nproc 0 .*at least 1"):
+        memory.dry_run(Config(nproc=0), stage=2)
+    with pytest.raises(UserError, match="--shard_size 3 does not divide --nproc 8"):
+        memory.dry_run(Config(shard_size=3), stage=2)
     with pytest.raises(UserError, match="unknown preset"):
         memory.dry_run(Config(preset="huge"), stage=2)
 
@@ -143,13 +155,10 @@ def test_the_dry_run_of_the_script_needs_no_data_and_no_weights() -> None:
 @pytest.mark.parametrize(("stage", "checkpointing"), [(1, False), (2, False), (3, False), (3, True)])
 def test_the_plan_is_within_15_percent_of_a_real_peak(stage: int, checkpointing: bool) -> None:
     """One step of the 1.5B preset at its true size on one GPU, optimizer included, against the plan for one GPU."""
-    import runtime
-    from model import part_of
-
     process = runtime.setup(0)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    model = load_model("puma-qwen2-1.5b", random=True, dtype=torch.bfloat16)
+    model = load_model("puma-qwen2-1.5b", random=True, dtype=torch.bfloat16, device="cuda")
     model.set_trainable(STAGES[stage])
     model.train()
     if checkpointing:

@@ -59,14 +59,32 @@ def test_two_ranks_have_the_gradients_of_one_in_every_stage(one_rank: dict, two_
     assert trained == {"vision_tower", "multi_modal_projector"}
 
 
-def test_mixed_precision_has_about_the_gradients_of_fp32(one_rank: dict, two_ranks: tuple) -> None:
+def assert_about_the_same_in_bf16(one: dict, many: dict) -> None:
     """Frozen parts in bf16, trained ones in fp32 (also side by side in the hybrid's root group), bf16 computation."""
-    for name, exact in (("bf16 1", "tiny 1"), ("bf16 2", "tiny 2"), ("bf16 3", "tiny 3"), ("bf16 hybrid", "hybrid 2")):
-        found, expected = two_ranks[0]["stages"][name], one_rank[exact]
+    for run, expected in one.items():
+        found = many[f"bf16 {run}"]
         assert found.keys() == expected.keys()
         assert found["loss"] == pytest.approx(expected["loss"].item(), rel=0.01)
         assert found["norm"] == pytest.approx(expected["norm"].item(), rel=0.05)
         assert all(gradient.dtype == torch.float32 for gradient in found.values())
+
+
+def test_mixed_precision_has_about_the_gradients_of_fp32(one_rank: dict, two_ranks: tuple) -> None:
+    assert_about_the_same_in_bf16(one_rank, two_ranks[0]["stages"])
+
+
+@pytest.mark.slow
+def test_a_mesh_of_one_rank_has_the_gradients_of_an_unsharded_model(one_rank: dict, tmp_path: Path) -> None:
+    """What a run on a single GPU is: FSDP2 over one rank, for its mixed precision."""
+    found = start(1, tmp_path)["stages"]
+    assert_same_gradients(one_rank, found)
+    assert_about_the_same_in_bf16(one_rank, found)
+
+
+def test_compiled_layers_are_checkpointed_too(two_ranks: tuple) -> None:
+    plain, checkpointed, compiled, both = two_ranks[0]["saved"]
+    assert compiled == pytest.approx(plain, rel=0.05) and both == pytest.approx(checkpointed, rel=0.05)
+    assert checkpointed < plain / 5
 
 
 def test_a_checkpoint_of_two_ranks_goes_on_in_one(two_ranks: tuple, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_kill_9_and_a_restart_repeat_the_run_bit_for_bit(stage2, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
-    while not list((tmp_path / "run").glob("step_????????/manifest.json")):  # not .tmp's
+    while not list((tmp_path / "run").glob("step_*[0-9]/manifest.json")):  # not step_....tmp, which is none yet
         assert time.monotonic() < deadline and process.poll() is None, "no checkpoint came"
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
