@@ -39,15 +39,10 @@ def exponential(draw: Draw) -> Problem:
     ratio = start * base**n // shown[1]
     power = n - shown[0]
     steps = (f"From {P} to {Q} the value is multiplied by {start * base**n}/{shown[1]} = {ratio}.",)
-    steps = (
-        *steps,
-        f"b = √{ratio} = {base}"
-        if power == 2
-        else f"b³ = {ratio} = {base}³, so b = {base}."
-        if power == 3
-        else f"b = {ratio}",
-    )
-    steps = steps[:-1] + (f"That is {power} steps to the right, and {base}^{power} = {ratio}.", f"b = {base}")
+    if power == 1:
+        steps = (*steps, f"That is one step to the right, so b = {base}.")
+    else:
+        steps = (*steps, f"That is {power} steps to the right, and {base}^{power} = {ratio}, so b = {base}.")
     if asked == "base":
         ask = Ask(
             asked,
@@ -116,7 +111,7 @@ def logarithm(draw: Draw) -> Problem:
             interval(shift, INFINITY),
             (
                 "The argument of a logarithm is positive.",
-                f"The argument is 0 at x = {shift}, since {shift} - {factor_text(shift)} = 0.",
+                f"The argument is 0 at x = {shift}, since {shift} {signed(-shift)} = 0.",
             ),
             lambda at: (
                 measure.edge_of_domain(at.functions["f"], shift - 5.0, shift + 5.0),
@@ -133,12 +128,12 @@ def logarithm(draw: Draw) -> Problem:
         power = Fraction(base) ** -lift
         ask = Ask(
             asked,
-            draw.say("At which x does the curve meet the x-axis?", "Find the zero x of the function."),
+            draw.say("At which x does the curve meet the x-axis?", "Find the zero of the function."),
             "Find the zero x",
             number(zero),
             (
-                "The zero is where the logarithm cancels the rest.",
-                f"log{sub}({power}) = {-lift}",
+                f"At the zero the logarithm must be {-lift}, since {-lift} {signed(lift)} = 0.",
+                f"log{sub}({power}) = {-lift}, so the argument is {power}.",
                 f"x = {power} {signed(shift)} = {zero}",
             ),
             lambda at: measure.crossing(at.functions["f"], shift + 1e-9, shift + 60.0),
@@ -154,7 +149,7 @@ def logarithm(draw: Draw) -> Problem:
             f"Find y at x = {place}",
             number(value),
             (
-                f"The argument is {place} - {factor_text(shift)} = {base**n}.",
+                f"The argument is {place} {signed(-shift)} = {base**n}.",
                 f"y = log{sub}({base**n}) {signed(lift)} = {n} {signed(lift)} = {value}",
             ),
             lambda at: at.functions["f"](place),
@@ -285,7 +280,7 @@ def absolute_value(draw: Draw) -> Problem:
     sign = -1 if a > 0 else 1
     corner = (
         f"The corner is where the bars hold 0: x = {h}, and there y = "
-        f"{factor_text(a)} × |{h} - {factor_text(h)}| {signed(k)} = {k}."
+        f"{factor_text(a)} × |{h} {signed(-h)}| {signed(k)} = {k}."
     )
     if asked == "corner":
         ask = Ask(
@@ -306,7 +301,7 @@ def absolute_value(draw: Draw) -> Problem:
             draw.say(f"What is y at x = {x}?", f"Find y for x = {x}."),
             f"Find y at x = {x}",
             number(value),
-            (f"|{x} - {factor_text(h)}| = {abs(x - h)}", f"y = {factor_text(a)} × {abs(x - h)} {signed(k)} = {value}"),
+            (f"|{x} {signed(-h)}| = {abs(x - h)}", f"y = {factor_text(a)} × {abs(x - h)} {signed(k)} = {value}"),
             lambda at: at.functions["f"](x),
             tuple(str(v) for v in (-value, a * (x + h) + k, k - a * abs(x - h), value + 1)),
         )
@@ -475,9 +470,7 @@ def rational(draw: Draw) -> Problem:
             "Find the horizontal asymptote",
             equation(f"y = {q}", q),
             (
-                f"Far out only the leading terms count: {factor_text(q)}x/x tends to {q}/1 = {q}.".replace(
-                    f"{factor_text(q)}x/x", "their quotient"
-                ),
+                f"Far out only the leading terms count: their quotient tends to {q}/1 = {q}.",
             ),
             lambda at: at.functions["f"](1e9),
             tuple(f"y = {v}" for v in (-q, p, 0, q + 1)),
@@ -487,7 +480,7 @@ def rational(draw: Draw) -> Problem:
         draw.require(zero != p and top[1] != 0)
         ask = Ask(
             asked,
-            draw.say("At which x does the curve meet the x-axis?", "Find the zero x of the function."),
+            draw.say("At which x does the curve meet the x-axis?", "Find the zero of the function."),
             "Find the zero x",
             number(zero),
             ("The numerator must be 0.", f"x = {-top[1]}/{factor_text(q)} = {zero}"),
@@ -504,7 +497,7 @@ def rational(draw: Draw) -> Problem:
             number(value),
             (
                 f"The numerator is {factor_text(q)} × {factor_text(x)} {signed(top[1])} = {q * x + top[1]}.",
-                f"The denominator is {x} - {factor_text(p)} = {x - p}.",
+                f"The denominator is {x} {signed(-p)} = {x - p}.",
                 f"y = {q * x + top[1]}/{factor_text(x - p)} = {value}",
             ),
             lambda at: at.functions["f"](x),

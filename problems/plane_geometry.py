@@ -220,7 +220,9 @@ def parallel_lines(draw: Draw) -> Problem:
     place, stated, found, rule = rules[asked]
     name = "".join(place)
     facts = [
-        description(f"Line {G}{H} crosses line {A}{B} at {E} and line {C}{D} at {F}"),
+        description(
+            f"Line {G}{H} crosses line {A}{B} at {E} and then line {C}{D} at {F}; {B} and {D} lie on the same side of it"
+        ),
         property_(
             draw.say(f"{A}{B} ∥ {C}{D}", f"{A}{B} is parallel to {C}{D}"), ParallelArrows(A, B), ParallelArrows(C, D)
         ),
@@ -555,16 +557,17 @@ def law_of_cosines(draw: Draw) -> Problem:
     sine = {30: Fraction(1, 2), 150: Fraction(1, 2), 60: sqrt(3) / 2, 120: sqrt(3) / 2}.get(degrees, sqrt(2) / 2)
     symbols = {AB: p, AC: q}
     if asked == "third side":
-        sign, other = ("-", p * p + q * q - p * q) if degrees == 60 else ("+", p * p + q * q + p * q)
+        sign, cosine = (-1, "1/2") if degrees == 60 else (1, "(-1/2)")
+        other = p * p + q * q + sign * p * q
         side = sqrt(other)
         steps = (
             f"The law of cosines says {BC}² = {AB}² + {AC}² - 2 × {AB} × {AC} × cos({degrees}°).",
-            f"{BC}² = {p * p} + {q * q} {sign} {p * q} = {other}",
+            f"{BC}² = {p * p} + {q * q} - 2 × {p} × {q} × {cosine} = {other}",
             f"{BC} = √{other} = {side}",
         )
         answer, target, measured = number(side, draw.unit), BC, lambda at: measure.distance(at, B, C)
         mistakes = wrong(
-            draw.unit, sqrt(p * p + q * q), other, p + q, sqrt(p * p + q * q + (p * q if sign == "-" else -p * q))
+            draw.unit, sqrt(p * p + q * q), other, p + q, sqrt(p * p + q * q - sign * p * q)
         )
     elif asked == "area":
         area = sine * p * q / 2 if not isinstance(sine, Fraction) else Fraction(p * q, 4)

@@ -235,16 +235,11 @@ def bearings(draw: Draw) -> Problem:
     else:
         swing = math.degrees(math.atan2(q, p))
         value = round(first + swing)
-        draw.require(abs(first + swing - value) < 0.49)
-        steps = (
-            right,
-            f"tan(∠{C}{A}{B}) = {q}/{p}, so ∠{C}{A}{B} = arctan({q}/{p}) ≈ {swing:.1f}°.",
-            f"The bearing is {first} + {swing:.1f} = {first + round(swing, 1):.1f}, rounded {value:03d}°.",
-        )
+        draw.require(abs(first + swing - value) < 0.44)  # so that rounding twice, as the steps do, is right too
         steps = (
             right,
             f"∠{C}{A}{B} = arctan({q}/{p}) ≈ {swing:.1f}°",
-            f"Bearing = {first} + {swing:.1f} = {round(first + round(swing, 1), 1)}",
+            f"Bearing = {first}° + {swing:.1f}° = {first + round(swing, 1):.1f}° ≈ {value}°",
         )
         answer = _bearing(value)
         answer = type(answer)(answer.text, (first + swing,))
