@@ -5,7 +5,7 @@ from fractions import Fraction
 from problems import measure
 from problems import scene as s
 from problems.exact import equation, number, point, polynomial, signed
-from problems.graphs import Function, curve_paths, factor_text, graph_of, point_facts, window_around
+from problems.graphs import Function, curve_paths, factor_text, graph_of, line_at, point_facts, window_around
 from problems.problem import Ask, Draw, Problem, condition, description, wrong
 from problems.scene import Axes, CurveName, Dot, Path, Scene, Segment, Shade
 
@@ -391,7 +391,7 @@ def line_and_parabola(draw: Draw) -> Problem:
             ),
             "Right point of intersection?",
             point(q, y),
-            (*start, f"y = {factor_text(slope)} × {factor_text(q)} {signed(offset)} = {y}"),
+            (*start, f"y = {line_at(slope, offset, q)} = {y}"),
             lambda at: (roots(at)[1], at.functions["line"](roots(at)[1])),
             tuple(point(*v).text for v in ((p, slope * p + offset), (q, -y), (y, q), (-q, y))),
         )
@@ -463,8 +463,8 @@ def composition(draw: Draw) -> Problem:
             f"Find f(g({x}))",
             number(value),
             (
-                f"g({x}) = {factor_text(c)} × {factor_text(x)} {signed(d)} = {inner}",
-                f"f({inner}) = {factor_text(a)} × {factor_text(inner)} {signed(b)} = {value}",
+                f"g({x}) = {line_at(c, d, x)} = {inner}",
+                f"f({inner}) = {line_at(a, b, inner)} = {value}",
             ),
             lambda at: at.functions["f"](at.functions["g"](x)),
             tuple(str(v) for v in (c * (a * x + b) + d, (a * x + b) * inner, a * x + b + inner, -value)),
@@ -492,9 +492,9 @@ def composition(draw: Draw) -> Problem:
             point(meeting, y),
             (
                 f"Where the graphs meet, {polynomial(a, b)} equals {polynomial(c, d)}.",
-                f"Hence {polynomial(a - c, 0)} = {d} - {factor_text(b)} = {d - b}.",
-                f"x = {d - b}/{factor_text(a - c)} = {meeting}",
-                f"y = {factor_text(a)} × {factor_text(meeting)} {signed(b)} = {y}",
+                f"Hence {polynomial(a - c, 0)} = {d}" + (f" {signed(-b)} = {d - b}." if b else "."),
+                *((f"x = {d - b}/{factor_text(a - c)} = {meeting}",) if a - c != 1 else ()),
+                f"y = {line_at(a, b, meeting)} = {y}",
             ),
             lambda at: (lambda z: (z, at.functions["f"](z)))(
                 measure.crossing(lambda t: at.functions["f"](t) - at.functions["g"](t), -61.3, 62.7)

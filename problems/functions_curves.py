@@ -8,13 +8,13 @@ from problems import scene as s
 from problems.exact import INFINITY, PI, equation, interval, number, point, polynomial, signed, sqrt
 from problems.graphs import NAN, curve_paths, factor_text, graph_of, point_facts, window_around
 from problems.problem import Ask, Draw, Problem, description, wrong
-from problems.scene import Axes, Circle, Dot, Scene, Segment
+from problems.scene import Axes, Circle, CurveName, Dot, Note, Scene, Segment
 
 
 def exponential(draw: Draw) -> Problem:
     """An exponential curve y = c · b^x from two points: base, start value, a further value."""
     asked = draw.asked("base", "value", "start")
-    base, start = draw.given("base", (2, 3, 4, 5)), draw.given("start", range(1, 13))
+    base, start = draw.given("base", (2, 3, 4, 5)), draw.given("start", range(1, 31))
     n = draw.given("n", (2, 3) if base < 4 else (2,))
     P, Q = draw.letters(2)
     shown = (1, start * base) if asked == "start" else (0, start)
@@ -31,9 +31,13 @@ def exponential(draw: Draw) -> Problem:
         points[Q][1] * draw.free.uniform(1.15, 1.4),
         ticks=False,
     )
-    scene = Scene(points, [*curve_paths(function, axes), Dot(P), Dot(Q)], functions={"f": function}, axes=axes)
+    curve = curve_paths(function, axes)
+    scene = Scene(points, [*curve, Dot(P), Dot(Q)], functions={"f": function}, axes=axes)
     facts = [
-        description(f"The curve through {P} and {Q} is the graph of an exponential function y = c × b^x"),
+        description(
+            f"The curve through {P} and {Q} is the graph of an exponential function y = c × b^x",
+            CurveName(curve[0].points, "y = c × b^x"),
+        ),
         *point_facts(draw, {P: (shown[0], shown[1]), Q: (n, start * base**n)}),
     ]
     ratio = start * base**n // shown[1]
@@ -54,14 +58,14 @@ def exponential(draw: Draw) -> Problem:
             wrong("", ratio, start, base + 1, Fraction(ratio, power), base * start),
         )
     elif asked == "value":
-        m = n + 1
+        m = draw.given("m", (n + 1, n + 2))
         value = start * base**m
         ask = Ask(
             asked,
             draw.say(f"What is y at x = {m}?", f"Find y for x = {m}."),
             f"Find y at x = {m}",
             number(value),
-            (*steps, f"y = {start * base**n} × {base} = {value}"),
+            (*steps, f"y = {start * base**n} × {' × '.join([str(base)] * (m - n))} = {value}"),
             lambda at: at.functions["f"](m),
             wrong("", 2 * start * base**n - start, start * base * m, value + start, value - base),
         )
@@ -132,7 +136,7 @@ def logarithm(draw: Draw) -> Problem:
             "Find the zero x",
             number(zero),
             (
-                f"At the zero the logarithm must be {-lift}, since {-lift} {signed(lift)} = 0.",
+                f"At the zero the logarithm must be {-lift}" + (f", since {-lift} {signed(lift)} = 0." if lift else "."),
                 f"log{sub}({power}) = {-lift}, so the argument is {power}.",
                 f"x = {power} {signed(shift)} = {zero}",
             ),
@@ -513,8 +517,8 @@ def _beside(zero: float, pole: float) -> tuple[float, float]:
 
 
 def cubic_graph(draw: Draw) -> Problem:
-    """A cubic with its turning points marked: where it falls, its local extremes, its number of zeros, a root count."""
-    asked = draw.asked("falling", "zeros", "solutions")
+    """A cubic with its turning points marked: where it falls, its point of inflection, how often it takes a value."""
+    asked = draw.asked("falling", "inflection", "zeros", "solutions")
     p, half = draw.given("p", range(-4, 3)), draw.given("half", (1, 2))
     q = p + 2 * half
     lift = draw.given("lift", range(-9, 10))
@@ -531,15 +535,29 @@ def cubic_graph(draw: Draw) -> Problem:
     points = {P: (float(p), float(high)), Q: (float(q), float(low))}
     scene = Scene(points, [*curve_paths(function, axes), Dot(P), Dot(Q)], functions={"f": function}, axes=axes)
     facts = [
-        description(f"The graph of a polynomial of degree 3 turns downwards at {P} and upwards again at {Q}"),
+        description(
+            f"The graph of a polynomial of degree 3 turns downwards at {P} and upwards again at {Q}",
+            Note("polynomial of degree 3"),
+        ),
         *point_facts(draw, {P: (p, high), Q: (q, low)}),
     ]
 
     def turning(at: Scene) -> tuple[float, float]:
         return tuple(measure.crossings(lambda t: measure.derivative(at.functions["f"], t), p - 1.0, q + 1.0))
 
+    def bend(at: Scene) -> tuple[float, float]:
+        place = measure.crossing(
+            lambda t: measure.derivative(lambda u: measure.derivative(at.functions["f"], u, 0.1), t, 0.1),
+            p - 1.3,
+            q + 1.1,
+        )
+        return place, at.functions["f"](place)
+
     def count(at: Scene, level: float) -> float:
-        return float(len(measure.crossings(lambda t: at.functions["f"](t) - level, p - 60.0, q + 60.0, 4000)))
+        """Crossings of a horizontal line: the mean of just above and just below, for lines that touch the curve."""
+        near = (level - 0.01, level + 0.01)
+        found = [measure.crossings(lambda t, h=h: at.functions["f"](t) - h, p - 60.0, q + 60.0, 4000) for h in near]
+        return (len(found[0]) + len(found[1])) / 2
 
     if asked == "falling":
         ask = Ask(
@@ -554,18 +572,34 @@ def cubic_graph(draw: Draw) -> Problem:
             turning,
             tuple(interval(*v).text for v in ((low, high), (-INFINITY, p), (q, INFINITY), (p - 1, q), (-q, -p))),
         )
+    elif asked == "inflection":
+        ask = Ask(
+            asked,
+            draw.say("Find the point of inflection of the graph.", "At which point does the curve change its bend?"),
+            "Find the point of inflection",
+            point(middle, lift),
+            (
+                "A cubic curve is symmetric about its point of inflection, which lies midway between the turning points.",
+                f"x = ({p} + {factor_text(q)})/2 = {middle}",
+                f"y = ({high} + {factor_text(low)})/2 = {lift}",
+            ),
+            bend,
+            tuple(point(*v).text for v in ((lift, middle), (q - p, high - low), (-middle, lift), (middle, high))),
+        )
     else:
         level = 0 if asked == "zeros" else draw.given("level", range(-12, 13))
-        draw.require(level not in (high, low) and (asked == "zeros" or level != 0))
-        value = 3 if low < level < high else 1
+        draw.require(asked == "zeros" or level != 0)
+        value = 2 if level in (high, low) else 3 if low < level < high else 1
         what = (
             "zeros does the function have"
             if asked == "zeros"
-            else f"solutions has the equation f(x) = {level}, where f is this function"
+            else f"solutions does the equation f(x) = {level} have, where f is this function"
         )
-        inside = (
-            f"{level} lies between {low} and {high}" if value == 3 else f"{level} does not lie between {low} and {high}"
-        )
+        inside = {
+            1: f"{level} does not lie between {low} and {high}",
+            2: f"{level} is itself one of the turning values",
+            3: f"{level} lies between {low} and {high}",
+        }[value]
         ask = Ask(
             asked,
             f"How many {what}?",
@@ -573,10 +607,10 @@ def cubic_graph(draw: Draw) -> Problem:
             number(value),
             (
                 f"The turning values differ by {high} - {factor_text(low)} = {high - low}.",
-                f"{inside}, so a horizontal line at this height meets "
-                f"the curve {'three times' if value == 3 else 'once'}.",
+                f"{inside}, so the horizontal line at this height meets "
+                f"the curve {'once,twice,three times'.split(',')[value - 1]}.",
             ),
-            lambda at: count(at, level + 1e-9),
+            lambda at: count(at, level),
             ("0", "1", "2", "3", "4"),
         )
     return draw.finish(facts, ask, scene)

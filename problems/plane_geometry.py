@@ -74,8 +74,8 @@ def triangle_angle_sum(draw: Draw) -> Problem:
 
 
 def isosceles_triangle(draw: Draw) -> Problem:
-    """An isosceles triangle: from the apex to a base angle, back, or on to an exterior angle."""
-    asked = draw.asked("base angle", "apex angle", "exterior angle")
+    """An isosceles triangle: from the apex to a base angle, back, on to an exterior angle or to an unknown x."""
+    asked = draw.asked("base angle", "apex angle", "exterior angle", *["unknown"] * 3)
     A, B, C = draw.letters(3)
     angle, leg = draw.angle_word, draw.free.uniform(4, 6)
     (D,) = _other(A + B + C)
@@ -89,7 +89,7 @@ def isosceles_triangle(draw: Draw) -> Problem:
         apex_angle = draw.degrees("apex angle", 24, 130)
         draw.require(apex_angle % 2 == 0)
         base_angle = (180 - apex_angle) // 2
-        answer = base_angle if asked == "base angle" else 180 - base_angle
+        answer = 180 - base_angle if asked == "exterior angle" else base_angle
         half = apex_angle / 2
         points = {A: (0.0, 0.0), B: s.polar((0, 0), leg, 270 - half), C: s.polar((0, 0), leg, 270 + half)}
         stated, fact = A, condition(f"{angle}{A} = {apex_angle}°", Angle(B, A, C, f"{apex_angle}°"))
@@ -118,6 +118,31 @@ def isosceles_triangle(draw: Draw) -> Problem:
         text = f"In triangle {A}{B}{C}, side {B}{C} is extended beyond {C} to {D}"
         steps = (*steps, f"∠{A}{C}{B} = ∠{B} = {base_angle}°", f"∠{A}{C}{D} = 180° - {base_angle}° = {answer}°")
         target, place = f"{A}{C}{D}", (A, C, D)
+    facts = [description(text), equal, fact]
+    if asked == "unknown":
+        factor, offset = draw.given("factor", (2, 3, 4, 5)), draw.given("offset", [k for k in range(-20, 31) if k])
+        x = (base_angle - offset) // factor
+        draw.require((base_angle - offset) % factor == 0 and x > 3)
+        plus, minus = ("+", "-") if offset > 0 else ("-", "+")
+        term = f"{factor}x {plus} {abs(offset)}"
+        facts.append(condition(f"{angle}{B} = ({term})°", Angle(A, B, C, f"({term})°")))
+        steps = (
+            *steps,
+            f"{term} = {base_angle}",
+            f"{factor}x = {base_angle} {minus} {abs(offset)} = {base_angle - offset}",
+            f"x = {base_angle - offset}/{factor} = {x}",
+        )
+        ask = Ask(
+            asked,
+            draw.say("Find x.", "What is the value of x?"),
+            "Find x",
+            number(x),
+            steps,
+            lambda scene: (measure.angle(scene, A, B, C) - offset) / factor,
+            wrong("", base_angle, base_angle - offset, x + 5, abs(apex_angle - offset) // factor, x + offset),
+            symbols,
+        )
+        return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
     ask = Ask(
         asked,
         draw.say(f"Find angle {target}.", f"What is the size of {angle}{target}?", f"Calculate {angle}{target}."),
@@ -128,7 +153,7 @@ def isosceles_triangle(draw: Draw) -> Problem:
         mistakes,
         symbols,
     )
-    return draw.finish([description(text), equal, fact], ask, Scene(points, drawing), draw.turn(), draw.mirror())
+    return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
 
 
 def angles_on_a_line(draw: Draw) -> Problem:
