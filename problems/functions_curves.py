@@ -536,8 +536,8 @@ def cubic_graph(draw: Draw) -> Problem:
     scene = Scene(points, [*curve_paths(function, axes), Dot(P), Dot(Q)], functions={"f": function}, axes=axes)
     facts = [
         description(
-            f"The graph of a polynomial of degree 3 turns downwards at {P} and upwards again at {Q}",
-            Note("polynomial of degree 3"),
+            f"The graph of a cubic function turns downwards at {P} and upwards again at {Q}",
+            Note("cubic function"),
         ),
         *point_facts(draw, {P: (p, high), Q: (q, low)}),
     ]
