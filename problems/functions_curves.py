@@ -587,7 +587,8 @@ def cubic_graph(draw: Draw) -> Problem:
             tuple(point(*v).text for v in ((lift, middle), (q - p, high - low), (-middle, lift), (middle, high))),
         )
     else:
-        level = 0 if asked == "zeros" else draw.given("level", range(low - 2, high + 3))
+        near = (low - 2, low - 1, low, low + 1, lift, high - 1, high, high + 1, high + 2)
+        level = 0 if asked == "zeros" else draw.given("level", near)
         draw.require(asked == "zeros" or level != 0)
         value = 2 if level in (high, low) else 3 if low < level < high else 1
         what = (
