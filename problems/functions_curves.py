@@ -518,7 +518,7 @@ def _beside(zero: float, pole: float) -> tuple[float, float]:
 
 def cubic_graph(draw: Draw) -> Problem:
     """A cubic with its turning points marked: where it falls, its point of inflection, how often it takes a value."""
-    asked = draw.asked("falling", "inflection", "zeros", "solutions")
+    asked = draw.asked(*["falling", "inflection"] * 2, "zeros", "solutions")
     p, half = draw.given("p", range(-4, 3)), draw.given("half", (1, 2))
     q = p + 2 * half
     lift = draw.given("lift", range(-9, 10))
