@@ -28,7 +28,7 @@ def contradictions(problem: Problem) -> list[str]:
         if abs(stated - drawn) > TOLERANCE * max(1.0, abs(stated))
     ]
     marks = problem.scene.base + [mark for fact in problem.facts for mark in fact.marks]
-    return wrong + _unequal(problem.scene, marks)
+    return wrong + _unequal(problem.scene, marks) + _astray(problem.scene)
 
 
 def measured(problem: Problem, fact: Fact) -> Iterator[tuple[str, float, float]]:
@@ -128,4 +128,19 @@ def _unequal(scene: Scene, marks: list[Mark]) -> list[str]:
             spread = max(sizes) - min(sizes)
             if spread > TOLERANCE * max(1.0, max(sizes)) and not (groups is ways and abs(spread - 180) < TOLERANCE):
                 found.append(f"{what} on {min(sizes):.9g} and {max(sizes):.9g}")
+    return found
+
+
+def _astray(scene: Scene) -> list[str]:
+    """Named points of a graph that its curve misses, and named points beside circles that are drawn through them."""
+    found = []
+    for name, point in scene.points.items():
+        if scene.functions.keys() == {"f"}:
+            near = (scene.functions["f"](point[0] + shift) for shift in (0.0, -1e-9, 1e-9))  # beside a jump too
+            if not any(abs(value - point[1]) <= TOLERANCE * max(1.0, abs(value)) for value in near):
+                found.append(f"{name} does not lie on the curve")
+        misses = [abs(math.dist(point, center) - radius) for center, radius in scene.circles.values()]
+        centers = [center for center, _ in scene.circles.values()]
+        if misses and point not in centers and min(misses) > TOLERANCE:
+            found.append(f"{name} does not lie on the circle")
     return found
