@@ -67,7 +67,7 @@ def _number(text: str, letters: dict[str, float]) -> float:
 
 def _on_curve(mark: s.CurveName, letters: dict[str, float]) -> Iterator[tuple[str, float, float]]:
     """Points of a labelled curve put into its equation, or into its inequality as where that is an equality."""
-    left, sign, right = re.fullmatch(r"(.*?)(?: ([=≤]) (.*))?", mark.text).groups()
+    left, sign, right = re.fullmatch(r"(.*?)(?: ?([=≤]) ?(.*))?", mark.text).groups()
     if sign is None:  # the length of an arc: the points are evenly spaced on the middle three fifths of it
         steps = [math.dist(a, b) for a, b in zip(mark.points, mark.points[1:], strict=False)]
         turn = math.acos(_cosine(*mark.points[:3]))  # of one chord against the next

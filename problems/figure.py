@@ -8,6 +8,7 @@ figure is given up (`NoLayout`) and the designer draws other free choices.
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -18,6 +19,7 @@ from problems import scene as s
 from problems.scene import Mark, Point, Scene
 from problems.typeset import FONTS, Label, gap, glyph_height, lines_of, typeset
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 SUPERSAMPLING = 3
 SHARPEST = 6.0  # degrees between two lines that leave the same point
 CLOSEST = 0.8  # ems between two named points
@@ -49,7 +51,9 @@ class Layout:
 
     size: tuple[int, int]
     strokes: list[tuple[tuple[Point, ...], float]] = field(default_factory=list)  # polylines and their widths
-    labels: list[tuple[str, tuple[float, float, float, float], float]] = field(default_factory=list)  # text, box, glyph
+    labels: list[tuple[str, Box, float]] = field(default_factory=list)  # text, box, glyph height
+    beside: list[tuple[Box, tuple[Point, Point]]] = field(default_factory=list)  # labels of sizes, and whose size
+    lines: list[list[Point]] = field(default_factory=list)  # of the figure itself, without axes and small marks
     points: dict[str, Point] = field(default_factory=dict)
     angles: list[float] = field(default_factory=list)
     segments: list[tuple[Point, Point]] = field(default_factory=list)  # straight lines between places of the scene
@@ -153,7 +157,7 @@ class Sheet:
         self.layers: dict[str, Image.Image] = {}
         self.pens: dict[str, ImageDraw.ImageDraw] = {}
         self.placed: list[tuple[Label, int, int]] = []
-        self.boxes: list[tuple[float, float, float, float]] = []
+        self.boxes: list[Box] = []
         self.angle_count: dict[Point, int] = {}
         self.frame = (0.0, 0.0, float(style.width), float(style.height))
         self.dimension_lines: dict[s.Dimension, tuple[Point, Point]] = {}
@@ -284,6 +288,7 @@ class Sheet:
 
     def _segment(self, mark: s.Segment) -> None:
         start, end = self.pixel(mark.start), self.pixel(mark.end)
+        self.layout.lines.append([start, end])
         self.line([start, end], 0.7 if mark.thin else 1.0, mark.dashed)
         if mark.arrow:
             self._arrow_head(start, end)
@@ -296,7 +301,8 @@ class Sheet:
         self.layout.strokes.append(((wings[0], end, wings[1]), 1.0))
 
     def _path(self, mark: s.Path) -> None:
-        self.line([self.pixel(point) for point in mark.points], 0.7 if mark.thin else 1.0, mark.dashed)
+        self.layout.lines.append([self.pixel(point) for point in mark.points])
+        self.line(self.layout.lines[-1], 0.7 if mark.thin else 1.0, mark.dashed)
 
     def _circle(self, mark: s.Circle) -> None:
         self._round(mark.center, mark.radius, 0, 360, False)
@@ -308,7 +314,8 @@ class Sheet:
         steps = max(8, round((end - start) / 4))
         middle = self.scene.at(center)
         points = [s.polar(middle, radius, start + (end - start) * k / steps) for k in range(steps + 1)]
-        self.line([self.pixel(point) for point in points], dashed=dashed)
+        self.layout.lines.append([self.pixel(point) for point in points])
+        self.line(self.layout.lines[-1], dashed=dashed)
 
     def _shade(self, mark: s.Shade) -> None:
         self.area([self.pixel(place) for place in mark.outline], 255 if mark.darker else 190, "fill")
@@ -448,10 +455,16 @@ class Sheet:
         labels.place_all(self, marks)
 
     def find(
-        self, label: Label, candidates: numpy.ndarray, margin: float, optional: bool = False, apart: float = 0.0
+        self,
+        label: Label,
+        candidates: numpy.ndarray,
+        margin: float,
+        optional: bool = False,
+        apart: float = 0.0,
+        accept: Callable[[Box], bool] = lambda box: True,
     ) -> bool:
         """Put the label at the first candidate centre [n, 2] where its box with a margin is free of ink and canvas
-        edges, and further from other labels by `apart`."""
+        edges, further from other labels by `apart`, and acceptable to the caller."""
         width, height = label.size
         x0 = numpy.rint(candidates[:, 0] - width / 2).astype(numpy.int64)
         y0 = numpy.rint(candidates[:, 1] - height / 2).astype(numpy.int64)
@@ -466,9 +479,11 @@ class Sheet:
             l, t, r, b = left[rows], top[rows], right[rows], bottom[rows]
             sums = self.ink_sums
             clear = rows[sums[b, r] - sums[t, r] - sums[b, l] + sums[t, l] == 0]
-            if clear.size:
-                self._put(label, int(x0[clear[0]]), int(y0[clear[0]]), max(1.0, margin / 2))
-                return True
+            for row in clear:
+                x, y = int(x0[row]), int(y0[row])
+                if accept((x, y, x + width, y + height)):
+                    self._put(label, x, y, max(1.0, margin / 2))
+                    return True
         if optional:
             return False
         raise NoLayout(f"no free place for the label {label.text!r}")

@@ -87,7 +87,43 @@ def _place_beside(sheet: "figure.Sheet", text: str, start: Point, end: Point, ga
                 d = side * (half + gap + sheet.style.line / 2 + extra * sheet.em)
                 at = s.between(start, end, share)
                 candidates.append((at[0] + outward[0] * d, at[1] + outward[1] * d))
-    sheet.find(label, numpy.array(candidates), gap * 0.8)
+    if sheet.style.width < 200:
+        sheet.find(label, numpy.array(candidates), gap * 0.8)
+        return
+    near = _NearestLine(sheet, start, end)
+    sheet.find(label, numpy.array(candidates), gap * 0.8, apart=0.5 * sheet.em, accept=near)
+    sheet.layout.beside.append((sheet.layout.labels[-1][1], (start, end)))
+
+
+class _NearestLine:
+    """Whether a label's box lies clearly nearer to its own segment than to any other line of the figure."""
+
+    def __init__(self, sheet: "figure.Sheet", start: Point, end: Point):
+        self.own = numpy.array([[start, end]])
+        pieces = [pair for line in sheet.layout.lines for pair in zip(line, line[1:], strict=False)]
+        lines = numpy.array(pieces, dtype=float).reshape(-1, 2, 2)
+        along = (self.own[0, 1] - self.own[0, 0]) / math.dist(start, end)
+        offset = lines - self.own[0, 0]
+        away = abs(offset[..., 0] * along[1] - offset[..., 1] * along[0]).max(1)
+        self.others = lines[away > 2.5]  # what lies on the segment's own line is no other line
+
+    def __call__(self, box: "figure.Box") -> bool:
+        if not len(self.others):
+            return True
+        return _distances(box, self.others).min() > 1.2 * _distances(box, self.own)[0]
+
+
+def _distances(box: "figure.Box", lines: numpy.ndarray) -> numpy.ndarray:
+    """The distances of lines [m, 2, 2] from a box that none of them crosses."""
+    left, top, right, bottom = box
+    beyond = numpy.maximum(numpy.maximum((left, top) - lines, lines - (right, bottom)), 0.0)
+    ends = numpy.hypot(beyond[..., 0], beyond[..., 1]).min(1)
+    a, along = lines[:, 0], lines[:, 1] - lines[:, 0]
+    corners = numpy.array([(left, top), (right, top), (left, bottom), (right, bottom)])
+    offset = corners[:, None] - a
+    share = (offset * along).sum(2) / numpy.maximum((along * along).sum(1), 1e-9)
+    foot = offset - along * share.clip(0.0, 1.0)[..., None]
+    return numpy.minimum(ends, numpy.hypot(foot[..., 0], foot[..., 1]).min(0))
 
 
 def _place_name(sheet: "figure.Sheet", mark: s.Name, gap: float) -> None:
@@ -173,8 +209,10 @@ def _place_axis_labels(sheet: "figure.Sheet", axes: s.Axes) -> None:
             (axes.x_name, sheet.pixel((axes.x_high, y0)), ((0.2, 0.6), (0.2, -0.6), (-0.3, 0.6), (-0.3, -0.6))),
             (axes.y_name, sheet.pixel((x0, axes.y_high)), ((0.6, -0.2), (-0.6, -0.2), (0.6, 0.3), (-0.6, 0.3))),
         ):
-            label = sheet.type(name, True)
-            places = [(at[0] + x * em, at[1] + y * em) for x, y in ways]
+            label = sheet.type(name, len(name) == 1)
+            wide = label.size[0] / 2 - 0.3 * em if len(name) > 1 else 0.0  # a longer name stands clear of its axis
+            aside = [-1 if name == axes.x_name else 1 if x > 0 else -1 for x, _ in ways]
+            places = [(at[0] + x * em + side * wide, at[1] + y * em) for (x, y), side in zip(ways, aside, strict=True)]
             sheet.find(label, numpy.array(places), 1.0, optional=sheet.style.width < 200)
 
 
