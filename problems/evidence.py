@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from problems import measure
 from problems import scene as s
-from problems.equations import evaluate
+from problems.equations import EquationError, evaluate
 from problems.problem import Fact, Problem
-from problems.scene import Mark, Scene
+from problems.scene import Scene
 
 TOLERANCE = 1e-6
 _UNIT = re.compile(r" (?:cm|m|km)[²³]?$")
@@ -21,14 +21,20 @@ _POINT = re.compile(r"(\w)\((-?\d+), (-?\d+)\)")
 
 def contradictions(problem: Problem) -> list[str]:
     """What the facts or the marks say and the figure does not bear out; empty for a sound problem."""
-    wrong = [
+    try:
+        return _untrue(problem) + _unequal(problem) + _astray(problem.scene)
+    except EquationError as error:  # a point outside the domain of its own curve's equation
+        return [str(error)]
+
+
+def _untrue(problem: Problem) -> list[str]:
+    """Numbers that are stated otherwise than they are drawn."""
+    return [
         f"{what} is stated as {stated:.9g} and drawn as {drawn:.9g}"
         for fact in problem.facts
         for what, stated, drawn in measured(problem, fact)
         if abs(stated - drawn) > TOLERANCE * max(1.0, abs(stated))
     ]
-    marks = problem.scene.base + [mark for fact in problem.facts for mark in fact.marks]
-    return wrong + _unequal(problem.scene, marks) + _astray(problem.scene)
 
 
 def measured(problem: Problem, fact: Fact) -> Iterator[tuple[str, float, float]]:
@@ -109,8 +115,10 @@ def _noted(scene: Scene, text: str, note: str) -> Iterator[tuple[str, float, flo
         yield note, stated, math.degrees(math.atan2(east, north)) % 360
 
 
-def _unequal(scene: Scene, marks: list[Mark]) -> list[str]:
-    """Marks that say equal, equal or parallel of what is not."""
+def _unequal(problem: Problem) -> list[str]:
+    """Marks that call lengths or angles equal, or lines parallel, which are not."""
+    scene = problem.scene
+    marks = scene.base + [mark for fact in problem.facts for mark in fact.marks]
     lengths: dict[int, list[float]] = {}
     angles: dict[int, list[float]] = {}
     ways: dict[int, list[float]] = {}

@@ -597,7 +597,9 @@ def distance_time(draw: Draw) -> Problem:
     ways = [0, v * t1, v * t1, v * t1 + w * t3]
     draw.require(min(ways[1], ways[3] - ways[1]) >= 0.2 * ways[3])
     points = {name: (float(t), float(d)) for name, t, d in zip("OABC", times, ways, strict=True)}
-    axes = Axes(-0.08 * times[3], times[3] * 1.15, -0.08 * ways[3], ways[3] * 1.2, ticks=False, x_name="t (h)", y_name="d (km)")
+    axes = Axes(
+        -0.08 * times[3], times[3] * 1.15, -0.08 * ways[3], ways[3] * 1.2, ticks=False, x_name="t (h)", y_name="d (km)"
+    )
     base = [Segment("O", "A"), Segment("A", "B"), Segment("B", "C"), Dot("A"), Dot("B"), Dot("C")]
     scene = Scene(points, base, axes=axes)
     facts = [
@@ -630,7 +632,8 @@ def distance_time(draw: Draw) -> Problem:
             "Speed after the rest?",
             number(w, unit),
             (
-                f"The way is {ways[3]} - {ways[2]} = {w * t3} km, and the time in hours is {times[3]} - {times[2]} = {t3}.",
+                f"The way is {ways[3]} - {ways[2]} = {w * t3} km, and the "
+                f"time in hours is {times[3]} - {times[2]} = {t3}.",
                 f"v = {w * t3}/{t3} = {w}",
             ),
             lambda at: slope(at, "B", "C"),

@@ -136,7 +136,8 @@ def logarithm(draw: Draw) -> Problem:
             "Find the zero x",
             number(zero),
             (
-                f"At the zero the logarithm must be {-lift}" + (f", since {-lift} {signed(lift)} = 0." if lift else "."),
+                f"At the zero the logarithm must be {-lift}"
+                + (f", since {-lift} {signed(lift)} = 0." if lift else "."),
                 f"log{sub}({power}) = {-lift}, so the argument is {power}.",
                 f"x = {power} {signed(shift)} = {zero}",
             ),
@@ -473,9 +474,7 @@ def rational(draw: Draw) -> Problem:
             draw.say("What is the equation of the horizontal asymptote?", "Find the horizontal asymptote."),
             "Find the horizontal asymptote",
             equation(f"y = {q}", q),
-            (
-                f"Far out only the leading terms count: their quotient tends to {q}/1 = {q}.",
-            ),
+            (f"Far out only the leading terms count: their quotient tends to {q}/1 = {q}.",),
             lambda at: at.functions["f"](1e9),
             tuple(f"y = {v}" for v in (-q, p, 0, q + 1)),
         )
@@ -579,7 +578,8 @@ def cubic_graph(draw: Draw) -> Problem:
             "Find the point of inflection",
             point(middle, lift),
             (
-                "A cubic curve is symmetric about its point of inflection, which lies midway between the turning points.",
+                "A cubic curve is symmetric about its point of inflection, "
+                "which lies midway between the turning points.",
                 f"x = ({p} + {factor_text(q)})/2 = {middle}",
                 f"y = ({high} + {factor_text(low)})/2 = {lift}",
             ),

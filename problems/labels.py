@@ -81,8 +81,9 @@ def _place_beside(sheet: "figure.Sheet", text: str, start: Point, end: Point, ga
     outward = sheet._outward(start, end)
     half = abs(outward[0]) * label.size[0] / 2 + abs(outward[1]) * label.size[1] / 2
     candidates = []
+    shares = (0.5, 0.44, 0.56, 0.38, 0.62, 0.32, 0.68)
     for extra in (0.0, 0.12, 0.3):
-        for share in (0.5, 0.44, 0.56, 0.38, 0.62, 0.32, 0.68):
+        for share in shares if sheet.style.width < 200 else (*shares, 0.26, 0.74):
             for side in (1, -1):
                 d = side * (half + gap + sheet.style.line / 2 + extra * sheet.em)
                 at = s.between(start, end, share)
@@ -110,7 +111,7 @@ class _NearestLine:
     def __call__(self, box: "figure.Box") -> bool:
         if not len(self.others):
             return True
-        return _distances(box, self.others).min() > 1.2 * _distances(box, self.own)[0]
+        return _distances(box, self.others).min() > 1.1 * _distances(box, self.own)[0]
 
 
 def _distances(box: "figure.Box", lines: numpy.ndarray) -> numpy.ndarray:

@@ -246,7 +246,8 @@ def parallel_lines(draw: Draw) -> Problem:
     name = "".join(place)
     facts = [
         description(
-            f"Line {G}{H} crosses line {A}{B} at {E} and then line {C}{D} at {F}; {B} and {D} lie on the same side of it"
+            f"Line {G}{H} crosses line {A}{B} at {E} and then line "
+            f"{C}{D} at {F}; {B} and {D} lie on the same side of it"
         ),
         property_(
             draw.say(f"{A}{B} ∥ {C}{D}", f"{A}{B} is parallel to {C}{D}"), ParallelArrows(A, B), ParallelArrows(C, D)
@@ -591,9 +592,7 @@ def law_of_cosines(draw: Draw) -> Problem:
             f"{BC} = √{other} = {side}",
         )
         answer, target, measured = number(side, draw.unit), BC, lambda at: measure.distance(at, B, C)
-        mistakes = wrong(
-            draw.unit, sqrt(p * p + q * q), other, p + q, sqrt(p * p + q * q - sign * p * q)
-        )
+        mistakes = wrong(draw.unit, sqrt(p * p + q * q), other, p + q, sqrt(p * p + q * q - sign * p * q))
     elif asked == "area":
         area = sine * p * q / 2 if not isinstance(sine, Fraction) else Fraction(p * q, 4)
         steps = (

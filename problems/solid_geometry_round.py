@@ -121,7 +121,11 @@ def cylinder(draw: Draw) -> Problem:
     )
     facts = [
         description(
-            draw.say("The solid is a right circular cylinder", "A solid has the shape of a right circular cylinder", brief="Cylinder")
+            draw.say(
+                "The solid is a right circular cylinder",
+                "A solid has the shape of a right circular cylinder",
+                brief="Cylinder",
+            )
         ),
         width,
         tall,
@@ -194,7 +198,7 @@ def cylinder(draw: Draw) -> Problem:
 
 
 def cone(draw: Draw) -> Problem:
-    """A cone: volume, slant height, lateral area, the angle of its unrolled lateral surface, the height from the volume."""
+    """A cone: volume, slant height, lateral area, the angle of its unrolled surface, the height from the volume."""
     asked = draw.asked("volume", "slant height", "lateral area", "unrolled angle", "height")
     t, k = draw.given("triple", TRIPLES), draw.given("factor", range(1, 13))
     r, h, slant = (k * side for side in t)
@@ -430,7 +434,7 @@ def frustum(draw: Draw) -> Problem:
         )
     r = small + gap
     draw.require(0.5 <= h / r <= 2 and small >= 0.3 * r)
-    view = _camera(draw)
+    view = s.orthographic(0.0, draw.free.uniform(19, 27))  # steeper: both radii need room for their sizes
     top, foot = (0.0, 0.0, float(h)), (0.0, 0.0, 0.0)
     edge_top, edge_low = (0.0, float(small), float(h)), (0.0, float(r), 0.0)
     scene = _revolution(
@@ -441,7 +445,10 @@ def frustum(draw: Draw) -> Problem:
     )
     facts = [
         description(
-            draw.say("The solid is a frustum of a right circular cone", "The tip of a right circular cone is cut off parallel to the base")
+            draw.say(
+                "The solid is a frustum of a right circular cone",
+                "The tip of a right circular cone is cut off parallel to the base",
+            )
         ),
         condition(
             f"the radius of the lower base is {draw.size(r)}",
