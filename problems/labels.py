@@ -178,7 +178,8 @@ def _place_note(sheet: "figure.Sheet", mark: s.Note, gap: float) -> None:
     width, height = label.size
     pad = gap + 2
     xs = numpy.linspace(left + width / 2 + pad, max(left + width / 2 + pad, right - width / 2 - pad), 9)
-    ys = numpy.linspace(top + height / 2 + pad, bottom - height / 2 - pad, 15)
+    clear = 0.5 * sheet.em if sheet.style.width >= 200 else 0.0  # so that it does not read on from the question
+    ys = numpy.linspace(top + height / 2 + pad + clear, bottom - height / 2 - pad - clear, 15)
     grid = [(x, y) for y in ys for x in xs]
     middle = ((left + right) / 2, (top + bottom) / 2)
     grid.sort(key=lambda c: (-round(abs(c[1] - middle[1])), abs(c[0] - xs[0])))
