@@ -91,13 +91,14 @@ def _place_beside(sheet: "figure.Sheet", text: str, start: Point, end: Point, ga
     if sheet.style.width < 200:
         sheet.find(label, numpy.array(candidates), gap * 0.8)
         return
-    near = _NearestLine(sheet, start, end)
-    sheet.find(label, numpy.array(candidates), gap * 0.8, apart=0.5 * sheet.em, accept=near)
+    near, places = _NearestLine(sheet, start, end), numpy.array(candidates)
+    if not sheet.find(label, places, gap * 0.8, True, 0.5 * sheet.em, lambda box: near.holds(box, 1.7)):
+        sheet.find(label, places, gap * 0.8, False, 0.5 * sheet.em, lambda box: near.holds(box, 1.1))
     sheet.layout.beside.append((sheet.layout.labels[-1][1], (start, end)))
 
 
 class _NearestLine:
-    """Whether a label's box lies clearly nearer to its own segment than to any other line of the figure."""
+    """Tells which boxes a reader takes for a label of this segment, and not of another line of the figure."""
 
     def __init__(self, sheet: "figure.Sheet", start: Point, end: Point):
         self.own = numpy.array([[start, end]])
@@ -108,10 +109,9 @@ class _NearestLine:
         away = abs(offset[..., 0] * along[1] - offset[..., 1] * along[0]).max(1)
         self.others = lines[away > 2.5]  # what lies on the segment's own line is no other line
 
-    def __call__(self, box: "figure.Box") -> bool:
-        if not len(self.others):
-            return True
-        return _distances(box, self.others).min() > 1.1 * _distances(box, self.own)[0]
+    def holds(self, box: "figure.Box", factor: float) -> bool:
+        """Whether every other line lies so many times as far from the box as the segment does."""
+        return not len(self.others) or _distances(box, self.others).min() > factor * _distances(box, self.own)[0]
 
 
 def _distances(box: "figure.Box", lines: numpy.ndarray) -> numpy.ndarray:
