@@ -2,8 +2,8 @@
 
 Lines are drawn three times too large in greyscale and averaged down, which smooths them at little cost; labels are
 bitmaps from typeset.py. A label's place is found by search: candidates near its anchor, tested against the ink that is
-already there through a summed-area table, so that no label touches a line or another label. Where none is free the
-figure is given up (`NoLayout`) and the designer draws other free choices.
+already there, so that no label touches a line or another label. Where none is free the figure is given up (`NoLayout`)
+and the designer draws other free choices.
 """
 
 import math
@@ -443,13 +443,10 @@ class Sheet:
         """Find a place for every label, those with the least freedom first."""
         self.masks = {name: layer.reduce(SUPERSAMPLING) for name, layer in self.layers.items()}
         width, height = self.layout.size
-        inked = numpy.zeros((height + 1, width + 1), dtype=numpy.uint16)
+        self.inked = numpy.zeros((height, width), dtype=bool)
         for name, mask in self.masks.items():
             if name in ("ink", "accent"):
-                inked[1:, 1:] |= numpy.asarray(mask) > 24
-        # Sums wrap at 65,536, but no label has as many pixels, so the sum over its box is right all the same.
-        numpy.cumsum(inked, 1, out=inked)
-        self.ink_sums = numpy.cumsum(inked, 0, out=inked)
+                self.inked |= numpy.asarray(mask) > 24
         from problems import labels  # the searches live in a file of their own
 
         labels.place_all(self, marks)
@@ -474,16 +471,12 @@ class Sheet:
         free = (left >= 0) & (top >= 0) & (right <= page_width) & (bottom <= page_height)
         for a, b, c, d in self.boxes:
             free &= (right <= a - apart) | (left >= c + apart) | (bottom <= b) | (top >= d)
-        rows = numpy.flatnonzero(free)
-        if rows.size:
-            l, t, r, b = left[rows], top[rows], right[rows], bottom[rows]
-            sums = self.ink_sums
-            clear = rows[sums[b, r] - sums[t, r] - sums[b, l] + sums[t, l] == 0]
-            for row in clear:
-                x, y = int(x0[row]), int(y0[row])
-                if accept((x, y, x + width, y + height)):
-                    self._put(label, x, y, max(1.0, margin / 2))
-                    return True
+        for row in numpy.flatnonzero(free):
+            x, y = int(x0[row]), int(y0[row])
+            under = self.inked[y - pad : y + height + pad, x - pad : x + width + pad]
+            if not under.any() and accept((x, y, x + width, y + height)):
+                self._put(label, x, y, max(1.0, margin / 2))
+                return True
         if optional:
             return False
         raise NoLayout(f"no free place for the label {label.text!r}")
