@@ -71,12 +71,13 @@ def main() -> None:
     if arguments.list:
         list_families()
         return
+    check_flags(arguments)
     plan = store.Plan(
         seed=arguments.seed,
         per_category=arguments.per_category,
         bench_per_family=arguments.bench_per_family,
-        families=chosen_families(arguments.families),
-        held_out=tuple(name for name in arguments.held_out_families.split(",") if name),
+        families=chosen_families(family_names("--families", arguments.families)),
+        held_out=tuple(family_names("--held_out_families", arguments.held_out_families)),
         picture_size=arguments.picture_size,
         small=arguments.small_numbers,
         copies=arguments.copies or (50 if arguments.small_numbers else 1),
@@ -86,7 +87,10 @@ def main() -> None:
     local_world = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     workers = arguments.workers or max(1, len(os.sched_getaffinity(0)) // local_world)
     client = explaining_client(arguments) if arguments.explain and rank == 0 else None
-    os.makedirs(arguments.out, exist_ok=True)
+    try:
+        os.makedirs(arguments.out, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {arguments.out}: {error.strerror}; name a folder that can be written to") from error
 
     store.claim(plan, arguments.out)
     store.draw_shards(plan, arguments.out, rank, world_size, workers)
@@ -131,14 +135,30 @@ def list_families() -> None:
             print(f"  {family.__name__:<28} {(family.__doc__ or '').strip().splitlines()[0]}")
 
 
-def chosen_families(names: str) -> dict[str, tuple[str, ...]]:
-    """{category: names of its chosen families}; an unknown name is the user's mistake."""
-    everything = {category: tuple(family.__name__ for family in families(category)) for category in MODULES}
-    wanted = [name for name in names.split(",") if name]
-    unknown = set(wanted) - {name for members in everything.values() for name in members}
+def check_flags(arguments: argparse.Namespace) -> None:
+    """Numbers that no data set can have are the user's mistake."""
+    bounds = {"per_category": (1, None), "bench_per_family": (0, None), "copies": (0, None), "workers": (0, None),
+              "picture_size": (64, 2048)}  # fmt: skip
+    for name, (low, high) in bounds.items():
+        value = getattr(arguments, name)
+        if value < low or high is not None and value > high:
+            raise UserError(f"--{name} {value}: must be {low} " + ("or more" if high is None else f"to {high}"))
+    if arguments.explain_model and not arguments.explain:
+        raise UserError("--explain_model needs --explain URL, the server that explains")
+
+
+def family_names(flag: str, names: str) -> list[str]:
+    """The families that a flag names; an unknown one is the user's mistake."""
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    unknown = sorted(set(wanted) - {family.__name__ for category in MODULES for family in families(category)})
     if unknown:
-        names = ", ".join(sorted(unknown))
-        raise UserError(f"--families: no family is called {names}; `python gen_data.py --list` names them")
+        raise UserError(f"{flag}: no family is called {', '.join(unknown)}; `python gen_data.py --list` names them")
+    return wanted
+
+
+def chosen_families(wanted: list[str]) -> dict[str, tuple[str, ...]]:
+    """{category: names of its chosen families}; all of them where none is named."""
+    everything = {category: tuple(family.__name__ for family in families(category)) for category in MODULES}
     if not wanted:
         return everything
     chosen = {category: tuple(n for n in members if n in wanted) for category, members in everything.items()}

@@ -50,6 +50,18 @@ def check_equations(steps: Sequence[str], symbols: Mapping[str, float]) -> int:
     return sum(_check_chain(step, sides, signs, known) for step, sides, signs in chains)
 
 
+def evaluate(text: str, letters: Mapping[str, float]) -> float:
+    """The value of one expression, as the solutions write them; degrees become radians.
+
+    Raises:
+        EquationError: it cannot be read, or holds an unknown letter.
+    """
+    code, names = _translate(text)
+    if not code or not names <= letters.keys():
+        raise EquationError(f"cannot evaluate {text!r}")
+    return _value(code, letters)
+
+
 def _is_bare(code: str) -> bool:
     return code.startswith("n[") and code.count("[") == 1 and code.endswith("]")
 

@@ -5,6 +5,7 @@ pupil would write it and costs microseconds, where a computer-algebra system cos
 """
 
 import math
+import re
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
@@ -200,10 +201,12 @@ def equation(text: str, *values: "Rational | Exact") -> Answer:
 
 
 def with_unit(text: str, unit: str) -> str:
-    """The text with its unit: a degree sign close to the number, other units after a space."""
+    """The text with its unit: a degree sign close to the number, other units after a space, a sum in brackets."""
     if not unit:
         return text
-    return text + unit if unit == "°" else f"{text} {unit}"
+    if unit == "°":
+        return text + unit
+    return f"({text}) {unit}" if re.search(r" [+-] ", text) else f"{text} {unit}"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -2,12 +2,13 @@
 
 Lines are drawn three times too large in greyscale and averaged down, which smooths them at little cost; labels are
 bitmaps from typeset.py. A label's place is found by search: candidates near its anchor, tested against the ink that is
-already there through a summed-area table, so that no label touches a line or another label. Where none is free the
-figure is given up (`NoLayout`) and the designer draws other free choices.
+already there, so that no label touches a line or another label. Where none is free the figure is given up (`NoLayout`)
+and the designer draws other free choices.
 """
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -18,6 +19,7 @@ from problems import scene as s
 from problems.scene import Mark, Point, Scene
 from problems.typeset import FONTS, Label, gap, glyph_height, lines_of, typeset
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 SUPERSAMPLING = 3
 SHARPEST = 6.0  # degrees between two lines that leave the same point
 CLOSEST = 0.8  # ems between two named points
@@ -49,7 +51,9 @@ class Layout:
 
     size: tuple[int, int]
     strokes: list[tuple[tuple[Point, ...], float]] = field(default_factory=list)  # polylines and their widths
-    labels: list[tuple[str, tuple[float, float, float, float], float]] = field(default_factory=list)  # text, box, glyph
+    labels: list[tuple[str, Box, float]] = field(default_factory=list)  # text, box, glyph height
+    beside: list[tuple[Box, tuple[Point, Point]]] = field(default_factory=list)  # labels of sizes, and whose size
+    lines: list[list[Point]] = field(default_factory=list)  # of the figure itself, without axes and small marks
     points: dict[str, Point] = field(default_factory=dict)
     angles: list[float] = field(default_factory=list)
     segments: list[tuple[Point, Point]] = field(default_factory=list)  # straight lines between places of the scene
@@ -153,7 +157,7 @@ class Sheet:
         self.layers: dict[str, Image.Image] = {}
         self.pens: dict[str, ImageDraw.ImageDraw] = {}
         self.placed: list[tuple[Label, int, int]] = []
-        self.boxes: list[tuple[float, float, float, float]] = []
+        self.boxes: list[Box] = []
         self.angle_count: dict[Point, int] = {}
         self.frame = (0.0, 0.0, float(style.width), float(style.height))
         self.dimension_lines: dict[s.Dimension, tuple[Point, Point]] = {}
@@ -284,6 +288,7 @@ class Sheet:
 
     def _segment(self, mark: s.Segment) -> None:
         start, end = self.pixel(mark.start), self.pixel(mark.end)
+        self.layout.lines.append([start, end])
         self.line([start, end], 0.7 if mark.thin else 1.0, mark.dashed)
         if mark.arrow:
             self._arrow_head(start, end)
@@ -296,7 +301,8 @@ class Sheet:
         self.layout.strokes.append(((wings[0], end, wings[1]), 1.0))
 
     def _path(self, mark: s.Path) -> None:
-        self.line([self.pixel(point) for point in mark.points], 0.7 if mark.thin else 1.0, mark.dashed)
+        self.layout.lines.append([self.pixel(point) for point in mark.points])
+        self.line(self.layout.lines[-1], 0.7 if mark.thin else 1.0, mark.dashed)
 
     def _circle(self, mark: s.Circle) -> None:
         self._round(mark.center, mark.radius, 0, 360, False)
@@ -308,7 +314,8 @@ class Sheet:
         steps = max(8, round((end - start) / 4))
         middle = self.scene.at(center)
         points = [s.polar(middle, radius, start + (end - start) * k / steps) for k in range(steps + 1)]
-        self.line([self.pixel(point) for point in points], dashed=dashed)
+        self.layout.lines.append([self.pixel(point) for point in points])
+        self.line(self.layout.lines[-1], dashed=dashed)
 
     def _shade(self, mark: s.Shade) -> None:
         self.area([self.pixel(place) for place in mark.outline], 255 if mark.darker else 190, "fill")
@@ -436,22 +443,25 @@ class Sheet:
         """Find a place for every label, those with the least freedom first."""
         self.masks = {name: layer.reduce(SUPERSAMPLING) for name, layer in self.layers.items()}
         width, height = self.layout.size
-        inked = numpy.zeros((height + 1, width + 1), dtype=numpy.uint16)
+        self.inked = numpy.zeros((height, width), dtype=bool)
         for name, mask in self.masks.items():
             if name in ("ink", "accent"):
-                inked[1:, 1:] |= numpy.asarray(mask) > 24
-        # Sums wrap at 65,536, but no label has as many pixels, so the sum over its box is right all the same.
-        numpy.cumsum(inked, 1, out=inked)
-        self.ink_sums = numpy.cumsum(inked, 0, out=inked)
+                self.inked |= numpy.asarray(mask) > 24
         from problems import labels  # the searches live in a file of their own
 
         labels.place_all(self, marks)
 
     def find(
-        self, label: Label, candidates: numpy.ndarray, margin: float, optional: bool = False, apart: float = 0.0
+        self,
+        label: Label,
+        candidates: numpy.ndarray,
+        margin: float,
+        optional: bool = False,
+        apart: float = 0.0,
+        accept: Callable[[Box], bool] = lambda box: True,
     ) -> bool:
         """Put the label at the first candidate centre [n, 2] where its box with a margin is free of ink and canvas
-        edges, and further from other labels by `apart`."""
+        edges, further from other labels by `apart`, and acceptable to the caller."""
         width, height = label.size
         x0 = numpy.rint(candidates[:, 0] - width / 2).astype(numpy.int64)
         y0 = numpy.rint(candidates[:, 1] - height / 2).astype(numpy.int64)
@@ -461,13 +471,11 @@ class Sheet:
         free = (left >= 0) & (top >= 0) & (right <= page_width) & (bottom <= page_height)
         for a, b, c, d in self.boxes:
             free &= (right <= a - apart) | (left >= c + apart) | (bottom <= b) | (top >= d)
-        rows = numpy.flatnonzero(free)
-        if rows.size:
-            l, t, r, b = left[rows], top[rows], right[rows], bottom[rows]
-            sums = self.ink_sums
-            clear = rows[sums[b, r] - sums[t, r] - sums[b, l] + sums[t, l] == 0]
-            if clear.size:
-                self._put(label, int(x0[clear[0]]), int(y0[clear[0]]), max(1.0, margin / 2))
+        for row in numpy.flatnonzero(free):
+            x, y = int(x0[row]), int(y0[row])
+            under = self.inked[y - pad : y + height + pad, x - pad : x + width + pad]
+            if not under.any() and accept((x, y, x + width, y + height)):
+                self._put(label, x, y, max(1.0, margin / 2))
                 return True
         if optional:
             return False

@@ -5,7 +5,7 @@ from fractions import Fraction
 from problems import measure
 from problems import scene as s
 from problems.exact import equation, number, point, polynomial, signed
-from problems.graphs import Function, curve_paths, factor_text, graph_of, point_facts, window_around
+from problems.graphs import Function, curve_paths, factor_text, graph_of, line_at, point_facts, window_around
 from problems.problem import Ask, Draw, Problem, condition, description, wrong
 from problems.scene import Axes, CurveName, Dot, Path, Scene, Segment, Shade
 
@@ -57,12 +57,12 @@ def linear_value(draw: Draw) -> Problem:
     elif asked == "zero":
         ask = Ask(
             asked,
-            draw.say("Where does the line meet the x-axis? Give x.", "Find the zero x of the function."),
+            draw.say("Where does the line meet the x-axis? Give x.", "Find the zero of the function."),
             "Find the zero x",
             number(zero),
             (
                 "At the zero, y is 0.",
-                f"{factor_text(slope)}x = {-offset}",
+                f"{slope}x = {-offset}",
                 f"x = {-offset}/{factor_text(slope)} = {zero}",
             ),
             lambda at: measure.crossing(at.functions["f"], float(zero) - 7.3, float(zero) + 9.1),
@@ -170,7 +170,7 @@ def line_through_points(draw: Draw) -> Problem:
         zero = Fraction(-offset, slope)
         ask = Ask(
             asked,
-            draw.say("Where does the line cross the x-axis? Give x.", "Find the zero x of the line."),
+            draw.say("Where does the line cross the x-axis? Give x.", "Find the zero of the line."),
             "Find the zero x",
             number(zero),
             (*steps, f"The intercept is {at_zero}.", f"x = {-offset}/{factor_text(slope)} = {zero}"),
@@ -263,7 +263,7 @@ def parabola_equation(draw: Draw) -> Problem:
 
 
 def parabola_points(draw: Draw) -> Problem:
-    """A parabola from its vertex or its zeros and one more point: its equation, a value, the leading coefficient."""
+    """A parabola from its vertex and one more point: its equation, a value, the leading coefficient."""
     asked = draw.asked("coefficient", "equation", "value")
     a = draw.given("a", (-3, -2, -1, 1, 2, 3))
     h, k = draw.given("h", range(-5, 6)), draw.given("k", range(-8, 9))
@@ -279,7 +279,7 @@ def parabola_points(draw: Draw) -> Problem:
     points = {V: (float(h), float(k)), P: (float(x), float(y))}
     scene = Scene(points, [*curve_paths(function, axes), Dot(V), Dot(P)], functions={"f": function}, axes=axes)
     facts = [
-        description(f"A parabola has its vertex at {V} and passes through {P}"),
+        description(f"The graph of a quadratic function has its vertex at {V} and passes through {P}"),
         *point_facts(draw, {V: (h, k), P: (x, y)}),
     ]
     steps = (
@@ -301,8 +301,8 @@ def parabola_points(draw: Draw) -> Problem:
             tuple(str(v) for v in (-a, y - k, 2 * a, a + 1, a - 1)),
         )
     elif asked == "equation":
-        shifted = polynomial(1, -h) if h else "x"
-        square = f"({shifted})²" if h else "x²"
+        draw.require(h != 0)  # else there is nothing to expand
+        square = f"({polynomial(1, -h)})²"
         lead = {1: "", -1: "-"}.get(a, str(a))
         tail = f" {signed(k)}" if k else ""
         steps = (*steps, f"{lead}{square}{tail} = {expanded}")
@@ -329,7 +329,7 @@ def parabola_points(draw: Draw) -> Problem:
         value = k + a * (far - h) ** 2
         ask = Ask(
             asked,
-            draw.say(f"What is y at x = {far}?", f"Find the value of y for x = {far}."),
+            draw.say(f"What is y at x = {far} on the parabola?", f"Find the parabola's value of y for x = {far}."),
             f"Find y at x = {far}",
             number(value),
             (*steps, f"y = {a} × ({far} - {factor_text(h)})² {signed(k)} = {value}"),
@@ -374,7 +374,7 @@ def line_and_parabola(draw: Draw) -> Problem:
     root = gap * gap
     start = (
         f"Where they meet, {difference} is 0.",
-        f"D = ({p + q})² - 4 × {factor_text(p * q)} = {root}",
+        f"D = {factor_text(-p - q)}² - 4 × {factor_text(p * q)} = {root}",
         f"The solutions are ({p + q} - √{root})/2 = {p} and ({p + q} + √{root})/2 = {q}.",
     )
 
@@ -391,7 +391,7 @@ def line_and_parabola(draw: Draw) -> Problem:
             ),
             "Right point of intersection?",
             point(q, y),
-            (*start, f"y = {factor_text(slope)} × {factor_text(q)} {signed(offset)} = {y}"),
+            (*start, f"y = {line_at(slope, offset, q)} = {y}"),
             lambda at: (roots(at)[1], at.functions["line"](roots(at)[1])),
             tuple(point(*v).text for v in ((p, slope * p + offset), (q, -y), (y, q), (-q, y))),
         )
@@ -463,8 +463,8 @@ def composition(draw: Draw) -> Problem:
             f"Find f(g({x}))",
             number(value),
             (
-                f"g({x}) = {factor_text(c)} × {factor_text(x)} {signed(d)} = {inner}",
-                f"f({inner}) = {factor_text(a)} × {factor_text(inner)} {signed(b)} = {value}",
+                f"g({x}) = {line_at(c, d, x)} = {inner}",
+                f"f({inner}) = {line_at(a, b, inner)} = {value}",
             ),
             lambda at: at.functions["f"](at.functions["g"](x)),
             tuple(str(v) for v in (c * (a * x + b) + d, (a * x + b) * inner, a * x + b + inner, -value)),
@@ -491,11 +491,10 @@ def composition(draw: Draw) -> Problem:
             "Where do the graphs meet?",
             point(meeting, y),
             (
-                f"Equal values need ({a} - {factor_text(c)})x to be {d} - {factor_text(b)} = {d - b}.".replace(
-                    f"({a} - {factor_text(c)})x", "the difference of the slopes times x"
-                ),
-                f"x = {d - b}/({a} - {factor_text(c)}) = {meeting}",
-                f"y = {factor_text(a)} × {factor_text(meeting)} {signed(b)} = {y}",
+                f"Where the graphs meet, {polynomial(a, b)} equals {polynomial(c, d)}.",
+                f"Hence {polynomial(a - c, 0)} = {d}" + (f" {signed(-b)} = {d - b}." if b else "."),
+                *((f"x = {d - b}/{factor_text(a - c)} = {meeting}",) if a - c != 1 else ()),
+                f"y = {line_at(a, b, meeting)} = {y}",
             ),
             lambda at: (lambda z: (z, at.functions["f"](z)))(
                 measure.crossing(lambda t: at.functions["f"](t) - at.functions["g"](t), -61.3, 62.7)
@@ -533,8 +532,8 @@ def feasible_region(draw: Draw) -> Problem:
         condition(f"the second inequality is {texts[1]}", CurveName(along(points["D"], (q / b, 0.0)), texts[1])),
     ]
     meet_steps = (
-        f"Subtract the equations of the two lines: {a - b} times x is {p} - {q} = {p - q}.",
-        f"x = {p - q}/{a - b} = {x}",
+        f"Subtract the equations of the two lines: {polynomial(a - b, 0)} = {p} - {q} = {p - q}.",
+        *((f"x = {p - q}/{a - b} = {x}",) if a - b > 1 else ()),
         f"y = {p} - {a} × {x} = {y}",
     )
     if asked == "corner":
@@ -591,14 +590,16 @@ def feasible_region(draw: Draw) -> Problem:
 def distance_time(draw: Draw) -> Problem:
     """A journey as a graph of distance over time with a rest: speed, average speed, distance left."""
     asked = draw.asked("first speed", "average speed", "last speed")
-    v, t1 = draw.given("v", range(2, 21)), draw.given("t1", range(1, 5))
-    rest, t3, w = draw.given("rest", (1, 2, 3)), draw.given("t3", range(1, 5)), draw.given("w", range(2, 21))
+    v, t1 = draw.given("v", range(8, 27)), draw.given("t1", range(1, 5))
+    rest, t3, w = draw.given("rest", (1, 2, 3)), draw.given("t3", range(1, 5)), draw.given("w", range(8, 27))
     draw.require(v != w)
     times = [0, t1, t1 + rest, t1 + rest + t3]
     ways = [0, v * t1, v * t1, v * t1 + w * t3]
     draw.require(min(ways[1], ways[3] - ways[1]) >= 0.2 * ways[3])
     points = {name: (float(t), float(d)) for name, t, d in zip("OABC", times, ways, strict=True)}
-    axes = Axes(-0.08 * times[3], times[3] * 1.15, -0.08 * ways[3], ways[3] * 1.2, ticks=False, x_name="t", y_name="d")
+    axes = Axes(
+        -0.08 * times[3], times[3] * 1.15, -0.08 * ways[3], ways[3] * 1.2, ticks=False, x_name="t (h)", y_name="d (km)"
+    )
     base = [Segment("O", "A"), Segment("A", "B"), Segment("B", "C"), Dot("A"), Dot("B"), Dot("C")]
     scene = Scene(points, base, axes=axes)
     facts = [
@@ -631,7 +632,8 @@ def distance_time(draw: Draw) -> Problem:
             "Speed after the rest?",
             number(w, unit),
             (
-                f"The way is {ways[3]} - {ways[2]} = {w * t3} and the time {times[3]} - {times[2]} = {t3}.",
+                f"The way is {ways[3]} - {ways[2]} = {w * t3} km, and the "
+                f"time in hours is {times[3]} - {times[2]} = {t3}.",
                 f"v = {w * t3}/{t3} = {w}",
             ),
             lambda at: slope(at, "B", "C"),
@@ -648,9 +650,8 @@ def distance_time(draw: Draw) -> Problem:
             "Average speed, rest included?",
             number(mean, unit),
             (
-                f"v = {ways[3]}/{times[3]}"
-                + (f" = {mean}" if mean != Fraction(ways[3], 1) and mean.denominator != times[3] else ""),
-                f"{ways[3]} - {factor_text(ways[1])} = {ways[3] - ways[1]}",
+                f"The whole way is {ways[3]} km, and the whole time is {t1} + {rest} + {t3} = {times[3]} hours.",
+                f"v = {ways[3]}/{times[3]}" + (f" = {mean}" if mean.denominator != times[3] else ""),
             ),
             lambda at: slope(at, "O", "C"),
             wrong(unit, Fraction(v + w, 2), Fraction(ways[3], t1 + t3), v, w),

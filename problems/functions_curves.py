@@ -8,13 +8,13 @@ from problems import scene as s
 from problems.exact import INFINITY, PI, equation, interval, number, point, polynomial, signed, sqrt
 from problems.graphs import NAN, curve_paths, factor_text, graph_of, point_facts, window_around
 from problems.problem import Ask, Draw, Problem, description, wrong
-from problems.scene import Axes, Circle, Dot, Scene, Segment
+from problems.scene import Axes, Circle, CurveName, Dot, Note, Scene, Segment
 
 
 def exponential(draw: Draw) -> Problem:
     """An exponential curve y = c · b^x from two points: base, start value, a further value."""
     asked = draw.asked("base", "value", "start")
-    base, start = draw.given("base", (2, 3, 4, 5)), draw.given("start", range(1, 13))
+    base, start = draw.given("base", (2, 3, 4, 5)), draw.given("start", range(1, 31))
     n = draw.given("n", (2, 3) if base < 4 else (2,))
     P, Q = draw.letters(2)
     shown = (1, start * base) if asked == "start" else (0, start)
@@ -31,23 +31,22 @@ def exponential(draw: Draw) -> Problem:
         points[Q][1] * draw.free.uniform(1.15, 1.4),
         ticks=False,
     )
-    scene = Scene(points, [*curve_paths(function, axes), Dot(P), Dot(Q)], functions={"f": function}, axes=axes)
+    curve = curve_paths(function, axes)
+    scene = Scene(points, [*curve, Dot(P), Dot(Q)], functions={"f": function}, axes=axes)
     facts = [
-        description(f"The curve through {P} and {Q} is the graph of an exponential function y = c × b^x"),
+        description(
+            f"The curve through {P} and {Q} is the graph of an exponential function y = c × b^x",
+            CurveName(curve[0].points, "y = c × b^x"),
+        ),
         *point_facts(draw, {P: (shown[0], shown[1]), Q: (n, start * base**n)}),
     ]
     ratio = start * base**n // shown[1]
     power = n - shown[0]
     steps = (f"From {P} to {Q} the value is multiplied by {start * base**n}/{shown[1]} = {ratio}.",)
-    steps = (
-        *steps,
-        f"b = √{ratio} = {base}"
-        if power == 2
-        else f"b³ = {ratio} = {base}³, so b = {base}."
-        if power == 3
-        else f"b = {ratio}",
-    )
-    steps = steps[:-1] + (f"That is {power} steps to the right, and {base}^{power} = {ratio}.", f"b = {base}")
+    if power == 1:
+        steps = (*steps, f"That is one step to the right, so b = {base}.")
+    else:
+        steps = (*steps, f"That is {power} steps to the right, and {base}^{power} = {ratio}, so b = {base}.")
     if asked == "base":
         ask = Ask(
             asked,
@@ -59,14 +58,14 @@ def exponential(draw: Draw) -> Problem:
             wrong("", ratio, start, base + 1, Fraction(ratio, power), base * start),
         )
     elif asked == "value":
-        m = n + 1
+        m = draw.given("m", (n + 1, n + 2))
         value = start * base**m
         ask = Ask(
             asked,
             draw.say(f"What is y at x = {m}?", f"Find y for x = {m}."),
             f"Find y at x = {m}",
             number(value),
-            (*steps, f"y = {start * base**n} × {base} = {value}"),
+            (*steps, f"y = {start * base**n} × {' × '.join([str(base)] * (m - n))} = {value}"),
             lambda at: at.functions["f"](m),
             wrong("", 2 * start * base**n - start, start * base * m, value + start, value - base),
         )
@@ -116,7 +115,7 @@ def logarithm(draw: Draw) -> Problem:
             interval(shift, INFINITY),
             (
                 "The argument of a logarithm is positive.",
-                f"The argument is 0 at x = {shift}, since {shift} - {factor_text(shift)} = 0.",
+                f"The argument is 0 at x = {shift}, since {shift} {signed(-shift)} = 0.",
             ),
             lambda at: (
                 measure.edge_of_domain(at.functions["f"], shift - 5.0, shift + 5.0),
@@ -133,12 +132,13 @@ def logarithm(draw: Draw) -> Problem:
         power = Fraction(base) ** -lift
         ask = Ask(
             asked,
-            draw.say("At which x does the curve meet the x-axis?", "Find the zero x of the function."),
+            draw.say("At which x does the curve meet the x-axis?", "Find the zero of the function."),
             "Find the zero x",
             number(zero),
             (
-                "The zero is where the logarithm cancels the rest.",
-                f"log{sub}({power}) = {-lift}",
+                f"At the zero the logarithm must be {-lift}"
+                + (f", since {-lift} {signed(lift)} = 0." if lift else "."),
+                f"log{sub}({power}) = {-lift}, so the argument is {power}.",
                 f"x = {power} {signed(shift)} = {zero}",
             ),
             lambda at: measure.crossing(at.functions["f"], shift + 1e-9, shift + 60.0),
@@ -154,7 +154,7 @@ def logarithm(draw: Draw) -> Problem:
             f"Find y at x = {place}",
             number(value),
             (
-                f"The argument is {place} - {factor_text(shift)} = {base**n}.",
+                f"The argument is {place} {signed(-shift)} = {base**n}.",
                 f"y = log{sub}({base**n}) {signed(lift)} = {n} {signed(lift)} = {value}",
             ),
             lambda at: at.functions["f"](place),
@@ -285,7 +285,7 @@ def absolute_value(draw: Draw) -> Problem:
     sign = -1 if a > 0 else 1
     corner = (
         f"The corner is where the bars hold 0: x = {h}, and there y = "
-        f"{factor_text(a)} × |{h} - {factor_text(h)}| {signed(k)} = {k}."
+        f"{factor_text(a)} × |{h} {signed(-h)}| {signed(k)} = {k}."
     )
     if asked == "corner":
         ask = Ask(
@@ -306,7 +306,7 @@ def absolute_value(draw: Draw) -> Problem:
             draw.say(f"What is y at x = {x}?", f"Find y for x = {x}."),
             f"Find y at x = {x}",
             number(value),
-            (f"|{x} - {factor_text(h)}| = {abs(x - h)}", f"y = {factor_text(a)} × {abs(x - h)} {signed(k)} = {value}"),
+            (f"|{x} {signed(-h)}| = {abs(x - h)}", f"y = {factor_text(a)} × {abs(x - h)} {signed(k)} = {value}"),
             lambda at: at.functions["f"](x),
             tuple(str(v) for v in (-value, a * (x + h) + k, k - a * abs(x - h), value + 1)),
         )
@@ -474,11 +474,7 @@ def rational(draw: Draw) -> Problem:
             draw.say("What is the equation of the horizontal asymptote?", "Find the horizontal asymptote."),
             "Find the horizontal asymptote",
             equation(f"y = {q}", q),
-            (
-                f"Far out only the leading terms count: {factor_text(q)}x/x tends to {q}/1 = {q}.".replace(
-                    f"{factor_text(q)}x/x", "their quotient"
-                ),
-            ),
+            (f"Far out only the leading terms count: their quotient tends to {q}/1 = {q}.",),
             lambda at: at.functions["f"](1e9),
             tuple(f"y = {v}" for v in (-q, p, 0, q + 1)),
         )
@@ -487,7 +483,7 @@ def rational(draw: Draw) -> Problem:
         draw.require(zero != p and top[1] != 0)
         ask = Ask(
             asked,
-            draw.say("At which x does the curve meet the x-axis?", "Find the zero x of the function."),
+            draw.say("At which x does the curve meet the x-axis?", "Find the zero of the function."),
             "Find the zero x",
             number(zero),
             ("The numerator must be 0.", f"x = {-top[1]}/{factor_text(q)} = {zero}"),
@@ -504,7 +500,7 @@ def rational(draw: Draw) -> Problem:
             number(value),
             (
                 f"The numerator is {factor_text(q)} × {factor_text(x)} {signed(top[1])} = {q * x + top[1]}.",
-                f"The denominator is {x} - {factor_text(p)} = {x - p}.",
+                f"The denominator is {x} {signed(-p)} = {x - p}.",
                 f"y = {q * x + top[1]}/{factor_text(x - p)} = {value}",
             ),
             lambda at: at.functions["f"](x),
@@ -520,8 +516,8 @@ def _beside(zero: float, pole: float) -> tuple[float, float]:
 
 
 def cubic_graph(draw: Draw) -> Problem:
-    """A cubic with its turning points marked: where it falls, its local extremes, its number of zeros, a root count."""
-    asked = draw.asked("falling", "zeros", "solutions")
+    """A cubic with its turning points marked: where it falls, its point of inflection, how often it takes a value."""
+    asked = draw.asked(*["falling", "inflection"] * 2, "zeros", "solutions")
     p, half = draw.given("p", range(-4, 3)), draw.given("half", (1, 2))
     q = p + 2 * half
     lift = draw.given("lift", range(-9, 10))
@@ -538,15 +534,29 @@ def cubic_graph(draw: Draw) -> Problem:
     points = {P: (float(p), float(high)), Q: (float(q), float(low))}
     scene = Scene(points, [*curve_paths(function, axes), Dot(P), Dot(Q)], functions={"f": function}, axes=axes)
     facts = [
-        description(f"The graph of a polynomial of degree 3 turns downwards at {P} and upwards again at {Q}"),
+        description(
+            f"The graph of a cubic function turns downwards at {P} and upwards again at {Q}",
+            Note("cubic function"),
+        ),
         *point_facts(draw, {P: (p, high), Q: (q, low)}),
     ]
 
     def turning(at: Scene) -> tuple[float, float]:
         return tuple(measure.crossings(lambda t: measure.derivative(at.functions["f"], t), p - 1.0, q + 1.0))
 
+    def bend(at: Scene) -> tuple[float, float]:
+        place = measure.crossing(
+            lambda t: measure.derivative(lambda u: measure.derivative(at.functions["f"], u, 0.1), t, 0.1),
+            p - 1.3,
+            q + 1.1,
+        )
+        return place, at.functions["f"](place)
+
     def count(at: Scene, level: float) -> float:
-        return float(len(measure.crossings(lambda t: at.functions["f"](t) - level, p - 60.0, q + 60.0, 4000)))
+        """Crossings of a horizontal line: the mean of just above and just below, for lines that touch the curve."""
+        near = (level - 0.01, level + 0.01)
+        found = [measure.crossings(lambda t, h=h: at.functions["f"](t) - h, p - 60.0, q + 60.0, 4000) for h in near]
+        return (len(found[0]) + len(found[1])) / 2
 
     if asked == "falling":
         ask = Ask(
@@ -561,18 +571,36 @@ def cubic_graph(draw: Draw) -> Problem:
             turning,
             tuple(interval(*v).text for v in ((low, high), (-INFINITY, p), (q, INFINITY), (p - 1, q), (-q, -p))),
         )
+    elif asked == "inflection":
+        ask = Ask(
+            asked,
+            draw.say("Find the point of inflection of the graph.", "At which point does the curve change its bend?"),
+            "Find the point of inflection",
+            point(middle, lift),
+            (
+                "A cubic curve is symmetric about its point of inflection, "
+                "which lies midway between the turning points.",
+                f"x = ({p} + {factor_text(q)})/2 = {middle}",
+                f"y = ({high} + {factor_text(low)})/2 = {lift}",
+            ),
+            bend,
+            tuple(point(*v).text for v in ((lift, middle), (q - p, high - low), (-middle, lift), (middle, high))),
+        )
     else:
-        level = 0 if asked == "zeros" else draw.given("level", range(-12, 13))
-        draw.require(level not in (high, low) and (asked == "zeros" or level != 0))
-        value = 3 if low < level < high else 1
+        near = (low - 2, low - 1, low, low + 1, lift, high - 1, high, high + 1, high + 2)
+        level = 0 if asked == "zeros" else draw.given("level", near)
+        draw.require(asked == "zeros" or level != 0)
+        value = 2 if level in (high, low) else 3 if low < level < high else 1
         what = (
             "zeros does the function have"
             if asked == "zeros"
-            else f"solutions has the equation f(x) = {level}, where f is this function"
+            else f"solutions does the equation f(x) = {level} have, where f is this function"
         )
-        inside = (
-            f"{level} lies between {low} and {high}" if value == 3 else f"{level} does not lie between {low} and {high}"
-        )
+        inside = {
+            1: f"{level} does not lie between {low} and {high}",
+            2: f"{level} is itself one of the turning values",
+            3: f"{level} lies between {low} and {high}",
+        }[value]
         ask = Ask(
             asked,
             f"How many {what}?",
@@ -580,10 +608,10 @@ def cubic_graph(draw: Draw) -> Problem:
             number(value),
             (
                 f"The turning values differ by {high} - {factor_text(low)} = {high - low}.",
-                f"{inside}, so a horizontal line at this height meets "
-                f"the curve {'three times' if value == 3 else 'once'}.",
+                f"{inside}, so the horizontal line at this height meets "
+                f"the curve {'once,twice,three times'.split(',')[value - 1]}.",
             ),
-            lambda at: count(at, level + 1e-9),
+            lambda at: count(at, level),
             ("0", "1", "2", "3", "4"),
         )
     return draw.finish(facts, ask, scene)

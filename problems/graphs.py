@@ -5,6 +5,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from problems import scene as s
+from problems.exact import Rational, signed
 from problems.problem import Draw, condition, description
 from problems.scene import Axes, CurveName, Name, Path, Scene
 
@@ -37,6 +38,12 @@ def window_around(xs: list[float], ys: list[float], draw: Draw, margin: float = 
 def factor_text(value: int | Fraction) -> str:
     """A number as a factor: in brackets where it is negative."""
     return f"({value})" if value < 0 else str(value)
+
+
+def line_at(slope: Rational, offset: Rational, x: Rational) -> str:
+    """The value of a line written out: 3 × (-2) + 5; a factor 1 and a summand 0 are left out."""
+    product = f"{factor_text(slope)} × {factor_text(x)}" if slope != 1 else str(x)
+    return product + (f" {signed(offset)}" if offset else "")
 
 
 def graph_of(draw: Draw, function: Function, axes: Axes, text: str, kind: str, marks: tuple = ()) -> tuple[Scene, list]:

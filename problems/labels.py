@@ -81,13 +81,50 @@ def _place_beside(sheet: "figure.Sheet", text: str, start: Point, end: Point, ga
     outward = sheet._outward(start, end)
     half = abs(outward[0]) * label.size[0] / 2 + abs(outward[1]) * label.size[1] / 2
     candidates = []
+    shares = (0.5, 0.44, 0.56, 0.38, 0.62, 0.32, 0.68)
     for extra in (0.0, 0.12, 0.3):
-        for share in (0.5, 0.44, 0.56, 0.38, 0.62, 0.32, 0.68):
+        for share in shares if sheet.style.width < 200 else (*shares, 0.26, 0.74):
             for side in (1, -1):
                 d = side * (half + gap + sheet.style.line / 2 + extra * sheet.em)
                 at = s.between(start, end, share)
                 candidates.append((at[0] + outward[0] * d, at[1] + outward[1] * d))
-    sheet.find(label, numpy.array(candidates), gap * 0.8)
+    if sheet.style.width < 200:
+        sheet.find(label, numpy.array(candidates), gap * 0.8)
+        return
+    near, places = _NearestLine(sheet, start, end), numpy.array(candidates)
+    if not sheet.find(label, places, gap * 0.8, True, 0.5 * sheet.em, lambda box: near.holds(box, 1.7)):
+        sheet.find(label, places, gap * 0.8, False, 0.5 * sheet.em, lambda box: near.holds(box, 1.1))
+    sheet.layout.beside.append((sheet.layout.labels[-1][1], (start, end)))
+
+
+class _NearestLine:
+    """Tells which boxes a reader takes for a label of this segment, and not of another line of the figure."""
+
+    def __init__(self, sheet: "figure.Sheet", start: Point, end: Point):
+        self.own = numpy.array([[start, end]])
+        pieces = [pair for line in sheet.layout.lines for pair in zip(line, line[1:], strict=False)]
+        lines = numpy.array(pieces, dtype=float).reshape(-1, 2, 2)
+        along = (self.own[0, 1] - self.own[0, 0]) / math.dist(start, end)
+        offset = lines - self.own[0, 0]
+        away = abs(offset[..., 0] * along[1] - offset[..., 1] * along[0]).max(1)
+        self.others = lines[away > 2.5]  # what lies on the segment's own line is no other line
+
+    def holds(self, box: "figure.Box", factor: float) -> bool:
+        """Whether every other line lies so many times as far from the box as the segment does."""
+        return not len(self.others) or _distances(box, self.others).min() > factor * _distances(box, self.own)[0]
+
+
+def _distances(box: "figure.Box", lines: numpy.ndarray) -> numpy.ndarray:
+    """The distances of lines [m, 2, 2] from a box that none of them crosses."""
+    left, top, right, bottom = box
+    beyond = numpy.maximum(numpy.maximum((left, top) - lines, lines - (right, bottom)), 0.0)
+    ends = numpy.hypot(beyond[..., 0], beyond[..., 1]).min(1)
+    a, along = lines[:, 0], lines[:, 1] - lines[:, 0]
+    corners = numpy.array([(left, top), (right, top), (left, bottom), (right, bottom)])
+    offset = corners[:, None] - a
+    share = (offset * along).sum(2) / numpy.maximum((along * along).sum(1), 1e-9)
+    foot = offset - along * share.clip(0.0, 1.0)[..., None]
+    return numpy.minimum(ends, numpy.hypot(foot[..., 0], foot[..., 1]).min(0))
 
 
 def _place_name(sheet: "figure.Sheet", mark: s.Name, gap: float) -> None:
@@ -141,7 +178,8 @@ def _place_note(sheet: "figure.Sheet", mark: s.Note, gap: float) -> None:
     width, height = label.size
     pad = gap + 2
     xs = numpy.linspace(left + width / 2 + pad, max(left + width / 2 + pad, right - width / 2 - pad), 9)
-    ys = numpy.linspace(top + height / 2 + pad, bottom - height / 2 - pad, 15)
+    clear = 0.5 * sheet.em if sheet.style.width >= 200 else 0.0  # so that it does not read on from the question
+    ys = numpy.linspace(top + height / 2 + pad + clear, bottom - height / 2 - pad - clear, 15)
     grid = [(x, y) for y in ys for x in xs]
     middle = ((left + right) / 2, (top + bottom) / 2)
     grid.sort(key=lambda c: (-round(abs(c[1] - middle[1])), abs(c[0] - xs[0])))
@@ -173,8 +211,10 @@ def _place_axis_labels(sheet: "figure.Sheet", axes: s.Axes) -> None:
             (axes.x_name, sheet.pixel((axes.x_high, y0)), ((0.2, 0.6), (0.2, -0.6), (-0.3, 0.6), (-0.3, -0.6))),
             (axes.y_name, sheet.pixel((x0, axes.y_high)), ((0.6, -0.2), (-0.6, -0.2), (0.6, 0.3), (-0.6, 0.3))),
         ):
-            label = sheet.type(name, True)
-            places = [(at[0] + x * em, at[1] + y * em) for x, y in ways]
+            label = sheet.type(name, len(name) == 1)
+            wide = label.size[0] / 2 - 0.3 * em if len(name) > 1 else 0.0  # a longer name stands clear of its axis
+            aside = [-1 if name == axes.x_name else 1 if x > 0 else -1 for x, _ in ways]
+            places = [(at[0] + x * em + side * wide, at[1] + y * em) for (x, y), side in zip(ways, aside, strict=True)]
             sheet.find(label, numpy.array(places), 1.0, optional=sheet.style.width < 200)
 
 

@@ -74,8 +74,8 @@ def triangle_angle_sum(draw: Draw) -> Problem:
 
 
 def isosceles_triangle(draw: Draw) -> Problem:
-    """An isosceles triangle: from the apex to a base angle, back, or on to an exterior angle."""
-    asked = draw.asked("base angle", "apex angle", "exterior angle")
+    """An isosceles triangle: from the apex to a base angle, back, on to an exterior angle or to an unknown x."""
+    asked = draw.asked("base angle", "apex angle", "exterior angle", *["unknown"] * 3)
     A, B, C = draw.letters(3)
     angle, leg = draw.angle_word, draw.free.uniform(4, 6)
     (D,) = _other(A + B + C)
@@ -89,7 +89,7 @@ def isosceles_triangle(draw: Draw) -> Problem:
         apex_angle = draw.degrees("apex angle", 24, 130)
         draw.require(apex_angle % 2 == 0)
         base_angle = (180 - apex_angle) // 2
-        answer = base_angle if asked == "base angle" else 180 - base_angle
+        answer = 180 - base_angle if asked == "exterior angle" else base_angle
         half = apex_angle / 2
         points = {A: (0.0, 0.0), B: s.polar((0, 0), leg, 270 - half), C: s.polar((0, 0), leg, 270 + half)}
         stated, fact = A, condition(f"{angle}{A} = {apex_angle}°", Angle(B, A, C, f"{apex_angle}°"))
@@ -118,6 +118,31 @@ def isosceles_triangle(draw: Draw) -> Problem:
         text = f"In triangle {A}{B}{C}, side {B}{C} is extended beyond {C} to {D}"
         steps = (*steps, f"∠{A}{C}{B} = ∠{B} = {base_angle}°", f"∠{A}{C}{D} = 180° - {base_angle}° = {answer}°")
         target, place = f"{A}{C}{D}", (A, C, D)
+    facts = [description(text), equal, fact]
+    if asked == "unknown":
+        factor, offset = draw.given("factor", (2, 3, 4, 5)), draw.given("offset", [k for k in range(-20, 31) if k])
+        x = (base_angle - offset) // factor
+        draw.require((base_angle - offset) % factor == 0 and x > 3)
+        plus, minus = ("+", "-") if offset > 0 else ("-", "+")
+        term = f"{factor}x {plus} {abs(offset)}"
+        facts.append(condition(f"{angle}{B} = ({term})°", Angle(A, B, C, f"({term})°")))
+        steps = (
+            *steps,
+            f"{term} = {base_angle}",
+            f"{factor}x = {base_angle} {minus} {abs(offset)} = {base_angle - offset}",
+            f"x = {base_angle - offset}/{factor} = {x}",
+        )
+        ask = Ask(
+            asked,
+            draw.say("Find x.", "What is the value of x?"),
+            "Find x",
+            number(x),
+            steps,
+            lambda scene: (measure.angle(scene, A, B, C) - offset) / factor,
+            wrong("", base_angle, base_angle - offset, x + 5, abs(apex_angle - offset) // factor, x + offset),
+            symbols,
+        )
+        return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
     ask = Ask(
         asked,
         draw.say(f"Find angle {target}.", f"What is the size of {angle}{target}?", f"Calculate {angle}{target}."),
@@ -128,7 +153,7 @@ def isosceles_triangle(draw: Draw) -> Problem:
         mistakes,
         symbols,
     )
-    return draw.finish([description(text), equal, fact], ask, Scene(points, drawing), draw.turn(), draw.mirror())
+    return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
 
 
 def angles_on_a_line(draw: Draw) -> Problem:
@@ -220,7 +245,10 @@ def parallel_lines(draw: Draw) -> Problem:
     place, stated, found, rule = rules[asked]
     name = "".join(place)
     facts = [
-        description(f"Line {G}{H} crosses line {A}{B} at {E} and line {C}{D} at {F}"),
+        description(
+            f"Line {G}{H} crosses line {A}{B} at {E} and then line "
+            f"{C}{D} at {F}; {B} and {D} lie on the same side of it"
+        ),
         property_(
             draw.say(f"{A}{B} ∥ {C}{D}", f"{A}{B} is parallel to {C}{D}"), ParallelArrows(A, B), ParallelArrows(C, D)
         ),
@@ -555,17 +583,16 @@ def law_of_cosines(draw: Draw) -> Problem:
     sine = {30: Fraction(1, 2), 150: Fraction(1, 2), 60: sqrt(3) / 2, 120: sqrt(3) / 2}.get(degrees, sqrt(2) / 2)
     symbols = {AB: p, AC: q}
     if asked == "third side":
-        sign, other = ("-", p * p + q * q - p * q) if degrees == 60 else ("+", p * p + q * q + p * q)
+        sign, cosine = (-1, "1/2") if degrees == 60 else (1, "(-1/2)")
+        other = p * p + q * q + sign * p * q
         side = sqrt(other)
         steps = (
             f"The law of cosines says {BC}² = {AB}² + {AC}² - 2 × {AB} × {AC} × cos({degrees}°).",
-            f"{BC}² = {p * p} + {q * q} {sign} {p * q} = {other}",
+            f"{BC}² = {p * p} + {q * q} - 2 × {p} × {q} × {cosine} = {other}",
             f"{BC} = √{other} = {side}",
         )
         answer, target, measured = number(side, draw.unit), BC, lambda at: measure.distance(at, B, C)
-        mistakes = wrong(
-            draw.unit, sqrt(p * p + q * q), other, p + q, sqrt(p * p + q * q + (p * q if sign == "-" else -p * q))
-        )
+        mistakes = wrong(draw.unit, sqrt(p * p + q * q), other, p + q, sqrt(p * p + q * q - sign * p * q))
     elif asked == "area":
         area = sine * p * q / 2 if not isinstance(sine, Fraction) else Fraction(p * q, 4)
         steps = (

@@ -1,6 +1,7 @@
 """Plane geometry: circles, their angles, chords, tangents, sectors and rings. Each public function is a family."""
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 from problems import measure
@@ -74,6 +75,7 @@ def inscribed_angle(draw: Draw) -> Problem:
             B: s.polar(ORIGIN, 3, 90 - 180 + 2 * second),
         }
         drawing += [Segment(a, b) for a, b in ((C, A), (C, B), (O, A), (O, B), (O, C))]
+        text = replace(text, text=f"{text.text}, and {O} lies inside angle {A}{C}{B}")
         facts = [text, _angle_fact(draw, O, A, C, first), _angle_fact(draw, O, B, C, second)]
         steps = (
             f"{O}{A} = {O}{B} = {O}{C}, so the triangles {O}{A}{C} and {O}{B}{C} are isosceles.",
@@ -99,6 +101,7 @@ def inscribed_angle(draw: Draw) -> Problem:
         ask = _ask_angle(
             draw, asked, (A, C, B), half, steps, (4 * half, 180 - 2 * half, 180 - half, 90 - half), {AOB: 2 * half}
         )
+        text = replace(text, text=f"{text.text}, and {C} lies on the longer arc {A}{B}")
         return draw.finish([text, central], ask, Scene(points, drawing), draw.turn(), draw.mirror())
     if asked == "central angle":
         steps = (rule, f"{AOB} = 2 × {ACB} = 2 × {half}° = {2 * half}°")
@@ -480,7 +483,7 @@ def sector(draw: Draw) -> Problem:
         turn = f"{2 * radius}π"
         steps = (
             f"The whole circle is 2π × {radius} = {turn} long.",
-            f"Angle = 360° × {arc}/({turn}) = {degrees}°",
+            f"Angle = 360° × ({arc})/({turn}) = {degrees}°",
         )
         answer, target = number(degrees, "°"), "the angle of the sector"
 

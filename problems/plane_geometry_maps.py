@@ -88,13 +88,13 @@ def _closed_polygon(row: list[str], angles: list[int], draw: Draw) -> dict[str, 
 
 
 def grid_polygon(draw: Draw) -> Problem:
-    """Points on a coordinate grid: the area of a polygon, a distance, a midpoint's distance, a perimeter."""
-    asked = draw.asked("area", "distance", "perimeter")
+    """Points on a coordinate grid: the area of a polygon, the distance of two corners, the perimeter of a triangle."""
+    asked = draw.asked(*["area", "distance"] * 3, "perimeter")  # the first two are rejected more often
     corners = 3 if asked == "perimeter" else draw.given("corners", (3, 4))
     row = draw.letters(4)[:corners]
     places = [(draw.given(f"x{k}", range(-5, 7)), draw.given(f"y{k}", range(-4, 7))) for k in range(corners)]
-    if asked == "perimeter":  # a right triangle along the axes with a whole hypotenuse
-        t = draw.given("triple", ((3, 4), (4, 3), (6, 8), (8, 6)))
+    if asked == "perimeter":  # a right triangle along the axes
+        t = draw.given("legs", [(a, b) for a in range(3, 9) for b in range(3, 9) if a != b])
         places = [places[0], (places[0][0] + t[0], places[0][1]), (places[0][0], places[0][1] + t[1])]
     points = dict(zip(row, [(float(x), float(y)) for x, y in places], strict=True))
     turns = [
@@ -150,8 +150,9 @@ def grid_polygon(draw: Draw) -> Problem:
         hypotenuse = sqrt(a * a + b * b)
         total = hypotenuse + a + b
         steps = (
-            f"The legs are {a} and {b}.",
-            f"The hypotenuse is √({a}² + {b}²) = {hypotenuse}.",
+            f"The legs lie along the grid: {row[0]}{row[1]} = {a} and {row[0]}{row[2]} = {b}.",
+            f"{row[1]}{row[2]}² = {a}² + {b}² = {a * a + b * b}",
+            f"{row[1]}{row[2]} = √{a * a + b * b} = {hypotenuse}",
             f"Perimeter = {a} + {b} + {hypotenuse} = {total}",
         )
         target, short, answer = f"the perimeter of {name}", "Find the perimeter", number(total)
@@ -235,16 +236,11 @@ def bearings(draw: Draw) -> Problem:
     else:
         swing = math.degrees(math.atan2(q, p))
         value = round(first + swing)
-        draw.require(abs(first + swing - value) < 0.49)
-        steps = (
-            right,
-            f"tan(∠{C}{A}{B}) = {q}/{p}, so ∠{C}{A}{B} = arctan({q}/{p}) ≈ {swing:.1f}°.",
-            f"The bearing is {first} + {swing:.1f} = {first + round(swing, 1):.1f}, rounded {value:03d}°.",
-        )
+        draw.require(abs(first + swing - value) < 0.44)  # so that rounding twice, as the steps do, is right too
         steps = (
             right,
             f"∠{C}{A}{B} = arctan({q}/{p}) ≈ {swing:.1f}°",
-            f"Bearing = {first} + {swing:.1f} = {round(first + round(swing, 1), 1)}",
+            f"Bearing = {first}° + {swing:.1f}° = {first + round(swing, 1):.1f}° ≈ {value}°",
         )
         answer = _bearing(value)
         answer = type(answer)(answer.text, (first + swing,))
@@ -280,14 +276,14 @@ def _bearing_mark(A: str, B: str, degrees: int) -> tuple[s.Mark, ...]:
 def tower_shadow(draw: Draw) -> Problem:
     """Shadows of a pole and a tree in the same sun: similar right triangles in a word problem."""
     asked = draw.asked("height", "shadow")
-    pole, shadow = draw.given("pole", range(1, 6)), draw.given("shadow", range(2, 9))
-    k = draw.given("factor", range(2, 7))
+    pole, shadow = draw.given("pole", range(1, 10)), draw.given("shadow", range(2, 16))
+    halves = draw.given("factor", range(3, 9))  # the tree is 3/2 to 8/2 times as high
     draw.require(0.45 <= pole / shadow <= 1.6 and pole != shadow)
-    height, long_shadow = pole * k, shadow * k
+    draw.require(pole * halves % 2 == 0 and shadow * halves % 2 == 0)
+    height, long_shadow = pole * halves // 2, shadow * halves // 2
     A, B, C, D, E = draw.letters(5)
     points = {A: (0.0, 0.0), B: (float(shadow), 0.0), C: (float(shadow), float(pole)), D: (float(long_shadow), 0.0)}
     points[E] = s.meet((0.0, 0.0), points[C], points[D], (0.0, 1.0))
-    draw.require(k <= 4)
     base = [
         Segment(A, D),
         Segment(A, E, thin=True),

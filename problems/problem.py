@@ -97,6 +97,8 @@ class Draw:
 
     def given(self, name: str, values: Sequence[Value]) -> Value:
         """Choose one of the values for a parameter that the facts state."""
+        if not values:  # what was drawn before leaves nothing to choose from
+            raise Reject
         if self._replayed is not None:
             value = self._replayed[name]
         else:

@@ -7,7 +7,7 @@ from problems import measure
 from problems import scene as s
 from problems.exact import number, sqrt
 from problems.problem import Ask, Draw, Problem, condition, description, wrong
-from problems.scene import Angle, Length, Name, Note, Point, RightAngle, Scene, Segment
+from problems.scene import Angle, Length, Name, Note, Point, RightAngle, Scene, Segment, Ticks
 
 
 def _faces(corners: list[Point], faces: list[tuple[int, ...]], projection: s.Projection, extra: list[s.Mark]) -> Scene:
@@ -142,8 +142,9 @@ def cube(draw: Draw) -> Problem:
     draw.require(draw.small or asked in ("diagonal", "edge") or edge <= 60)
     corners, faces = _box(edge, edge, edge)
     scene, face = _faces(corners, faces, _view(draw), []), edge * edge
+    equal = () if draw.small else [Ticks(corners[start], corners[end]) for start, end in ((0, 1), (1, 2), (1, 5))]
     facts = [
-        description(draw.say("The solid is a cube", "A solid has the shape of a cube", brief="Cube")),
+        description(draw.say("The solid is a cube", "A solid has the shape of a cube", brief="Cube"), *equal),
         condition(
             f"edge {edge}" if draw.small else f"the edges are {draw.size(edge)} long",
             Length(corners[0], corners[1], draw.size(edge)),
@@ -234,7 +235,7 @@ def triangular_prism(draw: Draw) -> Problem:
     scene = _faces(corners, faces, projection, [RightAngle(corners[4], corners[3], corners[5])])
     P, Q, H = (draw.size(v) for v in (p, q, height))
     facts = [
-        description("The solid is an upright prism whose base is a right triangle"),
+        description("The solid is a right prism whose base is a right triangle"),
         condition(
             f"the legs of the triangle are {P} and {Q}",
             Length(corners[3], corners[4], P),
@@ -260,7 +261,7 @@ def triangular_prism(draw: Draw) -> Problem:
         mantle = (p + q + far) * height
         steps = (
             f"The third side of the triangle is √({p}² + {q}²) = √{p * p + q * q} = {far}.",
-            f"Mantle = ({p} + {q} + {far}) × {height} = {p + q + far} × {height} = {mantle}",
+            f"Lateral area = ({p} + {q} + {far}) × {height} = {p + q + far} × {height} = {mantle}",
         )
         value = mantle
         if asked == "surface":
@@ -406,7 +407,12 @@ def square_pyramid(draw: Draw) -> Problem:
     a, h = draw.size(side), draw.size(height)
     upright = (Segment(corners[4], foot, dashed=True), Length(corners[4], foot, h))
     facts = [
-        description("The solid is a right pyramid with a square base and apex S"),
+        description(
+            "The solid is a right pyramid with a square base and apex S",
+            Ticks(corners[0], corners[1]),
+            Ticks(corners[1], corners[2]),
+            RightAngle(corners[0], corners[1], corners[2]),
+        ),
         condition(f"the side of the base is {a}", Length(corners[0], corners[1], a)),
         condition(f"the height is {h}", *upright),
     ]
@@ -490,7 +496,7 @@ def square_pyramid(draw: Draw) -> Problem:
             )
         else:
             value = 2 * side * slant
-            steps = (*steps, f"Mantle = 4 × {side} × {slant}/2 = {value}")
+            steps = (*steps, f"Lateral area = 4 × {side} × {slant}/2 = {value}")
             ask = _ask(
                 draw,
                 asked,
@@ -517,12 +523,11 @@ def line_and_base(draw: Draw) -> Problem:
     draw.require(max(a, b) <= 2.5 * min(a, b) and 0.35 <= c / flat <= 1.3)
     corners, faces = _box(a, b, c)
     names = {"A": corners[0], "B": corners[1], "C": corners[2], "G": corners[6]}
-    extra = [Name(n, n) for n in names] + [
-        Segment("A", "C", thin=True, dashed=True),
-        Segment("A", "G", thin=True, dashed=True),
-    ]
+    extra: list[s.Mark] = [Name(n, n) for n in names]
     if asked == "face angle":
         extra.append(Segment("B", "G", thin=True))
+    else:
+        extra += [Segment("A", "C", thin=True, dashed=True), Segment("A", "G", thin=True, dashed=True)]
     scene = _faces(corners, faces, s.orthographic(draw.free.uniform(-66, -52), draw.free.uniform(20, 28)), extra)
     scene.points = names
     size = draw.size

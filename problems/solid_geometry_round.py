@@ -121,7 +121,11 @@ def cylinder(draw: Draw) -> Problem:
     )
     facts = [
         description(
-            draw.say("The solid is an upright cylinder", "A solid is an upright cylinder in shape", brief="Cylinder")
+            draw.say(
+                "The solid is a right circular cylinder",
+                "A solid has the shape of a right circular cylinder",
+                brief="Cylinder",
+            )
         ),
         width,
         tall,
@@ -143,7 +147,7 @@ def cylinder(draw: Draw) -> Problem:
             symbols,
         )
     elif asked == "lateral area":
-        steps = (*start, f"Mantle = 2πrh = 2π × {r} × {h} = {mantle}")
+        steps = (*start, f"Lateral area = 2πrh = 2π × {r} × {h} = {mantle}")
         if draw.small:
             steps = (f"2 × {r} = {2 * r}", f"Mantle = {2 * r} × {h} × π = {mantle}")
         ask = _ask(
@@ -160,8 +164,8 @@ def cylinder(draw: Draw) -> Problem:
         total = mantle + PI * 2 * r * r
         steps = (
             *start,
-            f"Mantle = 2πrh = 2π × {r} × {h} = {mantle}",
-            f"Both bases have 2πr² = 2π × {r}² = {PI * 2 * r * r}.",
+            f"Lateral area = 2πrh = 2π × {r} × {h} = {mantle}",
+            f"Both bases together have the area 2πr² = 2π × {r}² = {PI * 2 * r * r}.",
             f"Surface = {mantle} + {PI * 2 * r * r} = {total}",
         )
         ask = _ask(
@@ -194,7 +198,7 @@ def cylinder(draw: Draw) -> Problem:
 
 
 def cone(draw: Draw) -> Problem:
-    """A cone: volume, slant height, lateral area, the angle of its unrolled mantle, the height from the volume."""
+    """A cone: volume, slant height, lateral area, the angle of its unrolled surface, the height from the volume."""
     asked = draw.asked("volume", "slant height", "lateral area", "unrolled angle", "height")
     t, k = draw.given("triple", TRIPLES), draw.given("factor", range(1, 13))
     r, h, slant = (k * side for side in t)
@@ -216,7 +220,7 @@ def cone(draw: Draw) -> Problem:
         f"the height is {H}", Segment(tip, foot, dashed=True), RightAngle(tip, foot, rim), Length(tip, foot, H)
     )
     facts = [
-        description(draw.say("The solid is an upright cone with apex S", "An upright cone has the apex S")),
+        description(draw.say("The solid is a right circular cone with apex S", "A right circular cone has the apex S")),
         radius,
         height,
     ]
@@ -255,7 +259,7 @@ def cone(draw: Draw) -> Problem:
             asked,
             "the lateral area",
             number(mantle, draw.area_unit),
-            (*side, f"Mantle = πrs = π × {r} × {slant} = {mantle}"),
+            (*side, f"Lateral area = πrs = π × {r} × {slant} = {mantle}"),
             lambda at: measure.revolution_surface(at, "mantle"),
             wrong(draw.area_unit, mantle * 2, PI * r * h, mantle + PI * r * r, volume),
             symbols,
@@ -268,7 +272,7 @@ def cone(draw: Draw) -> Problem:
         ask = _ask(
             draw,
             asked,
-            "the angle of the sector that the unrolled mantle forms",
+            "the angle of the sector that the unrolled lateral surface forms",
             number(angle, "°"),
             (
                 "The sector's arc is the circumference of the base, and its radius is the slant height.",
@@ -318,9 +322,9 @@ def sphere(draw: Draw) -> Problem:
     scene.points = {"M": center}
     scene.base += [Dot("M"), Name("M", "M")]
     kind = (
-        draw.say("The solid is a half ball with centre M", "A hemisphere has the centre M")
+        draw.say("The solid is a hemisphere with centre M", "A hemisphere has the centre M")
         if half
-        else draw.say("The solid is a ball with centre M", "A sphere has the centre M")
+        else draw.say("The solid is a sphere with centre M", "A sphere has the centre M")
     )
     facts = [
         description(kind),
@@ -357,7 +361,7 @@ def sphere(draw: Draw) -> Problem:
             "the volume",
             number(volume / 2, draw.volume_unit),
             (
-                f"A whole ball has 4πr³/3 = 4π × {r}³/3 = {volume}.",
+                f"A whole sphere has the volume 4πr³/3 = 4π × {r}³/3 = {volume}.",
                 f"Volume = {volume}/2 = {volume / 2}"
                 if "/" not in str(volume)
                 else f"Volume = ({volume})/2 = {volume / 2}",
@@ -374,8 +378,8 @@ def sphere(draw: Draw) -> Problem:
             "the whole surface area, the flat face included",
             number(total, draw.area_unit),
             (
-                f"The round part has 2πr² = 2π × {r}² = {surface / 2}.",
-                f"The flat part has πr² = π × {r}² = {PI * r * r}.",
+                f"The round part has the area 2πr² = 2π × {r}² = {surface / 2}.",
+                f"The flat part has the area πr² = π × {r}² = {PI * r * r}.",
                 f"Surface = {surface / 2} + {PI * r * r} = {total}",
             ),
             measure.revolution_surface,
@@ -430,7 +434,7 @@ def frustum(draw: Draw) -> Problem:
         )
     r = small + gap
     draw.require(0.5 <= h / r <= 2 and small >= 0.3 * r)
-    view = _camera(draw)
+    view = s.orthographic(0.0, draw.free.uniform(19, 27))  # steeper: both radii need room for their sizes
     top, foot = (0.0, 0.0, float(h)), (0.0, 0.0, 0.0)
     edge_top, edge_low = (0.0, float(small), float(h)), (0.0, float(r), 0.0)
     scene = _revolution(
@@ -441,7 +445,10 @@ def frustum(draw: Draw) -> Problem:
     )
     facts = [
         description(
-            draw.say("The solid is a frustum of a cone", "The tip of an upright cone is cut off parallel to the base")
+            draw.say(
+                "The solid is a frustum of a right circular cone",
+                "The tip of a right circular cone is cut off parallel to the base",
+            )
         ),
         condition(
             f"the radius of the lower base is {draw.size(r)}",
@@ -500,7 +507,7 @@ def frustum(draw: Draw) -> Problem:
             asked,
             "the lateral area",
             number(mantle, draw.area_unit),
-            (*side, f"Mantle = π × ({r} + {small}) × s = π × {r + small} × {slant} = {mantle}"),
+            (*side, f"Lateral area = π × ({r} + {small}) × s = π × {r + small} × {slant} = {mantle}"),
             lambda at: measure.revolution_surface(at, "mantle"),
             wrong(draw.area_unit, mantle * 2, PI * (r + small) * h, PI * r * slant, PI * small * slant),
             {"s": float(slant)},
@@ -509,7 +516,7 @@ def frustum(draw: Draw) -> Problem:
 
 
 def composite(draw: Draw) -> Problem:
-    """A cylinder with a cone or a half ball on top, or with a conical hole: volume and surface."""
+    """A cylinder with a cone or a hemisphere on top, or with a conical hole: volume and surface."""
     asked = draw.asked("cone on top", "half ball on top", "conical hole", "surface with half ball")
     r, h = draw.given("r", range(2, 25)), draw.given("h", range(2, 41))
     draw.require(0.5 <= h / r <= 2.5)
@@ -522,7 +529,7 @@ def composite(draw: Draw) -> Problem:
         condition(f"the height of the cylinder is {H}", Length(low, high, H)),
     ]
     cylinder_volume = PI * r * r * h
-    step = f"The cylinder has πr²h = π × {r}² × {h} = {cylinder_volume}."
+    step = f"The cylinder has the volume πr²h = π × {r}² × {h} = {cylinder_volume}."
     symbols = {"r": r, "h": h}
     mantle, bottom = _line((r, 0), (r, h)), _line((0, 0), (r, 0))
     if asked in ("cone on top", "conical hole"):
@@ -552,7 +559,7 @@ def composite(draw: Draw) -> Problem:
             total = cylinder_volume + part
             steps = (
                 step,
-                f"The cone has π × {r}² × {k}/3 = {part}.",
+                f"The cone has the volume π × {r}² × {k}/3 = {part}.",
                 f"Volume = {cylinder_volume} + {_bracket(part)} = {total}",
             )
         else:
@@ -573,7 +580,7 @@ def composite(draw: Draw) -> Problem:
             total = cylinder_volume - part
             steps = (
                 step,
-                f"The hole has π × {r}² × {k}/3 = {part}.",
+                f"The hole has the volume π × {r}² × {k}/3 = {part}.",
                 f"Volume = {cylinder_volume} - {_bracket(part)} = {total}",
             )
         ask = _ask(
@@ -601,13 +608,13 @@ def composite(draw: Draw) -> Problem:
         for d in range(0, 181, 5)
     )
     scene = _revolution(view, [*base, Path(dome)], body=[mantle, _arc(r, 0, 90, h)], bottom=[bottom])
-    facts.insert(0, description("A half ball lies on a cylinder of the same radius"))
+    facts.insert(0, description("A hemisphere stands with its flat face on a cylinder of the same radius"))
     if asked == "half ball on top":
         part = PI * 2 * r**3 / 3
         total = cylinder_volume + part
         steps = (
             step,
-            f"The half ball has 2πr³/3 = 2π × {r}³/3 = {part}.",
+            f"The hemisphere has the volume 2πr³/3 = 2π × {r}³/3 = {part}.",
             f"Volume = {cylinder_volume} + {_bracket(part)} = {total}",
         )
         ask = _ask(
@@ -624,9 +631,9 @@ def composite(draw: Draw) -> Problem:
         sides, round_part, flat = PI * 2 * r * h, PI * 2 * r * r, PI * r * r
         total = sides + round_part + flat
         steps = (
-            f"The side of the cylinder has 2πrh = 2π × {r} × {h} = {sides}.",
-            f"The half ball has 2πr² = 2π × {r}² = {round_part}.",
-            f"The bottom has πr² = π × {r}² = {flat}.",
+            f"The side of the cylinder has the area 2πrh = 2π × {r} × {h} = {sides}.",
+            f"The hemisphere has the area 2πr² = 2π × {r}² = {round_part}.",
+            f"The bottom has the area πr² = π × {r}² = {flat}.",
             f"Surface = {sides} + {round_part} + {flat} = {total}",
         )
         ask = _ask(

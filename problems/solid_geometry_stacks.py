@@ -16,8 +16,7 @@ def cube_stack(draw: Draw) -> Problem:
     for x in range(columns):
         for y in range(rows):  # never higher than the columns behind, so every column can be seen
             limit = min([4] + ([heights[x][y - 1]] if y else []) + ([heights[x - 1][y]] if x else []))
-            heights[x][y] = draw.given(f"h{x}{y}", range(1, 5))
-            draw.require(heights[x][y] <= limit)
+            heights[x][y] = draw.given(f"h{x}{y}", [*range(1, limit + 1), limit])
     asked = draw.asked("count", "missing", "surface")
     total, highest = sum(map(sum, heights)), heights[0][0]
     # Column (0, 0) stands in the far corner; the viewer looks from the side of large x and y.

@@ -1,4 +1,5 @@
-"""The Solver's conscience: an answer is kept only when it can be measured off the figure and every equation holds.
+"""The Solver's conscience: an answer is kept only when facts and answer can be measured off the figure and every
+equation holds.
 
 Also here: the written solution of a problem, and the rule that what is asked for must not be given away.
 """
@@ -7,6 +8,7 @@ import re
 
 from problems import scene as s
 from problems.equations import EquationError, check_equations
+from problems.evidence import contradictions
 from problems.problem import Problem, Reject
 
 TOLERANCE = 1e-6
@@ -21,11 +23,13 @@ class WrongProblem(Exception):
 
 
 def check(problem: Problem) -> None:
-    """Hold the answer against the measured figure and check every equation of the solution.
+    """Hold the facts and the answer against the measured figure and check every equation of the solution.
 
     Raises:
         WrongProblem: they disagree; the message names the family, its parameters and both values.
     """
+    if wrong := contradictions(problem):
+        raise WrongProblem(f"{_where(problem)}: measured otherwise: {'; '.join(wrong)}")
     measured = problem.ask.measure(problem.scene)
     measured = measured if isinstance(measured, tuple) else (measured,)
     values = problem.ask.answer.values

@@ -110,6 +110,7 @@ def walk(plan: Plan, counts: Counter[str]) -> Iterator[Item]:
             for _ in range(with_spares(plan.bench_per_family, BENCH_SPARES)):
                 item = _find(plan, "bench", category, name, number, used, counts, bench=True)
                 if item is None:
+                    counts[f"exhausted {name} in the benchmark"] += 1
                     break
                 number += 1
                 yield item
@@ -158,7 +159,11 @@ def claim(plan: Plan, out: str) -> None:
     path = os.path.join(folder, "plan.json")
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:
-            if json.load(file)["fingerprint"] != plan.fingerprint():
+            try:
+                found = json.load(file)["fingerprint"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(f"{path}: is no plan of gen_data.py; delete {out} or choose another --out") from error
+            if found != plan.fingerprint():
                 raise UserError(f"{out}: holds data made with other settings; delete it or choose another --out")
     else:
         write_atomically(path, json.dumps({"fingerprint": plan.fingerprint(), **asdict(plan)}, indent=1).encode())
@@ -477,6 +482,18 @@ def merge(plan: Plan, out: str, explainer: "Explainer | None" = None) -> None:
     write_atomically(os.path.join(out, "manifest.json"), json.dumps(manifest, indent=1, ensure_ascii=False).encode())
 
 
+def shortages(plan: Plan, made: dict[str, dict[str, int]]) -> Iterator[tuple[str, int, int]]:
+    """(category or family of the benchmark, problems made, problems asked for) where parameters or pictures ran out."""
+    for category, names in plan.families.items():
+        pairs = sum(made.get(name, {}).get("stage2", 0) for name in names)
+        if pairs < plan.per_category:
+            yield category, pairs, plan.per_category
+        for name in names:
+            problems = made.get(name, {}).get("bench", 0) // len(VERSIONS)
+            if problems < plan.bench_per_family:
+                yield f"{name} in the benchmark", problems, plan.bench_per_family
+
+
 class _Output:
     """A text file that appears only when it is complete."""
 
@@ -511,5 +528,7 @@ def summarize(plan: Plan, out: str) -> None:
         print(f"{os.path.join(out, name + '.jsonl')}: {entry['rows']:,} rows")
     for reason, count in manifest["dropped"].items():
         print(f"  {reason}: {count:,}")
+    for name, made, wanted in shortages(plan, manifest["families"]):
+        print(f"  fewer than asked for: {name}: {made:,} of {wanted:,}")
     for name, value in manifest.get("explanations", {}).items():
         print(f"  {name}: {value}")

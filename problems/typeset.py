@@ -112,7 +112,7 @@ _GROUP = r"\((?:[^()]|\([^()]*\))*\)"
 _ATOM = re.compile(
     rf"(?P<fraction>(?P<over>{_GROUP}|{_PART})/(?P<under>{_GROUP}|{_PART}))|√(?P<root>{_GROUP}|\d+|[a-z])"
     rf"|(?P<power>[⁻¹²³⁴]+)|\^(?P<exponent>{_GROUP}|-?\d+|[a-z])|(?P<index>[₀₁₂₃₅]+)"
-    r"| *(?P<relation>[=≤≥<>]) *|(?P<space>[ \u00a0]+)|(?P<sign>[-−+×·])|(?P<choice>[A-D]:)"
+    r"|[ \u00a0]*(?P<relation>[=≤≥<>])[ \u00a0]*|(?P<space>[ \u00a0]+)|(?P<sign>[-−+×·])|(?P<choice>[A-D]:)"
     r"|(?P<unit>(?<=[\dπ)][ \u00a0])m)"
     r"|(?P<word>[A-Za-z]{2,}'*)|(?P<letter>[A-Za-z])|(?P<other>.)"
 )

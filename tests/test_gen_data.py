@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -105,9 +106,34 @@ def test_other_settings_in_the_same_folder_are_refused(data):
     assert answer.returncode == 1 and "other settings" in answer.stderr and "Traceback" not in answer.stderr
 
 
-def test_an_unknown_family_is_one_clear_line(tmp_path):
-    answer = generate(tmp_path, "--families", "no_such_family", check=False)
-    assert answer.returncode == 1 and "no_such_family" in answer.stderr and "Traceback" not in answer.stderr
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--families", "no_such_family"], "no_such_family"),
+        (["--held_out_families", "no_such_family"], "no_such_family"),
+        (["--per_category", "0"], "--per_category 0: must be 1 or more"),
+        (["--workers", "-1"], "--workers -1"),
+        (["--picture_size", "40"], "--picture_size 40: must be 64 to 2048"),
+        (["--explain_model", "m"], "--explain URL"),
+        (["--out", "gen_data.py"], "--out gen_data.py"),
+    ],
+)
+def test_wrong_flags_are_one_clear_line(tmp_path, flags, message):
+    answer = generate(tmp_path / "data", *flags, check=False)
+    assert answer.returncode == 1 and message in answer.stderr and len(answer.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_plan_that_is_none_is_one_clear_line(tmp_path):
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "plan.json").write_text("{")
+    answer = generate(tmp_path, check=False)
+    assert answer.returncode == 1 and "plan.json" in answer.stderr and "Traceback" not in answer.stderr
+
+
+def test_a_family_with_too_few_problems_is_told(tmp_path):
+    answer = generate(tmp_path, "--families", "cube", "--per_category", "400", "--bench_per_family", "0")
+    assert re.search(r"fewer than asked for: solid_geometry: 2\d\d of 400", answer.stdout)
 
 
 def test_no_benchmark_problem_is_in_training(data):
