@@ -51,6 +51,7 @@ PLAN, ROWS, MERGE = "plan: every problem drawn once, without its gate", "rows an
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `bench.py data`."""
     parser.add_argument("--pairs", type=int, default=6000, help="pairs, a third of each category")
     parser.add_argument("--figures", type=int, default=200, help="figures that matplotlib draws too")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
@@ -228,6 +229,7 @@ def _peak_bytes() -> int:
 
 
 def stage_rows(alone: dict) -> list[dict[str, object]]:
+    """The table of where the time goes, the largest share first."""
     total = sum(alone["seconds"].values())
     rows = []
     for stage, seconds in sorted(alone["seconds"].items(), key=lambda item: -item[1]):
@@ -240,6 +242,7 @@ def stage_rows(alone: dict) -> list[dict[str, object]]:
 
 
 def memory_rows(alone: dict) -> list[dict[str, object]]:
+    """The table of the peak of memory after so many pairs."""
     return [{"pairs": pairs_made, "peak MB": f"{peak / 1e6:.0f}"} for pairs_made, peak in alone["peaks"].items()]
 
 
@@ -332,6 +335,7 @@ def joined(placed: list[tuple]) -> list[tuple]:
 
 
 def report(tables: dict[str, list[dict]], own: dict[str, str]) -> str:
+    """The Markdown file: the tables, and whether the machine was busy."""
     from kernels.tables import markdown_table
 
     whole = tables["speed"][0]
@@ -350,6 +354,7 @@ def report(tables: dict[str, list[dict]], own: dict[str, str]) -> str:
 
 
 def environment() -> dict[str, str]:
+    """Device, versions and date, for the CSV and the last line of the report."""
     versions = {name: importlib.metadata.version(name) for name in ("pillow", "numpy", "matplotlib")}
     cores = len(os.sched_getaffinity(0))
     return {"device": f"{cores} core(s) of {_cpu_name()}", "python": platform.python_version(), **versions,

@@ -577,6 +577,7 @@ def _same_way(a: Point, b: Point) -> bool:
 
 
 def angle_between(first: Point, vertex: Point, last: Point) -> float:
+    """The angle at a vertex, in degrees from 0 to 180."""
     a, b = s.sub(first, vertex), s.sub(last, vertex)
     return math.degrees(math.acos(max(-1.0, min(1.0, s.dot(a, b) / max(1e-9, s.norm(a) * s.norm(b))))))
 

@@ -170,6 +170,7 @@ def claim(plan: Plan, out: str) -> None:
 
 
 def shard_path(out: str, shard: tuple[str, int]) -> str:
+    """Where a shard's rows lie."""
     return os.path.join(out, "shards", f"{shard[0]}-{shard[1]:05d}.jsonl")
 
 

@@ -140,6 +140,7 @@ def four_versions(data: Path) -> None:
 
 
 def cell(value: float | None) -> str:
+    """A score with one digit, or a dash."""
     return "–" if value is None else f"{value:.1f}"
 
 

@@ -105,6 +105,7 @@ FORMULA_POOL = [fill(template, random.Random(f"{template}/{k}")) for k in range(
 
 
 def question_line(rng: random.Random) -> str:
+    """A short question, or a formula."""
     return fill(rng.choice(QUESTIONS), rng) if rng.random() < 0.65 else rng.choice(FORMULA_POOL)
 
 
@@ -222,11 +223,13 @@ class Canvas:
 
 
 def font_path(name: str) -> str:
+    """The file of a font that matplotlib ships."""
     return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf")
 
 
 @lru_cache(maxsize=256)
 def load_font(name: str, size: float) -> ImageFont.FreeTypeFont:
+    """A font at a size in pixels."""
     return ImageFont.truetype(font_path(name), size)
 
 
@@ -341,6 +344,7 @@ def add_question(canvas: Canvas, text: str, x: float, y: float, style: dict, hal
 
 
 def label_style(rng: random.Random, canvas: Canvas) -> dict:
+    """Font, size, colour, halo and renderer of the labels of one picture."""
     return dict(
         font=rng.choices(list(FONTS), list(FONTS.values()))[0],
         size=rng.choice((8, 9, 9, 9.5, 10, 10, 10.5, 11, 11, 12, 13)),
@@ -400,6 +404,7 @@ def arc(
     squash: float = 1.0,
     dashed: bool = False,
 ) -> None:
+    """Draw an arc of a circle, or of one that is seen from the side (squash); angles in radians."""
     steps = max(4, round(radius * sweep / 3))
     points = [
         (cx + radius * math.cos(start + sweep * k / steps), cy + squash * radius * math.sin(start + sweep * k / steps))

@@ -175,6 +175,7 @@ def make_optimizers(reader: Reader, learning_rate: float) -> list[torch.optim.Op
 
 
 def train(config: argparse.Namespace) -> None:
+    """Train the tower with its reading heads; write the tower alone."""
     torch.manual_seed(config.seed)
     reader = Reader()
     if config.init:
@@ -243,6 +244,7 @@ def preview(path: str) -> None:
 
 
 def main() -> None:
+    """Read the flags, train, and report what is read on held-out pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=1900)
     parser.add_argument("--batch", type=int, default=48)
