@@ -6,6 +6,8 @@ and letters come back in thousands of pictures. The fonts are those that matplot
 bytes.
 """
 
+import itertools
+import math
 import os
 import re
 from dataclasses import dataclass, field
@@ -78,6 +80,25 @@ def glyph_height(text: str, family: str, size: int, italic: bool = False) -> flo
         return _lowest(text, family, size, italic)
     runs = _row(text, family, size).glyphs
     return min((_lowest(run, family, run_size, slanted) for run, run_size, slanted, _, _ in runs), default=float(size))
+
+
+def character_places(
+    text: str, family: str, size: int, italic: bool = False
+) -> list[tuple[str, float, float, int]]:
+    """Where a label's characters stand: (character, x and y of its middle, its size), in pixels from the left end of
+    the label's ink and from the baseline, y downwards. Spaces are left out."""
+    if _NEEDS_LAYOUT.search(text):
+        row = _row(text, family, size)
+    else:
+        row = _run(_MINUS.sub("−", text), family, size, italic, 0.0)
+    found, left = [], min([x0 for x0, *_ in row.rules], default=math.inf)
+    for run, run_size, slanted, x, y in row.glyphs:
+        font = _font(family, run_size, slanted)
+        left = min(left, x + font.getbbox(run, anchor="ls")[0])
+        ends = [x + font.getlength(run[:k]) for k in range(len(run) + 1)]
+        middles = [(a + b) / 2 for a, b in itertools.pairwise(ends)]
+        found += [(c, middle, y - 0.36 * run_size, run_size) for c, middle in zip(run, middles, strict=True)]
+    return [(c, x - left, y, run_size) for c, x, y, run_size in found if not c.isspace()]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

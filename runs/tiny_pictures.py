@@ -14,14 +14,11 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.font_manager import FontProperties
-from matplotlib.mathtext import MathTextParser
 from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from problems.typeset import _NEEDS_MATHTEXT as needs_mathtext
-from problems.typeset import FONTS as ENGINE_FONTS
-from problems.typeset import lines_of, to_mathtext, typeset
+from problems.typeset import character_places, lines_of, typeset
 
 SIZE, PATCH = 96, 8
 GRID = SIZE // PATCH
@@ -234,7 +231,6 @@ def load_font(name: str, size: float) -> ImageFont.FreeTypeFont:
 
 
 _AGG: list[RendererAgg] = []
-_MATH: list[MathTextParser] = []
 
 
 def text_mask(text: str, style: dict, x: float, y: float, canvas: Canvas) -> Image.Image:
@@ -263,30 +259,12 @@ def text_mask(text: str, style: dict, x: float, y: float, canvas: Canvas) -> Ima
 def plain_glyphs(text: str, size: int, italic: bool) -> tuple[Image.Image, int, list[tuple[str, float, float]]]:
     """The engine's bitmap of a label, its rise above the baseline, its characters with their centres in the bitmap."""
     label = typeset(text, "sans", size, italic)
-    middle = label.rise - 0.36 * size
-    plain = text.replace("-", "−")
-    font = load_font(ENGINE_FONTS["sans"][int(italic)].removesuffix(".ttf"), size)
-    left = font.getbbox(plain, anchor="ls")[0]
-    if not needs_mathtext.search(text):
-        ends = [font.getlength(plain[:k]) - left for k in range(len(plain) + 1)]
-        return (
-            label.mask,
-            label.rise,
-            [(c, (a + b) / 2, middle) for c, a, b in zip(plain, ends, ends[1:], strict=False)],
-        )
-    if not _MATH:
-        _MATH.append(MathTextParser("path"))
-    properties = FontProperties(math_fontfamily=ENGINE_FONTS["sans"][2], size=size)
     found = []
-    for math_font, font_size, code, *_, x, y in _MATH[0].parse(f"${to_mathtext(text)}$", 72, properties).glyphs:
-        math_font.set_size(font_size, 72)
-        glyph = math_font.load_char(code)
-        start = x + glyph.horiBearingX / 64
-        raised = {"2": "²", "3": "³"} if y > 0.2 * size and font_size < size and "/" not in text else {}
-        character = {"∘": "°"}.get(chr(code), chr(code))
-        found.append((raised.get(character, character), start, start + glyph.width / 128, y if "/" in text else 0.0))
-    left = min(start for _, start, _, _ in found)
-    return label.mask, label.rise, [(c, x - left, middle - y) for c, _, x, y in found]
+    for character, x, y, glyph_size in character_places(text, "sans", size, italic):
+        raised = y < -0.6 * size and glyph_size < size and "/" not in text
+        character = {"2": "²", "3": "³"}.get(character, character) if raised else character
+        found.append((character, x, label.rise + y))
+    return label.mask, label.rise, found
 
 
 def add_plain_label(canvas: Canvas, text: str, x: float, y: float, size: int, italic: bool, force: bool) -> bool:
