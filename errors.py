@@ -31,9 +31,9 @@ def rank_lost(error: BaseException) -> UserError | None:
     return UserError(f"another rank has ended ({found.group()}); its own error, or torchrun's report, says why")
 
 
-def run_main(main: Callable[[], None]) -> None:
+def run_main(main: Callable[[], None], resumes: bool = True) -> None:
     """Call `main`; turn a UserError, or the death of a loader process or of another rank, into one line on stderr and
-    exit code 1, Ctrl-C into one line and exit code 130.
+    exit code 1, Ctrl-C into one line and exit code 130. resumes: whether the same command, given again, goes on.
     """
     try:
         main()
@@ -44,5 +44,6 @@ def run_main(main: Callable[[], None]) -> None:
         print(f"error: {told}", file=sys.stderr, flush=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr, flush=True)
+        goes_on = "; the same command goes on where it stopped" if resumes else ""
+        print(f"\ninterrupted{goes_on}", file=sys.stderr, flush=True)
         sys.exit(130)

@@ -513,6 +513,17 @@ def test_a_worker_killed_during_the_training_step_is_one_line_too(
         run_main(unrelated)
 
 
+@pytest.mark.parametrize("resumes", [True, False])
+def test_ctrl_c_is_one_line_that_promises_no_more_than_holds(resumes, capsys):
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        run_main(interrupted, resumes=resumes)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.strip() == "interrupted" + "; the same command goes on where it stopped" * resumes
+
+
 OPEN_AS_RANK = """
 import json, sys
 import torch.distributed as dist
