@@ -255,7 +255,7 @@ def main() -> None:
     out = (ROOT / arguments.out).resolve()
     began = time.monotonic()
     generate, *stages = commands(out, arguments.seed, arguments.quick)
-    fresh = not generate[1].exists()
+    fresh = not any(done.exists() for _, done, _ in (generate, *stages))  # else the time would be of a part
     run(*generate)
     write_arithmetic(out / "data" / "arithmetic.jsonl", rows=200 if arguments.quick else 3000)
     four_versions(out / "data")
