@@ -5,6 +5,7 @@
     python bench.py compile     the Triton kernels compiled for A100 and H100: registers, spills (no GPU needed)
     python bench.py accuracy    the linear op's gradient error for bfloat16 and float32 logits (no GPU needed)
     python bench.py step        whole training steps on random weights, and the plain way beside them
+    python bench.py loader      pairs that data.py prepares per second, beside what the plan's GPUs take (CPU)
     python bench.py data        generated pairs per second, where the time goes, and matplotlib's figures; then pages
     python bench.py pages       questions rendered to pictures per second, and by matplotlib (CPU)
 
@@ -24,6 +25,7 @@ SUBCOMMANDS = {
     "compile": "kernels.compile_report",
     "accuracy": "kernels.benchmark_accuracy",
     "step": "runs.benchmark_step",
+    "loader": "runs.benchmark_loader",
     "data": "problems.benchmark",
     "pages": "augment.benchmark",
 }

@@ -35,7 +35,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from errors import UserError
 from kernels.puma_loss import default_chunk_size
-from model import MathModel, find_preset, load_model, parse_parts, part_of, presets
+from model import STAGE_PARTS, MathModel, find_preset, load_model, parse_parts, part_of, presets
 from runtime import checkpoint_activations, transformer_layers
 
 GIB = 2**30
@@ -447,9 +447,6 @@ def _pack(workload: Workload, image_tokens: int, tokens: int) -> dict[str, Any]:
     return pack
 
 
-STAGE_PARTS = {1: ("llm",), 2: ("vision", "projector"), 3: ("vision", "projector", "llm")}
-
-
 def plan(
     preset: str, stage: int, *, nproc: int, gpu: str, trains: tuple[str, ...] = (), pack_tokens: int = 16384,
     activation_checkpointing: bool = True, sync_every_pack: bool = True, shard_size: int = 0,
@@ -539,6 +536,9 @@ def dry_run(config: Any, stage: int) -> None:
         print(f"  {name:<54}{value / GIB:>8.2f}")
     print(f"  {'of':<54}{chosen['capacity'] / GIB:>8.2f}")
     print(_advice(config, chosen))
+    shared = loader_bytes(config.preset, workload, config.global_batch / config.nproc, config.num_workers)
+    print(f"shared memory (/dev/shm) for the pictures of each GPU's loader, {config.num_workers} processes: "
+          f"{shared / GIB:.2f} GiB")  # fmt: skip
     print(f"work: {workload.rows:,} rows = {chosen['flops']:.3g} FLOPs; {chosen['gpu_hours']:,.0f} GPU-hours, "
           f"{chosen['hours']:,.1f} hours at an ASSUMED {ASSUMED_MFU:.0%} MFU (not measured)")  # fmt: skip
     print(
@@ -547,6 +547,14 @@ def dry_run(config: Any, stage: int) -> None:
     )
     print()
     print_costs([config.nproc], gpu=config.gpu, pack_tokens=config.pack_tokens)
+
+
+def loader_bytes(preset: str, workload: Workload, rows: float, num_workers: int) -> float:
+    """Bytes of pictures that a rank's loader processes hold ready, at the workload's mean: each has two steps ahead
+    (DataLoader's prefetch), `rows` rows (pairs) a step. They lie in shared memory, of which containers often have
+    64 MB."""
+    picture = sum(pixels.nbytes for pixels in _pixels(find_preset(preset).config, 1, torch.uint8).values())
+    return 2 * num_workers * rows * (workload.pictures + workload.strong_pictures) * picture
 
 
 def _advice(config: Any, chosen: dict[str, Any]) -> str:

@@ -14,7 +14,6 @@ import importlib.metadata
 import importlib.util
 import math
 import os
-import platform
 import time
 import weakref
 from collections.abc import Callable
@@ -30,7 +29,7 @@ from torch.utils.checkpoint import checkpoint
 from errors import UserError
 
 from .puma_loss import choose_backend, default_chunk_size, linear_cross_entropy, linear_puma_loss, puma_loss
-from .tables import markdown_table, write_csv
+from .tables import cpu_name, markdown_table, write_csv
 
 ALPHA, LAM = 0.2, 0.1
 BASELINE_CHUNK = 1024  # tokens per chunk of the chunked baselines
@@ -391,7 +390,7 @@ def environment(device: str) -> dict[str, str]:
     name = (
         torch.cuda.get_device_name()
         if device == "cuda"
-        else f"CPU ({_cpu_name()}, {torch.get_num_threads()} thread(s))"
+        else f"CPU ({cpu_name()}, {torch.get_num_threads()} thread(s))"
     )
     backend, reason = choose_backend(torch.zeros(1, device=device))
     return {
@@ -400,12 +399,6 @@ def environment(device: str) -> dict[str, str]:
         "backend": f"{backend}: {reason}",
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
     }
-
-
-def _cpu_name() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def _report_table(rows: list[dict]) -> str:

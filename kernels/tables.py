@@ -1,6 +1,7 @@
-"""Rows of measurements as Markdown and CSV."""
+"""Rows of measurements as Markdown and CSV, and the name of the machine they come from."""
 
 import csv
+import platform
 from pathlib import Path
 
 
@@ -18,3 +19,10 @@ def write_csv(path: Path, rows: list[dict[str, object]]) -> None:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+def cpu_name() -> str:
+    """The processor's name as Linux gives it, or what Python knows of it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())

@@ -355,13 +355,9 @@ def report(tables: dict[str, list[dict]], own: dict[str, str]) -> str:
 
 def environment() -> dict[str, str]:
     """Device, versions and date, for the CSV and the last line of the report."""
+    from kernels.tables import cpu_name
+
     versions = {name: importlib.metadata.version(name) for name in ("pillow", "numpy", "matplotlib")}
     cores = len(os.sched_getaffinity(0))
-    return {"device": f"{cores} core(s) of {_cpu_name()}", "python": platform.python_version(), **versions,
+    return {"device": f"{cores} core(s) of {cpu_name()}", "python": platform.python_version(), **versions,
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")}  # fmt: skip
-
-
-def _cpu_name() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())

@@ -120,6 +120,8 @@ class Config:
     activation_checkpointing: bool = True
     sync_every_pack: bool = True
     shard_size: int = 0
+    global_batch: int = 512
+    num_workers: int = 4
 
 
 def test_a_dry_run_prints_memory_and_marks_assumptions(
@@ -130,6 +132,9 @@ def test_a_dry_run_prints_memory_and_marks_assumptions(
     printed = capsys.readouterr().out
     for word in ("parameters", "gradients", "AdamW state", "activations", "in all", "fits", "ASSUMED", "hours"):
         assert word in printed
+    # 64 pairs a GPU and step, 1.5 pictures each, 4 processes with 2 steps ahead
+    side = load_model("tiny", random=True, device="meta").config.vision_config.image_size
+    assert f"4 processes: {64 * 1.5 * 8 * 3 * side**2 / memory.GIB:.2f} GiB" in printed
     with pytest.raises(UserError, match="--gpu rtx: unknown; known: .*a100-80gb"):
         memory.dry_run(Config(gpu="rtx"), stage=2)
     with pytest.raises(UserError, match="--nproc 0 .*at least 1"):
