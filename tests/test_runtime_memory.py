@@ -14,9 +14,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import memory
+import model as model_module
 import runtime
 from errors import UserError
-from model import MathModel, load_model, part_of
+from model import MathModel, Preset, load_model, load_processor, part_of, presets
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ranks_worker.STAGES
@@ -94,6 +95,86 @@ def test_planned_bytes_are_those_of_a_real_step(stage: int, checkpointing: bool)
         strong=None if strong is None else (strong.num_tokens, 1),
     )
     assert planned == pytest.approx(live.peak, rel=0.15)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_planned_bytes_of_the_hybrid_are_those_of_a_real_step(
+    checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SAM's attention adds a learned bias. On a CPU torch then holds all scores, so a stand-in that does not (as
+    CUDA's memory-efficient attention) takes its place in the real step; its outputs are of the right shape only.
+    """
+    preset = small_hybrid()
+
+    def build(device: str) -> MathModel:
+        processor = load_processor("puma-deepseek-math-7b", random=True)
+        hf = model_module._random(preset, torch.float32, device)
+        hf.config.image_token_id = processor.image_token_id
+        model = MathModel(hf, processor)
+        model.set_trainable(STAGES[2])
+        if checkpointing:
+            runtime.checkpoint_activations(model)
+        return model.train()
+
+    class NoScores(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, query, key, value, bias):
+            statistics = query.new_empty(query.shape[:-1])
+            output = value.clone()
+            ctx.save_for_backward(query, key, value, bias, output, statistics)
+            return output
+
+        @staticmethod
+        def backward(ctx, gradient):
+            saved = zip(ctx.saved_tensors[:4], ctx.needs_input_grad, strict=True)
+            return tuple(torch.zeros_like(tensor) if wanted else None for tensor, wanted in saved)
+
+    real, planned_model = build("cpu"), build("meta")
+    length = preset.image_tokens + 60
+    image_token = real.config.image_token_id
+    batch = ranks_worker.Batch(
+        input_ids=torch.tensor([[image_token] * preset.image_tokens + [100] * 60]),
+        position_ids=torch.arange(length)[None],
+        cu_seqlens=torch.tensor([0, length], dtype=torch.int32),
+        max_seqlen=length,
+        pixel_values=memory_pixels(real),
+        touch_vision=True,
+        response_positions=torch.arange(length - 20, length),
+        response_labels=torch.full((20,), 7),
+        row_ids=["row"],
+    )
+    for parameter in real.parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(lambda done: setattr(done, "grad", None))
+    live = memory._LiveBytes("cpu")
+    live.ignore([*real.parameters(), *real.buffers()])
+    with monkeypatch.context() as patched, live:
+        patched.setattr(
+            torch.nn.functional,
+            "scaled_dot_product_attention",
+            lambda query, key, value, attn_mask=None, **_: NoScores.apply(query, key, value, attn_mask),
+        )
+        real(batch, num_tokens=20).loss.backward()
+    planned = memory.pack_bytes(planned_model, tokens=length, pictures=1, responses=20)
+    assert planned == pytest.approx(live.peak, rel=0.05)
+
+
+def small_hybrid() -> Preset:
+    """The DeepSeek preset with towers of one layer, at their true picture sizes, and a small decoder."""
+    preset = presets()["puma-deepseek-math-7b"]
+    config = preset.config
+    text = config.text_config
+    text.hidden_size, text.intermediate_size, text.num_hidden_layers, text.vocab_size = 128, 256, 1, 2048
+    text.num_attention_heads, text.num_key_value_heads, text.head_dim = 2, 2, 64
+    config.vision_config.num_hidden_layers = config.high_res_vision_config.num_hidden_layers = 1
+    config.high_res_vision_config.global_attn_indexes = [0]
+    return preset
+
+
+def memory_pixels(model: MathModel) -> dict[str, torch.Tensor]:
+    """One black picture for each tower."""
+    pixels = memory._pixels(model.config, 1, torch.uint8)
+    return {name: torch.zeros(value.shape, dtype=torch.uint8) for name, value in pixels.items()}
 
 
 def test_the_plan_follows_packs_checkpointing_and_ranks() -> None:
