@@ -11,7 +11,7 @@
 # checkpoint. OUT_DIR, the data and this folder must lie on a file system that all nodes see.
 #
 # Without Slurm, the same on each of 4 nodes (HEAD: the name of one of them; start it there too):
-#   export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+#   export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 PYTORCH_ALLOC_CONF=expandable_segments:True
 #   torchrun --nnodes 4 --nproc_per_node 8 --rdzv_backend c10d --rdzv_id stage2 --rdzv_endpoint HEAD:29500 \
 #       --max_restarts 3 train_stage2.py --preset puma-qwen2-7b --activation_checkpointing
 #SBATCH --job-name=puma-stage2
@@ -36,6 +36,7 @@ mkdir -p "$OUT_DIR"
 rm -f "$OUT_DIR/STOP" "$OUT_DIR/STOPPED"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-8}
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1  # else a restarted rank may read the addresses of dead ones (torch 2.13)
+export PYTORCH_ALLOC_CONF=${PYTORCH_ALLOC_CONF:-expandable_segments:True}  # packs differ in length
 HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 
 trap 'echo "the time is nearly up: asking for a checkpoint"; touch "$OUT_DIR/STOP"' USR1
