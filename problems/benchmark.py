@@ -191,14 +191,15 @@ def one_process(count: int, num_figures: int) -> dict:
         with watch.stage(MERGE):
             store.merge(plan, out)
             gallery.write(out)
-    peaks[made] = _peak_bytes()
-    return {"pairs": made, "figures": watch.calls["PNG"], "peaks": peaks, "seconds": dict(watch.seconds),
+        kept = json.loads(Path(out, "manifest.json").read_text())["files"]["stage2"]["rows"]  # spares are drawn too
+    peaks[kept] = _peak_bytes()
+    return {"pairs": kept, "figures": watch.calls["PNG"], "peaks": peaks, "seconds": dict(watch.seconds),
             "calls": dict(watch.calls), "matplotlib": time_matplotlib(sample),
             "matplotlib figures": len(sample)}  # fmt: skip
 
 
 def _draw(plan: store.Plan, out: str, watch: Stopwatch) -> Iterator[int]:
-    """Every shard of the plan, as the workers draw them; yields how many pairs were made."""
+    """Every shard of the plan, as the workers draw them; yields how many were drawn, spares included."""
     store.claim(plan, out)
     counts: Counter[str] = Counter()
     items, shard, lines, made = store.walk(plan, counts), None, [], 0

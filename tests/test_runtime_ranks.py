@@ -43,8 +43,10 @@ def assert_same_gradients(one: dict, many: dict) -> None:
                 # A key bias adds the same to all scores of a query: its gradient is 0, and what is there is rounding.
                 assert max(difference, gradient.norm()) < 1e-6 * expected["norm"], f"{run}, {name}: {difference}"
             else:
+                # torch adds up the squares of millions of numbers in float32: 1.3e-5 off float64 on one rank (AVX-512)
+                bound = 5e-5 if name == "norm" else 1e-5
                 relative = difference / (gradient.norm() + 1e-9)
-                assert relative < 1e-5, f"{run}, {name}: {relative}"
+                assert relative < bound, f"{run}, {name}: {relative}"
 
 
 @pytest.fixture(scope="module")
