@@ -222,9 +222,17 @@ def test_no_rank_outlives_a_killed_launcher(pairs: Path, tmp_path: Path) -> None
     assert len(ranks) == 2
     os.kill(run.pid, signal.SIGKILL)
     run.communicate(timeout=20)  # returns when nobody holds the pipe any more
-    for rank in ranks:
-        state = Path(f"/proc/{rank}/stat")
-        assert not state.exists() or state.read_text().rsplit(") ", 1)[1].startswith("Z")
+    deadline = time.monotonic() + 20  # its files are closed first; the rest of a process's end may take a while yet
+    while any(is_alive(rank) for rank in ranks):
+        assert time.monotonic() < deadline, f"alive: {[rank for rank in ranks if is_alive(rank)]}"
+        time.sleep(0.05)
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return not Path(f"/proc/{process}/stat").read_text().rsplit(") ", 1)[1].startswith("Z")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 @pytest.mark.slow
