@@ -367,7 +367,9 @@ def report(config: Config, bench: ModuleType, questions: list[Question], missing
         "judged_by": methods(verdicts, "by"),
         "judge_model": config.judge_model,
         "blind": blind,
-        "most_frequent": generated.most_frequent_answer(asked) if config.bench == "generated" else None,
+        "most_frequent": generated.most_frequent_answer([question for question in asked if question.id in judged])
+        if config.bench == "generated"
+        else None,
         "samples": config.samples,
         "compared": [compared(path) for path in config.compare.split(",") if path],
         "notes": notes(config.bench, config.protocol, bool(config.judge), questions),

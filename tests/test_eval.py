@@ -15,7 +15,7 @@ from PIL import Image
 
 import eval as evaluation
 import runtime
-from benchmarks import BENCHMARKS, llm_judge, store
+from benchmarks import BENCHMARKS, generated, llm_judge, store
 from benchmarks.generate import generate, load_model, message_of, pictures_of
 from benchmarks.question import Question
 from benchmarks.report import draw_chart
@@ -346,6 +346,9 @@ def test_a_server_answers_and_a_failed_call_is_no_wrong_answer(
     flags = ("--api", server.url, "--api_model", "m", "--allow_missing_images", "--samples", 0)
     report = run("generated", *flags)
     assert report["errors"] == 2 and report["n"] == 10 and report["metrics"]["all"] == 100
+    judged = [question for question in BENCHMARKS["generated"].load(str(FIXTURES / DATA["generated"]))
+              if question.id not in report["error_ids"]]  # fmt: skip
+    assert report["most_frequent"] == generated.most_frequent_answer(judged), "of the rows that have a verdict"
     assert report["metrics"].get("vision_only") is None, "both vision-only calls failed: there is no score"
     assert {count for text, count in seen if "angle A" in text} == {0, 1}
     asked = server.count
