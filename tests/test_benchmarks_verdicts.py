@@ -13,6 +13,26 @@ from benchmarks.matcher import decimals_asked, equal
 
 CHOICES = [
     (
+        ['increasing', 'decreasing', 'constant', 'cannot be determined'], 'D',
+        [
+            'It cannot be determined.', 'Answer: cannot be determined', 'Answer: D. cannot be determined',
+            'The answer is D, it cannot be determined.', 'D\n\nThe sign cannot be determined from the graph.',
+        ],
+        ['The answer is A. No, wait, it is D.', 'The function is increasing.', 'Answer: C. It cannot increase.'],
+    ),
+    (
+        ['neither; their concentrations are the same', 'Solution A', 'Solution B'], 'B',
+        ['Solution A', 'The answer is Solution A, so option B.', 'Answer: Solution A, because it holds more.',
+         'Answer: B'],
+        ['Solution B', 'The answer is Solution B, so option C.', 'Answer: Solution B, because it holds more.',
+         'The answer is Solution A, so option C.'],
+    ),
+    (
+        ['9', '12', '18', '18'], 'D',  # a choice that stands twice
+        ['The answer is 18, so option D.', 'The answer is 18, so option C.', 'D. 18\n\nBecause it is.', 'Answer: 18'],
+        ['The answer is 18, so option B.', 'D. 12\n\nBecause it is.', 'Answer: 12'],
+    ),
+    (
         ['40°', '50°', '65°', '90°'], 'C',
         [
             "Let's denote the angle by x. Since AB ∥ CD we get x = 65°.\n\nTherefore, the correct "
