@@ -114,9 +114,11 @@ RATIO_NAME = re.compile(
 )
 SET_BUILDER = re.compile(r"^[{⦃]\s*([A-Za-z])\s*(?:∈\s*\(-oo, oo\)\s*)?[|:]\s*([^{}⦃⦄]*\1[^{}⦃⦄]*)[}⦄]$")
 BOTH_SIDES = re.compile(r"^([A-Za-z])\s*(>=?)\s*([^<>]+?)\s*(?:,\s*|\s)and\s+\1\s*(<=?)\s*([^<>]+)$")
-# labels of one value that say nothing of which value it is
+# labels of one value that say nothing of which value it is, as stem() leaves them
 NEUTRAL = set(
-    "midpoint coordinat vertex vertic cent centr center centre interv domain rang solution set intersection".split()
+    "midpoint coordinat vertex vertic cent centr center centre interv domain rang solution set intersection endpoint "
+    "other pair order origin system equation inequality parabol circl lin segment imag result notation intersect "
+    "locat defin giv therefor thu henc so".split()
 )
 COMPASS = re.compile(
     r"^(N|S|E|W|north|south|east|west)\s*(\d+(?:\.\d+)?)\s*°?\s*(N|S|E|W|north|south|east|west)$", re.I
@@ -196,7 +198,7 @@ def read_value(text: str, depth: int) -> object | None:
         value = reader(text, depth)
         if value is not None:
             return value
-    if labelled is not None and {word for label, _ in labelled.parts for word in label} <= NEUTRAL:
+    if labelled is not None and all(word in NEUTRAL or len(word) == 1 for label, _ in labelled.parts for word in label):
         return next(iter(labelled.parts))[1]
     return labelled
 

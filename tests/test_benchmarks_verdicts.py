@@ -348,6 +348,24 @@ CHOICES = [
 
 FREE_FORM = [
     (
+        '', '(2,-2)',
+        [
+            'So the vertex is (2, -2).', 'The solution to the system is (2, -2)', 'Thus the midpoint M is at (2, -2).',
+            'The coordinates of P are (2, -2).', 'The ordered pair is (2, -2).', 'The lines intersect at (2, -2).',
+            'Thus, the point of intersection is (2, -2).', 'Therefore, the center of the circle is (2, -2).',
+            'So the other endpoint is (2, -2).', "Therefore the image of A is A'(2, -2).",
+        ],
+        [
+            'The vertex is not (2, -2).', 'So the vertex is (-2, 2).', 'The vertex is (2, -2) or (2, 2)',
+            'It cannot be (2, -2).', 'The vertex is opposite (2, -2).',
+        ],
+    ),
+    (
+        '', '(-2, 1]',
+        ['So the domain of f is (-2, 1].', 'In interval notation, (-2, 1]', 'The function is defined on (-2, 1].'],
+        ['So the range is (-2, 1).', 'The domain is not (-2, 1].', 'The function is undefined on (-2, 1].'],
+    ),
+    (
         '', '\\frac{9\\sqrt{3}}{2}',
         [
             'The area is $\\boxed{\\frac{9\\sqrt{3}}{2}}$.', '\\[\n\\boxed{\\dfrac{9\\sqrt3}{2}}\n\\]',
