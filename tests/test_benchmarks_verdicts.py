@@ -348,6 +348,13 @@ CHOICES = [
 
 FREE_FORM = [
     (
+        '', 'f(x)=|x-3|',
+        ['So the equation is f(x) = |x-3|', 'Therefore, f(x) = |x-3|.', 'The equation of the graph is y = |x-3|.'],
+        ['So the equation is f(x) = |x+3|', 'It is not f(x) = |x-3|.', 'Therefore, g(x) = -|x-3|.'],
+    ),
+    ('', 'even', ['Therefore, the function is even.', 'Thus, it is even'], ['Therefore, the function is not even.']),
+    ('', '12', ['Hence, AB = 12', 'So 12 cm'], ['Thus, 3x = 12']),
+    (
         '', '(2,-2)',
         [
             'So the vertex is (2, -2).', 'The solution to the system is (2, -2)', 'Thus the midpoint M is at (2, -2).',
