@@ -26,6 +26,7 @@ from augment import blocks, recipe, report
 from augment.pictures import TRANSFORMS
 from augment.rephrase import METHODS
 from errors import UserError, run_main
+from problems.store import remove_leftovers
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -84,6 +85,7 @@ def main() -> None:
     blocks.work(plan, arguments.out, rank, world_size, workers)
     if rank == 0:
         blocks.wait_for_blocks(plan, arguments.out)
+        remove_leftovers(arguments.out, "parts")
         manifest = blocks.merge(plan, arguments.out)
         report.write(plan, arguments.out, manifest)
         blocks.summarize(plan, arguments.out, manifest)

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-import torch.distributed
 from PIL import Image
 from tqdm import tqdm
 
@@ -80,13 +79,31 @@ def main() -> None:
     bench, out = BENCHMARKS[config.bench], Path(config.out)
     everything = bench.load(config.data, config.image_root, config.protocol)
     questions = everything[: config.limit or None]
-    missing = missing_pictures(config, questions, asking="generate" in steps and not config.predictions)
-    out.mkdir(parents=True, exist_ok=True)
+    generating = "generate" in steps and not config.predictions
+    missing = missing_pictures(config, questions, asking=generating)
 
-    if "generate" in steps and not config.predictions:
-        rank = generate(config, everything, questions, missing, out)
-        if rank != 0:
-            return
+    process = runtime.setup(seed=0, device="auto" if generating else "cpu", timeout_minutes=24 * 60)
+    runtime.run_on_first_rank(process, lambda: runtime.lock_out_dir(out, process, work="evaluating", flag="--out"))
+    try:
+        if generating:
+            generate(config, questions, missing, out, process)
+        runtime.leave_group(process)  # when every rank is done
+        if process.is_first:  # judging may take hours, and needs no GPU
+            finish(config, bench, everything, questions, missing, out, steps)
+    finally:
+        runtime.unlock(process)
+
+
+def finish(
+    config: Config,
+    bench: ModuleType,
+    everything: list[Question],
+    questions: list[Question],
+    missing: set[str],
+    out: Path,
+    steps: list[str],
+) -> None:
+    """The steps after generate, in one process."""
     for stem in ["predictions"] + ["predictions_blind"] * config.blind:
         answers = store.read_given(config.predictions) if config.predictions else store.read_parts(out, stem)
         suffix = stem.removeprefix("predictions")
@@ -143,11 +160,8 @@ def missing_pictures(config: Config, questions: list[Question], asking: bool) ->
 # generate
 
 
-def generate(
-    config: Config, everything: list[Question], questions: list[Question], missing: set[str], out: Path
-) -> int:
-    """Ask about each row that has no answer yet, this rank's share; returns the rank when every rank is done."""
-    process = runtime.setup(seed=0, timeout_minutes=24 * 60)
+def generate(config: Config, questions: list[Question], missing: set[str], out: Path, process: runtime.Runtime) -> None:
+    """Ask about each row that has no answer yet, this rank's share."""
     runtime.run_on_first_rank(process, lambda: prepare(config, out))
     suffix = f"-{process.rank:04d}" if process.world_size > 1 else ""
     for blind in (False, True)[: 1 + config.blind]:
@@ -163,11 +177,6 @@ def generate(
         with store.appender(out / f"{stem}{suffix}.jsonl") as file:
             for row in tqdm(answers, total=len(todo), desc=stem, disable=process.rank != 0):
                 store.write_row(file, {**row, "asked": fingerprints[row["id"]]})
-    if process.world_size > 1:
-        torch.distributed.barrier(group=process.control)
-    rank = process.rank
-    runtime.shutdown(process)
-    return rank
 
 
 def prepare(config: Config, out: Path) -> None:
@@ -358,7 +367,9 @@ def report(config: Config, bench: ModuleType, questions: list[Question], missing
         "judged_by": methods(verdicts, "by"),
         "judge_model": config.judge_model,
         "blind": blind,
-        "most_frequent": generated.most_frequent_answer(asked) if config.bench == "generated" else None,
+        "most_frequent": generated.most_frequent_answer([question for question in asked if question.id in judged])
+        if config.bench == "generated"
+        else None,
         "samples": config.samples,
         "compared": [compared(path) for path in config.compare.split(",") if path],
         "notes": notes(config.bench, config.protocol, bool(config.judge), questions),

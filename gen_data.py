@@ -96,6 +96,7 @@ def main() -> None:
     store.draw_shards(plan, arguments.out, rank, world_size, workers)
     if rank == 0:
         store.wait_for_shards(plan, arguments.out)
+        store.remove_leftovers(arguments.out, "shards")
         publish(plan, arguments.out, client)
 
 

@@ -170,14 +170,27 @@ def _die_with_the_launcher() -> None:
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
 
 
-def shutdown(runtime: Runtime) -> None:
-    """Wait for a checkpoint still being written, then leave the process group. Raises what the writing raised."""
+def leave_group(runtime: Runtime) -> None:
+    """Wait for a checkpoint still being written and for all ranks, then leave the process group; a lock is kept.
+
+    Raises what the writing raised.
+    """
     if runtime.pending_save is not None:
         pending, runtime.pending_save = runtime.pending_save, None
         pending.result()
     if runtime.mesh is not None:
         dist.barrier(group=runtime.control)
         dist.destroy_process_group()
+
+
+def shutdown(runtime: Runtime) -> None:
+    """leave_group, then unlock."""
+    leave_group(runtime)
+    unlock(runtime)
+
+
+def unlock(runtime: Runtime) -> None:
+    """Give back what lock_out_dir took."""
     if runtime.lock_file is not None:
         runtime.lock_file.close()
 
@@ -205,17 +218,23 @@ def run_on_first_rank(runtime: Runtime, work: Callable[[], Any]) -> Any:
     return result[0]
 
 
-def lock_out_dir(out_dir: str | Path, runtime: Runtime, patience: float = 6.0) -> None:
+def lock_out_dir(
+    out_dir: str | Path, runtime: Runtime, patience: float = 6.0, *, work: str = "training", flag: str = "--out_dir"
+) -> None:
     """Keep a second run out of `out_dir` for as long as this process lives (the kernel drops the lock with the
-    process).
+    process), or until unlock.
 
-    patience: seconds to wait for a run that is just dying (a restart by torchrun). Raises UserError on the first rank.
+    patience: seconds to wait for a run that is just dying (a restart by torchrun). work, flag: what this run does, and
+    its flag for out_dir, for the message that a second run ends with. Raises UserError on the first rank.
     """
     out_dir = Path(out_dir)
     if not runtime.is_first:
         return
-    out_dir.mkdir(parents=True, exist_ok=True)
-    lock_file = open(out_dir / ".lock", "a+")
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        lock_file = open(out_dir / ".lock", "a+")
+    except OSError as error:
+        raise UserError(f"{flag} {out_dir}: {error.strerror}; name a folder that can be written to") from None
     deadline = time.monotonic() + patience
     while True:
         try:
@@ -229,13 +248,11 @@ def lock_out_dir(out_dir: str | Path, runtime: Runtime, patience: float = 6.0) -
                 break
             if time.monotonic() > deadline:
                 lock_file.seek(0)
-                holder = lock_file.read().strip() or "another process"
-                raise UserError(
-                    f"{out_dir}: {holder} is training here; wait for it or choose another --out_dir"
-                ) from None
+                holder = lock_file.read().strip() or "another process is at work"
+                raise UserError(f"{out_dir}: {holder} here; wait for it or choose another {flag}") from None
             time.sleep(0.2)
     lock_file.truncate(0)
-    lock_file.write(f"process {os.getpid()} on {platform.node()}")
+    lock_file.write(f"process {os.getpid()} on {platform.node()} is {work}")
     lock_file.flush()
     # a forked worker must not keep the lock when the run is killed
     os.register_at_fork(after_in_child=lambda: lock_file.close())

@@ -8,9 +8,11 @@ its own.
 import hashlib
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import random
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -143,11 +145,19 @@ _stop = None
 
 
 def _start_worker(stop: EventType) -> None:
-    """A worker leaves Ctrl-C to the parent, which tells it through `stop`."""
+    """A worker leaves Ctrl-C to the parent, which tells it through `stop`, and ends where the parent is killed: the
+    pool's queue would let it wait for ever.
+    """
     global _stop
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     _stop = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _end_with_the_parent() -> None:
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 class Stopped(Exception):

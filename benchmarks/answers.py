@@ -40,7 +40,11 @@ AFFIRMED = re.compile(  # "B is the correct answer", "option C must be right"; n
 CORRECTED = re.compile(
     r"\b(?:wait|oops|scratch that|correction|on second thoughts?|no,? (?:wait|sorry|that|it)|hmm+\W* no"
     r"|(?:that|this)(?:'s| is| was) (?:not (?:right|correct)|wrong|incorrect|a mistake)|I(?:'ve| have)? made an? "
-    r"(?:mistake|error)|(?:cannot|can't|can not|could not) be (?:determined|found|answered)"
+    r"(?:mistake|error))\b",
+    re.I,
+)
+UNDETERMINED = re.compile(
+    r"\b(?:(?:cannot|can't|can not|could not) be (?:determined|found|answered)"
     r"|(?:not enough|insufficient) information)\b",
     re.I,
 )
@@ -111,12 +115,19 @@ def braced(text: str, start: int) -> str | None:
     return None
 
 
-def marked(text: str, letters: bool = False) -> list[str] | None:
+def taken_back(text: str, choices: list[str] | None) -> bool:
+    """Whether what follows an answer takes it back: "no, wait"; "it cannot be determined", unless that is a choice."""
+    if UNDETERMINED.search(text) and not any(map(UNDETERMINED.search, choices or ())):
+        return True
+    return bool(CORRECTED.search(text))
+
+
+def marked(text: str, choices: list[str] | None = None) -> list[str] | None:
     """What follows each mark of a final answer, the last mark first; None where the response takes the last one back.
 
-    letters: "B is the correct answer" is a mark too.
+    choices: of a multiple-choice question, where "B is the correct answer" is a mark too; None for any other.
     """
-    matches = [*MARK.finditer(text)] + ([*AFFIRMED.finditer(text)] if letters else [])
+    matches = [*MARK.finditer(text)] + ([*AFFIRMED.finditer(text)] if choices is not None else [])
     matches = sorted(matches, key=lambda match: match.end())[-MOST_MARKS:]
     before = {match: text[max(0, match.start() - 80) : match.start()] for match in matches}
     matches = [
@@ -124,7 +135,7 @@ def marked(text: str, letters: bool = False) -> list[str] | None:
         for match in matches
         if not SUPPOSED.search(before[match]) and not (match.lastgroup == "letter" and DENIED.search(before[match]))
     ]
-    if matches and CORRECTED.search(text, matches[-1].end()):
+    if matches and taken_back(text[matches[-1].end() :], choices):
         return None
     regions: list[str] = []
     box_end, last_box = -1, ""
@@ -234,7 +245,7 @@ def chosen_letter(response: str, choices: list[str]) -> str | None:
     text = tidy(response)
     if "\0" in response or not text.strip():
         return None
-    regions = marked(text, letters=True)
+    regions = marked(text, choices)
     if regions is None:
         return None
     for region in regions:
@@ -252,7 +263,7 @@ def chosen_letter(response: str, choices: list[str]) -> str | None:
     letter, stop = letter_of(lines[-1], choices, strict=True)
     if len(lines) > 1 and not lists_choices(lines[:2]) and is_choice(lines[0], choices):
         first = letter_of(lines[0], choices, strict=True)[0]  # the answer first, then its explanation
-        return first if letter in (None, first) and not CORRECTED.search("\n".join(lines[1:])) else None
+        return first if letter in (None, first) and not taken_back("\n".join(lines[1:]), choices) else None
     if letter or stop:
         return letter
     return named_in(last_sentence(lines[-1]), choices) or by_text(final_answer(response) or "", choices)
@@ -267,7 +278,7 @@ def lists_choices(lines: list[str]) -> bool:
 def is_choice(line: str, choices: list[str]) -> bool:
     """Whether a line is nothing but a choice: its letter, or its letter and its text."""
     match = re.fullmatch(r"\W*(?:option\s+|choice\s+)?\(?([A-H])\b[).:\s]*(.*)", line, re.I)
-    return bool(match) and (not match[2] or by_text(match[2], choices) == match[1].upper())
+    return bool(match) and (not match[2] or is_text_of(match[1].upper(), match[2], choices))
 
 
 NAMED = re.compile(
@@ -295,6 +306,13 @@ def in_range(letter: str, choices: list[str]) -> bool:
     return letter in LETTERS[: len(choices) or len(LETTERS)]
 
 
+TITLE = re.compile(
+    r"^\W*(?:(?:the\s+)?(?:correct\s+)?(?:option|choice|letter|answer|result|solution|conclusion|assistant)\b"
+    r"(?:\s+is)?\s*:?|(?:most\s+)?(?:probably|likely|definitely|clearly))\s*",
+    re.I,
+)
+
+
 def letter_of(region: str, choices: list[str], strict: bool = False) -> tuple[str | None, bool]:
     """(letter, stop) of the text after a mark. stop: the text names several choices, so nothing further may decide.
 
@@ -308,13 +326,9 @@ def letter_of(region: str, choices: list[str], strict: bool = False) -> tuple[st
     bare = re.sub(r"^(?:[^\w\\(\[{<\"'∠√|±+.−-]|_)+", "", bare).strip()  # ticks, arrows, pictograms
     if SEVERAL.match(bare) or re.match(r"^\W*(?:not|neither|none)\b(?!\s+of)", bare, re.I):
         return by_text(region, choices), True
-    bare = re.sub(
-        r"^\W*(?:(?:the\s+)?(?:correct\s+)?(?:option|choice|letter|answer|result|solution|conclusion|assistant)\b"
-        r"(?:\s+is)?\s*:?|(?:most\s+)?(?:probably|likely|definitely|clearly))\s*",
-        "",
-        bare,
-        flags=re.I,
-    )
+    title = TITLE.match(bare)
+    if title and not any(fold(choice).startswith(fold(title[0])) for choice in choices):  # no choice is "Solution B"
+        bare = bare[title.end() :]
     match = re.match(
         r"^(?P<open>[(\[{<\"']*)(?P<letter>[A-Ha-h])(?P<close>[)\]}>\"'_]*)"
         r"(?P<mark>\s*[.:,;、]|\s*$|\s+|\s*[-–—=]|(?<=[)\]]))(?P<rest>.*)$",
@@ -324,18 +338,20 @@ def letter_of(region: str, choices: list[str], strict: bool = False) -> tuple[st
     if match is None or not in_range(match["letter"].upper(), choices):
         letter = by_text(region, choices)
         told = {first or second for first, second in TOLD.findall(region)}
-        return (None, True) if letter and told and told != {letter} else (letter, False)  # "50°, so option C"
+        if letter and any(not is_text_of(other, region, choices) for other in told):  # "50°, so option C"
+            return None, True
+        return letter, False
     letter, mark, rest = match["letter"], match["mark"].strip(), clean(match["rest"])
     verb = re.match(r"(?:(?:is|was|are|does|has|can|could|would|must|cannot|isn't|can't|doesn't)\b|['’]s\b)\s*", rest)
     by_words = re.match(r"(?:because|since|as|is (?:the )?(?:correct|right)|which|with|over|due|\(|-|–)", rest, re.I)
-    if verb and not by_words:  # "C is 50°" and "B is wrong" choose neither C nor B
+    text_agrees = bool(rest) and is_text_of(letter.upper(), rest, choices)
+    if verb and not by_words and not text_agrees:  # "C is 50°" and "B is wrong" choose neither C nor B
         return by_text(rest[verb.end() :], choices), False
-    text_agrees = bool(rest) and by_text(rest, choices) == letter.upper()
     several = r"(?:and|or|nor|&|/)\W+\(?[A-H]\b|[(\[]?[A-H](?:[)\].:,;]|\s*$|\s+[(\[]?[A-H]\b)"
     listed = rf"(?<!\w){chr(ord(letter.upper()) + 1)}[.:)]\s"  # the choices told again
     if (re.match(several, rest) or (re.search(listed, rest) and not by_words)) and not text_agrees:
         return None, True
-    if CORRECTED.search(rest):
+    if taken_back(rest, choices):
         return None, True
     wrapped = bool(match["close"]) or mark in (".", ":", "、") or not rest
     sure = wrapped or text_agrees or bool(by_words and letter.isupper())
@@ -380,6 +396,14 @@ def by_text(text: str, choices: list[str], whole: bool = False) -> str | None:
         return None  # it names a second choice further on
     begins = [k for k in begins if len(fold(choices[k])) == longest]
     return LETTERS[begins[0]] if begins and len({fold(choices[k]) for k in begins}) == 1 else None
+
+
+def is_text_of(letter: str, text: str, choices: list[str]) -> bool:
+    """Whether a text is that of the letter's choice, which may stand twice among the choices."""
+    found = by_text(text, choices)
+    if found is None or not in_range(letter, choices):
+        return False
+    return fold(choices[LETTERS.index(letter)]) == fold(choices[LETTERS.index(found)])
 
 
 def fold(text: str) -> str:

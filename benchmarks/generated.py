@@ -102,12 +102,18 @@ derive = metrics.across_versions
 
 
 def most_frequent_answer(questions: list[Question]) -> dict[str, float]:
-    """Percent right for always giving a family's most frequent answer: {"all": ..., family: ...}. What a score must
-    beat.
+    """Percent right for always giving a family's most frequent answer: {"all": ..., family: ...}, {} without rows. What
+    a score must beat, so of the rows that `all` and `family.*` count: those with a picture.
     """
     counts: dict[str, Counter] = {}
     for question in questions:
-        counts.setdefault(question.groups["family"], Counter())[question.answer] += 1
+        if snake(question.groups["version"]) != "text_only":
+            counts.setdefault(question.groups["family"], Counter())[question.answer] += 1
+    if not counts:
+        return {}
     best = {family: answers.most_common(1)[0][1] for family, answers in counts.items()}
-    shares = {family: 100 * best[family] / counts[family].total() for family in counts}
-    return {"all": 100 * sum(best.values()) / max(1, len(questions)), **shares}
+    rows = {family: answers.total() for family, answers in counts.items()}
+    return {
+        "all": 100 * sum(best.values()) / sum(rows.values()),
+        **{family: 100 * best[family] / rows[family] for family in counts},
+    }

@@ -101,7 +101,7 @@ NUMBER_WORDS = (
 ).split()
 APPROXIMATELY = re.compile(
     r"^(?:approximately|approx\.?|about|around|roughly|nearly|exactly|equal to|equals|≈|~|=|is|are|only|just"
-    r"|therefore|a total of|the (?:interval|point|set)|:)\s+|^(?:[-=]>|[≈=~:∴⇒→])\s*",
+    r"|(?:therefore|thus|hence|so),?|a total of|the (?:interval|point|set)|:)\s+|^(?:[-=]>|[≈=~:∴⇒→])\s*",
     re.I,
 )
 NAME = re.compile(
@@ -114,9 +114,11 @@ RATIO_NAME = re.compile(
 )
 SET_BUILDER = re.compile(r"^[{⦃]\s*([A-Za-z])\s*(?:∈\s*\(-oo, oo\)\s*)?[|:]\s*([^{}⦃⦄]*\1[^{}⦃⦄]*)[}⦄]$")
 BOTH_SIDES = re.compile(r"^([A-Za-z])\s*(>=?)\s*([^<>]+?)\s*(?:,\s*|\s)and\s+\1\s*(<=?)\s*([^<>]+)$")
-# labels of one value that say nothing of which value it is
+# labels of one value that say nothing of which value it is, as stem() leaves them
 NEUTRAL = set(
-    "midpoint coordinat vertex vertic cent centr center centre interv domain rang solution set intersection".split()
+    "midpoint coordinat vertex vertic cent centr center centre interv domain rang solution set intersection endpoint "
+    "other pair order origin system equation inequality parabol circl lin segment imag result notation intersect "
+    "locat defin giv thu henc so therefor".split()
 )
 COMPASS = re.compile(
     r"^(N|S|E|W|north|south|east|west)\s*(\d+(?:\.\d+)?)\s*°?\s*(N|S|E|W|north|south|east|west)$", re.I
@@ -196,8 +198,10 @@ def read_value(text: str, depth: int) -> object | None:
         value = reader(text, depth)
         if value is not None:
             return value
-    if labelled is not None and {word for label, _ in labelled.parts for word in label} <= NEUTRAL:
-        return next(iter(labelled.parts))[1]
+    if labelled is not None:
+        label, value = next(iter(labelled.parts))
+        if isinstance(value, Sequence) and all(word in NEUTRAL or len(word) == 1 for word in label):
+            return value
     return labelled
 
 

@@ -168,7 +168,8 @@ def _facts(report: dict) -> list[str]:
         scores = ", ".join(f"{columns[name]} {number(report['blind'][name])}" for name in main)
         lines.append(f"- blind (every picture white): {scores or '–'}; what a model scores without seeing")
     if report["most_frequent"]:
-        lines.append(f"- always a family's most frequent answer: {number(report['most_frequent']['all'])}")
+        share = number(report["most_frequent"]["all"])
+        lines.append(f"- always a family's most frequent answer, of the same rows as ALL: {share}")
     return lines + [f"- note: {note}" for note in report["notes"]]
 
 
@@ -192,6 +193,8 @@ def _table(columns: dict[str, str], rows: list[dict], before: tuple[str, ...]) -
 
 
 def _generated_tables(report: dict) -> list[str]:
+    if not report["most_frequent"]:  # no row with a picture was judged
+        return []
     lines = ["| family | right | most frequent answer |", "|---|---|---|"]
     for name, share in report["most_frequent"].items():
         if name != "all":

@@ -215,6 +215,30 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
         make(tmp_path / "part", "--seed", 9, stage=2, data=data)
 
 
+def test_workers_end_with_a_run_that_is_killed(tmp_path):
+    data = write(tmp_path / "text.jsonl", [text_problem(n) for n in range(2000)])
+    process = subprocess.Popen(command(tmp_path / "out", "--workers", 2, data=data), cwd=ROOT,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "out").rglob("*.png")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.communicate(timeout=20)  # returns when the last worker has closed its stderr
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    data = write(tmp_path / "text.jsonl", [text_problem(n) for n in range(3)])
+    out = tmp_path / "out"
+    make(out, data=data)
+    leftovers = [next(out.rglob("*.png")).parent / "0000-0.png.12.tmp", out / "parts" / "000000.jsonl.12.tmp"]
+    for path in leftovers:
+        path.touch()
+    done = run(out, data=data)
+    assert done.returncode == 0, done.stderr
+    assert not list(out.rglob("*.tmp"))
+
+
 def test_a_full_disk_leaves_no_broken_picture(tmp_path, monkeypatch):
     data = write(tmp_path / "text.jsonl", [text_problem(n) for n in range(30)])
     written = []

@@ -257,8 +257,19 @@ def test_generated_bench_is_scored_by_version_and_family() -> None:
 
 def test_the_most_frequent_answer_of_each_family() -> None:
     rows = [("f", "1"), ("f", "1"), ("f", "2"), ("g", "3"), ("g", "4")]
-    questions = [Question(str(k), "", "", "", a, groups={"family": f}) for k, (f, a) in enumerate(rows)]
-    assert generated.most_frequent_answer(questions) == pytest.approx({"all": 60, "f": 200 / 3, "g": 50})
+    seen = [("vision-only", *row) for row in rows]
+    text_only = [("text-only", "g", "4"), ("text-only", "h", "5")]  # `all` and `family.*` do not count them
+
+    def shares(rows: list[tuple[str, str, str]]) -> dict[str, float]:
+        groups = [{"version": version, "category": "c", "family": family} for version, family, _ in rows]
+        questions = [Question(str(k), "", "", "", rows[k][2], groups=group) for k, group in enumerate(groups)]
+        scores, _ = score(generated, questions, {question.id: True for question in questions}, samples=0)
+        found = generated.most_frequent_answer(questions)
+        assert {name.removeprefix("family.") for name in scores if name.startswith(("all", "family."))} == found.keys()
+        return found
+
+    expected = pytest.approx({"all": 60, "f": 200 / 3, "g": 50})
+    assert shares(seen) == expected and shares(seen + text_only) == expected and shares(text_only) == {}
 
 
 def test_gap_reproduces_the_papers_table_3() -> None:

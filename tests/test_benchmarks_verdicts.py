@@ -13,6 +13,26 @@ from benchmarks.matcher import decimals_asked, equal
 
 CHOICES = [
     (
+        ['increasing', 'decreasing', 'constant', 'cannot be determined'], 'D',
+        [
+            'It cannot be determined.', 'Answer: cannot be determined', 'Answer: D. cannot be determined',
+            'The answer is D, it cannot be determined.', 'D\n\nThe sign cannot be determined from the graph.',
+        ],
+        ['The answer is A. No, wait, it is D.', 'The function is increasing.', 'Answer: C. It cannot increase.'],
+    ),
+    (
+        ['neither; their concentrations are the same', 'Solution A', 'Solution B'], 'B',
+        ['Solution A', 'The answer is Solution A, so option B.', 'Answer: Solution A, because it holds more.',
+         'Answer: B'],
+        ['Solution B', 'The answer is Solution B, so option C.', 'Answer: Solution B, because it holds more.',
+         'The answer is Solution A, so option C.'],
+    ),
+    (
+        ['9', '12', '18', '18'], 'D',  # a choice that stands twice
+        ['The answer is 18, so option D.', 'The answer is 18, so option C.', 'D. 18\n\nBecause it is.', 'Answer: 18'],
+        ['The answer is 18, so option B.', 'D. 12\n\nBecause it is.', 'Answer: 12'],
+    ),
+    (
         ['40°', '50°', '65°', '90°'], 'C',
         [
             "Let's denote the angle by x. Since AB ∥ CD we get x = 65°.\n\nTherefore, the correct "
@@ -327,6 +347,31 @@ CHOICES = [
 ]  # fmt: skip
 
 FREE_FORM = [
+    (
+        '', 'f(x)=|x-3|',
+        ['So the equation is f(x) = |x-3|', 'Therefore, f(x) = |x-3|.', 'The equation of the graph is y = |x-3|.'],
+        ['So the equation is f(x) = |x+3|', 'It is not f(x) = |x-3|.', 'Therefore, g(x) = -|x-3|.'],
+    ),
+    ('', 'even', ['Therefore, the function is even.', 'Thus, it is even'], ['Therefore, the function is not even.']),
+    ('', '12', ['Hence, AB = 12', 'So 12 cm'], ['Thus, 3x = 12']),
+    (
+        '', '(2,-2)',
+        [
+            'So the vertex is (2, -2).', 'The solution to the system is (2, -2)', 'Thus the midpoint M is at (2, -2).',
+            'The coordinates of P are (2, -2).', 'The ordered pair is (2, -2).', 'The lines intersect at (2, -2).',
+            'Thus, the point of intersection is (2, -2).', 'Therefore, the center of the circle is (2, -2).',
+            'So the other endpoint is (2, -2).', "Therefore the image of A is A'(2, -2).",
+        ],
+        [
+            'The vertex is not (2, -2).', 'So the vertex is (-2, 2).', 'The vertex is (2, -2) or (2, 2)',
+            'It cannot be (2, -2).', 'The vertex is opposite (2, -2).',
+        ],
+    ),
+    (
+        '', '(-2, 1]',
+        ['So the domain of f is (-2, 1].', 'In interval notation, (-2, 1]', 'The function is defined on (-2, 1].'],
+        ['So the range is (-2, 1).', 'The domain is not (-2, 1].', 'The function is undefined on (-2, 1].'],
+    ),
     (
         '', '\\frac{9\\sqrt{3}}{2}',
         [

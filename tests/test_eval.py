@@ -1,5 +1,6 @@
 """eval.py as a user runs it: the tiny model, answers made elsewhere, servers, judges, interruptions."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import pytest
 from PIL import Image
 
 import eval as evaluation
-from benchmarks import BENCHMARKS, llm_judge, store
+import runtime
+from benchmarks import BENCHMARKS, generated, llm_judge, store
 from benchmarks.generate import generate, load_model, message_of, pictures_of
 from benchmarks.question import Question
 from benchmarks.report import draw_chart
@@ -173,6 +175,9 @@ def test_two_ranks_share_the_rows(tiny: Path, tmp_path: Path) -> None:
     shares = [store.read_lines(path) for path in store.parts(tmp_path, "predictions")]
     assert [len(share) for share in shares] == [6, 6]
     assert json.loads((tmp_path / "report.json").read_text())["n"] == 12
+    command[-2:] = ["--steps", "extract,judge,report"]
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, check=True, timeout=300, stdout=subprocess.PIPE, text=True)
+    assert done.stdout.count("Generated bench:") == 1, "what one process can do is done by one"
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -341,6 +346,9 @@ def test_a_server_answers_and_a_failed_call_is_no_wrong_answer(
     flags = ("--api", server.url, "--api_model", "m", "--allow_missing_images", "--samples", 0)
     report = run("generated", *flags)
     assert report["errors"] == 2 and report["n"] == 10 and report["metrics"]["all"] == 100
+    judged = [question for question in BENCHMARKS["generated"].load(str(FIXTURES / DATA["generated"]))
+              if question.id not in report["error_ids"]]  # fmt: skip
+    assert report["most_frequent"] == generated.most_frequent_answer(judged), "of the rows that have a verdict"
     assert report["metrics"].get("vision_only") is None, "both vision-only calls failed: there is no score"
     assert {count for text, count in seen if "angle A" in text} == {0, 1}
     asked = server.count
@@ -348,6 +356,39 @@ def test_a_server_answers_and_a_failed_call_is_no_wrong_answer(
     report = run("generated", *flags)
     assert server.count == asked + 2, "only the failed rows are asked again"
     assert report["errors"] == 0 and report["metrics"]["vision_only"] == 0
+
+
+def test_a_second_run_on_the_same_out_is_refused_until_the_first_is_gone(
+    run: Callable[..., dict], serve: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def answer(text: str, pictures: list[str]) -> str:
+        asked.set()
+        go_on.wait(60)
+        return "Answer: B"
+
+    url = serve(answer).url
+    flags = ("--api", url, "--api_model", "m", "--allow_missing_images", "--samples", "0")
+    command = [sys.executable, "eval.py", "--bench", "generated", "--data", FIXTURES / "generated.jsonl"]
+    first = subprocess.Popen([*command, "--out", tmp_path / "out", *flags], cwd=ROOT, stdout=subprocess.DEVNULL)
+    monkeypatch.setattr(runtime, "lock_out_dir", functools.partial(runtime.lock_out_dir, patience=0.0))
+    try:
+        assert asked.wait(60)
+        for steps in ("generate,extract,judge,report", "report"):
+            refusal = rf"/out: process {first.pid} on .* is evaluating here; .*another --out$"
+            with pytest.raises(UserError, match=refusal):
+                run("generated", *flags, "--steps", steps, "--fresh")
+        assert (tmp_path / "out" / "settings.json").exists(), "--fresh threw away what the first run is writing"
+    finally:
+        first.kill()  # -9
+        first.wait()
+        go_on.set()
+    assert run("generated", *flags)["n"] == 12
+    assert run("generated", *flags, "--steps", "report")["n"] == 12, "a run that has ended holds nothing"
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="--out .*file: .*a folder that can be written to"):
+        run("generated", *flags, out="file")
 
 
 def test_an_llm_judges_and_its_replies_are_kept(run: Callable[..., dict], serve: Callable, tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """The command: the same bytes from the same seed, going on after a stop, the split, the disk that fills up."""
 
+import fcntl
 import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -162,6 +164,9 @@ def test_a_full_disk_leaves_no_truncated_file(tmp_path, monkeypatch):
         def __exit__(self, *exception):
             self.file.close()
 
+        def fileno(self):
+            return self.file.fileno()
+
         def write(self, data):
             self.file.write(data[: len(data) // 2])
             raise OSError(28, "No space left on device")
@@ -170,6 +175,43 @@ def test_a_full_disk_leaves_no_truncated_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         store.write_atomically(str(path), b"x" * 1000)
     assert os.listdir(tmp_path) == []
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(data, tmp_path):
+    out = tmp_path / "data"
+    shutil.copytree(data, out)
+    folder = out / "pictures" / "bench" / "00000"
+    code = "import os, sys; from problems import store; store.os.replace = lambda *_: os.kill(os.getpid(), 9)"
+    code += "; store.write_atomically(sys.argv[1], b'x', durable=False)"
+    for path in (folder / "000001-x.png", out / "shards" / "bench-00000.jsonl", out / "manifest.json"):
+        assert subprocess.run([sys.executable, "-c", code, path]).returncode == -9
+    assert len(list(out.rglob("*.tmp"))) == 3
+    own = [folder / "mine.tmp", folder / "a.png.tmp", out / "notes.txt.12.tmp", out / "mine" / "a.png.12.tmp"]
+    (out / "mine").mkdir()
+    for path in own:
+        path.touch()
+    held = folder / "000002-x.png.77.tmp"
+    with store._held(str(held)):  # its writer lives
+        generate(out)
+        assert set(out.rglob("*.tmp")) == {*own, held}
+    generate(out)
+    assert set(out.rglob("*.tmp")) == set(own)
+    for path in own:
+        path.unlink()
+    assert digest(out) == digest(data)
+
+
+def test_a_writer_whose_file_was_swept_before_it_was_held_writes_it_again(tmp_path, monkeypatch):
+    path, flock = tmp_path / "a.png", fcntl.flock
+
+    def swept(file, how):
+        monkeypatch.undo()
+        os.remove(f"{path}.{os.getpid()}.tmp")
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", swept)
+    store.write_atomically(str(path), b"x")
+    assert path.read_bytes() == b"x" and os.listdir(tmp_path) == ["a.png"]
 
 
 def test_a_problem_without_a_legible_picture_is_replaced(tmp_path, monkeypatch):
