@@ -348,6 +348,27 @@ def test_minus_infinity_on_one_side_is_an_infinite_divergence_in_one_direction(b
     assert losses.rkl == math.inf and losses.fkl.isfinite()
 
 
+@pytest.mark.parametrize("everywhere", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_minus_infinity_against_a_probability_that_underflows_is_finite(backend, everywhere, monkeypatch):
+    """One branch bans an entry with -inf, the other with -500: an infinite delta of weight 0, in the first of a lane's
+    blocks or in all of them, is 0 when the sums are rescaled."""
+    if backend == "triton":
+        monkeypatch.setattr(triton_puma, "TWO_LAUNCHES", (16, 1))  # blocks of 128
+    one, other, labels = make_logits(2, 300)
+    labels[:] = torch.tensor([20, 30], device=DEVICE)
+    for first in (0, 128, 256) if everywhere else (0,):
+        one[0, first : first + 8], other[0, first : first + 8] = -500, -math.inf
+    for weak, strong in ((one, other), (other, one)):
+        expected, expected_gradient = reference(weak.masked_fill(weak == -500, -math.inf),
+                                                strong.masked_fill(strong == -500, -math.inf), labels)  # fmt: skip
+        found = weak.clone().requires_grad_()
+        losses = puma_loss(found, strong, labels, backend=backend)
+        losses.loss.backward()
+        assert [float(v) for v in losses] == pytest.approx([float(v) for v in expected], rel=1e-5)
+        assert float((found.grad - expected_gradient).abs().max()) < 1e-6
+
+
 @pytest.mark.parametrize("backend", ["reference", *BACKENDS])
 def test_nan_stays_nan_in_its_row_and_in_no_other(backend):
     for branch in (0, 1):
