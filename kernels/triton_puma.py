@@ -160,13 +160,16 @@ def _row_statistics(
         weak_sum = weak_sum * rescale + tl.sum(powers, axis=1)
         weak_max = new_max
         if HAS_STRONG:
-            weak_delta = weak_delta * rescale + tl.sum(_weigh(powers, delta, not DIFFERENCE), axis=1)
+            # A rescale of 0 silences an infinite sum, as a power of 0 does an infinite value.
+            weak_delta = _weigh(rescale, weak_delta, not DIFFERENCE)
+            weak_delta += tl.sum(_weigh(powers, delta, not DIFFERENCE), axis=1)
             new_max = tl.maximum(strong_max, tl.max(strong, axis=1))
             powers = tl.exp2(tl.fma(strong, scale, -_shift(new_max, scale)[:, None]))
             rescale = _rescale(strong_max, new_max, scale)
             strong_max = new_max
             strong_sum = strong_sum * rescale + tl.sum(powers, axis=1)
-            strong_delta = strong_delta * rescale + tl.sum(_weigh(powers, delta, not DIFFERENCE), axis=1)
+            strong_delta = _weigh(rescale, strong_delta, not DIFFERENCE)
+            strong_delta += tl.sum(_weigh(powers, delta, not DIFFERENCE), axis=1)
 
     # The lanes meet.
     row_max = tl.max(weak_max, axis=0)

@@ -165,6 +165,12 @@ def test_losses_and_gradients_match_float64_on_the_full_grid(backend, vocabulary
             check_against_float64(backend, *make_logits(num_rows, vocabulary, scale), tau, mixture)
 
 
+@pytest.mark.parametrize("num_rows", [6, 7])
+def test_the_torch_path_loses_no_row_at_the_border_of_its_blocks(monkeypatch, num_rows):
+    monkeypatch.setattr(torch_puma, "CPU_BLOCK_ELEMENTS", 3 * 100)  # three rows at a time
+    check_against_float64("torch", *make_logits(num_rows, 100), 2.0, "heavy")
+
+
 @needs_triton
 @pytest.mark.slow
 def test_offsets_beyond_two_to_the_31_elements_are_exact():
@@ -180,6 +186,29 @@ def test_offsets_beyond_two_to_the_31_elements_are_exact():
         losses = puma_loss(weak, strong, labels, backend="triton")
     expected, _ = reference(weak[-2:], strong[-2:], labels[-2:])
     assert [v.item() for v in losses] == pytest.approx([v.item() for v in expected], rel=1e-3)
+
+
+@needs_triton
+@pytest.mark.parametrize("strides", [(2**30 + 16, 1), (1, 2**29 + 16)], ids=["rows far apart", "columns far apart"])
+def test_strides_that_reach_beyond_two_to_the_31_elements_are_exact(strides):
+    """Few elements, in memory of which only their own pages are ever touched. An offset that wraps in 32 bits reads
+    zeros in the memory's first half."""
+    try:
+        memory = torch.empty(2**32 + 128, dtype=torch.bfloat16, device=DEVICE)
+    except RuntimeError:
+        pytest.skip("needs 8.6 GB of address space")
+    near_weak, near_strong, _ = make_logits(3, 5, dtype=torch.bfloat16)
+    labels = torch.tensor([0, 4, 2], device=DEVICE)
+    near_weak[range(3), labels] = 3.0  # the largest logit: ce = log1p(rest), and the label's lane is read again
+    weak, strong = (memory.as_strided((3, 5), strides, 2**31 + 8 * branch) for branch in range(2))
+    weak.copy_(near_weak), strong.copy_(near_strong)
+    gradient = weak if strides[1] == 1 else near_weak.clone()
+    row_losses, near_losses = torch.empty(2, 3, 3, device=DEVICE)
+    terms = {"alpha": 0.2, "lam": 0.5, "tau": 1.0, "ignore_index": -100}
+    triton_puma.puma_rows(weak, strong, labels, row_losses, gradient, **terms)
+    triton_puma.puma_rows(near_weak, near_strong, labels, near_losses, near_weak, **terms)
+    torch.testing.assert_close(row_losses, near_losses)
+    torch.testing.assert_close(gradient, near_weak)
 
 
 @pytest.mark.parametrize("tau", [1.0, 2.0])
@@ -202,6 +231,17 @@ def test_the_cross_entropy_of_a_sure_model_keeps_its_digits(backend, tau):
         weak[:, (label + 7) % vocabulary] = weak[:, label]  # two largest logits
         tied = puma_loss(weak, None, labels, lam=0.0, backend=backend).ce
         assert float(tied) == pytest.approx(math.log(2), rel=1e-6)
+
+
+@needs_triton
+def test_the_label_lane_is_read_again_to_the_end_of_a_vocabulary_beyond_lanes_squared(monkeypatch):
+    """With 1,024 lanes that is a vocabulary of more than a million; with 16 it is one of more than 256."""
+    monkeypatch.setattr(triton_puma, "ONE_LAUNCH", (16, 1))
+    monkeypatch.setattr(triton_puma, "TWO_LAUNCHES", (16, 1))
+    weak, strong, labels = make_logits(2, 1000)
+    labels[:] = torch.tensor([40, 900], device=DEVICE)
+    weak[range(2), labels] = 15.0
+    check_against_float64("triton", weak, strong, labels, 1.0, "default")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -306,6 +346,27 @@ def test_minus_infinity_on_one_side_is_an_infinite_divergence_in_one_direction(b
 
     losses = puma_loss(strong, weak, labels, backend=backend)
     assert losses.rkl == math.inf and losses.fkl.isfinite()
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_minus_infinity_against_a_probability_that_underflows_is_finite(backend, everywhere, monkeypatch):
+    """One branch bans an entry with -inf, the other with -500: an infinite delta of weight 0, in the first of a lane's
+    blocks or in all of them, is 0 when the sums are rescaled."""
+    if backend == "triton":
+        monkeypatch.setattr(triton_puma, "TWO_LAUNCHES", (16, 1))  # blocks of 128
+    one, other, labels = make_logits(2, 300)
+    labels[:] = torch.tensor([20, 30], device=DEVICE)
+    for first in (0, 128, 256) if everywhere else (0,):
+        one[0, first : first + 8], other[0, first : first + 8] = -500, -math.inf
+    for weak, strong in ((one, other), (other, one)):
+        expected, expected_gradient = reference(weak.masked_fill(weak == -500, -math.inf),
+                                                strong.masked_fill(strong == -500, -math.inf), labels)  # fmt: skip
+        found = weak.clone().requires_grad_()
+        losses = puma_loss(found, strong, labels, backend=backend)
+        losses.loss.backward()
+        assert [float(v) for v in losses] == pytest.approx([float(v) for v in expected], rel=1e-5)
+        assert float((found.grad - expected_gradient).abs().max()) < 1e-6
 
 
 @pytest.mark.parametrize("backend", ["reference", *BACKENDS])
@@ -500,6 +561,16 @@ def test_without_gradients_there_is_no_gradient_pass(monkeypatch):
     assert loud.loss.requires_grad and seen[-1] is not None
     assert not (loud.fkl.requires_grad or loud.rkl.requires_grad or loud.ce.requires_grad)
     assert torch.equal(quiet.loss, loud.loss.detach())
+
+
+@pytest.mark.parametrize("backend", ["reference", *BACKENDS])
+def test_only_the_loss_carries_a_gradient(backend):
+    """A backward through fkl, rkl or ce must fail: it could only give zeros."""
+    weak, strong, labels = make_logits(2, 20)
+    losses = puma_loss(weak.requires_grad_(), strong, labels, backend=backend)
+    assert [value.requires_grad for value in losses] == [True, False, False, False]
+    losses = linear_puma_loss(weak, strong, torch.randn(30, 20, device=DEVICE), labels, backend=backend)
+    assert [value.requires_grad for value in losses] == [True, False, False, False]
 
 
 def test_the_strong_branch_never_gets_a_gradient():
