@@ -95,7 +95,7 @@ def commands(out: Path, seed: int, quick: bool) -> list[tuple[str, Path, list[st
         ("data", data / "manifest.json", generate),
         train("stage1", "train_stage1.py", "", f"{text},{arithmetic}:0.7", 16, 1.5e-3, 1200, "--warmup", 0.05),
         train(
-            "aligned", "train_stage3.py", out / "stage1", f"{captions},{text}:0.2,{arithmetic}:0.3", 16, 1e-3, 800,
+            "aligned", "train_stage3.py", out / "stage1", f"{captions},{text}:0.2,{arithmetic}:0.3", 16, 1e-3, 1200,
             "--train", "projector,llm", "--warmup", 0.05,
         ),  # fmt: skip
         train(
