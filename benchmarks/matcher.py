@@ -120,6 +120,7 @@ NEUTRAL = set(
     "other pair order origin system equation inequality parabol circl lin segment imag result notation intersect "
     "locat defin giv thu henc so therefor".split()
 )
+FUNCTIONS = set("fghxy")  # "the domain of f"
 COMPASS = re.compile(
     r"^(N|S|E|W|north|south|east|west)\s*(\d+(?:\.\d+)?)\s*°?\s*(N|S|E|W|north|south|east|west)$", re.I
 )
@@ -200,7 +201,7 @@ def read_value(text: str, depth: int) -> object | None:
             return value
     if labelled is not None:
         label, value = next(iter(labelled.parts))
-        if isinstance(value, Sequence) and all(word in NEUTRAL or len(word) == 1 for word in label):
+        if isinstance(value, Sequence) and all(word in NEUTRAL or word in FUNCTIONS for word in label):
             return value
     return labelled
 
@@ -414,6 +415,8 @@ def as_intervals(text: str) -> str:
 
 def same(answer: object, gold: object, decimals: int | None) -> bool:
     """Whether two values are equal; `decimals` rounds numbers, None compares them exactly."""
+    if not isinstance(gold, Labelled):
+        answer = unnamed(answer)
     if isinstance(answer, Relation) or isinstance(gold, Relation):
         return same_relation(answer, gold, decimals)
     if isinstance(gold, Bearing) or isinstance(answer, Bearing):
@@ -429,6 +432,15 @@ def same(answer: object, gold: object, decimals: int | None) -> bool:
     if isinstance(answer, Words) and isinstance(gold, Words):
         return answer.words == gold.words and bool(gold.words)
     return False
+
+
+def unnamed(value: object) -> object:
+    """The point of "the midpoint M is (2, -2)", for a gold that names none: a name in the gold must be the answer's."""
+    if isinstance(value, Labelled) and len(value.parts) == 1:
+        label, point = next(iter(value.parts))
+        if isinstance(point, Sequence) and all(word in NEUTRAL or len(word) == 1 for word in label):
+            return point
+    return value
 
 
 def lone_number(value: object, allowed: Iterable[str] = ("°",)) -> sympy.Expr | None:

@@ -367,6 +367,7 @@ FREE_FORM = [
             'It cannot be (2, -2).', 'The vertex is opposite (2, -2).',
         ],
     ),
+    ('', 'point B is (2, -2)', ['point B is (2, -2)'], ['The point A is (2, -2).', 'point C is (2, -2)']),
     (
         '', '(-2, 1]',
         ['So the domain of f is (-2, 1].', 'In interval notation, (-2, 1]', 'The function is defined on (-2, 1].'],
