@@ -515,7 +515,10 @@ def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float | None) -
     parameters = [parameter for parameter in parameters if parameter.grad is not None]
     if not parameters:
         return torch.zeros(())
-    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters])
+    # Summed in float64: float32 sums of millions of squares differ by 1e-5 with the number of ranks, and clipping would
+    # hand that on to every gradient.
+    norms = [torch.linalg.vector_norm(parameter.grad, dtype=torch.float64) for parameter in parameters]
+    norm = torch.linalg.vector_norm(torch.stack(norms))
     if isinstance(norm, DTensor):
         norm = norm.full_tensor()
     norm = norm.float()

@@ -102,6 +102,14 @@ def test_weight_decay_spares_norms_biases_and_frozen_parts() -> None:
         runtime.parameter_groups(model["off"], 0.1)
 
 
+def test_the_gradient_norm_of_millions_of_numbers_keeps_its_digits() -> None:
+    """Else it would depend on how they are dealt over ranks."""
+    parameter = nn.Parameter(torch.empty(2_000_000))
+    parameter.grad = torch.randn(2_000_000, generator=torch.Generator().manual_seed(0))
+    exact = float(parameter.grad.double().norm())
+    assert runtime.clip_grad_norm([parameter], 0).item() == pytest.approx(exact, rel=2e-7)
+
+
 def test_clip_grad_norm_measures_then_scales() -> None:
     parameters = [nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))]
     parameters[0].grad, parameters[1].grad = torch.tensor([3.0, 0, 0]), torch.tensor([0.0, 4.0])
