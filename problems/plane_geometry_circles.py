@@ -519,12 +519,12 @@ def sector(draw: Draw) -> Problem:
 
     question = draw.say(f"Find {target}.", f"What is {target}?", f"Calculate {target}.")
     symbols = {OA: radius}
-    ask = Ask(asked, _in_pi(question, asked), f"Find {target}", answer, steps, measured, choices, symbols)
+    ask = Ask(asked, _exactly(question, asked), f"Find {target}", answer, steps, measured, choices, symbols)
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
 
 
-def _in_pi(question: str, asked: str) -> str:
-    return question if asked == "angle" else f"{question} Leave π in the answer."
+def _exactly(question: str, asked: str) -> str:
+    return question if asked == "angle" else f"{question} Give an exact answer."
 
 
 def _arc_label(begin: float, degrees: float, radius: float, text: str) -> s.CurveName:
@@ -594,6 +594,6 @@ def ring(draw: Draw) -> Problem:
         def measured(at: Scene) -> float:
             return measure.distance(at, O, B)
 
-    question = question if asked == "inner radius" else f"{question} Leave π in the answer."
+    question = question if asked == "inner radius" else f"{question} Give an exact answer."
     ask = Ask(asked, question, short, answer, steps, measured, mistakes, {OB: float(Exact(inner))})
     return draw.finish(facts, ask, Scene(points, drawing, circles=circles), draw.turn(), draw.mirror())
