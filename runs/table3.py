@@ -17,7 +17,6 @@ It resumes: the same command again runs only what is not finished. Runs that ord
 
 import json
 import os
-import platform
 import random
 import shlex
 import shutil
@@ -36,6 +35,7 @@ import runtime
 from benchmarks.store import model_fingerprint, read_json, write_text
 from data import ChatFormat, open_rows
 from errors import UserError, run_main
+from kernels.tables import cpu_name
 from model import find_preset, load_processor
 from runs.demo import write_arithmetic
 from runs.table3_plan import (
@@ -410,11 +410,8 @@ def device_name() -> str:
     """The GPU, or the processor and its cores."""
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     cores = len(os.sched_getaffinity(0))
-    return f"{cores} core{'s' * (cores > 1)} of {models[0] if models else platform.processor()}"
+    return f"{cores} core{'s' * (cores > 1)} of {cpu_name()}"
 
 
 def write_results(
