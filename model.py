@@ -259,13 +259,13 @@ def _model_class(config: PretrainedConfig) -> type[PreTrainedModel]:
 
 
 def _random(preset: Preset, dtype: torch.dtype, device: str) -> PreTrainedModel:
-    usual = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)  # not `.to(dtype)` afterwards: that would round the rotary frequencies too
-    try:
-        with torch.device(device):
-            return _model_class(preset.config)(preset.config)
-    finally:
-        torch.set_default_dtype(usual)
+    # Drawn in float32 and rounded: the same seed then gives the same weights in every dtype (and a CPU draws float32
+    # faster than bfloat16). Parameters alone: rotary frequencies are buffers and stay float32.
+    with torch.device(device):
+        hf = _model_class(preset.config)(preset.config)
+    for parameter in hf.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return hf
 
 
 def _check_folder(source: str, preset: Preset, name: str) -> None:
