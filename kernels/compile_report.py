@@ -39,7 +39,7 @@ def compile_kernel(variant: str, vocabulary: int, architecture: int) -> dict[str
     """One row of the report: registers, bytes of stack (spills), local-memory instructions, accesses by width, and how
     many instructions the passes over a row spend on one element."""
     forward, backward, strong, difference, tau_is_one, logits, gradient = VARIANTS[variant]
-    lanes, num_warps = triton_puma.work_shape(vocabulary, forward and backward)
+    lanes, num_warps, parts = triton_puma.work_shape(vocabulary)
     constants = {
         "VOCABULARY": vocabulary,
         "FORWARD": forward,
@@ -49,6 +49,7 @@ def compile_kernel(variant: str, vocabulary: int, architecture: int) -> dict[str
         "DIFFERENCE": difference,
         "TAU_IS_ONE": tau_is_one,
         "LANES": lanes,
+        "PARTS": parts,
         "HINTS": triton_puma.EVICTION_HINTS,
         "weak_stride": 1,
         "strong_stride": 1,
@@ -58,11 +59,12 @@ def compile_kernel(variant: str, vocabulary: int, architecture: int) -> dict[str
         "strong_pointer": not strong,
         "gradient_pointer": not backward,
         "losses_pointer": not forward,
-        "statistics_pointer": forward and backward,
+        "done_pointer": not forward,
         "output_scale_pointer": forward,
     }
     constants |= {name: None for name, absent in unused.items() if absent}
-    pointers = {"weak_pointer": logits, "strong_pointer": logits, "labels_pointer": "i64", "gradient_pointer": gradient}
+    pointers = {"weak_pointer": logits, "strong_pointer": logits, "labels_pointer": "i64"}
+    pointers |= {"gradient_pointer": gradient, "done_pointer": "i32"}
     floats = {"scale", "inverse_tau", "fkl_weight", "rkl_weight", "ce_weight"}
     names = triton_puma.puma_kernel.arg_names
     signature, attributes = {}, {}
@@ -94,6 +96,7 @@ def compile_kernel(variant: str, vocabulary: int, architecture: int) -> dict[str
         "kernel": variant,
         "lanes": lanes,
         "warps": num_warps,
+        "parts": parts,
         **usage,
         "instructions_per_element": round(looped / elements_per_thread, 1),
     }

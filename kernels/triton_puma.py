@@ -1,4 +1,5 @@
-"""The PUMA loss and its gradient as one Triton kernel: a program per token, one pass for losses, one for the gradient.
+"""The PUMA loss and its gradient as one Triton kernel: one pass over a token's logits for the losses, one for the
+gradient.
 
 Write z for a row of weak logits, s for the strong row, c = log2(e) / tau, delta = s - z. Softmaxes at temperature tau:
 
@@ -31,10 +32,16 @@ The gradient with respect to z_v (p is a constant; r = softmax(z) at temperature
     d loss = lam * alpha * q_v (E - delta_v) + lam * (1 - alpha) * tau * (q_v - p_v) + (1 - lam) * (r_v - [v = label])
 
 Shape of the work. A row is read in blocks of [LANES, 8]: the 8 neighbours are one 16-byte load in bfloat16, and every
-lane keeps its own maximum and sums, so the loop holds no exchange between threads; the lanes meet once, at the end of
-the row. When losses and gradient are wanted in one launch (the linear op), the second pass walks the row backwards:
-what the first pass read last is what the L2 cache still holds. All sums are float32; a token's results do not depend
-on other tokens.
+lane keeps its own maximum and sums, so the loop holds no exchange between threads. PARTS programs share a row. Each
+leaves the maxima and sums of its part in global memory, where they are put together like those of the lanes.
+
+When losses and gradient are wanted in one launch (the linear op), a row's second pass starts LAG rows after its first,
+and finds its logits in the L2 cache: LAG rows of both branches at V = 151,936 are 20 MB. With whole rows as the unit,
+one on each multiprocessor, 80 MB would be in flight. Programs start in the order of their numbers, so one of the second
+pass may wait for those of the first: they are running, or have ended. The hints ask the cache to keep what the first
+pass has read and to drop what the second is done with (times: bench/README.md).
+
+All sums are float32; a token's results do not depend on other tokens.
 
 Values that are not finite. -inf is a logit of probability 0: its term is 0 wherever its own softmax weighs it, even
 where delta is inf - inf; where only the other branch gives it weight, the divergence is +inf, as it is on paper. A
@@ -50,11 +57,11 @@ LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 NEIGHBOURS = tl.constexpr(8)
 
-# (lanes, warps) per program. Both keep 32 warps on a multiprocessor at 64 registers. In one launch for losses and
-# gradient they are one row instead of two, so that more of the rows in flight stay in the L2 cache for the second pass;
-# the hints ask the cache to keep what the first pass has read, and to drop it after the second (benchmark_tune.py).
-ONE_LAUNCH = (1024, 32)
-TWO_LAUNCHES = (1024, 16)
+STATISTICS = tl.constexpr(8)  # numbers that a program leaves of its part of a row
+
+# The fastest that `bench.py tune` found on an H100.
+SHAPE = (256, 8, 16)  # lanes and warps of a program, and programs that share a row
+LAG = 33  # rows by which the second pass follows the first
 EVICTION_HINTS = True
 
 
@@ -121,13 +128,14 @@ def _log1p(x):
 
 
 @triton.jit
-def _row_statistics(
-    weak_row, strong_row, weak_stride, strong_stride, scale, label,
+def _measure_part(
+    weak_row, strong_row, partials_row, weak_stride, strong_stride, scale, label, first_block, end_block,
     VOCABULARY: tl.constexpr, HAS_STRONG: tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr,
     LANES: tl.constexpr, EVICTION: tl.constexpr,
 ):  # fmt: skip
-    """One pass over a row: the maxima of z and s, Q, P, E_weak[delta], E_strong[delta], and at temperature 1 Q and
-    its part without the label, which is one of the vocabulary's.
+    """One pass over the blocks [first_block, end_block) of a row, and what is left of it: the maxima of z and s, the
+    sums Q and P and those of 2^(c z_v - a) delta_v and 2^(c s_v - b) delta_v under the part's own maxima, and at
+    temperature 1 the sum Q and its part without the label.
 
     Q and P are summed in the same order, so that equal branches have equal sums and a divergence of exactly 0.
     """
@@ -139,18 +147,11 @@ def _row_statistics(
     strong_delta = tl.zeros([LANES], tl.float32)
     plain_sum = tl.zeros([LANES], tl.float32)
     block = tl.arange(0, LANES)[:, None] * NEIGHBOURS + tl.arange(0, NEIGHBOURS)[None, :]
-    for start in range(0, VOCABULARY, LANES * NEIGHBOURS):
+    for step in range(first_block, end_block):
         weak, strong, delta = _load_both(
-            weak_row,
-            strong_row,
-            start + block,
-            weak_stride,
-            strong_stride,
-            VOCABULARY,
-            HAS_STRONG,
-            DIFFERENCE,
-            EVICTION,
-        )
+            weak_row, strong_row, block + step * (LANES * NEIGHBOURS), weak_stride, strong_stride,
+            VOCABULARY, HAS_STRONG, DIFFERENCE, EVICTION,
+        )  # fmt: skip
         new_max = tl.maximum(weak_max, tl.max(weak, axis=1))
         if not TAU_IS_ONE:
             powers = tl.exp2(tl.fma(weak, LOG2E, -_shift(new_max, LOG2E)[:, None]))
@@ -172,51 +173,76 @@ def _row_statistics(
             strong_delta += tl.sum(_weigh(powers, delta, not DIFFERENCE), axis=1)
 
     # The lanes meet.
-    row_max = tl.max(weak_max, axis=0)
-    rescale = _rescale(weak_max, row_max, scale)
+    part_max = tl.max(weak_max, axis=0)
+    rescale = _rescale(weak_max, part_max, scale)
     weak_sum = _product(weak_sum, rescale)
-    weak_total = tl.sum(weak_sum, axis=0)
-    plain_sum = weak_sum if TAU_IS_ONE else _product(plain_sum, _rescale(weak_max, row_max, LOG2E))
-    plain_total = tl.sum(plain_sum, axis=0)
+    plain_sum = weak_sum if TAU_IS_ONE else _product(plain_sum, _rescale(weak_max, part_max, LOG2E))
+    tl.store(partials_row, part_max)
+    tl.store(partials_row + 1, tl.sum(weak_sum, axis=0))
+    tl.store(partials_row + 2, tl.sum(plain_sum, axis=0))
     # What the label's lane has summed is read again, an element per lane, without the label.
-    shift = _shift(row_max, LOG2E)
+    shift = _shift(part_max, LOG2E)
     lanes = tl.arange(0, LANES)
     label_lane = (label // NEIGHBOURS) % LANES
-    plain_sum = tl.where(lanes == label_lane, 0.0, plain_sum)
-    block = lanes // NEIGHBOURS * (LANES * NEIGHBOURS) + label_lane * NEIGHBOURS + lanes % NEIGHBOURS
-    for start in range(0, VOCABULARY, LANES * LANES):  # once, up to a million entries
-        columns = start + block
-        pointers = weak_row + columns.to(tl.int64) * weak_stride
-        weak = tl.load(pointers, mask=(columns < VOCABULARY) & (columns != label), other=float("-inf")).to(tl.float32)
-        plain_sum += tl.exp2(tl.fma(weak, LOG2E, -shift))
-    rest = tl.sum(plain_sum, axis=0)
-    weak_mean = 0.0
-    strong_row_max = 0.0
-    strong_total = 1.0
-    strong_mean = 0.0
+    label_block = label // (LANES * NEIGHBOURS)
+    if (label_block >= first_block) & (label_block < end_block):
+        plain_sum = tl.where(lanes == label_lane, 0.0, plain_sum)
+        own = lanes // NEIGHBOURS * (LANES * NEIGHBOURS) + label_lane * NEIGHBOURS + lanes % NEIGHBOURS
+        end = tl.minimum(end_block * (LANES * NEIGHBOURS), VOCABULARY)
+        for start in range(first_block * (LANES * NEIGHBOURS), end, LANES * LANES):  # once, up to a part of LANES^2
+            columns = start + own
+            pointers = weak_row + columns.to(tl.int64) * weak_stride
+            weak = tl.load(pointers, mask=(columns < end) & (columns != label), other=float("-inf")).to(tl.float32)
+            plain_sum += tl.exp2(tl.fma(weak, LOG2E, -shift))
+    tl.store(partials_row + 3, tl.sum(plain_sum, axis=0))
     if HAS_STRONG:
-        weak_mean = tl.sum(_weigh(rescale, weak_delta, True), axis=0) / weak_total
-        strong_row_max = tl.max(strong_max, axis=0)
-        rescale = _rescale(strong_max, strong_row_max, scale)
-        strong_total = tl.sum(_product(strong_sum, rescale), axis=0)
-        strong_mean = tl.sum(_weigh(rescale, strong_delta, True), axis=0) / strong_total
-    return row_max, weak_total, weak_mean, strong_row_max, strong_total, strong_mean, plain_total, rest
+        tl.store(partials_row + 4, tl.sum(_weigh(rescale, weak_delta, True), axis=0))
+        part_max = tl.max(strong_max, axis=0)
+        rescale = _rescale(strong_max, part_max, scale)
+        tl.store(partials_row + 5, part_max)
+        tl.store(partials_row + 6, tl.sum(_product(strong_sum, rescale), axis=0))
+        tl.store(partials_row + 7, tl.sum(_weigh(rescale, strong_delta, True), axis=0))
 
 
 @triton.jit
-def _row_gradient(
-    weak_row, strong_row, gradient_row, weak_stride, strong_stride, scale, label,
+def _merge_parts(partials_row, scale, HAS_STRONG: tl.constexpr, TAU_IS_ONE: tl.constexpr, PARTS: tl.constexpr):
+    """What the programs of a row have left, put together: the maxima, Q, P, E_weak[delta], E_strong[delta], and at
+    temperature 1 Q and its part without the label."""
+    parts = partials_row + tl.arange(0, PARTS) * STATISTICS
+    maxima = tl.load(parts)
+    weak_max = tl.max(maxima, axis=0)
+    rescale = _rescale(maxima, weak_max, scale)
+    plain_rescale = rescale if TAU_IS_ONE else _rescale(maxima, weak_max, LOG2E)
+    weak_sum = tl.sum(_product(tl.load(parts + 1), rescale), axis=0)
+    plain_sum = tl.sum(_product(tl.load(parts + 2), plain_rescale), axis=0)
+    rest = tl.sum(_product(tl.load(parts + 3), plain_rescale), axis=0)
+    weak_mean = 0.0
+    strong_max = 0.0
+    strong_sum = 1.0
+    strong_mean = 0.0
+    if HAS_STRONG:
+        weak_mean = tl.sum(_weigh(rescale, tl.load(parts + 4), True), axis=0) / weak_sum
+        maxima = tl.load(parts + 5)
+        strong_max = tl.max(maxima, axis=0)
+        rescale = _rescale(maxima, strong_max, scale)
+        strong_sum = tl.sum(_product(tl.load(parts + 6), rescale), axis=0)
+        strong_mean = tl.sum(_weigh(rescale, tl.load(parts + 7), True), axis=0) / strong_sum
+    return weak_max, weak_sum, weak_mean, strong_max, strong_sum, strong_mean, plain_sum, rest
+
+
+@triton.jit
+def _write_gradient(
+    weak_row, strong_row, gradient_row, weak_stride, strong_stride, scale, label, first_block, end_block,
     weak_max, weak_inverse, weak_mean, strong_max, strong_inverse, plain_inverse,
     fkl_weight, rkl_weight, ce_weight,
     VOCABULARY: tl.constexpr, HAS_STRONG: tl.constexpr, HAS_FKL: tl.constexpr, DIFFERENCE: tl.constexpr,
     TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr, EVICTION: tl.constexpr,
 ):  # fmt: skip
-    """One pass over a row, from its end to its start, that writes the gradient (it may overwrite the weak row)."""
+    """One pass over blocks of a row that writes the gradient (it may overwrite the weak row)."""
     lanes = tl.arange(0, LANES)[:, None] * NEIGHBOURS
     neighbours = tl.arange(0, NEIGHBOURS)[None, :]
-    blocks: tl.constexpr = (VOCABULARY - 1) // (LANES * NEIGHBOURS) + 1
-    for step in range(0, blocks):
-        first = (blocks - 1 - step) * (LANES * NEIGHBOURS) + lanes  # of a lane's columns
+    for step in range(first_block, end_block):
+        first = lanes + step * (LANES * NEIGHBOURS)  # of a lane's columns
         columns = first + neighbours
         weak, strong, delta = _load_both(
             weak_row, strong_row, columns, weak_stride, strong_stride, VOCABULARY, HAS_STRONG, DIFFERENCE, EVICTION
@@ -231,51 +257,42 @@ def _row_gradient(
             gradient += rkl_weight * (q - p)
             if HAS_FKL:
                 gradient += fkl_weight * _weigh(q, weak_mean - delta, not DIFFERENCE)
-        tl.store(gradient_row + columns, gradient.to(gradient_row.dtype.element_ty), mask=columns < VOCABULARY)
+        gradient = gradient.to(gradient_row.dtype.element_ty)
+        tl.store(gradient_row + columns, gradient, mask=columns < VOCABULARY, eviction_policy=EVICTION)
 
 
 @triton.jit
-def puma_kernel(
-    weak_pointer, strong_pointer, labels_pointer, gradient_pointer, losses_pointer, statistics_pointer,
-    output_scale_pointer, weak_row_stride, weak_stride, strong_row_stride, strong_stride, labels_stride,
-    gradient_row_stride, losses_stride, statistics_stride, ignore_index, scale, inverse_tau,
-    fkl_weight, rkl_weight, ce_weight,
-    VOCABULARY: tl.constexpr, FORWARD: tl.constexpr, BACKWARD: tl.constexpr, HAS_STRONG: tl.constexpr,
-    HAS_FKL: tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr,
-    HINTS: tl.constexpr,
+def _first_pass(
+    weak_row, strong_row, partials_row, done, losses, label, ignore_index, losses_stride, weak_stride, strong_stride,
+    scale, inverse_tau, part, first_block, end_block,
+    VOCABULARY: tl.constexpr, HAS_STRONG: tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr,
+    LANES: tl.constexpr, PARTS: tl.constexpr, EVICTION: tl.constexpr,
 ):  # fmt: skip
-    """One token. FORWARD: losses from one pass. BACKWARD: the gradient from one pass, with the statistics of this
-    launch's forward, or, without FORWARD, of an earlier launch. strong is not touched without HAS_STRONG."""
-    row = tl.program_id(0).to(tl.int64)  # row * stride exceeds 2^31 from N * V = 2^31 on
-    label = tl.load(labels_pointer + row * labels_stride)
-    block = tl.arange(0, LANES)[:, None] * NEIGHBOURS + tl.arange(0, NEIGHBOURS)[None, :]
-    weak_row = weak_pointer + row * weak_row_stride
-    strong_row = strong_pointer + row * strong_row_stride if HAS_STRONG else weak_row
+    """Measure a part of a row; the last of the row's programs to end writes its losses."""
     if label == ignore_index:
-        if FORWARD:
-            tl.store(losses_pointer + row, 0.0)
-            tl.store(losses_pointer + losses_stride + row, 0.0)
-            tl.store(losses_pointer + 2 * losses_stride + row, 0.0)
-        if BACKWARD:
-            gradient_row = gradient_pointer + row * gradient_row_stride
-            for start in range(0, VOCABULARY, LANES * NEIGHBOURS):
-                tl.store(gradient_row + start + block, 0.0, mask=start + block < VOCABULARY)
+        if part == 0:
+            tl.store(losses, 0.0)
+            tl.store(losses + losses_stride, 0.0)
+            tl.store(losses + 2 * losses_stride, 0.0)
     else:
         # A label outside the vocabulary is never an address; `poison` makes its row's results NaN.
-        inside = (label >= 0) & (label < VOCABULARY)
-        poison = tl.where(inside, 0.0, float("nan"))
-        safe_label = tl.where(inside, label, 0).to(tl.int32)
-        if FORWARD:
-            label_logit = tl.load(weak_row + label * weak_stride, mask=inside, other=0.0).to(tl.float32)
-            weak_max, weak_sum, weak_mean, strong_max, strong_sum, strong_mean, plain_sum, rest = _row_statistics(
-                weak_row, strong_row, weak_stride, strong_stride, scale, safe_label,
-                VOCABULARY, HAS_STRONG, DIFFERENCE, TAU_IS_ONE, LANES, "evict_last" if BACKWARD and HINTS else "",
-            )  # fmt: skip
+        known = (label >= 0) & (label < VOCABULARY)
+        poison = tl.where(known, 0.0, float("nan"))
+        safe_label = tl.where(known, label, 0).to(tl.int32)
+        label_logit = tl.load(weak_row + safe_label.to(tl.int64) * weak_stride).to(tl.float32)
+        _measure_part(
+            weak_row, strong_row, partials_row + part * STATISTICS, weak_stride, strong_stride, scale, safe_label,
+            first_block, end_block, VOCABULARY, HAS_STRONG, DIFFERENCE, TAU_IS_ONE, LANES, EVICTION,
+        )  # fmt: skip
+        tl.debug_barrier()  # the part's numbers are written before it counts as done
+        if tl.atomic_add(done, 1, sem="acq_rel") == PARTS - 1:
+            weak_max, weak_sum, weak_mean, strong_max, strong_sum, strong_mean, plain_sum, rest = _merge_parts(
+                partials_row, scale, HAS_STRONG, TAU_IS_ONE, PARTS
+            )
             # max - z_label is exact; the fma is what the shift lost when it was rounded.
             shift_error = tl.fma(weak_max, LOG2E, -(weak_max * LOG2E))
             ce = (weak_max - label_logit) + LN2 * (tl.log2(plain_sum) - shift_error)
             ce = tl.where(label_logit == weak_max, _log1p(rest * tl.exp2(-shift_error)), ce)
-            tl.store(losses_pointer + 2 * losses_stride + row, ce + poison)
             fkl = 0.0
             rkl = 0.0
             if HAS_STRONG:
@@ -284,37 +301,104 @@ def puma_kernel(
                 ratio = LN2 * (_shift(weak_max, scale) - _shift(strong_max, scale) + log_ratio)
                 fkl = -weak_mean * inverse_tau - ratio
                 rkl = strong_mean * inverse_tau + ratio
-            tl.store(losses_pointer + row, fkl + poison)
-            tl.store(losses_pointer + losses_stride + row, rkl + poison)
-            weak_inverse = 1.0 / weak_sum
-            strong_inverse = 1.0 / strong_sum
-            plain_inverse = 1.0 / plain_sum
-            if not BACKWARD:
-                statistics_row = statistics_pointer + row
-                tl.store(statistics_row, weak_max)
-                tl.store(statistics_row + statistics_stride, weak_inverse)
-                tl.store(statistics_row + 2 * statistics_stride, weak_mean)
-                tl.store(statistics_row + 3 * statistics_stride, strong_max)
-                tl.store(statistics_row + 4 * statistics_stride, strong_inverse)
-                tl.store(statistics_row + 5 * statistics_stride, plain_inverse)
+            tl.store(losses, fkl + poison)
+            tl.store(losses + losses_stride, rkl + poison)
+            tl.store(losses + 2 * losses_stride, ce + poison)
+
+
+@triton.jit
+def _second_pass(
+    weak_row, strong_row, gradient_row, partials_row, done, output_scale_pointer, label, ignore_index, weak_stride,
+    strong_stride, scale, first_block, end_block, fkl_weight, rkl_weight, ce_weight,
+    VOCABULARY: tl.constexpr, WAIT: tl.constexpr, HAS_STRONG: tl.constexpr, HAS_FKL: tl.constexpr,
+    DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr, PARTS: tl.constexpr,
+    EVICTION: tl.constexpr,
+):  # fmt: skip
+    """Write the gradient of a part of a row. WAIT: until all of its parts are measured."""
+    if label == ignore_index:
+        block = tl.arange(0, LANES)[:, None] * NEIGHBOURS + tl.arange(0, NEIGHBOURS)[None, :]
+        for step in range(first_block, end_block):
+            columns = block + step * (LANES * NEIGHBOURS)
+            tl.store(gradient_row + columns, 0.0, mask=columns < VOCABULARY)
+    else:
+        if WAIT:
+            # Programs start in the order of their numbers, so those waited for are running or have ended.
+            while tl.atomic_add(done, 0, sem="acquire") < PARTS:
+                pass
+        weak_max, weak_sum, weak_mean, strong_max, strong_sum, strong_mean, plain_sum, rest = _merge_parts(
+            partials_row, scale, HAS_STRONG, TAU_IS_ONE, PARTS
+        )
+        output_scale = tl.where((label >= 0) & (label < VOCABULARY), 1.0, float("nan"))
+        if output_scale_pointer is not None:
+            output_scale *= tl.load(output_scale_pointer)
+        _write_gradient(
+            weak_row, strong_row, gradient_row, weak_stride, strong_stride, scale, label.to(tl.int32),
+            first_block, end_block, weak_max, 1.0 / weak_sum, weak_mean, strong_max, 1.0 / strong_sum, 1.0 / plain_sum,
+            fkl_weight * output_scale, rkl_weight * output_scale, ce_weight * output_scale,
+            VOCABULARY, HAS_STRONG, HAS_FKL, DIFFERENCE, TAU_IS_ONE, LANES, EVICTION,
+        )  # fmt: skip
+
+
+@triton.jit
+def puma_kernel(
+    weak_pointer, strong_pointer, labels_pointer, gradient_pointer, losses_pointer, partials_pointer, done_pointer,
+    output_scale_pointer, rows, lag, weak_row_stride, weak_stride, strong_row_stride, strong_stride, labels_stride,
+    gradient_row_stride, losses_stride, ignore_index, scale, inverse_tau, fkl_weight, rkl_weight, ce_weight,
+    VOCABULARY: tl.constexpr, FORWARD: tl.constexpr, BACKWARD: tl.constexpr, HAS_STRONG: tl.constexpr,
+    HAS_FKL: tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr,
+    PARTS: tl.constexpr, HINTS: tl.constexpr,
+):  # fmt: skip
+    """A part of a row, in the first pass (FORWARD) or in the second (BACKWARD). strong is not touched without
+    HAS_STRONG.
+
+    With both, programs alternate: those of even number measure a row's parts, those of odd number write the gradient of
+    the row `lag` rows before.
+    """
+    program = tl.program_id(0)
+    odd = program % 2
+    if FORWARD and BACKWARD:
+        program = program // 2
+    row = program // PARTS
+    part = program % PARTS
+    if FORWARD and BACKWARD:
+        row -= odd * lag
+    BLOCKS: tl.constexpr = (VOCABULARY - 1) // (LANES * NEIGHBOURS) + 1
+    EACH: tl.constexpr = (BLOCKS - 1) // PARTS + 1
+    first_block = tl.minimum(part * EACH, BLOCKS)
+    end_block = tl.minimum(first_block + EACH, BLOCKS)
+    if (row >= 0) & (row < rows):
+        long_row = row.to(tl.int64)  # row * stride exceeds 2^31 from N * V = 2^31 on
+        label = tl.load(labels_pointer + long_row * labels_stride)
+        weak_row = weak_pointer + long_row * weak_row_stride
+        strong_row = strong_pointer + long_row * strong_row_stride if HAS_STRONG else weak_row
+        partials_row = partials_pointer + long_row * (PARTS * STATISTICS)
+        if FORWARD and not BACKWARD:
+            _first_pass(
+                weak_row, strong_row, partials_row, done_pointer + long_row, losses_pointer + long_row, label,
+                ignore_index, losses_stride, weak_stride, strong_stride, scale, inverse_tau, part, first_block,
+                end_block, VOCABULARY, HAS_STRONG, DIFFERENCE, TAU_IS_ONE, LANES, PARTS, "",
+            )  # fmt: skip
+        elif BACKWARD and not FORWARD:
+            _second_pass(
+                weak_row, strong_row, gradient_pointer + long_row * gradient_row_stride, partials_row, None,
+                output_scale_pointer, label, ignore_index, weak_stride, strong_stride, scale, first_block, end_block,
+                fkl_weight, rkl_weight, ce_weight,
+                VOCABULARY, False, HAS_STRONG, HAS_FKL, DIFFERENCE, TAU_IS_ONE, LANES, PARTS, "",
+            )  # fmt: skip
+        elif odd == 0:
+            _first_pass(
+                weak_row, strong_row, partials_row, done_pointer + long_row, losses_pointer + long_row, label,
+                ignore_index, losses_stride, weak_stride, strong_stride, scale, inverse_tau, part, first_block,
+                end_block, VOCABULARY, HAS_STRONG, DIFFERENCE, TAU_IS_ONE, LANES, PARTS,
+                "evict_last" if HINTS else "",
+            )  # fmt: skip
         else:
-            statistics_row = statistics_pointer + row
-            weak_max = tl.load(statistics_row)
-            weak_inverse = tl.load(statistics_row + statistics_stride)
-            weak_mean = tl.load(statistics_row + 2 * statistics_stride)
-            strong_max = tl.load(statistics_row + 3 * statistics_stride)
-            strong_inverse = tl.load(statistics_row + 4 * statistics_stride)
-            plain_inverse = tl.load(statistics_row + 5 * statistics_stride)
-        if BACKWARD:
-            output_scale = 1.0 + poison
-            if output_scale_pointer is not None:
-                output_scale *= tl.load(output_scale_pointer)
-            _row_gradient(
-                weak_row, strong_row, gradient_pointer + row * gradient_row_stride, weak_stride, strong_stride,
-                scale, safe_label, weak_max, weak_inverse, weak_mean, strong_max, strong_inverse, plain_inverse,
-                fkl_weight * output_scale, rkl_weight * output_scale, ce_weight * output_scale,
-                VOCABULARY, HAS_STRONG, HAS_FKL, DIFFERENCE, TAU_IS_ONE, LANES,
-                "evict_first" if FORWARD and HINTS else "",
+            _second_pass(
+                weak_row, strong_row, gradient_pointer + long_row * gradient_row_stride, partials_row,
+                done_pointer + long_row, output_scale_pointer, label, ignore_index, weak_stride, strong_stride, scale,
+                first_block, end_block, fkl_weight, rkl_weight, ce_weight,
+                VOCABULARY, True, HAS_STRONG, HAS_FKL, DIFFERENCE, TAU_IS_ONE, LANES, PARTS,
+                "evict_first" if HINTS else "",
             )  # fmt: skip
 
 
@@ -323,7 +407,7 @@ def _launch(
     strong: Tensor | None,
     labels: Tensor,
     row_losses: Tensor | None,
-    statistics: Tensor | None,
+    partials: Tensor | None,
     gradient: Tensor | None,
     output_scale: Tensor | None,
     *,
@@ -333,7 +417,7 @@ def _launch(
     ignore_index: int,
     strong_is_difference: bool,
 ) -> None:
-    """Run the kernel over all rows: with row_losses forward, with gradient backward, with both both."""
+    """Run the kernel over all rows: with row_losses the first pass, with gradient the second."""
     rows, size = weak.shape
     if torch.float64 in (weak.dtype, None if gradient is None else gradient.dtype):
         raise ValueError("the Triton kernels compute in float32: use backend='torch' or 'reference' for float64")
@@ -343,15 +427,21 @@ def _launch(
         return
     has_strong = strong is not None
     tau = tau if has_strong else 1.0  # cross entropy alone knows no other temperature
-    lanes, num_warps = work_shape(size, row_losses is not None and gradient is not None)
+    lanes, num_warps, parts = work_shape(size)
+    both = row_losses is not None and gradient is not None
+    lag = min(LAG, rows)
+    done = None if row_losses is None else torch.zeros(rows, dtype=torch.int32, device=weak.device)
     arguments = dict(
         weak_pointer=weak,
         strong_pointer=strong,
         labels_pointer=labels,
         gradient_pointer=gradient,
         losses_pointer=row_losses,
-        statistics_pointer=statistics,
+        partials_pointer=partials,
+        done_pointer=done,
         output_scale_pointer=output_scale,
+        rows=rows,
+        lag=lag,
         weak_row_stride=weak.stride(0),
         weak_stride=weak.stride(1),
         strong_row_stride=strong.stride(0) if has_strong else 0,
@@ -359,7 +449,6 @@ def _launch(
         labels_stride=labels.stride(0),
         gradient_row_stride=0 if gradient is None else gradient.stride(0),
         losses_stride=0 if row_losses is None else row_losses.stride(0),
-        statistics_stride=0 if statistics is None else statistics.stride(0),
         ignore_index=ignore_index,
         scale=LOG2E.value / tau,
         inverse_tau=1 / tau,
@@ -374,17 +463,24 @@ def _launch(
         TAU_IS_ONE=tau == 1,
         VOCABULARY=size,
         LANES=lanes,
+        PARTS=parts,
         HINTS=EVICTION_HINTS,
     )
+    grid = ((rows + lag) * parts * 2 if both else rows * parts,)
     with torch.cuda.device_of(weak):
-        puma_kernel[(rows,)](**arguments, num_warps=num_warps, enable_fp_fusion=True)
+        puma_kernel[grid](**arguments, num_warps=num_warps, enable_fp_fusion=True)
 
 
-def work_shape(size: int, one_launch: bool) -> tuple[int, int]:
-    """(lanes, warps): fewer where the vocabulary does not fill them."""
-    lanes, num_warps = ONE_LAUNCH if one_launch else TWO_LAUNCHES
-    needed = triton.next_power_of_2(triton.cdiv(size, NEIGHBOURS.value))
-    return min(lanes, max(needed, 16)), min(num_warps, max(needed // 32, 1))
+def work_shape(size: int) -> tuple[int, int, int]:
+    """(lanes, warps, parts): fewer where the vocabulary does not fill them."""
+    lanes, num_warps, parts = SHAPE
+    lanes = min(lanes, max(16, triton.next_power_of_2(triton.cdiv(size, NEIGHBOURS.value))))
+    parts = min(parts, triton.next_power_of_2(triton.cdiv(size, NEIGHBOURS.value * lanes)))
+    return lanes, min(num_warps, max(lanes // 32, 1)), parts
+
+
+def _new_partials(weak: Tensor) -> Tensor:
+    return torch.empty(weak.shape[0], work_shape(weak.shape[1])[2], STATISTICS.value, device=weak.device)
 
 
 def puma_rows(
@@ -399,23 +495,20 @@ def puma_rows(
 ) -> None:
     """Row losses [3, R] (fkl, rkl, ce) and, where wanted, the gradient [R, V] of their weighted sum, in one launch.
 
-    As `torch_puma.puma_rows`; gradient may be `weak` itself: a program reads its row to the end before it writes the
-    row.
+    As `torch_puma.puma_rows`; gradient may be `weak` itself: no program writes a row before all have read it.
     """
-    statistics = (
-        None if gradient is not None else torch.empty(6, weak.shape[0], dtype=torch.float32, device=weak.device)
-    )
     _launch(
-        weak, strong, labels, row_losses, statistics, gradient, None, strong_is_difference=strong_is_difference, **terms
-    )
+        weak, strong, labels, row_losses, _new_partials(weak), gradient, None,
+        strong_is_difference=strong_is_difference, **terms,
+    )  # fmt: skip
 
 
 def puma_forward(weak: Tensor, strong: Tensor | None, labels: Tensor, **terms: float) -> tuple[Tensor, Tensor]:
-    """Row losses [3, N] and the statistics [6, N] with which `puma_backward` needs one pass only."""
+    """Row losses [3, N] and the statistics [N, parts, 8] with which `puma_backward` needs one pass only."""
     row_losses = torch.empty(3, weak.shape[0], dtype=torch.float32, device=weak.device)
-    statistics = torch.empty(6, weak.shape[0], dtype=torch.float32, device=weak.device)
-    _launch(weak, strong, labels, row_losses, statistics, None, None, strong_is_difference=False, **terms)
-    return row_losses, statistics
+    partials = _new_partials(weak)
+    _launch(weak, strong, labels, row_losses, partials, None, None, strong_is_difference=False, **terms)
+    return row_losses, partials
 
 
 def puma_backward(
