@@ -299,11 +299,14 @@ class _PlannedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, strong: Tensor | None, weight: Tensor) -> Tensor:
         branches = 1 if strong is None else 2
-        rows = min(default_chunk_size(weight.shape[0], hidden.dtype, "cuda"), max(1, len(hidden)))
+        rows = min(default_chunk_size(weight.shape[0], hidden.dtype, "cuda", branches), max(1, len(hidden)))
         chunk = hidden.new_empty(branches * rows, weight.shape[0])
         ctx.hidden_gradient = torch.empty_like(hidden)
-        ctx.weight_gradient = weight.new_empty(weight.shape, dtype=torch.float32) if weight.requires_grad else None
-        ctx.weight_dtype = weight.dtype
+        ctx.weight_gradient = None
+        if weight.requires_grad:  # of one chunk, its gradient rows are kept for a product in the backward
+            one_product = len(hidden) <= rows
+            ctx.weight_gradient = chunk if one_product else weight.new_empty(weight.shape, dtype=torch.float32)
+        ctx.weight_shape, ctx.weight_dtype = weight.shape, weight.dtype
         del chunk
         return hidden.new_empty((), dtype=torch.float32)
 
@@ -311,7 +314,7 @@ class _PlannedLoss(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor | None]:
         weight_gradient = ctx.weight_gradient
         if weight_gradient is not None:  # the op rescales into a new tensor while the accumulated one still lives
-            weight_gradient = torch.empty_like(weight_gradient, dtype=ctx.weight_dtype)
+            weight_gradient = weight_gradient.new_empty(ctx.weight_shape, dtype=ctx.weight_dtype)
         ctx.weight_gradient = None
         return ctx.hidden_gradient, None, weight_gradient
 

@@ -30,8 +30,8 @@ from . import torch_puma
 from .reference import combine, reference_losses
 
 BACKENDS = ("auto", "triton", "torch", "reference")
-MAX_CHUNK_SIZE = 2048
-CUDA_CHUNK_BYTES = 1_300_000_000  # a chunk's weak and strong logits: 2,048 rows at V = 151,936 in bfloat16
+MAX_CHUNK_SIZE = 4096
+CUDA_CHUNK_BYTES = 1_300_000_000  # a chunk's logits: at V = 151,936 in bfloat16 2,048 rows of 2 branches, 4,096 of one
 CPU_CHUNK_BYTES = 64 * 2**20
 
 
@@ -55,11 +55,12 @@ def choose_backend(tensor: Tensor) -> tuple[str, str]:
     return "triton", f"fused Triton kernels on {torch.cuda.get_device_name(tensor.device)}"
 
 
-def default_chunk_size(vocabulary: int, logits_dtype: torch.dtype, device_type: str) -> int:
-    """Tokens per chunk in the linear forms: at most 2,048, fewer where weak and strong logits would pass a byte
-    limit."""
+def default_chunk_size(vocabulary: int, logits_dtype: torch.dtype, device_type: str, branches: int = 2) -> int:
+    """Tokens per chunk in the linear forms: at most 4,096, fewer where the logits would pass a byte limit.
+
+    branches: 2 for weak and strong logits, 1 for cross entropy alone."""
     limit = CPU_CHUNK_BYTES if device_type == "cpu" else CUDA_CHUNK_BYTES
-    rows = limit // max(1, 2 * vocabulary * logits_dtype.itemsize)
+    rows = limit // max(1, branches * vocabulary * logits_dtype.itemsize)
     return max(16, min(MAX_CHUNK_SIZE, 1 << max(0, rows.bit_length() - 1)))
 
 
@@ -160,17 +161,24 @@ def linear_puma_loss(
         return _reference_loss(weak_logits, strong_logits, labels, denominator, **terms)
 
     logits_dtype = logits_dtype or weak_hidden.dtype
-    chunk_size = chunk_size or default_chunk_size(weight.shape[0], logits_dtype, weak_hidden.device.type)
+    branches = 1 if strong_hidden is None else 2
+    chunk_size = chunk_size or default_chunk_size(weight.shape[0], logits_dtype, weak_hidden.device.type, branches)
+    # One chunk needs no float32 sum of products: backward makes the weight's gradient from the chunk's gradient rows,
+    # with the hidden states scaled in place of the product. (float16 has no room for a scale of 1 / num_tokens.)
+    one_product = len(weak_hidden) <= chunk_size and weight.dtype != torch.float16
     grad_enabled = torch.is_grad_enabled()
     wanted = (grad_enabled and weak_hidden.requires_grad, grad_enabled and weight.requires_grad)
     with torch.no_grad():
         row_losses, hidden_gradient, weight_gradient = _linear_rows(
-            weak_hidden, strong_hidden, weight, labels, chunk_size, logits_dtype, wanted, _rows_module(backend), terms
-        )
+            weak_hidden, strong_hidden, weight, labels, chunk_size, logits_dtype, wanted, one_product,
+            _rows_module(backend), terms,
+        )  # fmt: skip
         losses = _mean_losses(row_losses, denominator, **terms)
     if not any(wanted):
         return losses
-    loss = _LinearLoss.apply(losses.loss, denominator, weak_hidden, weight, hidden_gradient, weight_gradient)
+    loss = _LinearLoss.apply(
+        losses.loss, denominator, weak_hidden, weight, hidden_gradient, weight_gradient, one_product
+    )
     return losses._replace(loss=loss)
 
 
@@ -212,23 +220,23 @@ def _linear_rows(
     chunk_size: int,
     logits_dtype: torch.dtype,
     wanted: tuple[bool, bool],
+    one_product: bool,
     rows_module: ModuleType,
     terms: dict[str, Any],
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Row losses [3, N], and, where wanted, the gradients of the weighted sum (not mean) over rows: hidden [N, D] in
-    its own dtype, weight [V, D] in float32."""
+    its own dtype, weight [V, D] in float32, or with one_product its factor: the gradient rows [N, V]."""
     num_rows, width = weak_hidden.shape
     vocabulary = weight.shape[0]
     statistics_dtype = _statistics_dtype(weak_hidden)
-    branches = 1 if strong_hidden is None else 2
     chunk_size = max(1, min(chunk_size, num_rows))
+    branches = 1 if strong_hidden is None else 2
     new = functools.partial(torch.empty, device=weak_hidden.device)
     row_losses = new(3, num_rows, dtype=statistics_dtype)
     hidden_gradient = new(num_rows, width, dtype=weak_hidden.dtype) if wanted[0] else None
-    # Zeroed only when there is no chunk to overwrite it.
-    weight_gradient = new(vocabulary, width, dtype=statistics_dtype) if wanted[1] else None
-    if weight_gradient is not None and num_rows == 0:
-        weight_gradient.zero_()
+    weight_gradient = None
+    if wanted[1] and not one_product:
+        weight_gradient = new(vocabulary, width, dtype=statistics_dtype)
     logits = new(branches * chunk_size, vocabulary, dtype=logits_dtype)
     stacked = new(2 * chunk_size, width, dtype=weak_hidden.dtype) if branches == 2 else None
     # The gradient overwrites the weak logits, unless the products that follow need it in another dtype.
@@ -263,6 +271,8 @@ def _linear_rows(
             torch.mm(gradient, weight, out=hidden_gradient[chunk])
         if weight_gradient is not None:
             _accumulate_product(weight_gradient, gradient, weak, first=start == 0)
+    if wanted[1] and one_product:
+        weight_gradient = gradients[:num_rows]
     return row_losses, hidden_gradient, weight_gradient
 
 
@@ -298,19 +308,23 @@ class _LinearLoss(torch.autograd.Function):
     """Ties a loss whose gradients are known already to the tensors that they belong to."""
 
     @staticmethod
-    def forward(ctx, loss, denominator, weak_hidden, weight, hidden_gradient, weight_gradient):
-        ctx.save_for_backward(denominator, hidden_gradient, weight_gradient)
+    def forward(ctx, loss, denominator, weak_hidden, weight, hidden_gradient, weight_gradient, one_product):
+        factor = weak_hidden if one_product and weight_gradient is not None else None
+        ctx.save_for_backward(denominator, hidden_gradient, weight_gradient, factor)
         ctx.weight_dtype = weight.dtype
         return loss.clone()
 
     @staticmethod
     def backward(ctx, grad_output):
         _refuse_double_backward()
-        denominator, hidden_gradient, weight_gradient = ctx.saved_tensors
+        denominator, hidden_gradient, weight_gradient, factor = ctx.saved_tensors
         scale = grad_output / denominator
         hidden_gradient = None if hidden_gradient is None else _scaled(hidden_gradient, scale, hidden_gradient.dtype)
-        weight_gradient = None if weight_gradient is None else _scaled(weight_gradient, scale, ctx.weight_dtype)
-        return None, None, hidden_gradient, weight_gradient, None, None
+        if factor is not None:
+            weight_gradient = torch.mm(weight_gradient.t(), _scaled(factor, scale, factor.dtype))
+        elif weight_gradient is not None:
+            weight_gradient = _scaled(weight_gradient, scale, ctx.weight_dtype)
+        return None, None, hidden_gradient, weight_gradient, None, None, None
 
 
 class _LogitsLoss(torch.autograd.Function):

@@ -545,7 +545,7 @@ def test_a_frozen_weight_gets_no_gradient_and_costs_no_product(monkeypatch):
     linear_puma_loss(weak, strong, weight, labels, chunk_size=4).loss.backward()
     assert weak.grad is not None and weight.grad is None
     with pytest.raises(TypeError):
-        linear_puma_loss(weak, strong, weight.requires_grad_(), labels)
+        linear_puma_loss(weak, strong, weight.requires_grad_(), labels, chunk_size=4)
 
 
 def test_without_gradients_there_is_no_gradient_pass(monkeypatch):
@@ -614,7 +614,7 @@ def test_the_weights_gradient_does_not_lose_digits_with_the_number_of_chunks():
     doubles = [tensor.double() if tensor.is_floating_point() else tensor for tensor in case]
     _, (_, expected) = linear_gradients(*doubles, backend="reference")
     errors = []
-    for chunk_size in (256, 2):
+    for chunk_size in (256, 2):  # one product, and a float32 sum of 128
         _, (_, found) = linear_gradients(*case, chunk_size=chunk_size, logits_dtype=torch.float32)
         assert found.dtype == torch.bfloat16
         errors.append(float((found.double() - expected).abs().max() / expected.abs().max()))
@@ -715,9 +715,10 @@ def test_the_default_chunk_is_bounded():
     for device in ("cpu", "cuda"):
         for vocabulary in (7, 32000, 102400, 151936, 152064, 2**20):
             for dtype in (torch.bfloat16, torch.float32):
-                chunk = default_chunk_size(vocabulary, dtype, device)
-                assert 16 <= chunk <= MAX_CHUNK_SIZE == 2048
+                for branches in (1, 2):
+                    assert 16 <= default_chunk_size(vocabulary, dtype, device, branches) <= MAX_CHUNK_SIZE == 4096
     assert default_chunk_size(151936, torch.bfloat16, "cuda") == 2048
+    assert default_chunk_size(151936, torch.bfloat16, "cuda", branches=1) == 4096
     assert default_chunk_size(151936, torch.float32, "cuda") == 1024
 
 
