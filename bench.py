@@ -1,6 +1,7 @@
 """The measurements behind the tables: one subcommand per part, each writing CSV, Markdown and a chart into bench/.
 
     python bench.py kernel      time and memory of the PUMA loss and of cross entropy, beside their peers
+    python bench.py products    the linear op in pieces: its matrix products and its row kernel, timed (CUDA)
     python bench.py tune        the Triton kernel's block shapes, timed (CUDA)
     python bench.py compile     the Triton kernels compiled for A100 and H100: registers, spills (no GPU needed)
     python bench.py accuracy    the linear op's gradient error for bfloat16 and float32 logits (no GPU needed)
@@ -21,6 +22,7 @@ from errors import run_main
 # name -> module with add_arguments(parser) and run(args)
 SUBCOMMANDS = {
     "kernel": "kernels.benchmark",
+    "products": "kernels.benchmark_products",
     "tune": "kernels.benchmark_tune",
     "compile": "kernels.compile_report",
     "accuracy": "kernels.benchmark_accuracy",

@@ -14,6 +14,7 @@ import importlib.metadata
 import importlib.util
 import math
 import os
+import subprocess
 import time
 import weakref
 from collections.abc import Callable
@@ -27,12 +28,14 @@ from torch.utils._pytree import tree_iter
 from torch.utils.checkpoint import checkpoint
 
 from errors import UserError
+from runtime import git_commit
 
 from .puma_loss import choose_backend, default_chunk_size, linear_cross_entropy, linear_puma_loss, puma_loss
 from .tables import cpu_name, markdown_table, write_csv
 
 ALPHA, LAM = 0.2, 0.1
 BASELINE_CHUNK = 1024  # tokens per chunk of the chunked baselines
+MAX_SECONDS = 5  # after which a provider is repeated no more (three times it is always)
 
 # (N, D, V): the issue of memory begins with the vocabulary; the last two show where there is little to win.
 CUDA_SHAPES = [(rows, 1536, 151936) for rows in (1024, 4096, 8192, 16384, 32768)]
@@ -73,9 +76,14 @@ def chunked_puma(chunk_loss: Callable, weak: Tensor, strong: Tensor, weight: Ten
     return sum(checkpoint(chunk_loss, w, s, weight, y, len(labels), use_reentrant=False) for w, s, y in chunks)
 
 
-def ours_puma(weak: Tensor, strong: Tensor, weight: Tensor, labels: Tensor, logits_dtype=None) -> Tensor:
+def ours_puma(weak: Tensor, strong: Tensor, weight: Tensor, labels: Tensor, **options) -> Tensor:
     """The loss under test. weak, strong [N, D]; weight [V, D]; labels [N]; returns the mean loss, a scalar."""
-    return linear_puma_loss(weak, strong, weight, labels, alpha=ALPHA, lam=LAM, logits_dtype=logits_dtype).loss
+    return linear_puma_loss(weak, strong, weight, labels, alpha=ALPHA, lam=LAM, **options).loss
+
+
+def ours_ce(hidden: Tensor, weight: Tensor, labels: Tensor, **options) -> Tensor:
+    """Cross entropy under test. hidden [N, D]; weight [V, D]; labels [N]; returns the mean loss, a scalar."""
+    return linear_cross_entropy(hidden, weight, labels, **options)
 
 
 def liger_puma(weak: Tensor, strong: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
@@ -88,12 +96,12 @@ def liger_puma(weak: Tensor, strong: Tensor, weight: Tensor, labels: Tensor) -> 
     return LAM * (ALPHA * fkl + (1 - ALPHA) * rkl) + (1 - LAM) * ce
 
 
-class _ThreeProducts(torch.autograd.Function):
-    """What no implementation can do without: logits of both branches, and the gradient of the weak hidden states."""
+class _PumaProducts(torch.autograd.Function):
+    """What no implementation can do without: logits of both branches, and the gradient of the weak hidden states.
+    `rows` tokens at a time."""
 
     @staticmethod
-    def forward(ctx, weak, strong, weight):
-        rows = default_chunk_size(weight.shape[0], weak.dtype, weak.device.type)
+    def forward(ctx, weak, strong, weight, rows):
         gradient = torch.empty_like(weak)
         logits = torch.empty(2 * min(rows, len(weak)), weight.shape[0], dtype=weak.dtype, device=weak.device)
         for start in range(0, len(weak), rows):
@@ -105,12 +113,32 @@ class _ThreeProducts(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_output):
-        return ctx.saved_tensors[0], None, None
+        return ctx.saved_tensors[0], None, None, None
 
 
-def three_products(weak: Tensor, strong: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-    """The floor for any implementation: `_ThreeProducts`' sum, a scalar; labels are not looked at."""
-    return _ThreeProducts.apply(weak, strong, weight)
+def puma_products(weak: Tensor, strong: Tensor, weight: Tensor, labels: Tensor, *, rows: int | None = None) -> Tensor:
+    """The floor for any implementation with chunks of `rows` tokens (None: ours); labels are not looked at."""
+    rows = rows or default_chunk_size(len(weight), weak.dtype, weak.device.type)
+    return _PumaProducts.apply(weak, strong, weight, rows)
+
+
+class _CeProducts(torch.autograd.Function):
+    """Cross entropy's three products, over all tokens at once: logits, gradients of hidden states and of the weight."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight):
+        logits = hidden @ weight.t()
+        ctx.save_for_backward(logits @ weight, logits.t() @ hidden)
+        return hidden.sum()
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        return ctx.saved_tensors
+
+
+def ce_products(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """The floor for cross entropy with a weight that trains; labels are not looked at."""
+    return _CeProducts.apply(hidden, weight)
 
 
 def eager_ce(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
@@ -135,6 +163,40 @@ def liger_ce(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     return LigerFusedLinearCrossEntropyLoss()(weight, hidden, labels)
 
 
+def liger_cute_ce(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """Liger's CuTe kernels for Hopper, which its Triton kernels do not hand over to by themselves."""
+    from liger_kernel.ops.cutedsl.ops.fused_linear_cross_entropy_sm90 import liger_fused_linear_cross_entropy_sm90
+
+    return liger_fused_linear_cross_entropy_sm90(hidden, weight, labels)
+
+
+def quack_ce(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """QuACK's chunked linear cross entropy, with its default chunks and without its minutes of autotuning."""
+    from quack.linear_cross_entropy import chunked_linear_cross_entropy
+
+    return chunked_linear_cross_entropy(hidden, weight, labels, tuned=False)
+
+
+def apple_ce(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """cut-cross-entropy: no logits in memory, small gradients filtered out."""
+    from cut_cross_entropy import linear_cross_entropy as cut_cross_entropy
+
+    return cut_cross_entropy(hidden, weight, labels)
+
+
+# operation -> name, the package it needs, the function
+PEERS = {
+    "puma": [("Liger, composed", "liger_kernel", liger_puma)],
+    "ce": [
+        ("Liger", "liger_kernel", liger_ce),
+        ("cut-cross-entropy", "cut_cross_entropy", apple_ce),
+        ("QuACK", "quack", quack_ce),
+        ("Liger, CuTe", "cutlass", liger_cute_ce),
+    ],
+    "rows": [],
+}
+
+
 def rows_eager(weak: Tensor, strong: Tensor, labels: Tensor) -> Tensor:
     """The loss of logits that exist already: weak, strong [N, V], labels [N]; returns a scalar."""
     return _mean_puma(weak, strong, labels, len(labels))
@@ -147,39 +209,43 @@ def providers(operation: str, device: str) -> dict[str, Callable]:
         found = {
             "nanoPUMA": ours_puma,
             "nanoPUMA, float32 logits": functools.partial(ours_puma, logits_dtype=torch.float32),
+            "nanoPUMA, chunks of 4,096": functools.partial(ours_puma, chunk_size=4096),
             "eager": eager_puma,
             "torch.compile": compile_(eager_puma),
             "chunked, recomputed": functools.partial(chunked_puma, _chunk_puma),
             "chunked, recomputed, compiled": functools.partial(chunked_puma, compile_(_chunk_puma)),
-            "three bare matrix products": three_products,
+            "three bare matrix products": puma_products,
+            "three bare matrix products, in one piece": functools.partial(puma_products, rows=10**9),
         }
-        liger = liger_puma
-        if device == "cpu":
-            del found["nanoPUMA, float32 logits"]  # float32 is what the CPU runs in anyway
     elif operation == "ce":
         found = {
-            "nanoPUMA": lambda hidden, weight, labels: linear_cross_entropy(hidden, weight, labels),
+            "nanoPUMA": ours_ce,
+            "nanoPUMA, float32 logits": functools.partial(ours_ce, logits_dtype=torch.float32),
+            "nanoPUMA, chunks of 4,096": functools.partial(ours_ce, chunk_size=4096),
             "eager": eager_ce,
             "torch.compile": compile_(eager_ce),
             "chunked, recomputed": functools.partial(chunked_ce, _chunk_ce),
             "chunked, recomputed, compiled": functools.partial(chunked_ce, compile_(_chunk_ce)),
+            "three bare matrix products, in one piece": ce_products,
         }
         if hasattr(F, "linear_cross_entropy"):
             found["torch linear_cross_entropy"] = F.linear_cross_entropy
-        liger = liger_ce
     else:
         found = {
             "nanoPUMA": lambda weak, strong, labels: puma_loss(weak, strong, labels, alpha=ALPHA, lam=LAM).loss,
             "eager": rows_eager,
             "torch.compile": compile_(rows_eager),
         }
-        return found
-    if device != "cuda":
-        print(f"{operation}: left out Liger (its kernels need a CUDA device)")
-    elif importlib.util.find_spec("liger_kernel") is None:
-        print(f"{operation}: left out Liger (not installed: pip install -r requirements-bench.txt)")
-    else:
-        found["Liger, composed" if operation == "puma" else "Liger"] = liger
+    if device == "cpu":
+        for name in ("nanoPUMA, float32 logits", "nanoPUMA, chunks of 4,096"):  # the CPU runs in float32 anyway
+            found.pop(name, None)
+    for name, package, function in PEERS[operation]:
+        if device != "cuda":
+            print(f"{operation}: left out {name} (its kernels need a CUDA device)")
+        elif importlib.util.find_spec(package) is None:
+            print(f"{operation}: left out {name} (not installed: pip install -r requirements-bench.txt)")
+        else:
+            found[name] = function
     return found
 
 
@@ -294,9 +360,11 @@ def device_milliseconds(launch: Callable[[], object]) -> float:
     return start.elapsed_time(end)
 
 
-def measure(operation: str, shape: tuple[int, int, int], dtype: torch.dtype, device: str, repeats: int) -> list[dict]:
-    """Rows of the CSV for one operation at one shape: every provider, timed in turn so that noise falls on all
-    alike.
+def measure(
+    operation: str, shape: tuple[int, int, int], dtype: torch.dtype, device: str, repeats: int, only: list[str]
+) -> list[dict]:
+    """Rows of the CSV for one operation at one shape: every provider (or nanoPUMA and those whose name holds one of
+    `only`), timed in turn so that noise falls on all alike.
     """
     rows, width, vocabulary = shape
     generator = torch.Generator(device).manual_seed(0)
@@ -315,6 +383,8 @@ def measure(operation: str, shape: tuple[int, int, int], dtype: torch.dtype, dev
 
     running, results = {}, {}
     for name, provider in providers(operation, device).items():
+        if only and name != "nanoPUMA" and not any(part in name for part in only):
+            continue
         step = functools.partial(provider, *tensors)
         try:
             step().backward()  # compiles
@@ -334,7 +404,9 @@ def measure(operation: str, shape: tuple[int, int, int], dtype: torch.dtype, dev
             tensor.grad = None
     for _ in range(repeats):
         for name, step in running.items():
-            results[name]["times"].append(time_step(step, trained, device))
+            times = results[name]["times"]
+            if len(times) < 3 or sum(map(sum, times)) < MAX_SECONDS * 1e3:
+                times.append(time_step(step, trained, device))
     return [_csv_row(operation, shape, dtype, device, name, result) for name, result in results.items()]
 
 
@@ -351,6 +423,7 @@ def _csv_row(
         "vocabulary": vocabulary,
         "dtype": str(dtype).removeprefix("torch."),
         "note": result["note"],
+        "repeats": len(result["times"]),
     }
     times = result["times"]
     for mode, values in {
@@ -382,7 +455,7 @@ def _quantiles(values: list[float]) -> tuple[float, float, float]:
 def environment(device: str) -> dict[str, str]:
     """The device, the versions and the loss backend that a measurement belongs to, for the table's head."""
     versions = {}
-    for package in ("torch", "triton", "liger-kernel"):
+    for package in ("torch", "triton", "liger-kernel", "quack-kernels"):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -395,10 +468,18 @@ def environment(device: str) -> dict[str, str]:
     backend, reason = choose_backend(torch.zeros(1, device=device))
     return {
         "device": name,
+        **({"driver": driver_version()} if device == "cuda" else {}),
         **versions,
+        "commit": git_commit(),
         "backend": f"{backend}: {reason}",
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
     }
+
+
+def driver_version() -> str:
+    """Of the NVIDIA driver, as nvidia-smi tells it."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
 
 
 def _report_table(rows: list[dict]) -> str:
@@ -475,6 +556,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--operations", nargs="+", choices=OPERATIONS, default=list(OPERATIONS))
     parser.add_argument("--shapes", nargs="+", type=_shape, metavar="N,D,V", help="default: those of the full table")
+    parser.add_argument("--providers", nargs="+", default=[], help="nanoPUMA and those whose names hold one of these")
     parser.add_argument("--repeats", type=int, help="default: 20 on CUDA, 3 on the CPU")
     parser.add_argument("--out", type=Path, default=Path("bench"))
 
@@ -500,6 +582,8 @@ def run(args: argparse.Namespace) -> None:
     if args.shapes:
         stem += ["chosen"]
         options += f" --shapes {' '.join(','.join(map(str, shape)) for shape in args.shapes)}"
+    if args.providers:
+        options += f" --providers {' '.join(map(repr, args.providers))}"
     threads = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']} " if "OMP_NUM_THREADS" in os.environ else ""
     rows = []
     for operation in args.operations:
@@ -508,7 +592,7 @@ def run(args: argparse.Namespace) -> None:
         chosen = shapes if operation != "rows" else list(dict.fromkeys((min(n, limit), 0, v) for n, _, v in shapes))
         for shape in chosen:
             torch.compiler.reset()
-            for row in measure(operation, shape, dtype, device, repeats):
+            for row in measure(operation, shape, dtype, device, repeats, args.providers):
                 rows.append(facts | row)
                 print(
                     f"{operation} {shape} {row['provider']}: {row['both_ms']} ms, {row['peak_mb']} MB {row['note']}",
