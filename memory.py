@@ -36,7 +36,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from errors import UserError
 from kernels.puma_loss import default_chunk_size
 from model import STAGE_PARTS, MathModel, find_preset, load_model, parse_parts, part_of, presets
-from runtime import checkpoint_activations, transformer_layers
+from runtime import checkpoint_activations, fsdp_groups
 
 GIB = 2**30
 
@@ -396,24 +396,27 @@ def plan_memory(
     sizes = {"trained": 0, "frozen": 0, "root": 0, "root trained": 0}
     root = {id(parameter) for module in (model.language_model.embed_tokens, model.language_model.norm, model.hf.lm_head)
             for parameter in module.parameters()}  # fmt: skip
-    for name, parameter in model.named_parameters():
+    names = {parameter: name for name, parameter in model.named_parameters()}
+
+    def is_gathered(parameter: nn.Parameter) -> bool:  # one GPU computes with what is frozen as it is stored
+        return part_of(names[parameter]) in on_gpu and (nproc > 1 or parameter.requires_grad)
+
+    for parameter, name in names.items():
         if part_of(name) not in on_gpu:
             continue
         sizes["trained" if parameter.requires_grad else "frozen"] += parameter.numel()
         if id(parameter) in root:
-            sizes["root"] += parameter.numel()
+            sizes["root"] += parameter.numel() if is_gathered(parameter) else 0
             sizes["root trained"] += parameter.numel() if parameter.requires_grad else 0
-    layers = [layer for name, layer in transformer_layers(model) if part_of(name + ".") in on_gpu]
-    layer = max(sum(parameter.numel() for parameter in layer.parameters()) for layer in layers)
-    trained_layer = max(
-        sum(parameter.numel() for parameter in layer.parameters() if parameter.requires_grad) for layer in layers
-    )
+    groups = [[p for module in group for p in module.parameters() if is_gathered(p)] for group in fsdp_groups(model)]
+    group = max(sum(parameter.numel() for parameter in group) for group in groups)
+    trained_group = max(sum(parameter.numel() for parameter in group if parameter.requires_grad) for group in groups)
     parameters = (4 * sizes["trained"] + 2 * sizes["frozen"]) / nproc
     gradients = 4 * sizes["trained"] / nproc if sync_every_pack else 4.0 * sizes["trained"]
     optimizer = 8 * sizes["trained"] / nproc
-    # bf16: the root's group for the whole pass; a layer, the next one on its way, and the buffer it arrives in.
-    # On the way back: the root's bf16 gradient, a layer's bf16 gradient and two fp32 buffers that are being summed.
-    gathered = 2 * sizes["root"] + 3 * 2 * layer + 2 * sizes["root trained"] + (2 + 2 * 4) * trained_layer
+    # bf16: the root's group for the whole pass; a group, the next one on its way, and the buffer it arrives in.
+    # On the way back: the root's bf16 gradient, a group's bf16 gradient and two fp32 buffers that are being summed.
+    gathered = 2 * sizes["root"] + 3 * 2 * group + 2 * sizes["root trained"] + (2 + 2 * 4) * trained_group
     # when the root's own gradient is summed, at the very end, the activations are gone
     at_the_end = 2 * sizes["root"] + (2 + 4) * sizes["root trained"]
     peak = pack_bytes(model, **pack)

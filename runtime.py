@@ -397,6 +397,35 @@ def _units(module: nn.Module, layers: set[int], name: str = "") -> Iterator[nn.M
             yield child
 
 
+# Gathering a group costs the host about a millisecond a pass however small it is (measured: runs/LOG.md), and larger
+# messages use a network better; a group is held three times at most, in bf16: 0.8 GB.
+GROUP_PARAMETERS = 2**27
+
+
+def fsdp_groups(model: nn.Module) -> Iterator[list[nn.Module]]:
+    """The FSDP groups below the root: `_units`, with layers that follow each other put together up to
+    GROUP_PARAMETERS, where they are of one kind and train or not alike."""
+    layers = {id(layer) for _, layer in transformer_layers(model)}
+
+    def size(unit: nn.Module) -> int:
+        return sum(parameter.numel() for parameter in unit.parameters())
+
+    def kind(unit: nn.Module) -> tuple[type, set[bool]]:
+        return type(unit), {parameter.requires_grad for parameter in unit.parameters()}
+
+    group: list[nn.Module] = []
+    for unit in _units(model, layers):
+        joins = group and id(unit) in layers and kind(unit) == kind(group[-1])
+        if joins and sum(map(size, group)) + size(unit) <= GROUP_PARAMETERS:
+            group.append(unit)
+            continue
+        if group:
+            yield group
+        group = [unit]
+    if group:
+        yield group
+
+
 def computes_in_bf16(runtime: Runtime) -> bool:
     """bf16 on CUDA, fp32 on a CPU."""
     return runtime.device.type == "cuda"
@@ -405,7 +434,7 @@ def computes_in_bf16(runtime: Runtime) -> bool:
 def shard(model: nn.Module, runtime: Runtime, *, idle: Callable[[str], bool] | None = None) -> None:
     """Put `model` on the device and shard it in place with FSDP2; in a single CPU process only move it.
 
-    One group per transformer layer, one per module on the vision side that lies outside the layers, one for the
+    One group per few transformer layers, one per module on the vision side that lies outside the layers, one for the
     projector, the rest (embeddings, final norm, lm_head) in the root's. Gradients are SUMMED over ranks, not
     averaged: the loss is already divided by the global number of tokens. Call it after requires_grad is set and
     before the optimizer is made. On CUDA: what trains is stored in fp32, what is frozen in bf16; all is computed with
@@ -433,18 +462,21 @@ def shard(model: nn.Module, runtime: Runtime, *, idle: Callable[[str], bool] | N
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     # the projector returns a view, of which FSDP2 warns: nobody writes into it in place (gradients are tested)
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
-    layers = {id(layer) for _, layer in transformer_layers(model)}
-    groups = [(unit, True) for unit in _units(model, layers)] + [(model, False)]
-    for module, reshard in groups:
-        own = [parameter for parameter in module.parameters() if parameter not in resting]
-        settle(module.parameters())  # group by group: the whole model in fp32 would not fit 8 times on most hosts
-        if runtime.mesh is not None and own:
+    ignored = resting
+    if runtime.world_size == 1:  # what is frozen is stored as it is computed with: gathering it would only copy it
+        ignored = resting | {parameter for parameter in model.parameters() if not parameter.requires_grad}
+    groups = [(group, True) for group in fsdp_groups(model)] + [([model], False)]
+    for modules, reshard in groups:
+        parameters = [parameter for module in modules for parameter in module.parameters()]
+        settle(parameters)  # group by group: the whole model in fp32 would not fit 8 times on most hosts
+        own = [parameter for parameter in parameters if parameter not in ignored]
+        if runtime.mesh is not None and (own or modules == [model]):  # the root, even of nothing: it leads the others
             fully_shard(
-                module, mesh=runtime.mesh, mp_policy=policy, reshard_after_forward=reshard, ignored_params=resting
+                modules, mesh=runtime.mesh, mp_policy=policy, reshard_after_forward=reshard, ignored_params=ignored
             )
             # A plain sum. A divide factor of 1 alone would choose PREMUL_SUM, which only NCCL has.
-            module.set_gradient_divide_factor(1.0)
-            module.set_force_sum_reduction_for_comms(True)
+            modules[0].set_gradient_divide_factor(1.0)
+            modules[0].set_force_sum_reduction_for_comms(True)
 
 
 def set_gradient_sync(model: nn.Module, enabled: bool) -> None:
