@@ -525,6 +525,8 @@ class MathModel(nn.Module):
         self.pixel_statistics = {"pixel_values": (images.image_mean, images.image_std)}
         if hasattr(images, "high_res_image_mean"):
             self.pixel_statistics["high_res_pixel_values"] = (images.high_res_image_mean, images.high_res_image_std)
+        for name, statistics in self.pixel_statistics.items():  # on the device: a copy in each pass would wait for it
+            self.register_buffer(f"{name}_statistics", torch.tensor(statistics).view(2, 1, 3, 1, 1), persistent=False)
         hf.model.language_model.set_attn_implementation("nanopuma_packed")
         self.trained_parts: tuple[str, ...] = PARTS
         self.freeze_unreached()
@@ -609,10 +611,8 @@ class MathModel(nn.Module):
 
     def normalize(self, name: str, pixels: Tensor) -> Tensor:
         """uint8 [I, 3, H, W] as the image processor resized them -> its normalised floats, on the pixels' device."""
-        mean, std = self.pixel_statistics[name]
+        mean, std = self.get_buffer(f"{name}_statistics").to(pixels.device)
         scaled = (pixels.double() / 255).float()  # as the stock processor rounds: equal bit for bit
-        mean = torch.tensor(mean, device=pixels.device).view(1, 3, 1, 1)
-        std = torch.tensor(std, device=pixels.device).view(1, 3, 1, 1)
         return ((scaled - mean) / std).to(self.hf.lm_head.weight.dtype)
 
     def forward(

@@ -375,7 +375,17 @@ def compile_layers(model: nn.Module) -> None:
     FSDP2's and activation checkpointing's hooks stay outside the graph. Packs differ in length, so the graphs are
     dynamic in it; the first steps pay for compilation.
     """
+    import guard  # noqa: F401  (before transformers)
+    from transformers.utils.output_capturing import maybe_install_capturing_hooks
+
+    # The towers' hidden states are recorded by hooks on their layers. With these come hooks on the attention inside,
+    # which nobody reads here and which would break each layer's graph in three.
+    for tower in getattr(model, "vision_modules", []):
+        maybe_install_capturing_hooks(tower)
     for _, layer in transformer_layers(model):
+        for module in layer.modules():
+            if module is not layer:
+                module._forward_hooks.clear()
         layer.forward = torch.compile(layer.forward, dynamic=True)
 
 
