@@ -165,6 +165,7 @@ def main() -> None:
     out = Path(sys.argv[1])
     shard_size = int(sys.argv[3]) if len(sys.argv) > 3 else 0
     process = runtime.setup(0, shard_size=shard_size)
+    runtime.GROUP_PARAMETERS = 700_000  # several groups, of one layer and of two, in models this small
     results = {f"tiny {stage}": stage_gradients(stage, process) for stage in STAGES}
     results |= {f"hybrid {stage}": stage_gradients(stage, process, "hybrid") for stage in (2, 3)}
     # what CUDA does, one GPU or several, here on a CPU: bf16 storage, gathering and products, fp32 sums

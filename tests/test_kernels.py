@@ -244,6 +244,20 @@ def test_the_label_lane_is_read_again_to_the_end_of_a_vocabulary_beyond_lanes_sq
     check_against_float64("triton", weak, strong, labels, 1.0, "default")
 
 
+@needs_triton
+@pytest.mark.parametrize(("parts", "lag"), [(1, 1), (2, 3), (4, 2), (8, 50)])
+def test_a_row_may_be_cut_into_any_parts_and_the_second_pass_follow_at_any_distance(monkeypatch, parts, lag):
+    """640 entries are 5 blocks of 128: with 4 parts one is short, with 8 some are empty; the last label lies in the
+    last block."""
+    weak, strong, labels = make_logits(7, 640, ignored=1)
+    labels[1], labels[2] = 639, 0
+    expected = one_launch("torch", weak, strong, labels, difference=True)
+    monkeypatch.setattr(triton_puma, "SHAPE", (16, 1, parts))
+    monkeypatch.setattr(triton_puma, "LAG", lag)
+    for found, target in zip(one_launch("triton", weak, strong, labels, difference=True), expected, strict=True):
+        torch.testing.assert_close(found, target, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_sixteen_bit_logits_match_float64_of_the_same_logits(backend, dtype):
@@ -536,6 +550,22 @@ def test_linear_cross_entropy_is_cross_entropy(backend):
     loss = linear_cross_entropy(hidden, weight, labels, chunk_size=4, backend=backend)
     assert isinstance(loss, torch.Tensor) and loss.shape == ()
     assert float(loss) == pytest.approx(float(F.cross_entropy(hidden @ weight.t(), labels)), rel=1e-5)
+
+
+def test_one_chunk_needs_no_float32_sum_except_in_float16(monkeypatch):
+    """The weight's gradient is one product in its own dtype; float16 has no room for hidden states / num_tokens."""
+    sums = []
+    accumulate = sys.modules["kernels.puma_loss"]._accumulate_product
+    monkeypatch.setattr(
+        sys.modules["kernels.puma_loss"], "_accumulate_product", lambda *a, **k: (sums.append(1), accumulate(*a, **k))
+    )
+    for dtype, chunk_size, expected in [
+        (torch.float32, 11, 0), (torch.bfloat16, None, 0), (torch.float16, None, 1), (torch.float32, 4, 3)
+    ]:  # fmt: skip
+        case = [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in linear_case()]
+        sums.clear()
+        _, gradients = linear_gradients(*case, chunk_size=chunk_size)
+        assert len(sums) == expected and gradients[1].dtype == dtype
 
 
 def test_a_frozen_weight_gets_no_gradient_and_costs_no_product(monkeypatch):

@@ -27,6 +27,7 @@ from transformers import (
 )
 
 import model as model_file
+import runtime
 from errors import UserError
 from model import (
     PARTS,
@@ -333,6 +334,35 @@ def test_load_model_takes_back_what_it_saved_and_refuses_another_architecture(ti
     (tmp_path / "model.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(UserError, match="cannot be loaded"):
         load_model("tiny", str(tmp_path))
+
+
+def test_random_weights_are_the_same_in_every_dtype():
+    """What a CPU computes in float32 can be held beside what a GPU computes in bfloat16."""
+    models = []
+    for dtype in (torch.float32, torch.bfloat16):
+        torch.manual_seed(3)
+        models.append(load_model("tiny", random=True, dtype=dtype))
+    for (name, single), (_, half) in zip(*(model.named_parameters() for model in models), strict=True):
+        assert half.dtype == torch.bfloat16 and torch.equal(single.bfloat16(), half), name
+    rotary = [model.language_model.rotary_emb.inv_freq for model in models]
+    assert torch.equal(*rotary) and rotary[1].dtype == torch.float32
+
+
+def test_what_is_compiled_has_no_hooks_inside_and_computes_the_same(monkeypatch):
+    """transformers' hook on a tower's attention would break each layer's graph in three (seen in 5.17)."""
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compiled.append(function) or function)
+    models = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        models.append(load_model("tiny"))
+    plain, model = models
+    runtime.compile_layers(model)
+    layers = [layer for _, layer in runtime.transformer_layers(model)]
+    assert len(compiled) == len(layers) == 10
+    assert torch.equal(model.blank_features(torch.zeros(1)), plain.blank_features(torch.zeros(1)))
+    for layer in layers:
+        assert not any(module._forward_hooks for module in layer.modules() if module is not layer)
 
 
 def test_unknown_names_are_errors():

@@ -110,14 +110,26 @@ def test_four_ranks_have_the_gradients_of_one(one_rank: dict, tmp_path: Path, ar
 
 
 def test_groups_of_every_preset() -> None:
-    """Each layer of every tower and of the decoder is a group of its own; the LLM's ends are left to the root."""
-    for preset, expected in (("puma-qwen2-1.5b", 27 + 28), ("puma-deepseek-math-7b", 24 + 12 + 30)):
+    """Layers that follow each other share a group, up to its size, where they train alike; the LLM's ends are left to
+    the root."""
+    for preset, trains, expected in (
+        ("puma-qwen2-1.5b", ("vision", "projector"), [[8] * 3 + [2, 1], [2] * 14]),
+        ("puma-deepseek-math-7b", ("vision", "projector", "llm"), [[10, 10, 4], [12], [1] * 30]),
+    ):
         model = load_model(preset, random=True, device="meta", dtype=torch.bfloat16)
+        model.set_trainable(trains)
         layers = {id(layer) for _, layer in runtime.transformer_layers(model)}
-        units = list(runtime._units(model, layers))
-        assert len(layers) == expected
-        assert layers <= {id(unit) for unit in units}
-        grouped = [parameter for unit in units for parameter in unit.parameters()]
+        groups = list(runtime.fsdp_groups(model))
+        sizes = {}
+        for group in groups:
+            if id(group[0]) in layers:
+                sizes.setdefault(type(group[0]), []).append(len(group))
+            assert len(group) == 1 or {id(unit) for unit in group} <= layers
+            assert len({parameter.requires_grad for unit in group for parameter in unit.parameters()}) == 1
+        assert sorted(sizes.values(), key=len) == sorted(expected, key=len), sizes
+        in_order = [id(unit) for group in groups for unit in group if id(unit) in layers]
+        assert in_order == [id(layer) for _, layer in runtime.transformer_layers(model)]
+        grouped = [parameter for group in groups for unit in group for parameter in unit.parameters()]
         assert len({id(parameter) for parameter in grouped}) == len(grouped)
         left = {name for name, parameter in model.named_parameters() if not any(parameter is one for one in grouped)}
         names = {name.split(".")[-2] for name in left if "language_model" in name or "lm_head" in name}
