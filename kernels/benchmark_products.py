@@ -128,5 +128,6 @@ def run(args: argparse.Namespace) -> None:
         rows += measure(shape, args.repeats)
         write_csv(path.with_suffix(".csv"), [facts | row for row in rows])
         described = "; ".join(f"{name} {value}" for name, value in facts.items())
-        path.with_suffix(".md").write_text(f"# The linear op in pieces\n\n{described}\n\n{markdown_table(rows)}")
+        head = f"# The linear op in pieces\n\n{described}\n\nCommand: `python bench.py products`\n\n"
+        path.with_suffix(".md").write_text(head + markdown_table(rows))
     print(f"written: {path}.csv, .md")

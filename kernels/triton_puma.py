@@ -39,7 +39,7 @@ When losses and gradient are wanted in one launch (the linear op), a row's secon
 and finds its logits in the L2 cache: LAG rows of both branches at V = 151,936 are 20 MB. With whole rows as the unit,
 one on each multiprocessor, 80 MB would be in flight. Programs start in the order of their numbers, so one of the second
 pass may wait for those of the first: they are running, or have ended. The hints ask the cache to keep what the first
-pass has read and to drop what the second is done with (times: bench/README.md).
+pass has read and to drop what the second is done with.
 
 All sums are float32; a token's results do not depend on other tokens.
 
@@ -59,9 +59,10 @@ NEIGHBOURS = tl.constexpr(8)
 
 STATISTICS = tl.constexpr(8)  # numbers that a program leaves of its part of a row
 
-# The fastest that `bench.py tune` found on an H100.
+# Within 1 % of the fastest that `bench.py tune` found on an H100 (bench/h100/tune.md).
 SHAPE = (256, 8, 16)  # lanes and warps of a program, and programs that share a row
-LAG = 33  # rows by which the second pass follows the first
+LAG = 33  # rows by which the second pass follows the first, fewer where they would fill more than
+CACHE_SHARE = 0.39  # of the L2 cache: from 33 to 42 rows of 0.61 MB (of 50 MB) the time rises by 21 %
 EVICTION_HINTS = True
 
 
@@ -429,7 +430,7 @@ def _launch(
     tau = tau if has_strong else 1.0  # cross entropy alone knows no other temperature
     lanes, num_warps, parts = work_shape(size)
     both = row_losses is not None and gradient is not None
-    lag = min(LAG, rows)
+    lag = min(rows, _lag(weak, 2 if has_strong else 1))
     done = None if row_losses is None else torch.zeros(rows, dtype=torch.int32, device=weak.device)
     arguments = dict(
         weak_pointer=weak,
@@ -477,6 +478,14 @@ def work_shape(size: int) -> tuple[int, int, int]:
     lanes = min(lanes, max(16, triton.next_power_of_2(triton.cdiv(size, NEIGHBOURS.value))))
     parts = min(parts, triton.next_power_of_2(triton.cdiv(size, NEIGHBOURS.value * lanes)))
     return lanes, min(num_warps, max(lanes // 32, 1)), parts
+
+
+def _lag(weak: Tensor, branches: int) -> int:
+    """LAG, or as many rows as the GPU's L2 cache has room for, at least 1."""
+    if not weak.is_cuda:
+        return LAG
+    room = CACHE_SHARE * torch.cuda.get_device_properties(weak.device).L2_cache_size
+    return max(1, min(LAG, int(room / (branches * weak.shape[1] * weak.element_size()))))
 
 
 def _new_partials(weak: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ import memory
 import runtime
 from data import Batch
 from errors import UserError
+from kernels.benchmark import environment
 from kernels.tables import markdown_table, write_csv
 from model import MathModel, load_model
 
@@ -333,18 +334,18 @@ def run(args: argparse.Namespace) -> None:
 
 def report(results: list[dict[str, object]], process: runtime.Runtime, args: argparse.Namespace) -> None:
     """Print the table and write it with what it was measured on."""
-    device = "CPU" if process.device.type == "cpu" else torch.cuda.get_device_name()
+    facts = {"GPUs or processes": process.world_size} | environment(process.device.type)
     table = markdown_table(results)
     lines = [f"# A step of {args.preset}: ours and the plain way", "", table]
     for stage in args.stages:
         speed = {row["way"]: float(row["rows_per_second"]) for row in results if row["stage"] == stage}
         if len(speed) == 2:
             lines.append(f"stage {stage}: {speed['ours'] / speed['plain']:.2f} times the plain way's rows per second  ")
-    lines.append(f"\n{process.world_size} x {device}, torch {torch.__version__}, commit {runtime.git_commit()}; "
-                 f"`python bench.py {' '.join(sys.argv[1:])}`. Random weights and rows; blank pictures; data loading "
-                 "not counted. Seconds: the better of the turns' medians.")  # fmt: skip
+    described = "; ".join(f"{name} {value}" for name, value in facts.items())
+    lines.append(f"\n{described}; `python bench.py {' '.join(sys.argv[1:])}`. Random weights and rows; blank pictures; "
+                 "data loading not counted. Seconds: the better of the turns' medians.")  # fmt: skip
     print("\n".join(lines))
     args.out.mkdir(exist_ok=True)
     name = f"step_{args.preset.replace('.', '_')}_{process.device.type}"
-    write_csv(args.out / f"{name}.csv", results)
+    write_csv(args.out / f"{name}.csv", [facts | row for row in results])
     (args.out / f"{name}.md").write_text("\n".join(lines) + "\n")

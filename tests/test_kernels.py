@@ -8,6 +8,7 @@ import itertools
 import math
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -30,8 +31,10 @@ MIXTURES = {"default": (0.2, 0.1), "fkl": (1.0, 1.0), "rkl": (0.0, 1.0), "ce": (
 
 
 @pytest.fixture(autouse=True)
-def _seed():
+def _seed(monkeypatch):
     torch.manual_seed(0)
+    if triton_puma is not None and DEVICE == "cpu":  # Triton's interpreter is slow by the program and by the block
+        monkeypatch.setattr(triton_puma, "SHAPE", (1024, 8, 2))
 
 
 def make_logits(num_rows, vocabulary, scale=1.0, dtype=torch.float32, ignored=0):
@@ -216,7 +219,7 @@ def test_strides_that_reach_beyond_two_to_the_31_elements_are_exact(strides):
 def test_the_cross_entropy_of_a_sure_model_keeps_its_digits(backend, tau):
     """ce from 1 down to 4e-7. As log(sum) in float32 it would be up to 6e-8 / ce off."""
     vocabulary, level = 20_000, 37.7  # more than one block of the kernel, and a maximum whose shift is rounded
-    for label in (0, 2047, 2048, 19_999):  # on both sides of a block's border
+    for label in (0, 8191, 8192, 19_999):  # on both sides of a block's border
         for margin in (10.0, 15.0, 20.0, 25.0):
             weak, strong, labels = make_logits(2, vocabulary)
             labels.fill_(label)
@@ -256,6 +259,19 @@ def test_a_row_may_be_cut_into_any_parts_and_the_second_pass_follow_at_any_dista
     monkeypatch.setattr(triton_puma, "LAG", lag)
     for found, target in zip(one_launch("triton", weak, strong, labels, difference=True), expected, strict=True):
         torch.testing.assert_close(found, target, rtol=1e-5, atol=1e-6)
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("cache_mb", "dtype", "vocabulary", "branches", "rows"),
+    [(50, torch.bfloat16, 151_936, 2, 33), (50, torch.float32, 151_936, 2, 16), (40, torch.bfloat16, 151_936, 2, 26),
+     (50, torch.bfloat16, 151_936, 1, 33), (50, torch.bfloat16, 1024, 2, 33), (6, torch.float32, 2**20, 2, 1)],
+)  # fmt: skip
+def test_the_second_pass_follows_within_what_the_cache_holds(monkeypatch, cache_mb, dtype, vocabulary, branches, rows):
+    cache = SimpleNamespace(L2_cache_size=cache_mb * 2**20)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: cache)
+    logits = SimpleNamespace(is_cuda=True, device=0, shape=(9, vocabulary), element_size=lambda: dtype.itemsize)
+    assert triton_puma._lag(logits, branches) == rows
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

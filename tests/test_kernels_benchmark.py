@@ -118,7 +118,7 @@ def test_wrong_options_are_named(capsys):
 def test_the_tuning_runs_the_kernel_in_each_way(monkeypatch):
     """On the GPU its launches are timed; here they only run, small, in Triton's interpreter."""
     triton_puma = pytest.importorskip("kernels.triton_puma", reason="triton is not installed")
-    for name in ("SHAPE", "LAG", "EVICTION_HINTS"):
+    for name in ("SHAPE", "LAG", "CACHE_SHARE", "EVICTION_HINTS"):
         monkeypatch.setattr(triton_puma, name, getattr(triton_puma, name))
     launched = []
     launch_rows = triton_puma._launch
