@@ -103,7 +103,8 @@ def compile_kernel(variant: str, vocabulary: int, architecture: int) -> dict[str
 
 
 def _read_machine_code(cubin: bytes) -> tuple[dict[str, int], int]:
-    """What the code uses, and the instructions in its loops that compute exponentials."""
+    """What the code uses, and the instructions in its loops over a row: those with a block's exponentials (the label's
+    few logits have a loop of their own)."""
     cuobjdump = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
@@ -120,7 +121,8 @@ def _read_machine_code(cubin: bytes) -> tuple[dict[str, int], int]:
         branch = re.search(r"\bBRA\b.*0x([0-9a-f]+)", instruction)
         if branch and int(branch[1], 16) < addresses[end]:  # backwards: a loop's end
             body = instructions[addresses.index(int(branch[1], 16)) : end + 1]
-            looped += len(body) if any("MUFU.EX2" in text for _, text in body) else 0
+            exponentials = sum("MUFU.EX2" in text for _, text in body)
+            looped += len(body) if exponentials >= triton_puma.NEIGHBOURS.value else 0
     return {
         "registers": resources["REG"],
         "stack_bytes": resources["STACK"] + resources["LOCAL"],
