@@ -382,6 +382,9 @@ def compile_layers(model: nn.Module) -> None:
     # which nobody reads here and which would break each layer's graph in three.
     for tower in getattr(model, "vision_modules", []):
         maybe_install_capturing_hooks(tower)
+    # transformers 5.24 runs all layers through one function, of which stage 2 needs ten variants (kind, trained or not,
+    # with gradients or without, one picture or more); beyond torch's limit of 8 the rest would not be compiled.
+    torch._dynamo.config.recompile_limit = 64
     for _, layer in transformer_layers(model):
         for module in layer.modules():
             if module is not layer:

@@ -165,7 +165,8 @@ def linear_puma_loss(
     chunk_size = chunk_size or default_chunk_size(weight.shape[0], logits_dtype, weak_hidden.device.type, branches)
     # One chunk needs no float32 sum of products: backward makes the weight's gradient from the chunk's gradient rows,
     # with the hidden states scaled in place of the product. (float16 has no room for a scale of 1 / num_tokens.)
-    one_product = len(weak_hidden) <= chunk_size and weight.dtype != torch.float16
+    num_rows = len(weak_hidden)
+    one_product = num_rows <= chunk_size and (weight.dtype != torch.float16 or num_rows == 0)
     grad_enabled = torch.is_grad_enabled()
     wanted = (grad_enabled and weak_hidden.requires_grad, grad_enabled and weight.requires_grad)
     with torch.no_grad():

@@ -489,7 +489,8 @@ def _lag(weak: Tensor, branches: int) -> int:
 
 
 def _new_partials(weak: Tensor) -> Tensor:
-    return torch.empty(weak.shape[0], work_shape(weak.shape[1])[2], STATISTICS.value, device=weak.device)
+    parts = work_shape(weak.shape[1])[2]
+    return torch.empty(weak.shape[0], parts, STATISTICS.value, dtype=torch.float32, device=weak.device)
 
 
 def puma_rows(

@@ -262,6 +262,19 @@ def test_a_row_may_be_cut_into_any_parts_and_the_second_pass_follow_at_any_dista
 
 
 @needs_triton
+def test_the_statistics_are_float32_whatever_torchs_default_dtype_is():
+    weak, strong, labels = make_logits(3, 300)
+    expected = puma_loss(weak, strong, labels, backend="triton")
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = puma_loss(weak, strong, labels, backend="triton")
+    finally:
+        torch.set_default_dtype(usual)
+    assert all(torch.equal(one, two) for one, two in zip(found, expected, strict=True))
+
+
+@needs_triton
 @pytest.mark.parametrize(
     ("cache_mb", "dtype", "vocabulary", "branches", "rows"),
     [(50, torch.bfloat16, 151_936, 2, 33), (50, torch.float32, 151_936, 2, 16), (40, torch.bfloat16, 151_936, 2, 26),
@@ -446,8 +459,9 @@ def test_a_label_outside_the_vocabulary_makes_its_row_nan_and_reads_nothing(back
 def test_ignored_rows_and_empty_batches_give_zero_with_the_graph_intact(backend):
     weak, strong, labels = make_logits(3, 100)
     labels.fill_(-100)
-    hidden, weight = torch.randn(3, 8, device=DEVICE), torch.randn(100, 8, device=DEVICE)
-    for rows in (3, 0):
+    for rows, dtype in itertools.product((3, 0), (torch.float32, torch.float16)):
+        hidden, weight = (torch.randn(size, 8, device=DEVICE).to(dtype) for size in (3, 100))
+        torch.full((100, 8), math.nan, device=DEVICE)  # what memory that is never written would hold
         leaves = [tensor[:rows].clone().requires_grad_() for tensor in (weak, hidden)] + [
             weight.clone().requires_grad_()
         ]

@@ -1,5 +1,6 @@
 """model.py: what it builds, what trains, what a pack computes, and what is saved."""
 
+import functools
 import json
 import os
 import subprocess
@@ -363,6 +364,29 @@ def test_what_is_compiled_has_no_hooks_inside_and_computes_the_same(monkeypatch)
     assert torch.equal(model.blank_features(torch.zeros(1)), plain.blank_features(torch.zeros(1)))
     for layer in layers:
         assert not any(module._forward_hooks for module in layer.modules() if module is not layer)
+
+
+@pytest.mark.slow
+def test_every_variant_of_a_layer_is_compiled(monkeypatch, caplog):
+    """Frozen and trained layers, with gradients and without, one picture and more: torch gives up after 8 by itself."""
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    model = load_model("tiny")
+    model.set_trainable(("vision", "projector"))
+    runtime.compile_layers(model)
+    for pictures in (1, 2, 3):
+        for with_gradients in (True, False):
+            with torch.set_grad_enabled(with_gradients):
+                model.hf.model.get_image_features(pixel_values=torch.zeros(pictures, 3, 96, 96))
+                embeddings = torch.zeros(1, 20 * pictures, 192, requires_grad=with_gradients)
+                model.language_model(
+                    inputs_embeds=embeddings,
+                    position_ids=torch.arange(20 * pictures)[None],
+                    use_cache=False,
+                    cu_seq_lens_q=torch.tensor([0, 20 * pictures], dtype=torch.int32),
+                    max_length_q=20 * pictures,
+                )
+    assert "recompile_limit" not in caplog.text
 
 
 def test_unknown_names_are_errors():
