@@ -294,7 +294,7 @@ def _saving_failed(folder: Path, error: BaseException | None) -> UserError:
             "; ".join(sorted({str(reason).splitlines()[0] for reason in reasons if str(reason)}))
             or "another rank failed"
         )
-        remedy = "see to it"
+        remedy = "fix that"
     older = latest_checkpoint(folder.parent)
     goes_on = f"goes on from {older}" if older else "starts from the beginning, for no checkpoint is complete yet"
     return UserError(

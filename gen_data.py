@@ -111,7 +111,7 @@ def publish(plan: store.Plan, out: str, client: Client | None) -> None:
         store.merge(plan, out, explainer)
         gallery.write(out)
     except OSError as error:
-        raise UserError(f"{error.filename or out}: {error.strerror}; mend it and run the same command again") from error
+        raise UserError(f"{error.filename or out}: {error.strerror}; fix it and run the same command again") from error
     store.summarize(plan, out)
     if client is not None:
         print(f"this run asked {client.summary()}")

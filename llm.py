@@ -227,7 +227,7 @@ class Client:
         if self.give_up_after is not None and self._failed_in_a_row >= self.give_up_after:
             raise UserError(
                 f"{self.url}: {self._failed_in_a_row} calls in a row failed, the last with: "
-                f"{self.last_error}; mend the server and start again (what was answered is kept)"
+                f"{self.last_error}; fix the server and start again (what was answered is kept)"
             )
 
     def _cache_path(self, body: dict, sample: int) -> str | None:

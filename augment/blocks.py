@@ -172,7 +172,7 @@ def work_block(plan: Plan, out: str, number: int, rows: list, concurrency: int) 
         lines.append(json.dumps({"counts": counts}, sort_keys=True))
         write_atomically(part_path(out, number), ("\n".join(lines) + "\n").encode())
     except OSError as error:
-        raise UserError(f"{error.filename or out}: {error.strerror}; mend it and run the same command again") from None
+        raise UserError(f"{error.filename or out}: {error.strerror}; fix it and run the same command again") from None
     return len(rows)
 
 
@@ -257,7 +257,7 @@ def merge(plan: Plan, out: str) -> dict:
             os.fsync(merged.fileno())
         os.replace(path + ".tmp", path)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; mend it and run the same command again") from None
+        raise UserError(f"{path}: {error.strerror}; fix it and run the same command again") from None
     manifest = {"version": VERSION, "plan": asdict(plan), "file": plan.file_name, "sha256": digest.hexdigest(),
                 "counts": dict(sorted(counts.items()))}  # fmt: skip
     write_atomically(os.path.join(out, "manifest.json"), json.dumps(manifest, indent=1, ensure_ascii=False).encode())

@@ -54,7 +54,7 @@ def _line(path: Path, number: int, line: str) -> dict:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", None) or error
-        raise UserError(f"{path}:{number}: not JSON ({reason}); mend or remove the line") from error
+        raise UserError(f"{path}:{number}: not JSON ({reason}); fix or remove the line") from error
 
 
 def field_of(row: dict, key: str, path: str | Path, number: int) -> object:

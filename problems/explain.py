@@ -60,7 +60,7 @@ class Explainer:
                     self._explain_block([one for one in rows if "stage1" in one])
                 except OSError as error:
                     place = error.filename or self.client.cache
-                    raise UserError(f"{place}: {error.strerror}; mend it and run the same command again") from error
+                    raise UserError(f"{place}: {error.strerror}; fix it and run the same command again") from error
                 bar.update(len(block))
                 yield from block
 

@@ -254,9 +254,9 @@ def _draw_batch(batch: list[Item]) -> tuple[tuple[str, int], list[str] | str]:
     try:
         return batch[0].shard, [json.dumps(draw_item(plan, out, item), ensure_ascii=False) + "\n" for item in batch]
     except OSError as error:
-        return batch[0].shard, f"{error.filename or out}: {error.strerror}; mend it and run the same command again"
+        return batch[0].shard, f"{error.filename or out}: {error.strerror}; fix it and run the same command again"
     except WrongProblem as error:
-        return batch[0].shard, f"a family is wrong and must be mended: {error}"
+        return batch[0].shard, f"a family is wrong and must be fixed: {error}"
 
 
 def draw_item(plan: Plan, out: str, item: Item) -> dict:

@@ -50,11 +50,11 @@ def test_a_wrong_flag_is_one_clear_error(arguments: list[str]) -> None:
 
 def test_main_turns_a_user_error_into_one_line_and_exit_code_1() -> None:
     code = (
-        "import runtime\n\ndef main():\n    raise runtime.UserError('a.jsonl:3: broken; mend it')\n\nruntime.main(main)"
+        "import runtime\n\ndef main():\n    raise runtime.UserError('a.jsonl:3: broken; fix it')\n\nruntime.main(main)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr == "error: a.jsonl:3: broken; mend it\n"
+    assert done.stderr == "error: a.jsonl:3: broken; fix it\n"
 
 
 def test_a_full_gpu_is_one_line(capsys: pytest.CaptureFixture) -> None:
