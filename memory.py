@@ -303,7 +303,7 @@ class _PlannedLoss(torch.autograd.Function):
         chunk = hidden.new_empty(branches * rows, weight.shape[0])
         ctx.hidden_gradient = torch.empty_like(hidden)
         ctx.weight_gradient = None
-        if weight.requires_grad:  # of one chunk, its gradient rows are kept for a product in the backward
+        if weight.requires_grad:  # of a single chunk the op keeps the gradient rows, and multiplies in the backward
             one_product = len(hidden) <= rows
             ctx.weight_gradient = chunk if one_product else weight.new_empty(weight.shape, dtype=torch.float32)
         ctx.weight_shape, ctx.weight_dtype = weight.shape, weight.dtype

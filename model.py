@@ -522,11 +522,13 @@ class MathModel(nn.Module):
         self.hf = hf
         self.processor = processor
         images = processor.image_processor
-        self.pixel_statistics = {"pixel_values": (images.image_mean, images.image_std)}
+        statistics = {"pixel_values": (images.image_mean, images.image_std)}
         if hasattr(images, "high_res_image_mean"):
-            self.pixel_statistics["high_res_pixel_values"] = (images.high_res_image_mean, images.high_res_image_std)
-        for name, statistics in self.pixel_statistics.items():  # on the device: a copy in each pass would wait for it
-            self.register_buffer(f"{name}_statistics", torch.tensor(statistics).view(2, 1, 3, 1, 1), persistent=False)
+            statistics["high_res_pixel_values"] = (images.high_res_image_mean, images.high_res_image_std)
+        for name, mean_and_std in statistics.items():
+            # Buffers live on the device: made in each pass, they would make the host wait for the GPU.
+            values = torch.tensor(mean_and_std).view(2, 1, 3, 1, 1)
+            self.register_buffer(f"{name}_statistics", values, persistent=False)
         hf.model.language_model.set_attn_implementation("nanopuma_packed")
         self.trained_parts: tuple[str, ...] = PARTS
         self.freeze_unreached()

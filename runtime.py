@@ -378,8 +378,8 @@ def compile_layers(model: nn.Module) -> None:
     import guard  # noqa: F401  (before transformers)
     from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
-    # The towers' hidden states are recorded by hooks on their layers. With these come hooks on the attention inside,
-    # which nobody reads here and which would break each layer's graph in three.
+    # transformers records a tower's hidden states by hooks on its layers, and with them hooks the attention inside,
+    # which nothing here reads. That hook cannot be traced: it would break each layer's graph in three.
     for tower in getattr(model, "vision_modules", []):
         maybe_install_capturing_hooks(tower)
     # transformers 5.24 runs all layers through one function, of which stage 2 needs ten variants (kind, trained or not,
@@ -410,14 +410,17 @@ def _units(module: nn.Module, layers: set[int], name: str = "") -> Iterator[nn.M
             yield child
 
 
-# Gathering a group costs the host about a millisecond a pass however small it is (measured: runs/LOG.md), and larger
-# messages use a network better; a group is held three times at most, in bf16: 0.8 GB.
+# Each gather costs the host time however small the group is, and an H100 waits for it (runs/LOG.md). A group is held
+# three times at most, in bf16: 0.8 GB.
 GROUP_PARAMETERS = 2**27
 
 
 def fsdp_groups(model: nn.Module) -> Iterator[list[nn.Module]]:
-    """The FSDP groups below the root: `_units`, with layers that follow each other put together up to
-    GROUP_PARAMETERS, where they are of one kind and train or not alike."""
+    """The FSDP groups below the root: the units of `_units`, consecutive layers joined up to GROUP_PARAMETERS.
+
+    Only layers of one class join, and only trained with trained or frozen with frozen: so a group's last layer is the
+    feature layer or the decoder's last, where FSDP2 must gather the group again for the backward pass.
+    """
     layers = {id(layer) for _, layer in transformer_layers(model)}
 
     def size(unit: nn.Module) -> int:
@@ -447,11 +450,11 @@ def computes_in_bf16(runtime: Runtime) -> bool:
 def shard(model: nn.Module, runtime: Runtime, *, idle: Callable[[str], bool] | None = None) -> None:
     """Put `model` on the device and shard it in place with FSDP2; in a single CPU process only move it.
 
-    One group per few transformer layers, one per module on the vision side that lies outside the layers, one for the
-    projector, the rest (embeddings, final norm, lm_head) in the root's. Gradients are SUMMED over ranks, not
-    averaged: the loss is already divided by the global number of tokens. Call it after requires_grad is set and
-    before the optimizer is made. On CUDA: what trains is stored in fp32, what is frozen in bf16; all is computed with
-    in bf16, and summed in fp32.
+    One group per run of transformer layers (`fsdp_groups`), one per module on the vision side that lies outside the
+    layers, one for the projector, the rest (embeddings, final norm, lm_head) in the root's. Gradients are SUMMED
+    over ranks, not averaged: the loss is already divided by the global number of tokens. Call it after
+    requires_grad is set and before the optimizer is made. On CUDA: what trains is stored in fp32, what is frozen in
+    bf16; all is computed with in bf16, and summed in fp32.
     idle: parameters, by name, that this stage never computes with (stage 1: the towers): they stay on the CPU.
     """
     bf16 = computes_in_bf16(runtime)

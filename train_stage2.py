@@ -41,7 +41,7 @@ class Config:
     # model
     preset: str = "puma-qwen2-1.5b"
     model: str = "out/aligned"  # the folder to start from; "" takes the preset's pretrained parts
-    random_weights: bool = False  # random weights at the true size, for trying out (6 bytes of host memory a weight)
+    random_weights: bool = False  # random weights at the true size, for trying out (6 bytes of host memory per weight)
     train: str = "vision,projector"  # parts that learn; the language model stays as stage 1 left it
     # loss
     alpha: float = 0.2  # share of KL(weak ‖ strong); 1 - alpha of KL(strong ‖ weak)

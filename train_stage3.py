@@ -38,7 +38,7 @@ class Config:
     # model
     preset: str = "puma-qwen2-1.5b"
     model: str = "out/stage2"  # the folder to start from; "" takes the preset's pretrained parts
-    random_weights: bool = False  # random weights at the true size, for trying out (6 bytes of host memory a weight)
+    random_weights: bool = False  # random weights at the true size, for trying out (6 bytes of host memory per weight)
     train: str = "vision,projector,llm"  # parts that learn
     # loss
     loss_backend: str = "auto"  # auto, triton, torch or reference

@@ -111,7 +111,7 @@ def random_row(length: int, image_tokens: int, image_token_id: int, seed: int) -
 def random_pixels(model: MathModel, pictures: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(7)
     sizes = {"pixel_values": model.config.vision_config.image_size}
-    if "high_res_pixel_values" in model.pixel_statistics:
+    if hasattr(model.config, "high_res_vision_config"):
         sizes["high_res_pixel_values"] = model.config.high_res_vision_config.image_size
     return {
         name: torch.randint(0, 256, (pictures, 3, size, size), generator=generator, dtype=torch.uint8)
