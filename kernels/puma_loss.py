@@ -58,7 +58,8 @@ def choose_backend(tensor: Tensor) -> tuple[str, str]:
 def default_chunk_size(vocabulary: int, logits_dtype: torch.dtype, device_type: str, branches: int = 2) -> int:
     """Tokens per chunk in the linear forms: at most 4,096, fewer where the logits would pass a byte limit.
 
-    branches: 2 for weak and strong logits, 1 for cross entropy alone."""
+    branches: 2 for weak and strong logits, 1 for cross entropy alone.
+    """
     limit = CPU_CHUNK_BYTES if device_type == "cpu" else CUDA_CHUNK_BYTES
     rows = limit // max(1, branches * vocabulary * logits_dtype.itemsize)
     return max(16, min(MAX_CHUNK_SIZE, 1 << max(0, rows.bit_length() - 1)))
@@ -163,8 +164,8 @@ def linear_puma_loss(
     logits_dtype = logits_dtype or weak_hidden.dtype
     branches = 1 if strong_hidden is None else 2
     chunk_size = chunk_size or default_chunk_size(weight.shape[0], logits_dtype, weak_hidden.device.type, branches)
-    # One chunk needs no float32 sum of products: backward makes the weight's gradient from the chunk's gradient rows,
-    # with the hidden states scaled in place of the product. (float16 has no room for a scale of 1 / num_tokens.)
+    # One chunk needs no float32 sum of products: backward makes the weight's gradient in one product from the chunk's
+    # gradient rows, and scales the small hidden states instead of the large result. In float16 they would underflow.
     num_rows = len(weak_hidden)
     one_product = num_rows <= chunk_size and (weight.dtype != torch.float16 or num_rows == 0)
     grad_enabled = torch.is_grad_enabled()
@@ -230,8 +231,8 @@ def _linear_rows(
     num_rows, width = weak_hidden.shape
     vocabulary = weight.shape[0]
     statistics_dtype = _statistics_dtype(weak_hidden)
-    chunk_size = max(1, min(chunk_size, num_rows))
     branches = 1 if strong_hidden is None else 2
+    chunk_size = max(1, min(chunk_size, num_rows))
     new = functools.partial(torch.empty, device=weak_hidden.device)
     row_losses = new(3, num_rows, dtype=statistics_dtype)
     hidden_gradient = new(num_rows, width, dtype=weak_hidden.dtype) if wanted[0] else None

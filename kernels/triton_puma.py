@@ -323,7 +323,7 @@ def _second_pass(
             tl.store(gradient_row + columns, 0.0, mask=columns < VOCABULARY)
     else:
         if WAIT:
-            # Programs start in the order of their numbers, so those waited for are running or have ended.
+            # Programs start in the order of their numbers, so the ones waited for are running or have ended.
             while tl.atomic_add(done, 0, sem="acquire") < PARTS:
                 pass
         weak_max, weak_sum, weak_mean, strong_max, strong_sum, strong_mean, plain_sum, rest = _merge_parts(
@@ -349,11 +349,10 @@ def puma_kernel(
     HAS_FKL: tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr,
     PARTS: tl.constexpr, HINTS: tl.constexpr,
 ):  # fmt: skip
-    """A part of a row, in the first pass (FORWARD) or in the second (BACKWARD). strong is not touched without
-    HAS_STRONG.
+    """One part of one row, in the first pass (FORWARD) or the second (BACKWARD).
 
-    With both, programs alternate: those of even number measure a row's parts, those of odd number write the gradient of
-    the row `lag` rows before.
+    With both, programs alternate: even ones measure the parts of a row, odd ones write the gradient of the row `lag`
+    rows before it. Without HAS_STRONG the strong row is not read.
     """
     program = tl.program_id(0)
     odd = program % 2
@@ -373,33 +372,20 @@ def puma_kernel(
         weak_row = weak_pointer + long_row * weak_row_stride
         strong_row = strong_pointer + long_row * strong_row_stride if HAS_STRONG else weak_row
         partials_row = partials_pointer + long_row * (PARTS * STATISTICS)
-        if FORWARD and not BACKWARD:
-            _first_pass(
-                weak_row, strong_row, partials_row, done_pointer + long_row, losses_pointer + long_row, label,
-                ignore_index, losses_stride, weak_stride, strong_stride, scale, inverse_tau, part, first_block,
-                end_block, VOCABULARY, HAS_STRONG, DIFFERENCE, TAU_IS_ONE, LANES, PARTS, "",
-            )  # fmt: skip
-        elif BACKWARD and not FORWARD:
-            _second_pass(
-                weak_row, strong_row, gradient_pointer + long_row * gradient_row_stride, partials_row, None,
-                output_scale_pointer, label, ignore_index, weak_stride, strong_stride, scale, first_block, end_block,
-                fkl_weight, rkl_weight, ce_weight,
-                VOCABULARY, False, HAS_STRONG, HAS_FKL, DIFFERENCE, TAU_IS_ONE, LANES, PARTS, "",
-            )  # fmt: skip
-        elif odd == 0:
+        if FORWARD and (not BACKWARD or odd == 0):
             _first_pass(
                 weak_row, strong_row, partials_row, done_pointer + long_row, losses_pointer + long_row, label,
                 ignore_index, losses_stride, weak_stride, strong_stride, scale, inverse_tau, part, first_block,
                 end_block, VOCABULARY, HAS_STRONG, DIFFERENCE, TAU_IS_ONE, LANES, PARTS,
-                "evict_last" if HINTS else "",
+                "evict_last" if BACKWARD and HINTS else "",
             )  # fmt: skip
-        else:
+        if BACKWARD and (not FORWARD or odd == 1):
             _second_pass(
                 weak_row, strong_row, gradient_pointer + long_row * gradient_row_stride, partials_row,
-                done_pointer + long_row, output_scale_pointer, label, ignore_index, weak_stride, strong_stride, scale,
-                first_block, end_block, fkl_weight, rkl_weight, ce_weight,
-                VOCABULARY, True, HAS_STRONG, HAS_FKL, DIFFERENCE, TAU_IS_ONE, LANES, PARTS,
-                "evict_first" if HINTS else "",
+                done_pointer + long_row if FORWARD else None, output_scale_pointer, label, ignore_index, weak_stride,
+                strong_stride, scale, first_block, end_block, fkl_weight, rkl_weight, ce_weight,
+                VOCABULARY, FORWARD, HAS_STRONG, HAS_FKL, DIFFERENCE, TAU_IS_ONE, LANES, PARTS,
+                "evict_first" if FORWARD and HINTS else "",
             )  # fmt: skip
 
 
