@@ -31,11 +31,11 @@ from errors import UserError
 from runtime import git_commit
 
 from .puma_loss import choose_backend, default_chunk_size, linear_cross_entropy, linear_puma_loss, puma_loss
-from .tables import cpu_name, markdown_table, write_csv
+from .tables import cpu_name, file_slug, markdown_table, write_csv
 
 ALPHA, LAM = 0.2, 0.1
 BASELINE_CHUNK = 1024  # tokens per chunk of the chunked baselines
-MAX_SECONDS = 5  # after which a provider is repeated no more (three times it is always)
+MAX_SECONDS = 5  # a provider that has taken longer is not repeated again, after its first three repeats
 
 # (N, D, V): the issue of memory begins with the vocabulary; the last two show where there is little to win.
 CUDA_SHAPES = [(rows, 1536, 151936) for rows in (1024, 4096, 8192, 16384, 32768)]
@@ -76,14 +76,14 @@ def chunked_puma(chunk_loss: Callable, weak: Tensor, strong: Tensor, weight: Ten
     return sum(checkpoint(chunk_loss, w, s, weight, y, len(labels), use_reentrant=False) for w, s, y in chunks)
 
 
-def ours_puma(weak: Tensor, strong: Tensor, weight: Tensor, labels: Tensor, **options) -> Tensor:
+def ours_puma(weak: Tensor, strong: Tensor, weight: Tensor, labels: Tensor, logits_dtype=None) -> Tensor:
     """The loss under test. weak, strong [N, D]; weight [V, D]; labels [N]; returns the mean loss, a scalar."""
-    return linear_puma_loss(weak, strong, weight, labels, alpha=ALPHA, lam=LAM, **options).loss
+    return linear_puma_loss(weak, strong, weight, labels, alpha=ALPHA, lam=LAM, logits_dtype=logits_dtype).loss
 
 
-def ours_ce(hidden: Tensor, weight: Tensor, labels: Tensor, **options) -> Tensor:
+def ours_ce(hidden: Tensor, weight: Tensor, labels: Tensor, logits_dtype=None) -> Tensor:
     """Cross entropy under test. hidden [N, D]; weight [V, D]; labels [N]; returns the mean loss, a scalar."""
-    return linear_cross_entropy(hidden, weight, labels, **options)
+    return linear_cross_entropy(hidden, weight, labels, logits_dtype=logits_dtype)
 
 
 def liger_puma(weak: Tensor, strong: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
@@ -164,14 +164,17 @@ def liger_ce(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
 
 
 def liger_cute_ce(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-    """Liger's CuTe kernels for Hopper, which its Triton kernels do not hand over to by themselves."""
+    """Liger's CuTe kernels for Hopper; its class above always runs the Triton ones. V must be a multiple of 256."""
     from liger_kernel.ops.cutedsl.ops.fused_linear_cross_entropy_sm90 import liger_fused_linear_cross_entropy_sm90
 
     return liger_fused_linear_cross_entropy_sm90(hidden, weight, labels)
 
 
 def quack_ce(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-    """QuACK's chunked linear cross entropy, with its default chunks and without its minutes of autotuning."""
+    """QuACK's chunked linear cross entropy with its default chunks, without its minutes of autotuning.
+
+    Never seen to run: 0.6.5 fails in its own code with CuTe DSL 4.7.0 and 4.8.1 (Python 3.12, torch 2.11).
+    """
     from quack.linear_cross_entropy import chunked_linear_cross_entropy
 
     return chunked_linear_cross_entropy(hidden, weight, labels, tuned=False)
@@ -209,7 +212,6 @@ def providers(operation: str, device: str) -> dict[str, Callable]:
         found = {
             "nanoPUMA": ours_puma,
             "nanoPUMA, float32 logits": functools.partial(ours_puma, logits_dtype=torch.float32),
-            "nanoPUMA, chunks of 4,096": functools.partial(ours_puma, chunk_size=4096),
             "eager": eager_puma,
             "torch.compile": compile_(eager_puma),
             "chunked, recomputed": functools.partial(chunked_puma, _chunk_puma),
@@ -221,7 +223,6 @@ def providers(operation: str, device: str) -> dict[str, Callable]:
         found = {
             "nanoPUMA": ours_ce,
             "nanoPUMA, float32 logits": functools.partial(ours_ce, logits_dtype=torch.float32),
-            "nanoPUMA, chunks of 4,096": functools.partial(ours_ce, chunk_size=4096),
             "eager": eager_ce,
             "torch.compile": compile_(eager_ce),
             "chunked, recomputed": functools.partial(chunked_ce, _chunk_ce),
@@ -237,8 +238,7 @@ def providers(operation: str, device: str) -> dict[str, Callable]:
             "torch.compile": compile_(rows_eager),
         }
     if device == "cpu":
-        for name in ("nanoPUMA, float32 logits", "nanoPUMA, chunks of 4,096"):  # the CPU runs in float32 anyway
-            found.pop(name, None)
+        found.pop("nanoPUMA, float32 logits", None)  # float32 is what the CPU runs in anyway
     for name, package, function in PEERS[operation]:
         if device != "cuda":
             print(f"{operation}: left out {name} (its kernels need a CUDA device)")
@@ -361,11 +361,14 @@ def device_milliseconds(launch: Callable[[], object]) -> float:
 
 
 def measure(
-    operation: str, shape: tuple[int, int, int], dtype: torch.dtype, device: str, repeats: int, only: list[str]
+    operation: str,
+    shape: tuple[int, int, int],
+    dtype: torch.dtype,
+    device: str,
+    repeats: int,
+    compared: dict[str, Callable],
 ) -> list[dict]:
-    """Rows of the CSV for one operation at one shape: every provider (or nanoPUMA and those whose name holds one of
-    `only`), timed in turn so that noise falls on all alike.
-    """
+    """Rows of the CSV for one operation at one shape: the providers of `compared`, timed in turn to share the noise."""
     rows, width, vocabulary = shape
     generator = torch.Generator(device).manual_seed(0)
     random = functools.partial(torch.randn, generator=generator, device=device, dtype=dtype)
@@ -382,9 +385,7 @@ def measure(
         tensor.requires_grad_()
 
     running, results = {}, {}
-    for name, provider in providers(operation, device).items():
-        if only and name != "nanoPUMA" and not any(part in name for part in only):
-            continue
+    for name, provider in compared.items():
         step = functools.partial(provider, *tensors)
         try:
             step().backward()  # compiles
@@ -477,9 +478,12 @@ def environment(device: str) -> dict[str, str]:
 
 
 def driver_version() -> str:
-    """Of the NVIDIA driver, as nvidia-smi tells it."""
+    """Version of the NVIDIA driver, from nvidia-smi; "unknown" where that cannot be run."""
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
+    try:
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
+    except (OSError, subprocess.SubprocessError):
+        return "unknown (no nvidia-smi)"
 
 
 def _report_table(rows: list[dict]) -> str:
@@ -564,23 +568,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measure every operation, shape and provider; write the CSV, the table and the chart after each shape.
 
-    A part of the table (--operations, --shapes) goes to files of its own name.
+    A part of the table (--operations, --shapes, --providers) goes to files of its own name.
     """
     device = args.device
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch sees no CUDA device; --device cpu measures the PyTorch paths")
     if device == "cpu":
         print("on the CPU: this measures the PyTorch paths; the Triton kernels are not part of it")
+    compared = {operation: providers(operation, device) for operation in args.operations}
+    known = sorted(set().union(*compared.values()))
+    for part in args.providers:
+        if not any(part in name for name in known):
+            raise UserError(f"--providers {part!r}: part of no name; there are: {'; '.join(known)}")
     shapes = args.shapes or (CUDA_SHAPES if device == "cuda" else CPU_SHAPES)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     repeats = args.repeats or (20 if device == "cuda" else 3)
     facts = environment(device) | {"copy GB/s": f"{copy_bandwidth(device):.0f}"}
-    stem, options = ["kernel", _slug(facts["device"], device)], ""
+    stem, options = ["kernel", "cpu" if device == "cpu" else file_slug(facts["device"])], ""
     if set(args.operations) != set(OPERATIONS):
         stem += args.operations
         options += f" --operations {' '.join(args.operations)}"
-    if args.shapes:
+    if args.shapes or args.providers:
         stem += ["chosen"]
+    if args.shapes:
         options += f" --shapes {' '.join(','.join(map(str, shape)) for shape in args.shapes)}"
     if args.providers:
         options += f" --providers {' '.join(map(repr, args.providers))}"
@@ -590,9 +600,14 @@ def run(args: argparse.Namespace) -> None:
         # The loss of existing logits knows no width: one shape per vocabulary, and not all of the tokens.
         limit = 8192 if device == "cuda" else 1024
         chosen = shapes if operation != "rows" else list(dict.fromkeys((min(n, limit), 0, v) for n, _, v in shapes))
+        wanted = {
+            name: provider
+            for name, provider in compared[operation].items()
+            if not args.providers or name == "nanoPUMA" or any(part in name for part in args.providers)
+        }
         for shape in chosen:
             torch.compiler.reset()
-            for row in measure(operation, shape, dtype, device, repeats, args.providers):
+            for row in measure(operation, shape, dtype, device, repeats, wanted):
                 rows.append(facts | row)
                 print(
                     f"{operation} {shape} {row['provider']}: {row['both_ms']} ms, {row['peak_mb']} MB {row['note']}",
@@ -600,10 +615,6 @@ def run(args: argparse.Namespace) -> None:
                 )
             _write(args.out / "_".join(stem), f"{threads}python bench.py kernel{options}", facts, rows)
     print(f"written: {args.out / '_'.join(stem)}.csv, .md, .png", flush=True)
-
-
-def _slug(name: str, device: str) -> str:
-    return "cpu" if device == "cpu" else name.lower().replace(" ", "-")
 
 
 def _write(path: Path, command: str, facts: dict[str, str], rows: list[dict]) -> None:

@@ -1,12 +1,12 @@
 """What the linear op is made of, piece by piece, on one chunk of tokens: its matrix products and its row kernel.
 
     logits          [2 R, D] x [D, V]   both branches at once
-    hidden gradient [R, V] x [V, D]     a sum over the vocabulary: cuBLAS splits it, and torch lets it add the parts in
-                                        bfloat16 ("reduced precision") unless told otherwise; the error of each way
+    hidden gradient [R, V] x [V, D]     a long sum over the vocabulary: torch lets cuBLAS add its parts in bfloat16
+                                        ("reduced precision") unless told otherwise; the error of each way
     weight gradient [V, R] x [R, D]     in float32, written by the first chunk and added to by the next; or in bfloat16
     rows            the kernel in one launch; 10 bytes an element, 6 for cross entropy alone
 
-Errors are of 64 rows against float64, relative to the norm.
+Errors: the hidden gradient of 64 rows against float64, relative to its norm.
 """
 
 import argparse
@@ -19,9 +19,9 @@ from torch import Tensor
 from errors import UserError
 
 from .benchmark import _shape, copy_bandwidth, device_milliseconds, environment
-from .tables import markdown_table, write_csv
+from .benchmark_tune import TERMS
+from .tables import file_slug, write_table
 
-TERMS = {"alpha": 0.2, "lam": 0.1, "tau": 1.0, "ignore_index": -100}
 SHAPES = [(2048, 1536, 151936), (2048, 3584, 151936), (4096, 4096, 128256)]
 
 
@@ -48,64 +48,54 @@ def measure(shape: tuple[int, int, int], repeats: int) -> list[dict[str, object]
     logits = torch.empty(2 * tokens, vocabulary, device="cuda", dtype=torch.bfloat16)
     weak, strong = logits[:tokens], logits[tokens:]
     row_losses = torch.empty(3, tokens, device="cuda")
+    hidden_gradient = torch.empty(tokens, width, device="cuda", dtype=torch.bfloat16)
+    weight_gradient = torch.empty(vocabulary, width, device="cuda")
+    rounded = torch.empty_like(weight_gradient, dtype=torch.bfloat16)
+    hidden, scale = stacked[:tokens], torch.full((1,), 0.5, device="cuda")
+    sample = slice(0, None, max(1, tokens // 64))
+    product, elements = 2.0 * tokens * width * vocabulary, tokens * vocabulary
     rows = []
 
-    def add(piece: str, launch: Callable, *, flops: float = 0, moved: float = 0, error: object = "") -> None:
+    def add(piece: str, launch: Callable, *, flops: float = 0, moved: float = 0, exact: Tensor | None = None) -> None:
         milliseconds = median_milliseconds(launch, repeats)
         row = {"tokens": tokens, "width": width, "vocabulary": vocabulary, "piece": piece}
         row |= {"ms": round(milliseconds, 3), "TFLOP/s": round(flops / milliseconds / 1e9) if flops else ""}
-        rows.append(row | {"GB/s": round(moved / milliseconds / 1e6) if moved else "", "error": error})
-        print(rows[-1], flush=True)
+        row |= {"GB/s": round(moved / milliseconds / 1e6) if moved else "", "error": ""}
+        if exact is not None:
+            row["error"] = f"{float((hidden_gradient[sample] - exact).norm() / exact.norm()):.3%}"
+        rows.append(row)
+        print(row, flush=True)
 
-    product = 2.0 * tokens * width * vocabulary
-    project = lambda: torch.mm(stacked, weight.t(), out=logits)  # noqa: E731
-    add("logits of both branches", project, flops=2 * product)
-    one_branch = lambda: torch.mm(stacked[:tokens], weight.t(), out=weak)  # noqa: E731
-    add("logits of one branch", one_branch, flops=product)
-    elements = tokens * vocabulary
-    puma_rows = lambda: triton_puma.puma_rows(  # noqa: E731
-        weak, strong, labels, row_losses, weak, strong_is_difference=True, **TERMS
-    )
-    add("rows, PUMA", puma_rows, moved=10 * elements)
-    ce_rows = lambda: triton_puma.puma_rows(  # noqa: E731
-        weak, None, labels, row_losses, weak, strong_is_difference=True, **TERMS | {"lam": 0.0}
-    )
-    add("rows, cross entropy", ce_rows, moved=6 * elements)
+    def run_rows(strong: Tensor | None, lam: float) -> None:  # the gradient goes over the weak logits
+        terms = TERMS | {"lam": lam}
+        triton_puma.puma_rows(weak, strong, labels, row_losses, weak, strong_is_difference=True, **terms)
 
-    project()
-    puma_rows()  # weak: the gradient
-    sample = torch.arange(0, tokens, tokens // 64, device="cuda")
+    def accumulate(beta: int) -> None:
+        torch.addmm(weight_gradient, weak.t(), hidden, torch.float32, beta=beta, out=weight_gradient)
+
+    add("logits of one branch", lambda: torch.mm(hidden, weight.t(), out=weak), flops=product)
+    add("rows, cross entropy", lambda: run_rows(None, 0.0), moved=6 * elements)
+    add("logits of both branches", lambda: torch.mm(stacked, weight.t(), out=logits), flops=2 * product)
+    add("rows, PUMA", lambda: run_rows(strong, 0.1), moved=10 * elements)
+
+    torch.mm(stacked, weight.t(), out=logits)
+    run_rows(strong, 0.1)  # the timing has run over its own results: once from the start, for the errors
     exact = weak[sample].double() @ weight.double()
-    hidden_gradient = torch.empty(tokens, width, device="cuda", dtype=torch.bfloat16)
-
-    def error() -> str:
-        difference = hidden_gradient[sample].double() - exact
-        return f"{float(difference.norm() / exact.norm()):.3%}"
-
     matmul = torch.backends.cuda.matmul
     usual = matmul.allow_bf16_reduced_precision_reduction
     for allowed in (True, False):
         matmul.allow_bf16_reduced_precision_reduction = allowed
-        way = lambda: torch.mm(weak, weight, out=hidden_gradient)  # noqa: E731
-        way()
         name = f"hidden gradient, reduced precision {'on' if allowed else 'off'}"
-        add(name, way, flops=product, error=error())
+        add(name, lambda: torch.mm(weak, weight, out=hidden_gradient), flops=product, exact=exact)
     matmul.allow_bf16_reduced_precision_reduction = usual
-    way = lambda: hidden_gradient.copy_(torch.mm(weak, weight, torch.float32))  # noqa: E731
-    way()
-    add("hidden gradient in float32, then rounded", way, flops=product, error=error())
+    in_float32 = lambda: hidden_gradient.copy_(torch.mm(weak, weight, torch.float32))  # noqa: E731
+    add("hidden gradient in float32, then rounded", in_float32, flops=product, exact=exact)
 
-    hidden = stacked[:tokens]
-    total = torch.zeros(vocabulary, width, device="cuda")
-    for name, beta in (("weight gradient, first chunk", 0), ("weight gradient, added", 1)):
-        accumulate = lambda beta=beta: torch.addmm(  # noqa: E731
-            total, weak.t(), hidden, total.dtype, beta=beta, out=total
-        )
-        add(name, accumulate, flops=product)
-    rounded = torch.empty(vocabulary, width, device="cuda", dtype=torch.bfloat16)
+    add("weight gradient, first chunk", lambda: accumulate(beta=0), flops=product)
+    add("weight gradient, added", lambda: accumulate(beta=1), flops=product)
     add("weight gradient in bfloat16", lambda: torch.mm(weak.t(), hidden, out=rounded), flops=product)
-    scale = torch.full((1,), 0.5, device="cuda")
-    add("weight gradient, scaled and rounded", lambda: torch.mul(total, scale, out=rounded), moved=6 * rounded.numel())
+    scale_and_round = lambda: torch.mul(weight_gradient, scale, out=rounded)  # noqa: E731
+    add("weight gradient, scaled and rounded", scale_and_round, moved=6 * rounded.numel())
     return rows
 
 
@@ -121,13 +111,9 @@ def run(args: argparse.Namespace) -> None:
     if not torch.cuda.is_available():
         raise UserError("the pieces of the linear op can be timed on a CUDA device only")
     facts = environment("cuda") | {"copy GB/s": round(copy_bandwidth("cuda"))}
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / f"kernel_products_{facts['device'].lower().replace(' ', '-')}"
+    path = args.out / f"kernel_products_{file_slug(facts['device'])}"
     rows: list[dict[str, object]] = []
     for shape in args.shapes:
         rows += measure(shape, args.repeats)
-        write_csv(path.with_suffix(".csv"), [facts | row for row in rows])
-        described = "; ".join(f"{name} {value}" for name, value in facts.items())
-        head = f"# The linear op in pieces\n\n{described}\n\nCommand: `python bench.py products`\n\n"
-        path.with_suffix(".md").write_text(head + markdown_table(rows))
+        write_table(path, "The linear op in pieces", "python bench.py products", facts, rows)
     print(f"written: {path}.csv, .md")

@@ -17,7 +17,7 @@ import torch
 from errors import UserError
 
 from .benchmark import copy_bandwidth, device_milliseconds, environment
-from .tables import markdown_table, write_csv
+from .tables import file_slug, write_table
 
 # (lanes, warps, parts); the last two give a program a whole row, as a kernel without parts would
 SHAPES = ((256, 8, 16), (256, 4, 16), (512, 16, 8), (512, 8, 8), (256, 8, 32), (128, 4, 32))
@@ -81,10 +81,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("the kernel can be timed on a CUDA device only; `bench.py compile` needs none")
     bandwidth = copy_bandwidth("cuda")
     facts = environment("cuda") | {"copy GB/s": round(bandwidth), "tokens": args.tokens, "vocabulary": args.vocabulary}
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / f"kernel_tune_{facts['device'].lower().replace(' ', '-')}"
-    described = "; ".join(f"{name} {value}" for name, value in facts.items())
-    head = f"# The row kernel, timed\n\n{described}\n\nCommand: `python bench.py tune`\n\n"
+    path = args.out / f"kernel_tune_{file_slug(facts['device'])}"
     rows = []
     for configuration in configurations():
         milliseconds = time_kernel(configuration, args.tokens, args.vocabulary, args.repeats)
@@ -95,6 +92,5 @@ def run(args: argparse.Namespace) -> None:
         row |= {"parts": parts, "lag": configuration["lag"], "hints": configuration["hints"]}
         rows.append(row | {"ms": round(milliseconds, 3), "GB/s": round(rate), "of copy": f"{rate / bandwidth:.0%}"})
         print(rows[-1], flush=True)
-        write_csv(path.with_suffix(".csv"), [facts | row for row in rows])
-        path.with_suffix(".md").write_text(head + markdown_table(rows))
+        write_table(path, "The row kernel, timed", "python bench.py tune", facts, rows)
     print(f"written: {path}.csv, .md")

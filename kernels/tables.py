@@ -21,6 +21,19 @@ def write_csv(path: Path, rows: list[dict[str, object]]) -> None:
         writer.writerows(rows)
 
 
+def write_table(path: Path, title: str, command: str, facts: dict[str, object], rows: list[dict[str, object]]) -> None:
+    """Write rows as path.csv, each beside the facts it was measured under, and as path.md below facts and command."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_csv(path.with_suffix(".csv"), [facts | row for row in rows])
+    described = "; ".join(f"{name} {value}" for name, value in facts.items())
+    path.with_suffix(".md").write_text(f"# {title}\n\n{described}\n\nCommand: `{command}`\n\n{markdown_table(rows)}")
+
+
+def file_slug(device_name: str) -> str:
+    """A device's name as part of a file's: "NVIDIA H100 80GB HBM3" -> "nvidia-h100-80gb-hbm3"."""
+    return device_name.lower().replace(" ", "-")
+
+
 def cpu_name() -> str:
     """The processor's name as Linux gives it, or what Python knows of it."""
     path = Path("/proc/cpuinfo")

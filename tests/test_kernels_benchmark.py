@@ -102,7 +102,8 @@ def test_the_command_writes_a_row_for_each_provider_and_goes_on_when_a_peer_fail
 def test_a_failure_of_ours_is_not_a_note_in_a_table(monkeypatch):
     monkeypatch.setattr(benchmark, "linear_puma_loss", None)
     with pytest.raises(TypeError):
-        benchmark.measure("puma", (4, 8, 20), torch.float32, "cpu", repeats=1, only=[])
+        compared = benchmark.providers("puma", "cpu")
+        benchmark.measure("puma", (4, 8, 20), torch.float32, "cpu", repeats=1, compared=compared)
 
 
 def test_wrong_options_are_named(capsys):
@@ -110,9 +111,27 @@ def test_wrong_options_are_named(capsys):
         with pytest.raises(SystemExit):
             parse("--shapes", text)
         assert f"'{text}'" in capsys.readouterr().err
+    with pytest.raises(UserError, match="'torch.compil3': part of no name; there are: .*torch.compile"):
+        benchmark.run(parse("--device", "cpu", "--providers", "torch.compil3"))
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="no CUDA device"):
             benchmark.run(parse("--device", "cuda"))
+
+
+def test_chosen_providers_go_to_a_table_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "copy_bandwidth", lambda device: 1.0)
+    monkeypatch.setattr(benchmark, "CPU_SHAPES", [(20, 8, 60)])
+    chosen = ("--operations", "puma", "ce", "--providers", "products", "eager")
+    benchmark.run(parse("--device", "cpu", *chosen, "--repeats", "1", "--out", str(tmp_path)))
+    assert not list(tmp_path.glob("kernel_cpu.*"))
+    with (tmp_path / "kernel_cpu_puma_ce_chosen.csv").open() as file:
+        names = {(row["operation"], row["provider"]) for row in csv.DictReader(file)}
+    assert {name for operation, name in names if operation == "ce"} == {
+        "nanoPUMA", "eager", "three bare matrix products, in one piece"
+    }  # fmt: skip
+    assert len(names) == 3 + 4
+    text = (tmp_path / "kernel_cpu_puma_ce_chosen.md").read_text()
+    assert "--providers 'products' 'eager'`" in text
 
 
 def test_the_tuning_runs_the_kernel_in_each_way(monkeypatch):
