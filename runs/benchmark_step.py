@@ -308,6 +308,8 @@ def run(args: argparse.Namespace) -> None:
             for way in turns:
                 try:
                     turns[way].append(measure(way, stage, rows, process, args))
+                    done = turns[way][-1]  # said at once: a run that is cut off leaves its last line
+                    runtime.print0(f"stage {stage}, {way}: {done['seconds']:.3f} s a step, loss {done['loss']:.4f}")
                 except torch.cuda.OutOfMemoryError:
                     runtime.print0(f"stage {stage}, {way}: out of memory; fewer --plain_rows or --pack_tokens")
                 gc.collect()
