@@ -36,7 +36,7 @@ from torch.distributed.checkpoint import CheckpointException, FileSystemReader, 
 from torch.distributed.tensor import DTensor
 
 from errors import UserError
-from runtime import Runtime, print0, run_on_first_rank
+from runtime import Process, print0, run_on_first_rank
 
 # A resumed run must agree with its checkpoint in these settings (besides the model's parameters and the data's
 # fingerprint): another value would make another run of it. Any other setting may change, and the change is printed.
@@ -122,7 +122,7 @@ def save_checkpoint(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LambdaLR,
-    runtime: Runtime,
+    process: Process,
     *,
     config: Any,
     data_fingerprint: Any,
@@ -140,7 +140,7 @@ def save_checkpoint(
     keep.
     wait: return only when it is complete (the last one of a run; a stop request). Raises UserError, on a full disk say.
     """
-    wait_for_save(runtime)
+    wait_for_save(process)
     folder = Path(out_dir) / f"step_{step:08d}"
     temporary = folder.with_name(folder.name + ".tmp")
 
@@ -157,7 +157,7 @@ def save_checkpoint(
         except OSError as error:
             raise _saving_failed(folder, error) from error
 
-    run_on_first_rank(runtime, prepare)
+    run_on_first_rank(process, prepare)
     manifest = {
         "step": step,
         "config": asdict(config),
@@ -165,7 +165,7 @@ def save_checkpoint(
         "mix": data_mix,
         "parameters": _signature(model),
         "schedule_step": scheduler.last_epoch,
-        "world_size": runtime.world_size,
+        "world_size": process.world_size,
         "torch": torch.__version__,
     }
     rng = _rng_state()
@@ -176,36 +176,36 @@ def save_checkpoint(
         written = dcp.async_save(
             _model_state(model) | _optimizer_state(model, optimizer),
             storage_writer=writer,
-            process_group=runtime.saver,
-            no_dist=runtime.mesh is None,
+            process_group=process.saver,
+            no_dist=process.mesh is None,
         )
     except (CheckpointException, OSError, RuntimeError) as error:
         raise _saving_failed(folder, error) from error
-    runtime.pending_save = _thread.submit(_publish, written, folder, temporary, manifest, rng, runtime, keep)
+    process.pending_save = _thread.submit(_publish, written, folder, temporary, manifest, rng, process, keep)
     if wait:
-        wait_for_save(runtime)
+        wait_for_save(process)
     return folder
 
 
-def wait_for_save(runtime: Runtime) -> None:
+def wait_for_save(process: Process) -> None:
     """Return when the checkpoint under way, if any, is complete; raise the UserError of one that failed."""
-    if runtime.pending_save is not None:
-        pending, runtime.pending_save = runtime.pending_save, None
+    if process.pending_save is not None:
+        pending, process.pending_save = process.pending_save, None
         pending.result()
 
 
 def _publish(
-    written: Future, folder: Path, temporary: Path, manifest: dict[str, Any], rng: dict, runtime: Runtime, keep: int
+    written: Future, folder: Path, temporary: Path, manifest: dict[str, Any], rng: dict, process: Process, keep: int
 ) -> None:
     """In the writing thread of every rank: wait for the shards, checksum them, and give the folder its name."""
     problem: BaseException | None = None
     checksums: dict[str, list] = {}
     try:
         written.result()
-        rng_file = temporary / f"rng_{runtime.rank}.pt"
+        rng_file = temporary / f"rng_{process.rank}.pt"
         torch.save(rng, rng_file)
-        own = [rng_file, *temporary.glob(f"__{runtime.rank}_*.distcp")]
-        if runtime.is_first:
+        own = [rng_file, *temporary.glob(f"__{process.rank}_*.distcp")]
+        if process.is_first:
             own += [temporary / ".metadata", *(temporary / "pretrained").glob("*")]
         for file in own:
             _sync(file)
@@ -213,22 +213,22 @@ def _publish(
     except (CheckpointException, OSError, RuntimeError) as error:
         problem = error
     gathered = [(checksums, problem is not None)]
-    if runtime.mesh is not None:
-        gathered = [None] * runtime.world_size
-        dist.all_gather_object(gathered, (checksums, problem is not None), group=runtime.saver)
+    if process.mesh is not None:
+        gathered = [None] * process.world_size
+        dist.all_gather_object(gathered, (checksums, problem is not None), group=process.saver)
     failed = any(bad for _, bad in gathered)
-    if runtime.is_first and not failed:
+    if process.is_first and not failed:
         manifest["files"] = {name: value for files, _ in gathered for name, value in files.items()}
         try:
             _seal(folder, temporary, manifest)
             _prune(folder.parent, keep)
         except OSError as error:
             problem, failed = error, True
-    if runtime.is_first and failed:
+    if process.is_first and failed:
         shutil.rmtree(temporary, ignore_errors=True)  # a failed write must not keep the disk full
-    if runtime.mesh is not None:
+    if process.mesh is not None:
         outcome = [failed]  # no rank goes on before the folder has its name
-        dist.broadcast_object_list(outcome, src=0, group=runtime.saver)
+        dist.broadcast_object_list(outcome, src=0, group=process.saver)
         failed = outcome[0]
     if failed:
         raise _saving_failed(folder, problem) from problem
@@ -336,13 +336,13 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     return manifest
 
 
-def verify_checkpoint(folder: str | Path, runtime: Runtime | None = None) -> dict[str, Any]:
+def verify_checkpoint(folder: str | Path, process: Process | None = None) -> dict[str, Any]:
     """Check every file against its size and SHA-256, the ranks sharing the work; return the manifest.
 
     Raises DamagedCheckpoint on every rank, naming the file and the checkpoint to use instead.
     """
     folder = Path(folder)
-    rank, world_size = (runtime.rank, runtime.world_size) if runtime is not None else (0, 1)
+    rank, world_size = (process.rank, process.world_size) if process is not None else (0, 1)
     problem = manifest = None
     try:
         manifest = read_manifest(folder)
@@ -351,9 +351,9 @@ def verify_checkpoint(folder: str | Path, runtime: Runtime | None = None) -> dic
     except UserError as error:
         problem = error
     problems = [problem]
-    if runtime is not None and runtime.mesh is not None:
+    if process is not None and process.mesh is not None:
         problems = [None] * world_size
-        dist.all_gather_object(problems, problem, group=runtime.control)
+        dist.all_gather_object(problems, problem, group=process.control)
     for problem in problems:
         if problem is not None:
             raise problem
@@ -387,7 +387,7 @@ def resume(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LambdaLR,
-    runtime: Runtime,
+    process: Process,
     *,
     config: Any,
     data_fingerprint: Any,
@@ -405,8 +405,8 @@ def resume(
             shutil.rmtree(leftover, ignore_errors=True)
         return [str(folder) for folder in complete_checkpoints(out_dir)]
 
-    found = [Path(folder) for folder in run_on_first_rank(runtime, look)]
-    state = (model, optimizer, scheduler, runtime)
+    found = [Path(folder) for folder in run_on_first_rank(process, look)]
+    state = (model, optimizer, scheduler, process)
     facts = {"config": config, "data_fingerprint": data_fingerprint}
     if how in ("none", ""):
         if found:
@@ -434,7 +434,7 @@ def load_checkpoint(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LambdaLR,
-    runtime: Runtime,
+    process: Process,
     *,
     config: Any,
     data_fingerprint: Any,
@@ -444,7 +444,7 @@ def load_checkpoint(
     Raises DamagedCheckpoint for files that changed, UserError for a checkpoint of another model, configuration or data.
     """
     folder = Path(folder)
-    manifest = verify_checkpoint(folder, runtime)
+    manifest = verify_checkpoint(folder, process)
     _check_settings(folder, manifest, config, data_fingerprint)
     _check_parameters(folder, manifest["parameters"], _signature(model))
     reader = FileSystemReader(folder)
@@ -463,7 +463,7 @@ def load_checkpoint(
     missing = state.keys() - saved
     if missing:
         raise UserError(f"{folder}: lacks {sorted(missing)[0]}; it is a checkpoint of another model")
-    dcp.load(state, storage_reader=reader, process_group=runtime.saver, no_dist=runtime.mesh is None)
+    dcp.load(state, storage_reader=reader, process_group=process.saver, no_dist=process.mesh is None)
     optimizer.state.clear()
     optimizer.state.update(moments)
     scheduler.last_epoch = manifest["schedule_step"]
@@ -471,11 +471,11 @@ def load_checkpoint(
     scheduler._last_lr = [base * factor for base, factor in zip(scheduler.base_lrs, factors, strict=True)]
     for group, learning_rate in zip(optimizer.param_groups, scheduler._last_lr, strict=True):
         group["lr"] = learning_rate
-    rng_file = folder / f"rng_{runtime.rank}.pt"
-    if manifest["world_size"] == runtime.world_size:
+    rng_file = folder / f"rng_{process.rank}.pt"
+    if manifest["world_size"] == process.world_size:
         _set_rng_state(torch.load(rng_file, weights_only=True))
     else:
-        print0(f"resuming on {runtime.world_size} ranks what {manifest['world_size']} ranks saved")
+        print0(f"resuming on {process.world_size} ranks what {manifest['world_size']} ranks saved")
         torch.manual_seed(torch.initial_seed() + manifest["step"])
     print0(f"resumed from {folder}: {manifest['step']} steps done")
     return manifest["step"]
@@ -522,7 +522,7 @@ def _check_parameters(folder: Path, saved: dict[str, str], now: dict[str, str]) 
 
 
 def export_pretrained(
-    model: nn.Module, out_dir: str | Path, runtime: Runtime, *, dtype: torch.dtype | None = torch.bfloat16
+    model: nn.Module, out_dir: str | Path, process: Process, *, dtype: torch.dtype | None = torch.bfloat16
 ) -> None:
     """Write model.hf, sharded or not, and model.processor as one plain transformers folder (safetensors); all ranks
     call it.
@@ -535,13 +535,13 @@ def export_pretrained(
     for name, tensor in [*model.hf.named_parameters(), *model.hf.named_buffers()]:
         whole = tensor.detach()
         whole = whole.full_tensor() if isinstance(whole, DTensor) else whole  # a collective: every rank takes part
-        if runtime.is_first:
+        if process.is_first:
             state[name] = whole.to("cpu", dtype if dtype is not None and whole.is_floating_point() else None, copy=True)
 
     def write() -> None:
         _write_pretrained(type(model.hf), model.hf.config, model.hf.generation_config, model.processor, state, out_dir)
 
-    run_on_first_rank(runtime, write)
+    run_on_first_rank(process, write)
 
 
 def export_checkpoint(

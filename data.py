@@ -8,8 +8,8 @@
 
 An index of every usable row (where it lies, how many tokens it has) is made once, at the start. From it alone follows
 which rows make up step s and how they are packed on every rank, so the step number is the whole position: a run goes
-on exactly where it stopped, on any number of ranks. Reading, tokenising and drawing up pictures happen in the loader.
-sources.py knows files and dialects; this file knows tokens, packs and order.
+on exactly where it stopped, on any number of ranks. Reading, tokenising and drawing up images happen in the loader.
+sources.py knows files and dialects; this file knows tokens, micro_batches and order.
 """
 
 import atexit
@@ -49,11 +49,11 @@ from sources import (
     BadRow,
     BenchmarkRow,
     Conversation,
-    PictureFinder,
+    ImageFinder,
     Source,
     Turn,
     conversations,
-    open_picture,
+    open_image,
     open_source,
     parse_spec,
     read_row,
@@ -80,8 +80,8 @@ class ChatFormat:
     """How a conversation becomes tokens: the processor's chat template around it, response tokens on their own.
 
     Prompt and responses are tokenised apart, so that the same response gives the same tokens after any prompt: that is
-    what aligns a pair. `input_ids` of the prompt equal the stock processor's for the same text and pictures. The image
-    token stands `num_image_tokens` times per picture; a row without pictures carries none. The end-of-sequence token
+    what aligns a pair. `input_ids` of the prompt equal the stock processor's for the same text and images. The image
+    token stands `num_image_tokens` times per image; a row without images carries none. The end-of-sequence token
     follows each response; loss is on response tokens and on it.
     """
 
@@ -104,7 +104,7 @@ class ChatFormat:
     def _render(self, turns: Conversation, generation_prompt: bool) -> str:
         messages = []
         for turn in turns:
-            content = [{"type": "image"} for _ in turn.pictures] + [{"type": "text", "text": turn.text}]
+            content = [{"type": "image"} for _ in turn.images] + [{"type": "text", "text": turn.text}]
             messages.append({"role": turn.role, "content": content})
         return self.processor.apply_chat_template(messages, add_generation_prompt=generation_prompt, tokenize=False)
 
@@ -120,26 +120,26 @@ class ChatFormat:
             )
         return rest[: rest.index(answer.text)]
 
-    def _frame(self, num_pictures: int) -> tuple[str, str]:
+    def _frame(self, num_images: int) -> tuple[str, str]:
         """The template before and after one question; kept, because rendering is slower than tokenising."""
-        if num_pictures not in self.frames:
+        if num_images not in self.frames:
             probe = "What is 1 + 1?"
-            before, after = self._render([Turn("user", probe, [None] * num_pictures)], True).split(probe)
-            if before.count(self.processor.image_token) != num_pictures:
-                raise UserError("the chat template must write the image token once for each picture; correct it")
-            self.frames[num_pictures] = (before, after)
-        return self.frames[num_pictures]
+            before, after = self._render([Turn("user", probe, [None] * num_images)], True).split(probe)
+            if before.count(self.processor.image_token) != num_images:
+                raise UserError("the chat template must write the image token once for each image; correct it")
+            self.frames[num_images] = (before, after)
+        return self.frames[num_images]
 
-    def pieces(self, turns: Conversation) -> list[str]:
+    def segments(self, turns: Conversation) -> list[str]:
         """The conversation as text: prompt, response, prompt, response ...; a later prompt starts behind an eos."""
         for turn in turns:
             found = self.special_tokens.search(turn.text)
             if found:
                 raise BadRow("special token in the text", f"the text holds the special token {found.group()!r}")
         if len(turns) == 2:
-            before, after = self._frame(len(turns[0].pictures))
+            before, after = self._frame(len(turns[0].images))
             return [before + turns[0].text + after, self.response_prefix + turns[1].text]
-        pieces, done = [], ""
+        segments, done = [], ""
         for index, turn in enumerate(turns):
             if turn.role != "assistant":
                 continue
@@ -147,30 +147,30 @@ class ChatFormat:
             if not prompt.startswith(done):
                 raise BadRow("template changes earlier turns", "the chat template rewrites earlier turns")
             response = self.response_prefix + turn.text
-            pieces += [prompt[len(done) :], response]
+            segments += [prompt[len(done) :], response]
             done = prompt + response + self.processor.tokenizer.eos_token
-        return pieces
+        return segments
 
     def _encode(self, conversations: list[list[str]]) -> list[list[Encoding]]:
-        """Every piece tokenised, all in two calls: the image token once per picture, no eos behind responses yet."""
+        """Every segment tokenised, all in two calls: the image token once per image, no eos behind responses yet."""
         bos = self.processor.tokenizer.bos_token
-        # only the very first piece may get a bos, and not where the template has written one: as the processor does
-        bare = [bos is not None and pieces[0].startswith(bos) for pieces in conversations]
-        first = [pieces[0] for pieces, has_bos in zip(conversations, bare, strict=True) if not has_bos]
-        rest = [text for pieces, has_bos in zip(conversations, bare, strict=True) for text in pieces[not has_bos :]]
+        # only the very first segment may get a bos, and not where the template has written one: as the processor does
+        bare = [bos is not None and segments[0].startswith(bos) for segments in conversations]
+        first = [segments[0] for segments, has_bos in zip(conversations, bare, strict=True) if not has_bos]
+        rest = [text for segments, has_bos in zip(conversations, bare, strict=True) for text in segments[not has_bos :]]
         first = iter(self.backend.encode_batch_fast(first, add_special_tokens=True))
         rest = iter(self.backend.encode_batch_fast(rest, add_special_tokens=False))
         return [
-            [next(rest if has_bos or index else first) for index in range(len(pieces))]
-            for pieces, has_bos in zip(conversations, bare, strict=True)
+            [next(rest if has_bos or index else first) for index in range(len(segments))]
+            for segments, has_bos in zip(conversations, bare, strict=True)
         ]
 
-    def count_tokens(self, conversations: list[list[str]], num_pictures: list[int]) -> list[int]:
-        """How many tokens each conversation (as `pieces`) has, image tokens and an eos per response included."""
+    def count_tokens(self, conversations: list[list[str]], num_images: list[int]) -> list[int]:
+        """How many tokens each conversation (as `segments`) has, image tokens and an eos per response included."""
         extra = self.num_image_tokens - 1
         return [
             sum(map(len, encodings)) + len(encodings) // 2 + count * extra
-            for encodings, count in zip(self._encode(conversations), num_pictures, strict=True)
+            for encodings, count in zip(self._encode(conversations), num_images, strict=True)
         ]
 
     def encode(self, turns: Conversation) -> Tokens:
@@ -178,7 +178,7 @@ class ChatFormat:
         input_ids: list[int] = []
         positions: list[int] = []
         labels: list[int] = []
-        for index, encoding in enumerate(self._encode([self.pieces(turns)])[0]):
+        for index, encoding in enumerate(self._encode([self.segments(turns)])[0]):
             if index % 2 == 0:
                 for token in encoding.ids:
                     input_ids += [token] * (self.num_image_tokens if token == self.image_token_id else 1)
@@ -189,9 +189,9 @@ class ChatFormat:
                 input_ids += response
         return Tokens(*(np.array(numbers, dtype=np.int64) for numbers in (input_ids, positions, labels)))
 
-    def pixels(self, picture: Image) -> dict[str, Tensor]:
-        """One RGB picture through the stock image processor, stopped before it rescales: uint8 [3, H, W] each."""
-        outputs = self.processor.image_processor(picture, do_rescale=False, do_normalize=False, return_tensors="pt")
+    def pixels(self, image: Image) -> dict[str, Tensor]:
+        """One RGB image through the stock image processor, stopped before it rescales: uint8 [3, H, W] each."""
+        outputs = self.processor.image_processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")
         return {name: pixels[0] for name, pixels in outputs.items()}
 
 
@@ -200,10 +200,10 @@ class ChatFormat:
 
 
 # One entry per usable row: which file, where in it (for sources.read_row), the line or row number for messages, the
-# side (SINGLE; STRONG or WEAK of a pair read as two rows), tokens and pictures of the (weak or only, strong) side.
+# side (SINGLE; STRONG or WEAK of a pair read as two rows), tokens and images of the (weak or only, strong) side.
 ENTRY = np.dtype(
     [("source", "i4"), ("offset", "i8"), ("length", "i4"), ("number", "i4"), ("side", "u1")]
-    + [("tokens", "i4", 2), ("pictures", "u2", 2)]
+    + [("tokens", "i4", 2), ("images", "u2", 2)]
 )
 
 
@@ -299,7 +299,7 @@ def open_rows(
 ) -> Rows:
     """Index the files of `spec`: "a.jsonl,b.parquet:0.3,c.json.gz:100k" (a point means a fraction, k a thousand).
 
-    image_root: the folder that picture paths start from; "" means each file's own folder. Rows longer than max_length
+    image_root: the folder that image paths start from; "" means each file's own folder. Rows longer than max_length
     tokens are dropped and counted; a bad row is an error, or with skip_bad_rows dropped and counted by its reason.
     In a distributed run rank 0 makes the index and the others receive it. Raises UserError.
     """
@@ -367,13 +367,13 @@ def _index_file(
     sides = 2 if pairs else 1
     tables = [np.zeros(0, dtype=ENTRY)]
     for batch in iter(lambda: list(itertools.islice(rows, INDEX_BATCH)), []):
-        places, pieces, counts = zip(*batch, strict=True)
-        tokens = chat_format.count_tokens(list(itertools.chain(*pieces)), list(itertools.chain(*counts)))
+        places, segments, counts = zip(*batch, strict=True)
+        tokens = chat_format.count_tokens(list(itertools.chain(*segments)), list(itertools.chain(*counts)))
         table = np.zeros(len(batch), dtype=ENTRY)
         for column, values in zip(("offset", "length", "number", "side"), zip(*places, strict=True), strict=True):
             table[column] = values
         table["tokens"][:, :sides] = np.array(tokens).reshape(-1, sides)
-        table["pictures"][:, :sides] = counts
+        table["images"][:, :sides] = counts
         fits = table["tokens"].max(axis=1) <= max_length
         if not fits.all():
             dropped[f"longer than {max_length} tokens"] += int((~fits).sum())
@@ -384,16 +384,16 @@ def _index_file(
 def _checked_rows(
     source: Source, pairs: bool, chat_format: ChatFormat, skip_bad_rows: bool, dropped: Counter, messages: list[str]
 ) -> Iterator[tuple[tuple[int, ...], list[list[str]], list[int]]]:
-    """Usable rows as ((offset, length, number, side), pieces per side, pictures per side), the weak side first."""
-    finder = PictureFinder()
+    """Usable rows as ((offset, length, number, side), segments per side, images per side), the weak side first."""
+    finder = ImageFinder()
     for number, offset, length, row in scan(source):
         try:
             if isinstance(row, BadRow):
                 raise row
             sides = conversations(row, pairs)
-            for picture in (picture for _, turns in sides for turn in turns for picture in turn.pictures):
-                finder.check(picture, source.image_root)
-            pieces = [chat_format.pieces(turns) for _, turns in sides]
+            for image in (image for _, turns in sides for turn in turns for image in turn.images):
+                finder.check(image, source.image_root)
+            segments = [chat_format.segments(turns) for _, turns in sides]
         except BenchmarkRow as error:
             raise UserError(f"{source.path}:{number}: a row of {error}, an evaluation set: never train on it") from None
         except BadRow as bad:
@@ -403,12 +403,12 @@ def _checked_rows(
             messages[:] = messages or [message]
             dropped[bad.reason] += 1
             continue
-        counts = [sum(len(turn.pictures) for turn in turns) for _, turns in sides]
+        counts = [sum(len(turn.images) for turn in turns) for _, turns in sides]
         if pairs:
-            yield (offset, length, number, SINGLE), pieces[::-1], counts[::-1]
+            yield (offset, length, number, SINGLE), segments[::-1], counts[::-1]
         else:
-            for (side, _), piece, count in zip(sides, pieces, counts, strict=True):
-                yield (offset, length, number, side), [piece], [count]
+            for (side, _), segment, count in zip(sides, segments, counts, strict=True):
+                yield (offset, length, number, side), [segment], [count]
 
 
 def _fingerprint(sources: list[Source], entries: np.ndarray, counts: list[int]) -> str:
@@ -425,7 +425,7 @@ def _fingerprint(sources: list[Source], entries: np.ndarray, counts: list[int]) 
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Steps and packs
+# Steps and micro_batches
 
 
 def steps_per_epoch(rows: Rows, global_batch: int) -> int:
@@ -439,48 +439,48 @@ def step_rows(rows: Rows, step: int, global_batch: int, seed: int) -> np.ndarray
     return rows.epoch_order(seed, epoch)[index * global_batch : (index + 1) * global_batch]
 
 
-def plan_packs(tokens: np.ndarray, world_size: int, pack_tokens: int) -> list[list[list[int]]]:
-    """Spread a step's rows over ranks and packs: plan[slot][rank] lists the rows of that rank's pack number `slot`.
+def plan_micro_batches(tokens: np.ndarray, world_size: int, pack_tokens: int) -> list[list[list[int]]]:
+    """Deal a step's rows to ranks and micro-batches: plan[slot][rank] lists the rows of that rank's micro-batch `slot`.
 
-    tokens: [n] of each row, none above pack_tokens. Every rank gets the same number of packs, as few as fit, and they
-    are filled evenly (longest row first, into the emptiest pack): ranks wait for one another in every one of them.
+    tokens: [n] of each row, none above pack_tokens. Every rank gets the same number of micro-batches, as few as fit,
+    and they are filled evenly (longest row first, into the emptiest one): ranks wait for one another in each of them.
     """
     if len(tokens) and int(tokens.max()) > pack_tokens:
-        raise ValueError(f"a row of {int(tokens.max())} tokens fits no pack of {pack_tokens}")
+        raise ValueError(f"a row of {int(tokens.max())} tokens fits no micro-batch of {pack_tokens}")
     order = sorted(range(len(tokens)), key=lambda row: (-int(tokens[row]), row))
     slots = max(1, -(-int(tokens.sum()) // (world_size * pack_tokens)))
     while True:
-        packs: list[list[int]] = [[] for _ in range(slots * world_size)]
-        heap = [(0, number) for number in range(len(packs))]
+        micro_batches: list[list[int]] = [[] for _ in range(slots * world_size)]
+        heap = [(0, number) for number in range(len(micro_batches))]
         for row in order:
             load, number = heap[0]
             if load + int(tokens[row]) > pack_tokens:
                 break
-            packs[number].append(row)
+            micro_batches[number].append(row)
             heapq.heapreplace(heap, (load + int(tokens[row]), number))
         else:
             break
         slots += 1
-    loads = [sum(int(tokens[row]) for row in pack) for pack in packs]
-    by_load = sorted(range(len(packs)), key=lambda number: (-loads[number], number))
+    loads = [sum(int(tokens[row]) for row in members) for members in micro_batches]
+    by_load = sorted(range(len(micro_batches)), key=lambda number: (-loads[number], number))
     plan = []
     for slot in range(slots):
         chosen = by_load[slot * world_size : (slot + 1) * world_size]
         if slot % 2:
-            chosen.reverse()  # back and forth, so that no rank has the fullest pack every time
-        plan.append([sorted(packs[number]) for number in chosen])
+            chosen.reverse()  # back and forth, so that no rank gets the fullest one every time
+        plan.append([sorted(micro_batches[number]) for number in chosen])
     return plan
 
 
 @dataclass
-class Batch:
-    """One pack: rows behind one another without padding.
+class MicroBatch:
+    """One micro-batch: rows packed one behind the other, without padding.
 
     input_ids, position_ids [1, L] int64 (positions restart at 0 for each row); cu_seqlens [rows + 1] int32;
-    pixel_values: uint8 [I, 3, H, W] per name of the image processor, {} without pictures; response_positions [R] int64:
-    where in the pack the hidden state predicts a response token; response_labels [R] int64: that token. A pack of no
-    rows is one end-of-sequence token with R = 0. touch_vision: some rank has a picture in its pack of this number, so
-    all must run the vision tower.
+    pixel_values: uint8 [I, 3, H, W] per name of the image processor, {} without images; response_positions [R] int64:
+    where the hidden state predicts a response token; response_labels [R] int64: that token. A micro-batch of no rows
+    is one end-of-sequence token with R = 0. run_vision: some rank has an image in its micro-batch of this number, so
+    all ranks must run the vision tower.
     """
 
     input_ids: Tensor
@@ -488,7 +488,7 @@ class Batch:
     cu_seqlens: Tensor
     max_seqlen: int
     pixel_values: dict[str, Tensor]
-    touch_vision: bool
+    run_vision: bool
     response_positions: Tensor
     response_labels: Tensor
     row_ids: list[str]
@@ -500,47 +500,47 @@ class Batch:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of rows: a pack of no rows has none."""
+        """Tokens of rows: a micro-batch of no rows has none."""
         return self.input_ids.numel() if self.row_ids else 0
 
-    def _map(self, change: object) -> "Batch":
+    def _map(self, change: object) -> "MicroBatch":
         changed = {name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
         pixels = {name: change(value) for name, value in self.pixel_values.items()}
-        return Batch(**{**vars(self), **changed, "pixel_values": pixels})
+        return MicroBatch(**{**vars(self), **changed, "pixel_values": pixels})
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "MicroBatch":
         """The same batch with its tensors on `device`."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> "Batch":
+    def pin_memory(self) -> "MicroBatch":
         """The same with its tensors in page-locked memory; DataLoader calls it."""
         return self._map(lambda tensor: tensor.pin_memory())
 
 
 @dataclass
-class StepBatches:
-    """One rank's share of a step: packs as (weak or only side, strong side or None), as many on every rank.
+class MicroBatches:
+    """One rank's share of a step: micro_batches as (weak or only side, strong side or None), as many on every rank.
 
     num_rows, row_ids: this rank's rows; global_rows: the step's rows over all ranks, before any was skipped;
-    num_skipped, skipped: this rank's rows left out for an unreadable picture, and what was wrong with each.
+    num_skipped, skipped: this rank's rows left out for an unreadable image, and what was wrong with each.
     """
 
     step: int
-    packs: list[tuple[Batch, Batch | None]]
+    micro_batches: list[tuple[MicroBatch, MicroBatch | None]]
     global_rows: int
     row_ids: list[str]
     skipped: list[str]
 
-    def __iter__(self) -> Iterator[tuple[Batch, Batch | None]]:
-        return iter(self.packs)
+    def __iter__(self) -> Iterator[tuple[MicroBatch, MicroBatch | None]]:
+        return iter(self.micro_batches)
 
     def __len__(self) -> int:
-        return len(self.packs)
+        return len(self.micro_batches)
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of this rank's packs, both sides of a pair, prompts and image tokens included."""
-        return sum(side.num_tokens for packs in self.packs for side in packs if side is not None)
+        """Tokens of this rank's micro_batches, both sides of a pair, prompts and image tokens included."""
+        return sum(side.num_tokens for sides in self.micro_batches for side in sides if side is not None)
 
     @property
     def num_rows(self) -> int:
@@ -549,31 +549,33 @@ class StepBatches:
 
     @property
     def num_skipped(self) -> int:
-        """This rank's rows left out for an unreadable picture."""
+        """This rank's rows left out for an unreadable image."""
         return len(self.skipped)
 
-    def pin_memory(self) -> "StepBatches":
+    def pin_memory(self) -> "MicroBatches":
         """The same with its tensors in page-locked memory; DataLoader calls it."""
-        packs = [(weak.pin_memory(), strong and strong.pin_memory()) for weak, strong in self.packs]
-        return StepBatches(**{**vars(self), "packs": packs})
+        pinned = [(weak.pin_memory(), strong and strong.pin_memory()) for weak, strong in self.micro_batches]
+        return MicroBatches(**{**vars(self), "micro_batches": pinned})
 
 
-def pack(rows: list[tuple[Tokens, list[dict[str, Tensor]], str]], eos_token_id: int, touch_vision: bool) -> Batch:
-    """Rows (tokens, pixels of each picture, id) behind one another in one Batch."""
+def pack_rows(
+    rows: list[tuple[Tokens, list[dict[str, Tensor]], str]], eos_token_id: int, run_vision: bool
+) -> MicroBatch:
+    """Rows (tokens, pixels of each image, id) behind one another in one MicroBatch."""
     lengths = [len(tokens.input_ids) for tokens, _, _ in rows] or [1]
     starts = np.concatenate([[0], np.cumsum(lengths)])
     ids = [tokens.input_ids for tokens, _, _ in rows] or [np.array([eos_token_id])]
     positions = [tokens.positions + start for (tokens, _, _), start in zip(rows, starts, strict=False)]
     labels = [tokens.labels for tokens, _, _ in rows]
     nothing = np.zeros(0, dtype=np.int64)
-    pixels = [pixels for _, pictures, _ in rows for pixels in pictures]
-    return Batch(
+    pixels = [pixels for _, images, _ in rows for pixels in images]
+    return MicroBatch(
         input_ids=torch.from_numpy(np.concatenate(ids).astype(np.int64))[None],
         position_ids=torch.from_numpy(np.concatenate([np.arange(length) for length in lengths]))[None],
         cu_seqlens=torch.from_numpy(starts.astype(np.int32)),
         max_seqlen=max(lengths),
         pixel_values={name: torch.stack([one[name] for one in pixels]) for name in (pixels[0] if pixels else {})},
-        touch_vision=touch_vision,
+        run_vision=run_vision,
         response_positions=torch.from_numpy(np.concatenate([nothing, *positions]).astype(np.int64)),
         response_labels=torch.from_numpy(np.concatenate([nothing, *labels]).astype(np.int64)),
         row_ids=[row_id for _, _, row_id in rows],
@@ -591,20 +593,20 @@ class StepDataset(Dataset):
         self.rows, self.global_batch, self.pack_tokens, self.seed = rows, global_batch, pack_tokens, seed
         self.rank, self.world_size = rank, world_size
 
-    def __getitem__(self, step: int) -> StepBatches | UserError:
+    def __getitem__(self, step: int) -> MicroBatches | UserError:
         try:
             return self._prepare(step)
         except UserError as error:
             return error
 
-    def _prepare(self, step: int) -> StepBatches:
+    def _prepare(self, step: int) -> MicroBatches:
         rows = self.rows
         indices = step_rows(rows, step, self.global_batch, self.seed)
         entries = rows.entries[indices]
-        plan = plan_packs(entries["tokens"].max(axis=1), self.world_size, self.pack_tokens)
-        packs, row_ids, skipped = [], [], []
+        plan = plan_micro_batches(entries["tokens"].max(axis=1), self.world_size, self.pack_tokens)
+        micro_batches, row_ids, skipped = [], [], []
         for slot in plan:
-            touch_vision = entries["pictures"][[row for members in slot for row in members]].any(axis=0)
+            run_vision = entries["images"][[row for members in slot for row in members]].any(axis=0)
             sides: list[list] = [[], []]
             for index in indices[slot[self.rank]]:
                 row_id = rows.row_id(index)
@@ -618,16 +620,16 @@ class StepDataset(Dataset):
                 row_ids.append(row_id)
                 for side, tokens_and_pixels in zip(sides, prepared, strict=False):
                     side.append(tokens_and_pixels)
-            weak = pack(sides[0], rows.chat_format.eos_token_id, bool(touch_vision[0]))
-            strong = pack(sides[1], rows.chat_format.eos_token_id, bool(touch_vision[1])) if rows.pairs else None
-            packs.append((weak, strong))
-        return StepBatches(step, packs, len(indices), row_ids, skipped)
+            weak = pack_rows(sides[0], rows.chat_format.eos_token_id, bool(run_vision[0]))
+            strong = pack_rows(sides[1], rows.chat_format.eos_token_id, bool(run_vision[1])) if rows.pairs else None
+            micro_batches.append((weak, strong))
+        return MicroBatches(step, micro_batches, len(indices), row_ids, skipped)
 
     def _side(self, turns: Conversation, index: int, row_id: str) -> tuple[Tokens, list[dict[str, Tensor]], str]:
         tokens = self.rows.chat_format.encode(turns)
         root = self.rows.sources[self.rows.entries["source"][index]].image_root
-        pictures = [open_picture(picture, root) for turn in turns for picture in turn.pictures]
-        return tokens, [self.rows.chat_format.pixels(picture) for picture in pictures], row_id
+        images = [open_image(image, root) for turn in turns for image in turn.images]
+        return tokens, [self.rows.chat_format.pixels(image) for image in images], row_id
 
 
 def make_loader(
@@ -641,7 +643,7 @@ def make_loader(
     start_step: int,
     total_steps: int,
     num_workers: int = 0,
-) -> Iterator[StepBatches]:
+) -> Iterator[MicroBatches]:
     """Steps start_step ... total_steps - 1 of this rank, prepared ahead by num_workers processes (0: in this one).
 
     Step s holds exactly global_batch rows over all ranks, fewer only in the last step of an epoch; the order follows
@@ -666,7 +668,7 @@ def make_loader(
     return _steps(loader)
 
 
-def _steps(loader: DataLoader) -> Iterator[StepBatches]:
+def _steps(loader: DataLoader) -> Iterator[MicroBatches]:
     steps = iter(loader)
     # told to end, workers do; signals they leave to the trainer, so the interpreter's own farewell would wait for ever
     end = getattr(steps, "_shutdown_workers", lambda: None)

@@ -160,7 +160,7 @@ def missing_pictures(config: Config, questions: list[Question], asking: bool) ->
 # generate
 
 
-def generate(config: Config, questions: list[Question], missing: set[str], out: Path, process: runtime.Runtime) -> None:
+def generate(config: Config, questions: list[Question], missing: set[str], out: Path, process: runtime.Process) -> None:
     """Ask about each row that has no answer yet, this rank's share."""
     runtime.run_on_first_rank(process, lambda: prepare(config, out))
     suffix = f"-{process.rank:04d}" if process.world_size > 1 else ""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from errors import UserError
-from runtime import Runtime, print0
+from runtime import Process, print0
 
 
 def _clock(seconds: float) -> str:
@@ -29,19 +29,19 @@ class Log:
     """
 
     def __init__(
-        self, out_dir: str | Path, runtime: Runtime, *, total_steps: int, start_step: int = 0, progress: str = "lines",
+        self, out_dir: str | Path, process: Process, *, total_steps: int, start_step: int = 0, progress: str = "lines",
         peak_flops: float | None = None, wandb_project: str = "", config: Any = None, title: str = "",
     ) -> None:  # fmt: skip
         if progress not in ("lines", "bar", "none"):
             raise UserError(f"--progress {progress}: choose lines, bar or none")
-        self.path, self.runtime, self.total_steps = Path(out_dir) / "log.jsonl", runtime, total_steps
-        self.peak_flops = peak_flops if peak_flops is not None else gpu_peak_flops(runtime)
-        self.progress = progress if runtime.is_first else "none"
+        self.path, self.process, self.total_steps = Path(out_dir) / "log.jsonl", process, total_steps
+        self.peak_flops = peak_flops if peak_flops is not None else gpu_peak_flops(process)
+        self.progress = progress if process.is_first else "none"
         self.first_step, self.began = start_step, time.perf_counter()
         self.times: dict[str, float] = {}
         self.last_mark = self.began
         self.file = self.bar = self.wandb = None
-        if not runtime.is_first:
+        if not process.is_first:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         keep_log_rows(self.path, start_step)
@@ -66,7 +66,7 @@ class Log:
         Waits for the GPU, so that the time is booked where it was spent; three waits a step cost nothing at these
         sizes.
         """
-        if self.runtime.device.type == "cuda":
+        if self.process.device.type == "cuda":
             torch.cuda.synchronize()
         now = time.perf_counter()
         self.times[name] = self.times.get(name, 0.0) + now - self.last_mark
@@ -87,9 +87,9 @@ class Log:
         row |= {f"{name}_seconds": round(value, 4) for name, value in self.times.items()}
         row["step_seconds"] = round(seconds, 4)
         row["data_wait"] = round(self.times.get("data", 0.0) / seconds, 4)
-        row["memory_gib"] = round(memory_in_use(self.runtime.device) / 2**30, 3)
+        row["memory_gib"] = round(memory_in_use(self.process.device) / 2**30, 3)
         if self.peak_flops and flops:
-            row["mfu"] = round(flops / (seconds * self.runtime.world_size * self.peak_flops), 4)
+            row["mfu"] = round(flops / (seconds * self.process.world_size * self.peak_flops), 4)
         elapsed = time.perf_counter() - self.began
         row["seconds_left"] = round(elapsed / max(1, step - self.first_step) * (self.total_steps - step), 1)
         self.times = {}
@@ -165,13 +165,13 @@ def memory_in_use(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS counts in bytes
 
 
-def gpu_peak_flops(runtime: Runtime) -> float | None:
+def gpu_peak_flops(process: Process) -> float | None:
     """Dense bf16 FLOPs per second of this GPU by its data sheet; None where MFU means nothing (CPU, unknown GPU)."""
-    if runtime.device.type != "cuda":
+    if process.device.type != "cuda":
         return None
     from memory import GPUS
 
-    name = torch.cuda.get_device_name(runtime.device).lower()
+    name = torch.cuda.get_device_name(process.device).lower()
     for gpu in GPUS.values():
         if gpu.device_name in name:
             return gpu.peak_flops

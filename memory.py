@@ -3,12 +3,12 @@
 FLOPs follow one formula, in the log's MFU and in the plan (multiply and add count as two; nothing computed twice by
 activation checkpointing counts twice; what the feature layer never needs does not count):
 
-    pictures    F_vision per picture, forward: counted by torch's FlopCounterMode on the meta device
+    images    F_vision per image, forward: counted by torch's FlopCounterMode on the meta device
     decoder     2 N T + 2 A sum(length^2), forward: N matrix parameters of the layers, T tokens,
                 A = layers * heads * head size; causal attention is half of the 4 A length^2 of a full one
     lm_head     2 D V R, forward: R response positions, the only ones that reach it
     backward    matrices once for the inputs' gradient, once more where the weights train; attention twice its forward;
-                nothing where no gradient flows (the strong pass; a frozen tower; the decoder of a pack without pictures
+                nothing where no gradient flows (the strong pass; a frozen tower; the decoder of a pack without images
                 when it is frozen itself)
 
 Memory is not a formula: the step of one pack runs on the meta device, operator by operator, and the live bytes are
@@ -68,21 +68,21 @@ FRAGMENTATION = 1.05
 
 @dataclass(frozen=True)
 class Workload:
-    """A stage of the paper: rows (stage 2: pairs), rows a step, and an assumed mean row in tokens and pictures."""
+    """A stage of the paper: rows (stage 2: pairs), rows a step, and an assumed mean row in tokens and images."""
 
     rows: int
     global_batch: int
     prompt: int  # text tokens before the response
     response: int
-    pictures: float
+    images: float
     strong_prompt: int = 0
-    strong_pictures: float = 0.0
+    strong_images: float = 0.0
 
 
 WORKLOADS = {
-    1: Workload(200_000, 256, prompt=120, response=380, pictures=0.0),
-    2: Workload(692_000, 512, prompt=60, response=250, pictures=1.0, strong_prompt=160, strong_pictures=0.5),
-    3: Workload(996_000, 256, prompt=100, response=250, pictures=1.0),
+    1: Workload(200_000, 256, prompt=120, response=380, images=0.0),
+    2: Workload(692_000, 512, prompt=60, response=250, images=1.0, strong_prompt=160, strong_images=0.5),
+    3: Workload(996_000, 256, prompt=100, response=250, images=1.0),
 }
 
 
@@ -92,7 +92,7 @@ WORKLOADS = {
 
 @dataclass(frozen=True)
 class Costs:
-    """Forward FLOPs of a model: per picture in the tower(s) and in the projector, per token and per squared length in
+    """Forward FLOPs of a model: per image in the tower(s) and in the projector, per token and per squared length in
     the decoder, per response position in lm_head."""
 
     vision: float
@@ -135,11 +135,11 @@ def model_costs(model: MathModel) -> Costs:
     return _costs[model]
 
 
-def _pixels(config: Any, pictures: int, dtype: torch.dtype) -> dict[str, Tensor]:
+def _pixels(config: Any, images: int, dtype: torch.dtype) -> dict[str, Tensor]:
     sizes = {"pixel_values": config.vision_config.image_size}
     if hasattr(config, "high_res_vision_config"):
         sizes["high_res_pixel_values"] = config.high_res_vision_config.image_size
-    return {name: torch.empty(pictures, 3, size, size, dtype=dtype, device="meta") for name, size in sizes.items()}
+    return {name: torch.empty(images, 3, size, size, dtype=dtype, device="meta") for name, size in sizes.items()}
 
 
 def pass_flops(
@@ -148,21 +148,21 @@ def pass_flops(
     tokens: float,
     squared_lengths: float,
     responses: float,
-    pictures: float,
+    images: float,
     trains: Iterable[str] | None,
 ) -> float:
     """FLOPs of one pack's forward and, unless trains is None (no_grad), backward pass, by the formula above.
 
     squared_lengths: the sum over rows of length^2. trains: the parts whose weights get a gradient.
     """
-    vision, projector = costs.vision * pictures, costs.projector * pictures
+    vision, projector = costs.vision * images, costs.projector * images
     decoder, attention = costs.token * tokens, costs.squared_length * squared_lengths
     lm_head = costs.response * responses
     forward = vision + projector + decoder + attention + lm_head
     if trains is None:
         return forward
     trains = set(trains)
-    below = bool(pictures) and bool(trains & {"vision", "projector"})  # a gradient flows out of the decoder's input
+    below = bool(images) and bool(trains & {"vision", "projector"})  # a gradient flows out of the decoder's input
     backward = 0.0
     if "llm" in trains or below:
         backward += (decoder + lm_head) * (2 if "llm" in trains else 1) + 2 * attention
@@ -187,7 +187,7 @@ def step_flops(model: MathModel, packs: Iterable[tuple[Any, Any]]) -> float:
                 tokens=batch.num_tokens,
                 squared_lengths=float((lengths * lengths).sum()),
                 responses=batch.num_response_tokens,
-                pictures=next((len(pixels) for pixels in batch.pixel_values.values()), 0),
+                images=next((len(pixels) for pixels in batch.pixel_values.values()), 0),
                 trains=trains,
             )
     return total
@@ -195,23 +195,23 @@ def step_flops(model: MathModel, packs: Iterable[tuple[Any, Any]]) -> float:
 
 def row_flops(costs: Costs, workload: Workload, image_tokens: int, trains: Iterable[str]) -> float:
     """FLOPs of the mean row (pair) of a workload."""
-    length = workload.prompt + workload.response + workload.pictures * image_tokens
+    length = workload.prompt + workload.response + workload.images * image_tokens
     total = pass_flops(
         costs,
         tokens=length,
         squared_lengths=length**2,
         responses=workload.response,
-        pictures=workload.pictures,
+        images=workload.images,
         trains=trains,
     )
     if workload.strong_prompt:
-        length = workload.strong_prompt + workload.response + workload.strong_pictures * image_tokens
+        length = workload.strong_prompt + workload.response + workload.strong_images * image_tokens
         total += pass_flops(
             costs,
             tokens=length,
             squared_lengths=length**2,
             responses=workload.response,
-            pictures=workload.strong_pictures,
+            images=workload.strong_images,
             trains=None,
         )
     return total
@@ -320,11 +320,11 @@ class _PlannedLoss(torch.autograd.Function):
 
 
 def pack_bytes(
-    model: MathModel, *, tokens: int, pictures: int, responses: int, strong: tuple[int, int] | None = None
+    model: MathModel, *, tokens: int, images: int, responses: int, strong: tuple[int, int] | None = None
 ) -> int:
     """Peak bytes that the forward and backward pass of one pack adds on a GPU, parameters and their gathering apart.
 
-    model: on the meta device, in bf16, in training mode, its trained parts set. strong: (tokens, pictures) of the
+    model: on the meta device, in bf16, in training mode, its trained parts set. strong: (tokens, images) of the
     stage-2 strong pack. Activations, temporaries, loss buffers and the gradient of one weight at a time are in it.
     """
     model.language_model.set_attn_implementation("nanopuma_plan")
@@ -337,12 +337,12 @@ def pack_bytes(
     ]
     image_tokens = find_image_tokens(model)
 
-    def hidden_states(tokens: int, pictures: int) -> Tensor:
+    def hidden_states(tokens: int, images: int) -> Tensor:
         table = model.language_model.embed_tokens
-        text_tokens = max(1, tokens - pictures * image_tokens)
+        text_tokens = max(1, tokens - images * image_tokens)
         embedded = table(torch.empty(text_tokens, dtype=torch.int64, device="meta"))
-        if pictures:
-            pixels = _pixels(model.config, pictures, table.weight.dtype)
+        if images:
+            pixels = _pixels(model.config, images, table.weight.dtype)
             features = model.hf.model.get_image_features(**pixels).pooler_output
             features = features if isinstance(features, Tensor) else torch.cat(list(features))
             embedded = torch.cat([embedded, features.reshape(-1, embedded.shape[-1])])
@@ -356,7 +356,7 @@ def pack_bytes(
             if strong is not None:
                 with torch.no_grad():
                     strong_hidden = hidden_states(*strong)
-            loss = _PlannedLoss.apply(hidden_states(tokens, pictures), strong_hidden, model.hf.lm_head.weight)
+            loss = _PlannedLoss.apply(hidden_states(tokens, images), strong_hidden, model.hf.lm_head.weight)
             if loss.requires_grad:
                 loss.backward()
     finally:
@@ -366,7 +366,7 @@ def pack_bytes(
 
 
 def find_image_tokens(model: MathModel) -> int:
-    """Tokens of a picture in the decoder's sequence."""
+    """Tokens of an image in the decoder's sequence."""
     config = model.config
     if hasattr(config, "image_seq_length") and not hasattr(config, "high_res_vision_config"):
         return config.image_seq_length
@@ -440,16 +440,16 @@ def _build(preset: str, stage: int, trains: tuple[str, ...], activation_checkpoi
 
 def _pack(workload: Workload, image_tokens: int, tokens: int) -> dict[str, Any]:
     """A pack of `tokens` tokens of mean rows, as arguments of pack_bytes."""
-    length = workload.prompt + workload.response + workload.pictures * image_tokens
+    length = workload.prompt + workload.response + workload.images * image_tokens
     rows = tokens / length
     pack: dict[str, Any] = {
         "tokens": tokens,
-        "pictures": math.ceil(rows * workload.pictures),
+        "images": math.ceil(rows * workload.images),
         "responses": math.ceil(rows * workload.response),
     }
     if workload.strong_prompt:
-        strong = workload.strong_prompt + workload.response + workload.strong_pictures * image_tokens
-        pack["strong"] = (math.ceil(rows * strong), math.ceil(rows * workload.strong_pictures))
+        strong = workload.strong_prompt + workload.response + workload.strong_images * image_tokens
+        pack["strong"] = (math.ceil(rows * strong), math.ceil(rows * workload.strong_images))
     return pack
 
 
@@ -472,7 +472,7 @@ def plan(
     workload = workload or WORKLOADS[stage]
     trains = trains or STAGE_PARTS[stage]
     image_tokens = find_preset(preset).image_tokens
-    on_gpu = ("llm",) if not workload.pictures and not {"vision", "projector"} & set(trains) else STAGE_PARTS[3]
+    on_gpu = ("llm",) if not workload.images and not {"vision", "projector"} & set(trains) else STAGE_PARTS[3]
     model = _build(preset, stage, trains, activation_checkpointing)
 
     def memory_at(tokens: int) -> Plan:
@@ -543,24 +543,24 @@ def dry_run(config: Any, stage: int) -> None:
     print(f"  {'of':<54}{chosen['capacity'] / GIB:>8.2f}")
     print(_advice(config, chosen))
     shared = loader_bytes(config.preset, workload, config.global_batch / config.nproc, config.num_workers)
-    print(f"shared memory (/dev/shm) for the pictures of each GPU's loader, {config.num_workers} processes: "
+    print(f"shared memory (/dev/shm) for the images of each GPU's loader, {config.num_workers} processes: "
           f"{shared / GIB:.2f} GiB")  # fmt: skip
     print(f"work: {workload.rows:,} rows = {chosen['flops']:.3g} FLOPs; {chosen['gpu_hours']:,.0f} GPU-hours, "
           f"{chosen['hours']:,.1f} hours at an ASSUMED {ASSUMED_MFU:.0%} MFU (not measured)")  # fmt: skip
     print(
         f"  ASSUMED mean row: prompt {workload.prompt} text tokens, response {workload.response}, "
-        f"pictures {workload.pictures:g}; strong prompt {workload.strong_prompt}, pictures {workload.strong_pictures:g}"
+        f"images {workload.images:g}; strong prompt {workload.strong_prompt}, images {workload.strong_images:g}"
     )
     print()
     print_costs([config.nproc], gpu=config.gpu, pack_tokens=config.pack_tokens)
 
 
 def loader_bytes(preset: str, workload: Workload, rows: float, num_workers: int) -> float:
-    """Bytes of pictures that a rank's loader processes hold ready, at the workload's mean: each has two steps ahead
+    """Bytes of images that a rank's loader processes hold ready, at the workload's mean: each has two steps ahead
     (DataLoader's prefetch), `rows` rows (pairs) a step. They lie in shared memory, of which containers often have
     64 MB."""
-    picture = sum(pixels.nbytes for pixels in _pixels(find_preset(preset).config, 1, torch.uint8).values())
-    return 2 * num_workers * rows * (workload.pictures + workload.strong_pictures) * picture
+    image = sum(pixels.nbytes for pixels in _pixels(find_preset(preset).config, 1, torch.uint8).values())
+    return 2 * num_workers * rows * (workload.images + workload.strong_images) * image
 
 
 def _advice(config: Any, chosen: dict[str, Any]) -> str:

@@ -70,7 +70,7 @@ class Preset:
     """One architecture at one size: the configuration of the stock model and where its pretrained parts come from."""
 
     config: PretrainedConfig
-    image_tokens: int  # per picture, in the LLM's sequence
+    image_tokens: int  # per image, in the LLM's sequence
     llm: str = ""  # hub name or folder of the language model
     vision: str = ""  # hub name or folder of the tower(s)
     image_token: str = "<image>"
@@ -148,7 +148,7 @@ def _deepseek_math_hybrid() -> DeepseekVLHybridConfig:
 
 
 def tiny_config() -> LlavaConfig:
-    """The CPU-sized LLaVA: 96 x 96 pictures in 8-pixel patches (144 image tokens)."""
+    """The CPU-sized LLaVA: 96 x 96 images in 8-pixel patches (144 image tokens)."""
     return _llava(
         SiglipVisionConfig(
             hidden_size=160,
@@ -361,7 +361,7 @@ def load_tiny_vision(tower: SiglipVisionModel) -> None:
             own[prefix + name].copy_(value)
 
 
-# The templates put pictures before the text, as the released models do; content may be a string or a list of parts.
+# The templates put images before the text, as the released models do; content may be a string or a list of parts.
 _CONTENT = (
     "{%- macro content(message) -%}{%- if message['content'] is string -%}{{ message['content'] }}{%- else -%}"
     "{%- for part in message['content'] if part['type'] == 'image' -%}IMAGE_TOKEN{{ '\n' }}{%- endfor -%}"
@@ -515,7 +515,7 @@ disable_progress_bar()  # a bar per rank and file for what takes seconds
 
 
 class MathModel(nn.Module):
-    """A stock model (`hf`), its processor, and the two passes and the loss of a step over packed rows (data.Batch)."""
+    """A stock model (`hf`), its processor, and the two passes and the loss of a step over packed rows."""
 
     def __init__(self, hf: PreTrainedModel, processor: ProcessorMixin):
         super().__init__()
@@ -531,7 +531,7 @@ class MathModel(nn.Module):
             self.register_buffer(f"{name}_statistics", values, persistent=False)
         hf.model.language_model.set_attn_implementation("nanopuma_packed")
         self.trained_parts: tuple[str, ...] = PARTS
-        self.freeze_unreached()
+        self.freeze_unused()
 
     @property
     def config(self) -> PretrainedConfig:
@@ -548,7 +548,7 @@ class MathModel(nn.Module):
 
     @property
     def projector(self) -> nn.Module:
-        """What maps picture features to the LLM's width."""
+        """What maps image features to the LLM's width."""
         inner = self.hf.model
         return inner.multi_modal_projector if hasattr(inner, "multi_modal_projector") else inner.aligner
 
@@ -562,9 +562,9 @@ class MathModel(nn.Module):
         self.trained_parts = tuple(parts)
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(part_of(name) in self.trained_parts)
-        self.freeze_unreached()
+        self.freeze_unused()
 
-    def freeze_unreached(self) -> None:
+    def freeze_unused(self) -> None:
         """Freeze what no gradient can reach: encoder layers above the feature layer, SigLIP's final norm and head.
 
         With them trainable the optimizer would hold no state for them, and a checkpoint would not load.
@@ -579,14 +579,14 @@ class MathModel(nn.Module):
         if hasattr(tower, "head"):
             tower.head.requires_grad_(False)
 
-    def response_hidden_states(self, batch: "Batch") -> Tensor:  # noqa: F821
+    def response_hidden_states(self, batch: "MicroBatch") -> Tensor:  # noqa: F821
         """Final hidden states that predict the response tokens: [R, D]. Only these rows ever meet lm_head."""
         pixels = {name: self.normalize(name, value) for name, value in batch.pixel_values.items()}
         inputs: dict[str, Tensor] = {"input_ids": batch.input_ids, **pixels}
-        hangs_on_nothing = torch.is_grad_enabled() and "llm" not in self.trained_parts
-        if not pixels and (batch.touch_vision or hangs_on_nothing):
-            # Another rank's pack has a picture: every rank must touch the tower's FSDP groups, in the same order, so
-            # this one shows a blank picture, before the decoder as pictures are, whose features weigh nothing.
+        needs_grad_path = torch.is_grad_enabled() and "llm" not in self.trained_parts
+        if not pixels and (batch.run_vision or needs_grad_path):
+            # Another rank's pack has an image: every rank must touch the tower's FSDP groups, in the same order, so
+            # this one shows a blank image, before the decoder as images are, whose features weigh nothing.
             # Likewise where the decoder is frozen: a loss without a gradient has no backward pass.
             embeddings = self.language_model.embed_tokens(batch.input_ids)
             inputs = {"inputs_embeds": embeddings + 0.0 * self.blank_features(embeddings).sum()}
@@ -600,7 +600,7 @@ class MathModel(nn.Module):
         return output.last_hidden_state[0][batch.response_positions]
 
     def blank_features(self, like: Tensor) -> Tensor:
-        """Projected features of one blank picture."""
+        """Projected features of one blank image."""
         blank = {"pixel_values": self._blank(self.config.vision_config.image_size, like)}
         if hasattr(self.config, "high_res_vision_config"):
             blank["high_res_pixel_values"] = self._blank(self.config.high_res_vision_config.image_size, like)
@@ -619,8 +619,8 @@ class MathModel(nn.Module):
 
     def forward(
         self,
-        weak: "Batch",  # noqa: F821
-        strong: "Batch | None" = None,  # noqa: F821
+        weak: "MicroBatch",  # noqa: F821
+        strong: "MicroBatch | None" = None,  # noqa: F821
         *,
         num_tokens: float | Tensor,
         alpha: float = 0.2,

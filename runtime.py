@@ -67,7 +67,7 @@ def main(script: Callable[[], None]) -> None:
 
 
 @dataclass
-class Runtime:
+class Process:
     """Where this process stands among the others.
 
     mesh: None in a single CPU process, else the ranks over which FSDP2 shards.
@@ -91,7 +91,7 @@ class Runtime:
         return self.rank == 0
 
 
-def setup(seed: int, *, device: str = "auto", shard_size: int = 0, timeout_minutes: float = 30) -> Runtime:
+def setup(seed: int, *, device: str = "auto", shard_size: int = 0, timeout_minutes: float = 30) -> Process:
     """Join the other processes (torchrun's environment) or stand alone; choose the device; seed every generator.
 
     seed: the same on every rank; data order and weights depend on it alone, never on the number of ranks.
@@ -121,9 +121,9 @@ def setup(seed: int, *, device: str = "auto", shard_size: int = 0, timeout_minut
     random.seed(seed)
     numpy.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    runtime = Runtime(rank, local_rank, world_size, torch.device(device, local_rank if device == "cuda" else None))
+    process = Process(rank, local_rank, world_size, torch.device(device, local_rank if device == "cuda" else None))
     if not under_torchrun and device == "cpu":
-        return runtime
+        return process
     if under_torchrun:
         _die_with_the_launcher()
 
@@ -137,12 +137,12 @@ def setup(seed: int, *, device: str = "auto", shard_size: int = 0, timeout_minut
         raise UserError(f"--shard_size {shard_size} does not divide the {world_size} ranks; use 0 to shard over all")
     if shard_size and shard_size < world_size:
         sizes = (world_size // shard_size, shard_size)
-        runtime.mesh = init_device_mesh(device, sizes, mesh_dim_names=("replicate", "shard"))
+        process.mesh = init_device_mesh(device, sizes, mesh_dim_names=("replicate", "shard"))
     else:
-        runtime.mesh = init_device_mesh(device, (world_size,), mesh_dim_names=("shard",))
-    runtime.control = dist.new_group(backend="gloo", timeout=timeout)
-    runtime.saver = dist.new_group(backend="gloo", timeout=timeout)
-    return runtime
+        process.mesh = init_device_mesh(device, (world_size,), mesh_dim_names=("shard",))
+    process.control = dist.new_group(backend="gloo", timeout=timeout)
+    process.saver = dist.new_group(backend="gloo", timeout=timeout)
+    return process
 
 
 def _fresh_store() -> dist.Store:
@@ -170,29 +170,29 @@ def _die_with_the_launcher() -> None:
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
 
 
-def leave_group(runtime: Runtime) -> None:
+def leave_group(process: Process) -> None:
     """Wait for a checkpoint still being written and for all ranks, then leave the process group; a lock is kept.
 
     Raises what the writing raised.
     """
-    if runtime.pending_save is not None:
-        pending, runtime.pending_save = runtime.pending_save, None
+    if process.pending_save is not None:
+        pending, process.pending_save = process.pending_save, None
         pending.result()
-    if runtime.mesh is not None:
-        dist.barrier(group=runtime.control)
+    if process.mesh is not None:
+        dist.barrier(group=process.control)
         dist.destroy_process_group()
 
 
-def shutdown(runtime: Runtime) -> None:
+def shutdown(process: Process) -> None:
     """leave_group, then unlock."""
-    leave_group(runtime)
-    unlock(runtime)
+    leave_group(process)
+    unlock(process)
 
 
-def unlock(runtime: Runtime) -> None:
+def unlock(process: Process) -> None:
     """Give back what lock_out_dir took."""
-    if runtime.lock_file is not None:
-        runtime.lock_file.close()
+    if process.lock_file is not None:
+        process.lock_file.close()
 
 
 def print0(*values: object) -> None:
@@ -201,25 +201,25 @@ def print0(*values: object) -> None:
         print(*values, flush=True)
 
 
-def run_on_first_rank(runtime: Runtime, work: Callable[[], Any]) -> Any:
+def run_on_first_rank(process: Process, work: Callable[[], Any]) -> Any:
     """Do `work` on the first rank while the others wait; return its result everywhere; its UserError ends every
     rank.
     """
     result: list[Any] = [None, None]
-    if runtime.is_first:
+    if process.is_first:
         try:
             result[0] = work()
         except UserError as error:
             result[1] = str(error)
-    if runtime.mesh is not None:
-        dist.broadcast_object_list(result, src=0, group=runtime.control)
+    if process.mesh is not None:
+        dist.broadcast_object_list(result, src=0, group=process.control)
     if result[1] is not None:
         raise UserError(result[1])
     return result[0]
 
 
 def lock_out_dir(
-    out_dir: str | Path, runtime: Runtime, patience: float = 6.0, *, work: str = "training", flag: str = "--out_dir"
+    out_dir: str | Path, process: Process, patience: float = 6.0, *, work: str = "training", flag: str = "--out_dir"
 ) -> None:
     """Keep a second run out of `out_dir` for as long as this process lives (the kernel drops the lock with the
     process), or until unlock.
@@ -228,7 +228,7 @@ def lock_out_dir(
     its flag for out_dir, for the message that a second run ends with. Raises UserError on the first rank.
     """
     out_dir = Path(out_dir)
-    if not runtime.is_first:
+    if not process.is_first:
         return
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
@@ -256,7 +256,7 @@ def lock_out_dir(
     lock_file.flush()
     # a forked worker must not keep the lock when the run is killed
     os.register_at_fork(after_in_child=lambda: lock_file.close())
-    runtime.lock_file = lock_file
+    process.lock_file = lock_file
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -302,7 +302,7 @@ def git_commit() -> str:
     return described.stdout.strip() or "unknown"
 
 
-def print_header(runtime: Runtime, config: Any, *, slow_paths: Iterable[str] = (), **facts: object) -> dict[str, Any]:
+def print_header(process: Process, config: Any, *, slow_paths: Iterable[str] = (), **facts: object) -> dict[str, Any]:
     """Print what a reader of the log needs to repeat the run; return it (the scripts save it with the configuration).
 
     facts: whatever the script wants on record (the loss backend and why, the parts that train, the data's summary).
@@ -317,21 +317,21 @@ def print_header(runtime: Runtime, config: Any, *, slow_paths: Iterable[str] = (
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
-    if runtime.device.type == "cuda":
-        properties = torch.cuda.get_device_properties(runtime.device)
-        header["device"] = f"{runtime.world_size} x {properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+    if process.device.type == "cuda":
+        properties = torch.cuda.get_device_properties(process.device)
+        header["device"] = f"{process.world_size} x {properties.name}, {properties.total_memory / 2**30:.0f} GiB"
         header["precision"] = "bf16 compute, fp32 master weights and gradient sums (FSDP2 mixed precision)"
     else:
-        header["device"] = f"{runtime.world_size} x CPU, {torch.get_num_threads()} threads each"
+        header["device"] = f"{process.world_size} x CPU, {torch.get_num_threads()} threads each"
         header["precision"] = "fp32 throughout (CPU)"
     header["sharding"] = (
-        "none (one process)" if runtime.mesh is None else f"FSDP2 over {tuple(runtime.mesh.shape)} ranks"
+        "none (one process)" if process.mesh is None else f"FSDP2 over {tuple(process.mesh.shape)} ranks"
     )
     header |= facts
     for name, value in header.items():
         print0(f"{name + ':':<16}{value}")
     slow_paths = list(slow_paths)
-    if runtime.device.type == "cpu" and getattr(config, "preset", "tiny") != "tiny":
+    if process.device.type == "cpu" and getattr(config, "preset", "tiny") != "tiny":
         slow_paths.append(
             f"no GPU: preset {config.preset} will train on the CPU, which is far too slow for more than a test"
         )
@@ -442,12 +442,12 @@ def fsdp_groups(model: nn.Module) -> Iterator[list[nn.Module]]:
         yield group
 
 
-def computes_in_bf16(runtime: Runtime) -> bool:
+def computes_in_bf16(process: Process) -> bool:
     """bf16 on CUDA, fp32 on a CPU."""
-    return runtime.device.type == "cuda"
+    return process.device.type == "cuda"
 
 
-def shard(model: nn.Module, runtime: Runtime, *, idle: Callable[[str], bool] | None = None) -> None:
+def shard(model: nn.Module, process: Process, *, idle: Callable[[str], bool] | None = None) -> None:
     """Put `model` on the device and shard it in place with FSDP2; in a single CPU process only move it.
 
     One group per run of transformer layers (`fsdp_groups`), one per module on the vision side that lies outside the
@@ -457,19 +457,19 @@ def shard(model: nn.Module, runtime: Runtime, *, idle: Callable[[str], bool] | N
     bf16; all is computed with in bf16, and summed in fp32.
     idle: parameters, by name, that this stage never computes with (stage 1: the towers): they stay on the CPU.
     """
-    bf16 = computes_in_bf16(runtime)
+    bf16 = computes_in_bf16(process)
     resting = {parameter for name, parameter in model.named_parameters() if idle is not None and idle(name)}
     for module in model.modules():
         if not any(parameter in resting for parameter in module.parameters()):
             for name, buffer in module._buffers.items():
-                module._buffers[name] = None if buffer is None else buffer.to(runtime.device)
+                module._buffers[name] = None if buffer is None else buffer.to(process.device)
 
     def settle(parameters: Iterable[nn.Parameter]) -> None:
         for parameter in parameters:
             dtype = parameter.dtype
             if bf16:
                 dtype = torch.float32 if parameter.requires_grad else torch.bfloat16
-            place = "cpu" if parameter in resting else runtime.device
+            place = "cpu" if parameter in resting else process.device
             if not isinstance(parameter, DTensor):
                 parameter.data = parameter.data.to(place, dtype)
 
@@ -479,16 +479,16 @@ def shard(model: nn.Module, runtime: Runtime, *, idle: Callable[[str], bool] | N
     # the projector returns a view, of which FSDP2 warns: nobody writes into it in place (gradients are tested)
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     ignored = resting
-    if runtime.world_size == 1:  # what is frozen is stored as it is computed with: gathering it would only copy it
+    if process.world_size == 1:  # what is frozen is stored as it is computed with: gathering it would only copy it
         ignored = resting | {parameter for parameter in model.parameters() if not parameter.requires_grad}
     groups = [(group, True) for group in fsdp_groups(model)] + [([model], False)]
     for modules, reshard in groups:
         parameters = [parameter for module in modules for parameter in module.parameters()]
         settle(parameters)  # group by group: the whole model in fp32 would not fit 8 times on most hosts
         own = [parameter for parameter in parameters if parameter not in ignored]
-        if runtime.mesh is not None and (own or modules == [model]):  # the root, even of nothing: it leads the others
+        if process.mesh is not None and (own or modules == [model]):  # the root, even of nothing: it leads the others
             fully_shard(
-                modules, mesh=runtime.mesh, mp_policy=policy, reshard_after_forward=reshard, ignored_params=ignored
+                modules, mesh=process.mesh, mp_policy=policy, reshard_after_forward=reshard, ignored_params=ignored
             )
             # A plain sum. A divide factor of 1 alone would choose PREMUL_SUM, which only NCCL has.
             modules[0].set_gradient_divide_factor(1.0)
@@ -541,17 +541,17 @@ def cosine_schedule(
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
-def sum_over_ranks(value: Any, runtime: Runtime) -> Any:
+def sum_over_ranks(value: Any, process: Process) -> Any:
     """The sum of a number or a tensor over all ranks, as the same kind of thing (whole numbers stay exact)."""
     if isinstance(value, Tensor):
         total = value.detach().clone()
-        if runtime.mesh is not None:
+        if process.mesh is not None:
             dist.all_reduce(total)
         return total
-    if runtime.mesh is None:
+    if process.mesh is None:
         return value
     total = torch.tensor(value, dtype=torch.int64 if isinstance(value, int) else torch.float64)
-    dist.all_reduce(total, group=runtime.control)
+    dist.all_reduce(total, group=process.control)
     return total.item()
 
 
@@ -586,36 +586,36 @@ class StopRequest:
     asks for its signal minutes ahead and touches the STOP file (runs/slurm_stage2.sh).
     """
 
-    def __init__(self, out_dir: str | Path, runtime: Runtime) -> None:
-        self.out_dir, self.runtime, self.reason = Path(out_dir), runtime, ""
+    def __init__(self, out_dir: str | Path, process: Process) -> None:
+        self.out_dir, self.process, self.reason = Path(out_dir), process, ""
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._on_signal)
         marker = self.out_dir / "STOPPED"
-        if runtime.is_first and marker.exists():
+        if process.is_first and marker.exists():
             print0(f"the last run here ended by request ({marker.read_text().strip()}); going on from its checkpoint")
             marker.unlink()
         # A STOP older than this job asked an earlier run; one that came while this job was starting, or before torchrun
         # started it over, still stands.
         stop, restarts = self.out_dir / "STOP", int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
-        if runtime.is_first and not restarts and stop.exists() and stop.stat().st_mtime < STARTED:
+        if process.is_first and not restarts and stop.exists() and stop.stat().st_mtime < STARTED:
             stop.unlink()
 
     def _on_signal(self, number: int, _frame: object) -> None:
         self.reason = signal.Signals(number).name
 
-    def agreed(self) -> bool:
+    def should_stop(self) -> bool:
         """True on every rank as soon as any rank was asked to stop. Call it once at every step's end."""
-        if not self.reason and self.runtime.is_first and (self.out_dir / "STOP").exists():
+        if not self.reason and self.process.is_first and (self.out_dir / "STOP").exists():
             self.reason = "the file STOP"
-        if self.runtime.mesh is None:
+        if self.process.mesh is None:
             return bool(self.reason)
         flag = torch.tensor([bool(self.reason)], dtype=torch.int32)
-        dist.all_reduce(flag, dist.ReduceOp.MAX, group=self.runtime.control)
+        dist.all_reduce(flag, dist.ReduceOp.MAX, group=self.process.control)
         return bool(flag.item())
 
     def leave_marker(self, step: int) -> None:
         """Write the file STOPPED, which a restart reads and removes. Call it when the checkpoint is complete."""
-        if self.runtime.is_first:
+        if self.process.is_first:
             (self.out_dir / "STOP").unlink(missing_ok=True)
             (self.out_dir / "STOPPED").write_text(f"step {step}, {self.reason or 'another rank'}\n")
         print0(f"stopped by request after step {step}; the same command with --resume auto goes on")
@@ -626,8 +626,8 @@ class NonFiniteGuard:
     file.
     """
 
-    def __init__(self, out_dir: str | Path, runtime: Runtime, max_in_a_row: int = 3) -> None:
-        self.path, self.runtime, self.max_in_a_row = Path(out_dir) / "nonfinite_rows.jsonl", runtime, max_in_a_row
+    def __init__(self, out_dir: str | Path, process: Process, max_in_a_row: int = 3) -> None:
+        self.path, self.process, self.max_in_a_row = Path(out_dir) / "nonfinite_rows.jsonl", process, max_in_a_row
         self.in_a_row = self.skipped = 0
 
     def skip(
@@ -646,14 +646,14 @@ class NonFiniteGuard:
         suspects = [rows for rows, pack_loss in packs if not math.isfinite(float(pack_loss))]
         gathered = [suspects]
         everything = [[rows for rows, _ in packs]]
-        if self.runtime.mesh is not None:
-            gathered = [None] * self.runtime.world_size
-            everything = [None] * self.runtime.world_size
-            dist.all_gather_object(gathered, suspects, group=self.runtime.control)
-            dist.all_gather_object(everything, [rows for rows, _ in packs], group=self.runtime.control)
+        if self.process.mesh is not None:
+            gathered = [None] * self.process.world_size
+            everything = [None] * self.process.world_size
+            dist.all_gather_object(gathered, suspects, group=self.process.control)
+            dist.all_gather_object(everything, [rows for rows, _ in packs], group=self.process.control)
         rows = [row for packs in gathered for rows in packs for row in rows]
         rows = rows or [row for packs in everything for rows in packs for row in rows]
-        if self.runtime.is_first:
+        if self.process.is_first:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             record = {"step": step, "loss": repr(float(loss)), "grad_norm": repr(float(grad_norm)), "rows": rows}
             with open(self.path, "a") as file:

@@ -15,13 +15,13 @@ import guard  # noqa: F401  (before transformers)
 from transformers import AutoModelForImageTextToText, AutoProcessor, TextStreamer, set_seed
 
 from errors import UserError, run_main
-from sources import BadRow, open_picture
+from sources import BadRow, open_image
 
 
 def read_picture(path: str) -> Image.Image:
     """An RGB picture as training sees it; UserError when the file is missing, is no picture or is absurdly large."""
     try:
-        return open_picture(path)
+        return open_image(path)
     except BadRow as error:
         raise UserError(error.detail) from error
 

@@ -7,7 +7,7 @@ middle: their rows are held in memory, in compressed blocks.
     for number, offset, length, row in scan(source): ...      # row: a dict, or a BadRow that says what is wrong
     row = read_row(source, offset, length)                    # the same row again
     for side, turns in conversations(row, pairs=False): ...   # side: SINGLE, or STRONG and WEAK of a pair
-    image = open_picture(turns[0].pictures[0], source.image_root)
+    image = open_image(turns[0].images[0], source.image_root)
 """
 
 import bisect
@@ -37,7 +37,7 @@ ROWS_PER_BLOCK = 64  # rows that a gzipped file's block holds: reading one row u
 LARGE_ROW_GROUP = 5_000  # parquet row groups of text above this are held in blocks: a row would be long in coming
 PARQUET_BUFFER = 1 << 20  # bytes of a column that are read at once
 ROWS_PER_READ = 16  # rows of a parquet row group that are unpacked at once on the way to one of them
-PICTURE_FORMATS = (
+IMAGE_FORMATS = (
     "PNG",
     "JPEG",
     "WEBP",
@@ -132,8 +132,8 @@ def open_source(path: str, image_root: str = "") -> Source:
         metadata = _parquet_file(path, gzipped, source.stamp, os.getpid()).metadata
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         source.group_starts = [0, *itertools.accumulate(sizes)]
-        pictures = any(metadata.schema.column(index).path.endswith("bytes") for index in range(metadata.num_columns))
-        if max(sizes, default=0) > LARGE_ROW_GROUP and not pictures:
+        images = any(metadata.schema.column(index).path.endswith("bytes") for index in range(metadata.num_columns))
+        if max(sizes, default=0) > LARGE_ROW_GROUP and not images:
             source.blocks = []
     return source
 
@@ -316,7 +316,7 @@ def _scan_parquet(source: Source) -> Iterator[tuple[int, int, int, dict, dict | 
 
 
 def _column_size(parquet: object, index: int) -> int:
-    """Bytes of a column before compression; one that is null in every row (pictures by path alone) has hardly any."""
+    """Bytes of a column before compression; one that is null in every row (images by path alone) has hardly any."""
     groups = map(parquet.metadata.row_group, range(parquet.num_row_groups))
     return sum(group.column(index).total_uncompressed_size for group in groups)
 
@@ -358,7 +358,7 @@ def _parquet_file(path: str, gzipped: bool, stamp: tuple[int, int], process: int
 
 def _parquet_row(source: Source, number: int) -> dict:
     """Row `number` of the file. Its row group is read from the start up to the row, a few rows in memory at a time:
-    groups of any size fit, and small ones (a hundred rows, as `datasets` writes pictures) are quick.
+    groups of any size fit, and small ones (a hundred rows, as `datasets` writes images) are quick.
     """
     parquet = _parquet_file(source.path, False, source.stamp, os.getpid())
     group = bisect.bisect_right(source.group_starts, number) - 1
@@ -401,11 +401,11 @@ def read_row(source: Source, offset: int, length: int) -> dict:
 
 @dataclass
 class Turn:
-    """What one speaker says. role: "system", "user" or "assistant"; a user's pictures stand before the text."""
+    """What one speaker says. role: "system", "user" or "assistant"; a user's images stand before the text."""
 
     role: str
     text: str
-    pictures: list = field(default_factory=list)
+    images: list = field(default_factory=list)
 
 
 Conversation = list[Turn]
@@ -414,7 +414,7 @@ ACCEPTED = (
     "image_url_2|instruction_2 (a pair), conversations, messages, texts, text_en + image_text_dominant, "
     "query + response, problem + solution, instruction + output, question + answer|short_answer"
 )
-PICTURE_KEYS = ("image", "images", "image_url", "image_path", "decoded_image")
+IMAGE_KEYS = ("image", "images", "image_url", "image_path", "decoded_image")
 ROLES = {
     "human": "user",
     "user": "user",
@@ -465,11 +465,11 @@ def conversations(row: dict, pairs: bool) -> list[tuple[int, Conversation]]:
 
 def _published_pair(row: dict) -> list[Conversation]:
     first = [
-        Turn("user", row.get("instruction", ""), _pictures(row, ("image_url",))),
+        Turn("user", row.get("instruction", ""), _images(row, ("image_url",))),
         Turn("assistant", row.get("output", "")),
     ]
     second = [
-        Turn("user", row.get("instruction_2", ""), _pictures(row, ("image_url_2",))),
+        Turn("user", row.get("instruction_2", ""), _images(row, ("image_url_2",))),
         Turn("assistant", row.get("output_2")),
     ]
     return [first, second]
@@ -483,19 +483,19 @@ def _mavis_pair(row: dict) -> list[Conversation]:
     sides = []
     for version in ("text_dominant", "vision_dominant"):
         question = _with_choices(texts.get(f"{version}_question", ""), row.get("choices"))
-        pictures = _pictures(row, (f"image_{version}",))
-        sides.append([Turn("user", question, pictures), Turn("assistant", texts.get("CoT_reasoning"))])
+        images = _images(row, (f"image_{version}",))
+        sides.append([Turn("user", question, images), Turn("assistant", texts.get("CoT_reasoning"))])
     return sides
 
 
 def _single(row: dict) -> Conversation:
-    pictures = _pictures(row, PICTURE_KEYS)
+    images = _images(row, IMAGE_KEYS)
     if "conversations" in row:
-        return _dialogue(row["conversations"], "from", "value", pictures)
+        return _dialogue(row["conversations"], "from", "value", images)
     if "messages" in row:
-        return _dialogue(row["messages"], "role", "content", pictures)
+        return _dialogue(row["messages"], "role", "content", images)
     if "texts" in row:
-        return _fine_vision(row["texts"], pictures)
+        return _fine_vision(row["texts"], images)
     if "query" in row and "response" in row:
         question, answer = row["query"], row["response"]
     elif "problem" in row and "solution" in row:
@@ -513,7 +513,7 @@ def _single(row: dict) -> Conversation:
     else:
         keys = ", ".join(sorted(map(str, row))[:12]) or "none"
         raise BadRow("unknown dialect", f"the keys are: {keys}; accepted: {ACCEPTED}")
-    return [Turn("user", question, pictures), Turn("assistant", answer)]
+    return [Turn("user", question, images), Turn("assistant", answer)]
 
 
 def _with_choices(question: object, choices: object) -> object:
@@ -526,7 +526,7 @@ def _with_choices(question: object, choices: object) -> object:
     return "\n".join([question, "Choices:", *lines])
 
 
-def _dialogue(items: object, role_key: str, text_key: str, pictures: list) -> Conversation:
+def _dialogue(items: object, role_key: str, text_key: str, images: list) -> Conversation:
     if not isinstance(items, list) or not items:
         raise BadRow("field is not what it should be", "the conversation is not a list of turns")
     turns: Conversation = []
@@ -543,18 +543,18 @@ def _dialogue(items: object, role_key: str, text_key: str, pictures: list) -> Co
     if not placed:
         placed = [turn for turn in turns if turn.role == "user"][:1]
     if len(placed) == 1:
-        placed[0].pictures = pictures
+        placed[0].images = images
     elif placed:
-        waiting = list(pictures)
+        waiting = list(images)
         for turn in placed:
             count = turn.text.count("<image>")
-            turn.pictures, waiting = waiting[:count], waiting[count:]
+            turn.images, waiting = waiting[:count], waiting[count:]
         if waiting:
-            raise BadRow("pictures and placeholders differ", f"{len(pictures)} pictures, fewer <image> placeholders")
+            raise BadRow("images and placeholders differ", f"{len(images)} images, fewer <image> placeholders")
     return turns
 
 
-def _fine_vision(texts: object, pictures: list) -> Conversation:
+def _fine_vision(texts: object, images: list) -> Conversation:
     turns: Conversation = []
     for item in texts if isinstance(texts, list) else []:
         if not isinstance(item, dict):
@@ -564,12 +564,12 @@ def _fine_vision(texts: object, pictures: list) -> Conversation:
         turns += [Turn("user", item.get("user")), Turn("assistant", item.get("assistant"))]
     if not turns:
         raise BadRow("field is not what it should be", "texts is not a list of {user, assistant} objects")
-    turns[0].pictures = pictures
+    turns[0].images = images
     return turns
 
 
-def _pictures(row: dict, keys: tuple[str, ...]) -> list:
-    """The row's pictures (paths, {bytes, path} dicts or PIL images) as a list; the first key that holds any counts."""
+def _images(row: dict, keys: tuple[str, ...]) -> list:
+    """The row's images (paths, {bytes, path} dicts or PIL images) as a list; the first key that holds any counts."""
     for key in keys:
         value = row.get(key)
         found = []
@@ -581,7 +581,7 @@ def _pictures(row: dict, keys: tuple[str, ...]) -> list:
             ):
                 continue
             if not isinstance(item, str | dict | Image.Image):
-                raise BadRow("field is not what it should be", f"{key} is not a path or a picture: {_short(item)}")
+                raise BadRow("field is not what it should be", f"{key} is not a path or an image: {_short(item)}")
             found.append(item)
         if found:
             return found
@@ -610,14 +610,14 @@ def _checked(turns: Conversation) -> Conversation:
         if turn.role == "user":
             placeholders = turn.text.count("<image>")
             turn.text = re.sub(r"[ \t]*<image>[ \t]*\n?", " ", turn.text)
-            if placeholders and placeholders != len(turn.pictures):
-                detail = f"{placeholders} <image> in the text, {len(turn.pictures)} pictures in the row"
-                raise BadRow("pictures and placeholders differ", detail)
+            if placeholders and placeholders != len(turn.images):
+                detail = f"{placeholders} <image> in the text, {len(turn.images)} images in the row"
+                raise BadRow("images and placeholders differ", detail)
         turn.text = turn.text.strip()
         if not turn.text and turn.role == "assistant":
             raise BadRow("empty response", "the response is empty")
-        if not turn.text and turn.role == "user" and not turn.pictures:
-            raise BadRow("empty question", "the question is empty and there is no picture")
+        if not turn.text and turn.role == "user" and not turn.images:
+            raise BadRow("empty question", "the question is empty and there is no image")
     return turns
 
 
@@ -627,18 +627,18 @@ def _short(value: object) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Pictures
+# Images
 
 
-class PictureFinder:
-    """Whether picture files exist, asked folder by folder: one listing answers for thousands of rows."""
+class ImageFinder:
+    """Whether image files exist, asked folder by folder: one listing answers for thousands of rows."""
 
     def __init__(self) -> None:
         self.folders: dict[str, frozenset[str]] = {}
 
-    def check(self, picture: object, image_root: str) -> None:
-        """Raise BadRow when a picture's file is not there. Bytes and PIL images are not looked at."""
-        path = picture_path(picture, image_root)
+    def check(self, image: object, image_root: str) -> None:
+        """Raise BadRow when an image's file is not there. Bytes and PIL images are not looked at."""
+        path = image_path(image, image_root)
         if path is None:
             return
         folder, name = os.path.split(path)
@@ -653,59 +653,59 @@ class PictureFinder:
 
 
 def _missing(path: str) -> BadRow:
-    return BadRow("picture missing", f"no picture {path!r}", "check --image_root, or pass --skip_bad_rows")
+    return BadRow("image missing", f"no image {path!r}", "check --image_root, or pass --skip_bad_rows")
 
 
-def picture_path(picture: object, image_root: str) -> str | None:
-    """The file of a picture, or None where the row itself holds its bytes. Raises BadRow for a URL."""
-    if isinstance(picture, dict):
-        if picture.get("bytes"):
+def image_path(image: object, image_root: str) -> str | None:
+    """The file of an image, or None where the row itself holds its bytes. Raises BadRow for a URL."""
+    if isinstance(image, dict):
+        if image.get("bytes"):
             return None
-        picture = picture.get("path")
-    if isinstance(picture, Image.Image):
+        image = image.get("path")
+    if isinstance(image, Image.Image):
         return None
-    if not isinstance(picture, str):
-        raise BadRow("field is not what it should be", f"a picture is neither a path nor bytes: {_short(picture)}")
-    if re.match(r"https?://", picture):
-        raise BadRow("picture is a URL", f"the picture {_short(picture)} is a URL", "download the pictures first")
-    return os.path.join(image_root, picture)
+    if not isinstance(image, str):
+        raise BadRow("field is not what it should be", f"an image is neither a path nor bytes: {_short(image)}")
+    if re.match(r"https?://", image):
+        raise BadRow("image is a URL", f"the image {_short(image)} is a URL", "download the images first")
+    return os.path.join(image_root, image)
 
 
-def open_picture(picture: object, image_root: str = "") -> Image.Image:
-    """A picture (path, {bytes, path} or PIL image) as RGB: upright by its EXIF tag, transparency laid on white.
+def open_image(image: object, image_root: str = "") -> Image.Image:
+    """An image (path, {bytes, path} or PIL image) as RGB: upright by its EXIF tag, transparency laid on white.
 
-    Raises BadRow when the file is missing, is not a picture, is truncated, or has more than MAX_PIXELS pixels; that
+    Raises BadRow when the file is missing, is not an image, is truncated, or has more than MAX_PIXELS pixels; that
     is checked from the header, before anything is decoded.
     """
-    path = picture_path(picture, image_root)
+    path = image_path(image, image_root)
     name = path or "in the row"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
-            if isinstance(picture, Image.Image):
-                image = picture
+            if isinstance(image, Image.Image):
+                opened = image
             else:
-                image = Image.open(path if path is not None else io.BytesIO(picture["bytes"]), formats=PICTURE_FORMATS)
-        width, height = image.size
+                opened = Image.open(path if path is not None else io.BytesIO(image["bytes"]), formats=IMAGE_FORMATS)
+        width, height = opened.size
         if width * height > MAX_PIXELS:
             raise BadRow(
-                "picture too large", f"picture {name}: {width} x {height} pixels, at most {MAX_PIXELS:,} are read"
+                "image too large", f"image {name}: {width} x {height} pixels, at most {MAX_PIXELS:,} are read"
             )
-        image = ImageOps.exif_transpose(image)
-        if image.mode[0] in "IF":  # 16 bits a pixel: PIL would clip them to white
-            levels = np.asarray(image, dtype=np.float64)
-            image = Image.fromarray((levels / (257 if levels.max() > 255 else 1)).clip(0, 255).astype(np.uint8))
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return image.convert("RGB")
+        opened = ImageOps.exif_transpose(opened)
+        if opened.mode[0] in "IF":  # 16 bits a pixel: PIL would clip them to white
+            levels = np.asarray(opened, dtype=np.float64)
+            opened = Image.fromarray((levels / (257 if levels.max() > 255 else 1)).clip(0, 255).astype(np.uint8))
+        if opened.mode in ("RGBA", "LA", "PA") or "transparency" in opened.info:
+            opened = opened.convert("RGBA")
+            opened = Image.alpha_composite(Image.new("RGBA", opened.size, "white"), opened)
+        return opened.convert("RGB")
     except BadRow:
         raise
     except FileNotFoundError:
         raise _missing(name) from None
     except Image.DecompressionBombError:
-        raise BadRow("picture too large", f"picture {name}: far more than {MAX_PIXELS:,} pixels") from None
+        raise BadRow("image too large", f"image {name}: far more than {MAX_PIXELS:,} pixels") from None
     except (
         Exception
     ) as error:  # decoders of damaged files raise nearly anything: struct.error, SyntaxError, IndexError ...
-        raise BadRow("picture unreadable", f"picture {name}: {type(error).__name__}: {_short(str(error))}") from None
+        raise BadRow("image unreadable", f"image {name}: {type(error).__name__}: {_short(str(error))}") from None

@@ -35,7 +35,7 @@ class Config:
 
     # data
     data: str = "data/stage2.jsonl"  # pairs: "a.jsonl,b.parquet:0.3,c.json.gz:100k" (a share or a count of a file)
-    image_root: str = ""  # where picture paths start; "" is each file's own folder
+    image_root: str = ""  # where image paths start; "" is each file's own folder
     max_length: int = 0  # tokens of a row, image tokens included; longer ones are dropped and counted; 0: the preset's
     skip_bad_rows: bool = False  # count rows that cannot be used instead of ending
     # model
@@ -212,7 +212,7 @@ def main() -> None:
             unreadable=runtime.sum_over_ranks(packs.num_skipped, process),
             nonfinite=finite.skipped,
         )
-        stopping = stop.agreed()
+        stopping = stop.should_stop()
         if stopping or step == total_steps or (config.save_every and step % config.save_every == 0):
             wait = stopping or step == total_steps
             save_checkpoint(config.out_dir, step, *state, **identity, data_mix=pairs.mix, keep=config.keep, wait=wait)

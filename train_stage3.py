@@ -1,4 +1,4 @@
-"""Stage 3: multimodal instruction tuning. Cross entropy on the response tokens of rows with and without pictures.
+"""Stage 3: multimodal instruction tuning. Cross entropy on the response tokens of rows with and without images.
 
     on a CPU        python train_stage3.py --preset tiny --model out/demo/stage2 --data out/demo/data/stage3.jsonl
     on one GPU      python train_stage3.py --preset puma-qwen2-1.5b --activation_checkpointing
@@ -32,7 +32,7 @@ class Config:
 
     # data
     data: str = "data/stage3.jsonl"  # "a.jsonl,b.parquet:0.3,c.json.gz:100k" (a share or a count of a file)
-    image_root: str = ""  # where picture paths start; "" is each file's own folder
+    image_root: str = ""  # where image paths start; "" is each file's own folder
     max_length: int = 0  # tokens of a row, image tokens included; longer ones are dropped and counted; 0: the preset's
     skip_bad_rows: bool = False  # count rows that cannot be used instead of ending
     # model
@@ -199,7 +199,7 @@ def main() -> None:
             unreadable=runtime.sum_over_ranks(packs.num_skipped, process),
             nonfinite=finite.skipped,
         )
-        stopping = stop.agreed()
+        stopping = stop.should_stop()
         if stopping or step == total_steps or (config.save_every and step % config.save_every == 0):
             wait = stopping or step == total_steps
             save_checkpoint(config.out_dir, step, *state, **identity, data_mix=rows.mix, keep=config.keep, wait=wait)

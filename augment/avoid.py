@@ -23,7 +23,7 @@ from PIL import Image, ImageOps
 from augment.page import split_choices
 from augment.rephrase import split_hint
 from errors import UserError
-from sources import PICTURE_KEYS, BadRow, open_picture, open_source, scan
+from sources import IMAGE_KEYS, BadRow, open_image, open_source, scan
 
 GRAM = 13
 SHORTEST = 8  # words
@@ -145,7 +145,7 @@ def read_avoided(paths: Iterable[str], image_root: str = "") -> Avoid:
     hashes = []
     for picture, root in pictures:
         try:
-            bits = perceptual_hash(open_picture(picture, root))
+            bits = perceptual_hash(open_image(picture, root))
         except BadRow:
             avoid.num_pictures_missing += 1
             continue
@@ -158,7 +158,7 @@ def read_avoided(paths: Iterable[str], image_root: str = "") -> Avoid:
 
 
 def _pictures_of(row: dict) -> Iterator[object]:
-    for key in PICTURE_KEYS:
+    for key in IMAGE_KEYS:
         value = row.get(key)
         for item in value if isinstance(value, list) else [value]:
             if item and isinstance(item, str | dict):

@@ -31,7 +31,7 @@ from errors import UserError
 from llm import Client, user_message
 from problems.pairs import LOOK
 from problems.store import write_atomically
-from sources import WEAK, BadRow, BenchmarkRow, conversations, open_picture, parse_spec, picture_path
+from sources import WEAK, BadRow, BenchmarkRow, conversations, image_path, open_image, parse_spec
 
 VERSION = 1  # raised whenever the same seed gives other bytes
 EXPLAIN_TRIES = 3
@@ -200,9 +200,9 @@ def _usable(side: int, turns: list, row_id: str, image_root: str, plan: Plan) ->
     if len(turns) != 2:
         raise Dropped("more than one question")
     question, response = turns
-    if len(question.pictures) > 1:
+    if len(question.images) > 1:
         raise Dropped("more than one picture")
-    picture = question.pictures[0] if question.pictures else None
+    picture = question.images[0] if question.images else None
     if picture is not None and plan.stage == 1:
         raise Dropped("has a picture (stage 1 is text)")
     if not question.text:
@@ -218,7 +218,7 @@ def _usable(side: int, turns: list, row_id: str, image_root: str, plan: Plan) ->
     if reason:
         raise Dropped(reason)
     if picture is not None:
-        example.image = open_picture(picture, image_root)
+        example.image = open_image(picture, image_root)
         if min(example.image.size) < 16:
             raise Dropped("picture smaller than 16 pixels")
         reason = avoid.picture(example.image)
@@ -407,7 +407,7 @@ def write_rows(example: Example, variant: int, plan: Plan, out: str, name: str, 
     page = None
     if plan.stage == 2:
         page, _, _ = render(example, plan, f"{plan.seed}/{row_id}/page", counts)
-    source = None if example.picture is None else picture_path(example.picture, example.image_root)
+    source = None if example.picture is None else image_path(example.picture, example.image_root)
     if example.image is None:
         image_url = ""
     elif source is not None and not variant:

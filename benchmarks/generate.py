@@ -19,7 +19,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 
 from benchmarks.question import Question
 from errors import UserError
-from sources import BadRow, open_picture
+from sources import BadRow, open_image
 
 Message = list[dict]
 
@@ -139,7 +139,7 @@ def pictures_of(message: Message) -> list[Image.Image]:
     pictures = []
     for part in (part for part in message if part["type"] == "image"):
         try:
-            picture = open_picture(part["value"])
+            picture = open_image(part["value"])
         except BadRow as error:
             if not part.get("blank"):
                 raise UserError(f"{error}; --allow_missing_images puts a white picture in its place") from error

@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks import metrics
 from benchmarks.answers import LETTERS, chosen_letter, final_answer, in_range
 from benchmarks.matcher import decimals_asked, equal
-from benchmarks.question import Question, check_unique, field_of, picture_path, read_rows, snake
+from benchmarks.question import Question, check_unique, field_of, image_path, read_rows, snake
 
 NAME = "generated"
 LLM_EXTRACTION = LLM_VERDICT = True  # whether --judge has these two steps to do
@@ -28,7 +28,7 @@ def load(path: str, image_root: str = "", protocol: str = "official") -> list[Qu
             Question(
                 id=str(field_of(row, "id", path, number)),
                 prompt=instruction,
-                image=picture_path(root, row.get("image_url") or ""),
+                image=image_path(root, row.get("image_url") or ""),
                 text=row.get("question") or instruction,
                 answer=answer,
                 choices=tuple(row.get("choices") or ()),

@@ -13,7 +13,7 @@ from benchmarks import metrics
 from benchmarks.answers import chosen_letter, final_answer
 from benchmarks.generated import same_choice
 from benchmarks.matcher import decimals_asked, equal
-from benchmarks.question import Question, check_unique, field_of, picture_path, read_rows, snake
+from benchmarks.question import Question, check_unique, field_of, image_path, read_rows, snake
 
 NAME = "mathverse"
 LLM_EXTRACTION = LLM_VERDICT = True
@@ -34,7 +34,7 @@ def load(path: str, image_root: str = "", protocol: str = "official") -> list[Qu
             Question(
                 id=str(field_of(row, "sample_index", path, number)),
                 prompt=field_of(row, query, path, number),
-                image=picture_path(image_root, row.get("image") or ""),
+                image=image_path(image_root, row.get("image") or ""),
                 text=text,
                 answer=str(field_of(row, "answer", path, number)),
                 choices=choices,

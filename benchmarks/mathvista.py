@@ -13,7 +13,7 @@ from benchmarks import matcher, metrics
 from benchmarks.answers import LETTERS, chosen_letter, final_answer
 from benchmarks.expressions import NotMath
 from benchmarks.mathverse import segment
-from benchmarks.question import Question, check_unique, field_of, picture_path, read_rows, snake
+from benchmarks.question import Question, check_unique, field_of, image_path, read_rows, snake
 
 NAME = "mathvista"
 LLM_EXTRACTION, LLM_VERDICT = True, False  # the verdict is always the program's
@@ -48,7 +48,7 @@ def load(path: str, image_root: str = "", protocol: str = "official") -> list[Qu
             Question(
                 id=str(field_of(row, "pid", path, number)),
                 prompt=f"{PUMA_HINT}\nQuestion: {text}" if protocol == "puma" else row.get("query") or query(row),
-                image=picture_path(image_root, row.get("image") or ""),
+                image=image_path(image_root, row.get("image") or ""),
                 text=text,
                 answer=str(field_of(row, "answer", path, number)),
                 choices=tuple(row.get("choices") or ()),

@@ -71,7 +71,7 @@ def check_unique(questions: Iterable[Question], path: str | Path) -> None:
         raise UserError(f"{path}: {len(twice)} ids stand twice, e.g. {', '.join(twice[:3])}; each row needs its own")
 
 
-def picture_path(image_root: str | Path, image: str) -> str:
+def image_path(image_root: str | Path, image: str) -> str:
     """Where a row's picture lies; "" for a row without one."""
     return str(Path(image_root) / image) if image else ""
 

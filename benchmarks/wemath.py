@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import metrics
-from benchmarks.question import Question, check_unique, field_of, picture_path, read_rows, snake
+from benchmarks.question import Question, check_unique, field_of, image_path, read_rows, snake
 
 NAME = "wemath"
 LLM_EXTRACTION = LLM_VERDICT = False
@@ -35,7 +35,7 @@ def load(path: str, image_root: str = "", protocol: str = "official") -> list[Qu
             Question(
                 id=f"{problem}/{key}",
                 prompt=prompt(row, with_knowledge=protocol == "puma"),
-                image=picture_path(image_root, row.get("image_path") or ""),
+                image=image_path(image_root, row.get("image_path") or ""),
                 text=f"{field_of(row, 'question', path, number)}\n{row.get('option', '')}",
                 answer=str(field_of(row, "answer", path, number)).strip(),
                 cluster=problem,

@@ -1,8 +1,8 @@
 """What the loader prepares per second, and what the GPUs of the plan would take: does a GPU ever wait for data?
 
-Whole steps of data.py at their true size: read the row, tokenise it, decode and resize its pictures, pack. Rows are
+Whole steps of data.py at their true size: read the row, tokenise it, decode and resize its images, pack. Rows are
 pairs of the data engine (PNG, 400 pixels), and the same pairs with photographs (JPEG, 1600 x 1200) in place of their
-pictures. The shipped tokenizer stands in for the presets' own, which need the hub. Rates of a GPU are the plan's, at
+images. The shipped tokenizer stands in for the presets' own, which need the hub. Rates of a GPU are the plan's, at
 an ASSUMED MFU (memory.py).
 
     python bench.py loader                                  needs no GPU; about 3 minutes
@@ -61,8 +61,8 @@ def run(args: argparse.Namespace) -> None:
         for preset in PRESETS:
             plan = memory.plan(preset, 2, nproc=8, gpu=args.gpu, mfu=args.mfu)
             needed = plan["workload"].rows / plan["gpu_hours"] / 3600
-            for pictures, path in files.items():
-                results.append({"preset": preset, "pictures": pictures} | measure(preset, path, args, needed))
+            for images, path in files.items():
+                results.append({"preset": preset, "images": images} | measure(preset, path, args, needed))
                 print(", ".join(f"{name} {value}" for name, value in results[-1].items()), flush=True)
     args.out.mkdir(exist_ok=True)
     write_csv(args.out / "loader.csv", results)
@@ -81,7 +81,7 @@ def make_pairs(folder: Path, pairs: int) -> Path:
 
 
 def photograph_pairs(folder: Path) -> Path:
-    """The pairs of `folder` once more, each picture a photograph-like JPEG: soft shapes with the noise of a sensor."""
+    """The pairs of `folder` once more, each image a photograph-like JPEG: soft shapes with the noise of a sensor."""
     generator = numpy.random.default_rng(0)
     names = []
     for number in range(8):
@@ -111,16 +111,16 @@ def measure(preset: str, path: Path, args: argparse.Namespace, needed: float) ->
     alone = StepDataset(rows, PAIRS_OF_A_STEP, pack_tokens=16384, rank=0, world_size=1, seed=0)
     next(prepared(alone, 1))  # caches are warm
     clock, cpu = time.perf_counter(), time.process_time()
-    size = pictures = pairs = 0
+    size = images = pairs = 0
     for batches in prepared(alone, steps):
         pairs += batches.num_rows
         for side in (side for pack in batches for side in pack):
-            pictures += next((len(pixels) for pixels in side.pixel_values.values()), 0)
+            images += next((len(pixels) for pixels in side.pixel_values.values()), 0)
             size += sum(tensor.nbytes for tensor in (side.input_ids, *side.pixel_values.values()))
     clock, cpu = time.perf_counter() - clock, time.process_time() - cpu
     rate = pairs / clock
     return {
-        "pictures_a_pair": f"{pictures / pairs:.2f}",
+        "pictures_a_pair": f"{images / pairs:.2f}",
         "kB_a_pair": f"{size / pairs / 1000:,.0f}",
         "CPU_ms_a_pair": f"{1000 * cpu / pairs:.1f}",
         "pairs/s_of_one_process": f"{rate:.0f}",

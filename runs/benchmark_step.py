@@ -27,26 +27,26 @@ from torch import Tensor, nn
 
 import memory
 import runtime
-from data import Batch
+from data import MicroBatch
 from errors import UserError
 from kernels.benchmark import environment
 from kernels.tables import markdown_table, write_csv
 from model import MathModel, load_model
 
 TINY_WORKLOADS = {
-    1: memory.Workload(0, 32, prompt=40, response=60, pictures=0.0),
-    2: memory.Workload(0, 32, prompt=15, response=60, pictures=1.0, strong_prompt=40, strong_pictures=0.5),
-    3: memory.Workload(0, 32, prompt=30, response=60, pictures=1.0),
+    1: memory.Workload(0, 32, prompt=40, response=60, images=0.0),
+    2: memory.Workload(0, 32, prompt=15, response=60, images=1.0, strong_prompt=40, strong_images=0.5),
+    3: memory.Workload(0, 32, prompt=30, response=60, images=1.0),
 }
 
 
 @dataclass
 class Row:
-    """One side of a problem: text tokens before the response, response tokens, pictures."""
+    """One side of a problem: text tokens before the response, response tokens, images."""
 
     prompt: list[int]
     response: list[int]
-    pictures: int
+    images: int
 
 
 def make_rows(workload: memory.Workload, count: int, vocabulary: int, seed: int) -> list[tuple[Row, Row | None]]:
@@ -62,10 +62,10 @@ def make_rows(workload: memory.Workload, count: int, vocabulary: int, seed: int)
     rows: list[tuple[Row, Row | None]] = []
     for _ in range(count):
         response = tokens(workload.response)
-        weak = Row(tokens(workload.prompt), response, int(workload.pictures))
+        weak = Row(tokens(workload.prompt), response, int(workload.images))
         strong = None
         if workload.strong_prompt:
-            shown = int(generator.random() < workload.strong_pictures)
+            shown = int(generator.random() < workload.strong_images)
             strong = Row(tokens(workload.strong_prompt), response, shown)
         rows.append((weak, strong))
     return rows
@@ -73,22 +73,22 @@ def make_rows(workload: memory.Workload, count: int, vocabulary: int, seed: int)
 
 def sequence(row: Row, image_token: int, image_tokens: int) -> list[int]:
     """A row's input ids: image tokens, then prompt, then response."""
-    return [image_token] * (image_tokens * row.pictures) + row.prompt + row.response
+    return [image_token] * (image_tokens * row.images) + row.prompt + row.response
 
 
-def blank_pixels(model: MathModel, pictures: int) -> dict[str, Tensor]:
-    """Zeros in the shape of `pictures` pictures, per name of the image processor."""
+def blank_pixels(model: MathModel, images: int) -> dict[str, Tensor]:
+    """Zeros in the shape of `images` images, per name of the image processor."""
     sizes = {"pixel_values": model.config.vision_config.image_size}
     if hasattr(model.config, "high_res_vision_config"):
         sizes["high_res_pixel_values"] = model.config.high_res_vision_config.image_size
-    return {name: torch.zeros(pictures, 3, size, size, dtype=torch.uint8) for name, size in sizes.items() if pictures}
+    return {name: torch.zeros(images, 3, size, size, dtype=torch.uint8) for name, size in sizes.items() if images}
 
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Ours
 
 
-def pack(model: MathModel, rows: list[Row], touch_vision: bool) -> Batch:
+def pack(model: MathModel, rows: list[Row], run_vision: bool) -> MicroBatch:
     """Rows behind one another, as data.py packs them."""
     image_tokens = memory.find_image_tokens(model)
     sequences = [sequence(row, model.config.image_token_id, image_tokens) for row in rows]
@@ -97,13 +97,13 @@ def pack(model: MathModel, rows: list[Row], touch_vision: bool) -> Batch:
     positions = [
         torch.arange(int(end) - len(row.response) - 1, int(end) - 1) for end, row in zip(ends[1:], rows, strict=True)
     ]
-    return Batch(
+    return MicroBatch(
         input_ids=torch.tensor([token for one in sequences for token in one])[None],
         position_ids=torch.cat([torch.arange(int(length)) for length in lengths[1:]])[None],
         cu_seqlens=ends.to(torch.int32),
         max_seqlen=int(lengths.max()),
-        pixel_values=blank_pixels(model, sum(row.pictures for row in rows)),
-        touch_vision=touch_vision,
+        pixel_values=blank_pixels(model, sum(row.images for row in rows)),
+        run_vision=run_vision,
         response_positions=torch.cat(positions),
         response_labels=torch.tensor([token for row in rows for token in row.response]),
         row_ids=[str(number) for number in range(len(rows))],
@@ -115,7 +115,7 @@ def our_packs(model: MathModel, rows: list[tuple[Row, Row | None]], pack_tokens:
     image_tokens = memory.find_image_tokens(model)
 
     def length(row: Row) -> int:
-        return row.pictures * image_tokens + len(row.prompt) + len(row.response)
+        return row.images * image_tokens + len(row.prompt) + len(row.response)
 
     groups: list[list] = []
     room = (0, 0)
@@ -130,8 +130,8 @@ def our_packs(model: MathModel, rows: list[tuple[Row, Row | None]], pack_tokens:
     for group in groups:
         strong = None
         if group[0][1] is not None:
-            strong = pack(model, [strong for _, strong in group], touch_vision=True)
-        packs.append((pack(model, [weak for weak, _ in group], touch_vision=bool(group[0][0].pictures)), strong))
+            strong = pack(model, [strong for _, strong in group], run_vision=True)
+        packs.append((pack(model, [weak for weak, _ in group], run_vision=bool(group[0][0].images)), strong))
     return packs
 
 
@@ -140,17 +140,17 @@ def our_packs(model: MathModel, rows: list[tuple[Row, Row | None]], pack_tokens:
 
 
 @dataclass
-class PaddedBatch:
-    """input_ids, attention_mask, labels [rows, length] (labels -100 outside responses), pixel_values as in Batch."""
+class PaddedMicroBatch:
+    """input_ids, attention_mask, labels [rows, length] (-100 outside responses); pixel_values as in MicroBatch."""
 
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
     pixel_values: dict[str, Tensor]
 
-    def to(self, device: torch.device) -> "PaddedBatch":
+    def to(self, device: torch.device) -> "PaddedMicroBatch":
         pixels = {name: value.to(device) for name, value in self.pixel_values.items()}
-        return PaddedBatch(*(t.to(device) for t in (self.input_ids, self.attention_mask, self.labels)), pixels)
+        return PaddedMicroBatch(*(t.to(device) for t in (self.input_ids, self.attention_mask, self.labels)), pixels)
 
 
 class PlainModel(nn.Module):
@@ -161,7 +161,7 @@ class PlainModel(nn.Module):
         self.hf, self.normalize = model.hf, model.normalize
         model.hf.model.language_model.set_attn_implementation("sdpa")
 
-    def response_logits(self, batch: PaddedBatch) -> tuple[Tensor, Tensor]:
+    def response_logits(self, batch: PaddedMicroBatch) -> tuple[Tensor, Tensor]:
         """Full logits of all positions, then those that predict response tokens, and those tokens."""
         pixels = {name: self.normalize(name, value) for name, value in batch.pixel_values.items()}
         logits = self.hf(
@@ -171,7 +171,7 @@ class PlainModel(nn.Module):
         wanted = labels != -100
         return logits[:, :-1][wanted], labels[wanted]
 
-    def forward(self, weak: PaddedBatch, strong: PaddedBatch | None, num_tokens: float) -> Tensor:
+    def forward(self, weak: PaddedMicroBatch, strong: PaddedMicroBatch | None, num_tokens: float) -> Tensor:
         """The PUMA loss (defaults of the paper), or cross entropy where there is no strong side."""
         strong_logits = None
         if strong is not None:
@@ -191,7 +191,7 @@ def plain_batches(model: MathModel, rows: list[tuple[Row, Row | None]], rows_at_
     """Rows in their order, padded to the longest of each micro-batch."""
     image_tokens = memory.find_image_tokens(model)
 
-    def pad(side: list[Row]) -> PaddedBatch:
+    def pad(side: list[Row]) -> PaddedMicroBatch:
         sequences = [sequence(row, model.config.image_token_id, image_tokens) for row in side]
         longest = max(map(len, sequences))
         ids = torch.zeros(len(side), longest, dtype=torch.int64)
@@ -200,7 +200,7 @@ def plain_batches(model: MathModel, rows: list[tuple[Row, Row | None]], rows_at_
             ids[number, : len(tokens)] = torch.tensor(tokens)
             mask[number, : len(tokens)] = 1
             labels[number, len(tokens) - len(row.response) : len(tokens)] = torch.tensor(row.response)
-        return PaddedBatch(ids, mask, labels, blank_pixels(model, sum(row.pictures for row in side)))
+        return PaddedMicroBatch(ids, mask, labels, blank_pixels(model, sum(row.images for row in side)))
 
     batches = []
     for start in range(0, len(rows), rows_at_a_time):
@@ -214,7 +214,7 @@ def plain_batches(model: MathModel, rows: list[tuple[Row, Row | None]], rows_at_
 # Measuring
 
 
-def measure(way: str, stage: int, rows: list, process: runtime.Runtime, args: argparse.Namespace) -> dict[str, float]:
+def measure(way: str, stage: int, rows: list, process: runtime.Process, args: argparse.Namespace) -> dict[str, float]:
     """Median seconds of a step, its loss, peak bytes and the FLOPs that the method needs, for one way of doing it."""
     bf16 = process.device.type == "cuda"
     torch.manual_seed(0)
@@ -239,7 +239,7 @@ def measure(way: str, stage: int, rows: list, process: runtime.Runtime, args: ar
     runtime.shard(module, process, idle=idle)
     optimizer = torch.optim.AdamW(runtime.parameter_groups(module, 0.1), lr=1e-6, fused=bf16)
 
-    def forward(weak: Batch | PaddedBatch, strong: Batch | PaddedBatch | None) -> Tensor:
+    def forward(weak: MicroBatch | PaddedMicroBatch, strong: MicroBatch | PaddedMicroBatch | None) -> Tensor:
         weak = weak.to(process.device)
         strong = None if strong is None else strong.to(process.device)
         result = module(weak, strong, num_tokens=num_tokens)
@@ -252,7 +252,7 @@ def measure(way: str, stage: int, rows: list, process: runtime.Runtime, args: ar
 
 def timed_steps(
     forward: Callable[..., Tensor], batches: list, module: nn.Module, optimizer: torch.optim.Optimizer,
-    process: runtime.Runtime, args: argparse.Namespace,
+    process: runtime.Process, args: argparse.Namespace,
 ) -> tuple[float, float]:  # fmt: skip
     """(median seconds of args.steps steps after one to warm up, loss of the first)."""
     cuda = process.device.type == "cuda"
@@ -334,7 +334,7 @@ def run(args: argparse.Namespace) -> None:
     runtime.shutdown(process)
 
 
-def report(results: list[dict[str, object]], process: runtime.Runtime, args: argparse.Namespace) -> None:
+def report(results: list[dict[str, object]], process: runtime.Process, args: argparse.Namespace) -> None:
     """Print the table and write it with what it was measured on."""
     facts = {"GPUs or processes": process.world_size} | environment(process.device.type)
     table = markdown_table(results)
@@ -344,7 +344,7 @@ def report(results: list[dict[str, object]], process: runtime.Runtime, args: arg
         if len(speed) == 2:
             lines.append(f"stage {stage}: {speed['ours'] / speed['plain']:.2f} times the plain way's rows per second  ")
     described = "; ".join(f"{name} {value}" for name, value in facts.items())
-    lines.append(f"\n{described}; `python bench.py {' '.join(sys.argv[1:])}`. Random weights and rows; blank pictures; "
+    lines.append(f"\n{described}; `python bench.py {' '.join(sys.argv[1:])}`. Random weights and rows; blank images; "
                  "data loading not counted. Seconds: the better of the turns' medians.")  # fmt: skip
     print("\n".join(lines))
     args.out.mkdir(exist_ok=True)

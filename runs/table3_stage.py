@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import Qwen2Config
 
 import model as models
-from data import Batch
+from data import MicroBatch
 from errors import UserError, run_main
 from kernels import PumaLoss
 
@@ -72,8 +72,8 @@ def released_divergences(weak_logits: Tensor, strong_logits: Tensor, tau: float)
 
 def released_forward(
     self: models.MathModel,
-    weak: Batch,
-    strong: Batch | None = None,
+    weak: MicroBatch,
+    strong: MicroBatch | None = None,
     *,
     num_tokens: float | Tensor,
     alpha: float = 0.2,

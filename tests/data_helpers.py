@@ -1,4 +1,4 @@
-"""What the data tests share: a small processor built offline, pictures, and files of rows."""
+"""What the data tests share: a small processor built offline, images, and files of rows."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def tiny_processor(chat_template: str = CHATML) -> LlavaProcessor:
-    """A stock LLaVA processor for 96 x 96 pictures in 8-pixel patches: 144 image tokens."""
+    """A stock LLaVA processor for 96 x 96 images in 8-pixel patches: 144 image tokens."""
     return LlavaProcessor(
         image_processor=SiglipImageProcessor(size={"height": 96, "width": 96}),
         tokenizer=tiny_tokenizer(),
@@ -45,7 +45,7 @@ def tiny_processor(chat_template: str = CHATML) -> LlavaProcessor:
     )
 
 
-def draw_picture(path: Path, seed: int = 0, size: tuple[int, int] = (120, 80)) -> Path:
+def draw_image(path: Path, seed: int = 0, size: tuple[int, int] = (120, 80)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.new("RGB", size, "white")
     ImageDraw.Draw(image).line((seed % 50, 0, size[0] - 1, size[1] - 1), fill=(seed * 37 % 256, 20, 200), width=3)

@@ -14,7 +14,7 @@ import torch
 
 import checkpoint
 import runtime
-from data import Batch
+from data import MicroBatch
 from model import DeepseekVLHybridForConditionalGeneration, MathModel, load_model, part_of
 from runtime_toy import DATA, ToyConfig, build
 from test_model import small_hybrid_config
@@ -37,12 +37,12 @@ def small_hybrid() -> MathModel:
 SIZES = {"tiny": ({"pixel_values": 96}, 144), "hybrid": ({"pixel_values": 32, "high_res_pixel_values": 64}, 16)}
 
 
-def make_pack(number: int, image_token: int, pictures: int, kind: str = "tiny") -> Batch:
-    """Two rows: one with `pictures` pictures, one of text; random, the same for every number."""
+def make_pack(number: int, image_token: int, images: int, kind: str = "tiny") -> MicroBatch:
+    """Two rows: one with `images` images, one of text; random, the same for every number."""
     generator = torch.Generator().manual_seed(number)
     sizes, image_tokens = SIZES[kind]
     rows = [
-        [image_token] * image_tokens * pictures + torch.randint(10, 90, (12 + number,), generator=generator).tolist()
+        [image_token] * image_tokens * images + torch.randint(10, 90, (12 + number,), generator=generator).tolist()
     ]
     rows.append(torch.randint(10, 90, (9,), generator=generator).tolist())
     lengths = torch.tensor([0, *(len(row) for row in rows)])
@@ -50,24 +50,24 @@ def make_pack(number: int, image_token: int, pictures: int, kind: str = "tiny") 
     positions = torch.cat([torch.arange(int(end) - 6, int(end) - 1) for end in ends[1:]])
     tokens = torch.tensor([token for row in rows for token in row])
     pixels = {
-        name: torch.randint(0, 256, (pictures, 3, size, size), generator=generator, dtype=torch.uint8)
+        name: torch.randint(0, 256, (images, 3, size, size), generator=generator, dtype=torch.uint8)
         for name, size in sizes.items()
     }
-    return Batch(
+    return MicroBatch(
         input_ids=tokens[None],
         position_ids=torch.cat([torch.arange(int(length)) for length in lengths[1:]])[None],
         cu_seqlens=ends.to(torch.int32),
         max_seqlen=int(lengths.max()),
-        pixel_values=pixels if pictures else {},
-        touch_vision=True,
+        pixel_values=pixels if images else {},
+        run_vision=True,
         response_positions=positions,
         response_labels=torch.randint(10, 90, (len(positions),), generator=torch.Generator().manual_seed(7)),
         row_ids=[f"rows:{number}", f"rows:{number}b"],
     )
 
 
-def stage_gradients(stage: int, process: runtime.Runtime, kind: str = "tiny") -> dict[str, torch.Tensor]:
-    """Loss, gradient norm and whole gradients of one global batch of NUM_PACKS packs, dealt over the ranks."""
+def stage_gradients(stage: int, process: runtime.Process, kind: str = "tiny") -> dict[str, torch.Tensor]:
+    """Loss, gradient norm and whole gradients of one global batch of NUM_PACKS micro_batches, dealt over the ranks."""
     torch.manual_seed(0)
     model = load_model("tiny", random=True) if kind == "tiny" else small_hybrid()
     model.set_trainable(STAGES[stage])
@@ -80,17 +80,17 @@ def stage_gradients(stage: int, process: runtime.Runtime, kind: str = "tiny") ->
         bf16 = runtime.computes_in_bf16(process) and not parameter.requires_grad
         assert parameter.dtype == (torch.bfloat16 if bf16 else torch.float32), name
     image_token = model.config.image_token_id
-    packs = []
+    micro_batches = []
     for number in range(process.rank, NUM_PACKS, process.world_size):
         weak = make_pack(number, image_token, 0 if stage == 1 or number == 1 else 1, kind)
         strong = make_pack(number + 100, image_token, number % 2, kind)
         if stage == 1:
-            weak.touch_vision = False
-        packs.append((weak, strong if stage == 2 else None))
-    num_tokens = runtime.sum_over_ranks(sum(weak.num_response_tokens for weak, _ in packs), process)
+            weak.run_vision = False
+        micro_batches.append((weak, strong if stage == 2 else None))
+    num_tokens = runtime.sum_over_ranks(sum(weak.num_response_tokens for weak, _ in micro_batches), process)
     loss = torch.zeros(())
-    for number, (weak, strong) in enumerate(packs):
-        runtime.set_gradient_sync(model, stage != 3 or number + 1 == len(packs))
+    for number, (weak, strong) in enumerate(micro_batches):
+        runtime.set_gradient_sync(model, stage != 3 or number + 1 == len(micro_batches))
         losses = model(weak, strong, num_tokens=num_tokens)
         losses.loss.backward()
         loss += losses.loss.detach()
@@ -104,7 +104,7 @@ def stage_gradients(stage: int, process: runtime.Runtime, kind: str = "tiny") ->
     return gradients
 
 
-def saved_bytes(process: runtime.Runtime, *, compiled: bool, checkpointed: bool) -> int:
+def saved_bytes(process: runtime.Process, *, compiled: bool, checkpointed: bool) -> int:
     """What autograd keeps of one forward pass, layers compiled and checkpointed in the order of the scripts."""
     model = load_model("tiny", random=True).train()
     if compiled:
@@ -119,13 +119,13 @@ def saved_bytes(process: runtime.Runtime, *, compiled: bool, checkpointed: bool)
     return sum(kept)
 
 
-def agreements(process: runtime.Runtime, out: Path) -> None:
+def agreements(process: runtime.Process, out: Path) -> None:
     """What ranks must decide together: a stop request of one, a bad step, a failure on the first."""
     stop = runtime.StopRequest(out, process)
-    assert not stop.agreed()
+    assert not stop.should_stop()
     if process.rank == process.world_size - 1:
         stop.reason = "SIGTERM"
-    assert stop.agreed()
+    assert stop.should_stop()
     guard = runtime.NonFiniteGuard(out, process)
     assert guard.skip(1, float("nan"), 1.0, [([f"row of rank {process.rank}"], float("nan"))])
     assert runtime.sum_over_ranks(process.rank + 1, process) == process.world_size * (process.world_size + 1) // 2
@@ -136,7 +136,7 @@ def agreements(process: runtime.Runtime, out: Path) -> None:
         assert str(error) == "no disk"
 
 
-def toy_steps(process: runtime.Runtime, out: Path) -> list[float]:
+def toy_steps(process: runtime.Process, out: Path) -> list[float]:
     """Go on with the toy run in out/run for three steps, its rows dealt over the ranks, and save."""
     config = ToyConfig()
     state = build(process, 8, config)

@@ -51,7 +51,7 @@ class Toy(nn.Module):
         return nn.functional.cross_entropy(logits[:-1], tokens[1:], reduction="sum") / total
 
 
-def build(process: runtime.Runtime, total_steps: int, config: ToyConfig, width: int = 16) -> tuple:
+def build(process: runtime.Process, total_steps: int, config: ToyConfig, width: int = 16) -> tuple:
     """(model, optimizer, scheduler, process), as checkpoint.py takes them."""
     torch.manual_seed(config.seed)
     model = Toy(width)

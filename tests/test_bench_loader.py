@@ -25,9 +25,9 @@ def test_the_table_holds_every_preset_and_what_a_gpu_takes(tmp_path: Path) -> No
         one, needed = float(row["pairs/s_of_one_process"]), float(row["pairs/s_of_a_GPU"])
         assert float(row["processes_a_GPU_needs"]) == pytest.approx(needed / one, rel=0.1)
         # 3 bytes a pixel: 384 x 384, and 1024 x 1024 more for the hybrid
-        picture = 3 * 384**2 + (3 * 1024**2 if "deepseek" in row["preset"] else 0)
+        image = 3 * 384**2 + (3 * 1024**2 if "deepseek" in row["preset"] else 0)
         size = 1000 * float(row["kB_a_pair"].replace(",", ""))
-        assert size == pytest.approx(float(row["pictures_a_pair"]) * picture, rel=0.1)
+        assert size == pytest.approx(float(row["pictures_a_pair"]) * image, rel=0.1)
     text = (tmp_path / "loader.md").read_text()
     assert text in done.stdout and "ASSUMED" in text
 

@@ -1,4 +1,4 @@
-"""Tokens, packs, order and the loader: what the loss sees is exact, on any number of ranks and after any resume."""
+"""Tokens, packing, order and the loader: what the loss sees is exact, on any number of ranks and after any resume."""
 
 import gc
 import gzip
@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data_helpers import CHATML, NUM_IMAGE_TOKENS, draw_picture, tiny_processor, tiny_tokenizer, write_lines
+from data_helpers import CHATML, NUM_IMAGE_TOKENS, draw_image, tiny_processor, tiny_tokenizer, write_lines
 from PIL import Image
 from transformers import DeepseekVLHybridImageProcessor, DeepseekVLHybridProcessor
 
-from data import Batch, ChatFormat, Rows, make_loader, open_rows, plan_packs, steps_per_epoch
+from data import MicroBatch, ChatFormat, Rows, make_loader, open_rows, plan_micro_batches, steps_per_epoch
 from errors import UserError, loader_process_died, run_main
-from sources import BadRow, Turn, open_picture, parse_spec
+from sources import BadRow, Turn, open_image, parse_spec
 
 DEEPSEEK = (
     "{{ bos_token }}{% for m in messages %}{{ 'User: ' if m['role'] == 'user' else 'Assistant: ' }}"
@@ -39,10 +39,10 @@ def chat_format() -> ChatFormat:
 
 @pytest.fixture(scope="module")
 def pair_file(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """50 pairs of different lengths; every weak side and every third strong side has a picture."""
+    """50 pairs of different lengths; every weak side and every third strong side has an image."""
     folder = tmp_path_factory.mktemp("pairs")
     for n in range(4):
-        draw_picture(folder / f"{n}.png", n, (60 + 20 * n, 90))
+        draw_image(folder / f"{n}.png", n, (60 + 20 * n, 90))
     rows = []
     for n in range(50):
         answer = f"Because {n}, {'the sum ' * (n * 7 % 23)}it is so.\nAnswer: {n}"
@@ -71,18 +71,18 @@ def load(rows: Rows, **options: int) -> list:
 # Tokens
 
 
-@pytest.mark.parametrize("pictures", [0, 1, 2])
+@pytest.mark.parametrize("num_images", [0, 1, 2])
 @pytest.mark.parametrize("template", [CHATML, DEEPSEEK])
-def test_prompt_tokens_equal_the_stock_processors(pictures: int, template: str, tmp_path: Path) -> None:
+def test_prompt_tokens_equal_the_stock_processors(num_images: int, template: str, tmp_path: Path) -> None:
     processor = tiny_processor(template)
     processor.tokenizer.bos_token = "<|im_start|>"
     chat_format = ChatFormat(processor, NUM_IMAGE_TOKENS)
     question = "What is\n\n the angle?  {x} π 12"
-    content = [{"type": "image"}] * pictures + [{"type": "text", "text": question}]
+    content = [{"type": "image"}] * num_images + [{"type": "text", "text": question}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    images = [Image.open(draw_picture(tmp_path / f"{n}.png", n)) for n in range(pictures)] or None
+    images = [Image.open(draw_image(tmp_path / f"{n}.png", n)) for n in range(num_images)] or None
     stock = processor(text=text, images=images, add_special_tokens=False)["input_ids"][0]
-    tokens = chat_format.encode([Turn("user", question, ["a"] * pictures), Turn("assistant", "It is 12.")])
+    tokens = chat_format.encode([Turn("user", question, ["a"] * num_images), Turn("assistant", "It is 12.")])
     assert tokens.input_ids[: len(stock)].tolist() == list(stock)
     eos = processor.tokenizer.eos_token_id
     response = " It is 12." if template == DEEPSEEK else "It is 12."
@@ -92,7 +92,7 @@ def test_prompt_tokens_equal_the_stock_processors(pictures: int, template: str, 
         == tokens.labels.tolist()
     )
     assert tokens.positions.tolist() == list(range(len(stock) - 1, len(tokens.input_ids) - 1))
-    assert (tokens.input_ids == chat_format.image_token_id).sum() == pictures * NUM_IMAGE_TOKENS
+    assert (tokens.input_ids == chat_format.image_token_id).sum() == num_images * NUM_IMAGE_TOKENS
 
 
 def test_every_answer_of_a_conversation_bears_loss(chat_format: ChatFormat) -> None:
@@ -108,7 +108,7 @@ def test_every_answer_of_a_conversation_bears_loss(chat_format: ChatFormat) -> N
     assert tokenizer.decode(tokens.labels) == "4<|im_end|>It is 6<|im_end|>"
     assert (tokens.input_ids[tokens.positions + 1] == tokens.labels).all()
     messages = [
-        {"role": t.role, "content": [{"type": "image"}] * len(t.pictures) + [{"type": "text", "text": t.text}]}
+        {"role": t.role, "content": [{"type": "image"}] * len(t.images) + [{"type": "text", "text": t.text}]}
         for t in turns
     ]
     text = chat_format.processor.apply_chat_template(messages).removesuffix("\n")
@@ -125,15 +125,15 @@ def test_counted_lengths_are_the_encoded_ones(pair_rows: Rows) -> None:
 def test_special_tokens_in_a_text_are_refused(chat_format: ChatFormat) -> None:
     for text in ("a <|im_start|> b", "<|pad|>", "<image>"):
         with pytest.raises(BadRow, match="special token"):
-            chat_format.pieces([Turn("user", text), Turn("assistant", "a")])
+            chat_format.segments([Turn("user", text), Turn("assistant", "a")])
 
 
 def test_templates_that_cannot_train_are_refused() -> None:
     with pytest.raises(UserError, match="does not put the response behind the generation prompt"):
         ChatFormat(tiny_processor(CHATML.replace("<|im_start|>assistant", "<|im_start|>bot")), NUM_IMAGE_TOKENS)
     chat_format = ChatFormat(tiny_processor(CHATML.replace("{{ '<image>' }}", "")), NUM_IMAGE_TOKENS)
-    with pytest.raises(UserError, match="the image token once for each picture"):
-        chat_format.pieces([Turn("user", "q", ["a.png"]), Turn("assistant", "a")])
+    with pytest.raises(UserError, match="the image token once for each image"):
+        chat_format.segments([Turn("user", "q", ["a.png"]), Turn("assistant", "a")])
 
 
 def test_a_tokenizer_saved_with_truncation_cuts_nothing() -> None:
@@ -144,7 +144,7 @@ def test_a_tokenizer_saved_with_truncation_cuts_nothing() -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Pictures
+# Images
 
 
 @pytest.mark.parametrize("size", [(96, 96), (300, 41), (7, 200), (33, 34)])
@@ -158,9 +158,9 @@ def test_pixels_equal_the_stock_processors_bit_for_bit(size: tuple[int, int], fa
     image_processor = processor.image_processor
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
-    picture = open_picture(str(tmp_path / "noise.png"))
-    stock = image_processor(picture, return_tensors="pt")
-    pixels = ChatFormat(processor, 576).pixels(picture)
+    image = open_image(str(tmp_path / "noise.png"))
+    stock = image_processor(image, return_tensors="pt")
+    pixels = ChatFormat(processor, 576).pixels(image)
     assert set(pixels) == set(stock)
     for name, values in pixels.items():
         assert values.dtype == torch.uint8
@@ -177,7 +177,7 @@ def test_pixels_equal_the_stock_processors_bit_for_bit(size: tuple[int, int], fa
 # Packs
 
 
-def unpack(batch: Batch) -> list[tuple[list[int], list[int], list[int]]]:
+def unpack(batch: MicroBatch) -> list[tuple[list[int], list[int], list[int]]]:
     """Each row of a pack: (input_ids, labels, positions within the row)."""
     bounds = batch.cu_seqlens.tolist()
     rows = []
@@ -232,8 +232,8 @@ def test_pictures_stand_in_the_order_of_their_rows(pair_rows: Rows) -> None:
     by_id = {pair_rows.row_id(index): index for index in range(50)}
     for weak, _ in batches:
         for row_id, pixels in zip(weak.row_ids, weak.pixel_values["pixel_values"], strict=True):
-            [picture] = pair_rows.read(by_id[row_id])[0][0].pictures
-            image = open_picture(picture, os.path.dirname(row_id.split(":")[0]))
+            [image] = pair_rows.read(by_id[row_id])[0][0].images
+            image = open_image(image, os.path.dirname(row_id.split(":")[0]))
             assert torch.equal(pixels, pair_rows.chat_format.pixels(image)["pixel_values"])
 
 
@@ -243,26 +243,26 @@ def test_plan_is_an_even_partition(world_size: int) -> None:
     for case in range(60):
         count = int(generator.integers(1, 200))
         tokens = generator.integers(1, 1025 if case % 2 else 300, count)
-        plan = plan_packs(tokens, world_size, 1024)
+        plan = plan_micro_batches(tokens, world_size, 1024)
         assert all(len(slot) == world_size for slot in plan)
         rows = [row for slot in plan for members in slot for row in members]
         assert sorted(rows) == list(range(count))
         loads = np.array([[tokens[members].sum() for members in slot] for slot in plan])
         assert loads.max() <= 1024
-        assert plan == plan_packs(tokens, world_size, 1024)
+        assert plan == plan_micro_batches(tokens, world_size, 1024)
         longest = tokens.max()
         per_rank = loads.sum(axis=0)
         assert per_rank.max() - per_rank.min() <= longest  # no rank has more than one row's work on top
         assert all(slot.max() - slot.min() <= longest for slot in loads)
         if tokens.max() < 300:
-            assert len(plan) <= -(-tokens.sum() // (world_size * 1024)) + 1  # few packs more than the tokens need
-    with pytest.raises(ValueError, match="fits no pack"):
-        plan_packs(np.array([1025]), 1, 1024)
+            assert len(plan) <= -(-tokens.sum() // (world_size * 1024)) + 1  # few more than the tokens need
+    with pytest.raises(ValueError, match="fits no micro-batch"):
+        plan_micro_batches(np.array([1025]), 1, 1024)
 
 
 def test_packs_of_no_rows_fill_the_ranks(pair_rows: Rows) -> None:
     [batches] = load(pair_rows, global_batch=2, world_size=4, rank=3, total_steps=1)
-    [(weak, strong)] = batches.packs
+    [(weak, strong)] = batches.micro_batches
     for batch in (weak, strong):
         assert batch.input_ids.tolist() == [[pair_rows.chat_format.eos_token_id]]
         assert batch.position_ids.tolist() == [[0]] and batch.cu_seqlens.tolist() == [0, 1] and batch.max_seqlen == 1
@@ -272,22 +272,22 @@ def test_packs_of_no_rows_fill_the_ranks(pair_rows: Rows) -> None:
             and batch.row_ids == []
             and batch.pixel_values == {}
         )
-    assert weak.touch_vision  # another rank's pack has a picture
+    assert weak.run_vision  # another rank's pack has an image
     assert batches.num_rows == 0 and batches.global_rows == 2
 
 
 def test_all_ranks_agree_on_touching_vision(tmp_path: Path, chat_format: ChatFormat) -> None:
-    draw_picture(tmp_path / "a.png")
+    draw_image(tmp_path / "a.png")
     rows = [{"instruction": f"{n}?", "output": f"{n}", "image_url": "" if n % 7 else "a.png"} for n in range(42)]
     index = open_rows(write_lines(tmp_path / "a.jsonl", rows), pairs=False, chat_format=chat_format, max_length=300)
     ranks = [load(index, world_size=3, rank=rank, global_batch=14, pack_tokens=300) for rank in range(3)]
     touched = 0
     for step in zip(*ranks, strict=True):
         assert len({len(batches) for batches in step}) == 1
-        for packs in zip(*step, strict=True):
-            flags = {weak.touch_vision for weak, _ in packs}
-            assert flags == {any(weak.pixel_values for weak, _ in packs)}
-            assert all(strong is None for _, strong in packs)
+        for micro_batches in zip(*step, strict=True):
+            flags = {weak.run_vision for weak, _ in micro_batches}
+            assert flags == {any(weak.pixel_values for weak, _ in micro_batches)}
+            assert all(strong is None for _, strong in micro_batches)
             touched += flags == {True}
     assert 0 < touched < sum(len(batches) for batches in ranks[0])
 
@@ -389,10 +389,10 @@ def test_spec_mistakes_are_said(tmp_path: Path, chat_format: ChatFormat) -> None
 
 
 def test_too_long_rows_are_dropped_whole_and_counted(tmp_path: Path, chat_format: ChatFormat) -> None:
-    draw_picture(tmp_path / "a.png")
+    draw_image(tmp_path / "a.png")
     text = [{"query": "q", "response": "b" * n} for n in (10, 110, 30)]
-    picture = {"query": "q", "response": "short", "image": "a.png"}
-    path = write_lines(tmp_path / "a.jsonl", [*text, picture])
+    image = {"query": "q", "response": "short", "image": "a.png"}
+    path = write_lines(tmp_path / "a.jsonl", [*text, image])
     rows = open_rows(path, pairs=False, chat_format=chat_format, max_length=120)  # image tokens count: 144 are too many
     assert rows.entries["number"].tolist() == [1, 3] and rows.dropped == [{"longer than 120 tokens": 2}]
     assert "dropped: longer than 120 tokens 2" in rows.summary()
@@ -432,11 +432,11 @@ def test_workers_give_the_same_batches(pair_rows: Rows) -> None:
 
 def test_a_workers_error_is_one_line_in_the_main_process(tmp_path: Path, chat_format: ChatFormat) -> None:
     path = write_lines(tmp_path / "a.jsonl", [{"query": "q", "response": "a", "image": "a.png"}])
-    (tmp_path / "a.png").write_text("not a picture")
+    (tmp_path / "a.png").write_text("not an image")
     rows = open_rows(path, pairs=False, chat_format=chat_format, max_length=300)
     with pytest.raises(UserError) as caught:
         load(rows, num_workers=1)
-    assert str(caught.value).startswith(f"{path}:1: picture ") and "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{path}:1: image ") and "\n" not in str(caught.value)
 
 
 def test_workers_leave_signals_to_the_trainer_and_end_with_it(pair_rows: Rows) -> None:

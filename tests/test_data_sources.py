@@ -1,4 +1,4 @@
-"""Files, dialects and pictures: every public format is read by its keys, and what is wrong is named."""
+"""Files, dialects and images: every public format is read by its keys, and what is wrong is named."""
 
 import gzip
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data_helpers import NUM_IMAGE_TOKENS, draw_picture, tiny_processor, write_lines
+from data_helpers import NUM_IMAGE_TOKENS, draw_image, tiny_processor, write_lines
 from PIL import Image
 
 from data import ChatFormat, make_loader, open_rows, steps_per_epoch
@@ -23,16 +23,16 @@ from sources import (
     WEAK,
     BadRow,
     BenchmarkRow,
-    PictureFinder,
+    ImageFinder,
     conversations,
-    open_picture,
+    open_image,
     open_source,
     read_row,
     scan,
 )
 
 FIXTURES = Path(__file__).parent / "fixtures" / "dialects"
-# file: (rows as single ones, pictures in them, the first question's beginning, the first response's end)
+# file: (rows as single ones, images in them, the first question's beginning, the first response's end)
 DIALECTS = {
     "puma_stage1.jsonl": (2, 0, "Compute 3 + 4.", "Answer: 7"),
     "puma_stage2.json": (4, 3, "In the right triangle", "Answer: 5"),
@@ -84,10 +84,10 @@ def test_every_fixture_is_in_the_table() -> None:
 
 @pytest.mark.parametrize("name", DIALECTS)
 def test_dialect_is_read_by_its_keys(name: str, chat_format: ChatFormat) -> None:
-    num_rows, num_pictures, question, response = DIALECTS[name]
+    num_rows, num_images, question, response = DIALECTS[name]
     rows = open_fixture(FIXTURES / name, chat_format)
     assert len(rows) == num_rows and not rows.dropped[0]
-    assert rows.entries["pictures"].sum() == num_pictures
+    assert rows.entries["images"].sum() == num_images
     turns, other = rows.read(0)
     assert other is None
     assert next(turn for turn in turns if turn.role == "user").text.startswith(question)
@@ -128,7 +128,7 @@ def test_one_step_trains_on_every_dialect(name: str, chat_format: ChatFormat, sm
     loader = make_loader(
         rows, global_batch=8, pack_tokens=2048, rank=0, world_size=1, seed=0, start_step=0, total_steps=1
     )
-    [(batch, _)] = next(iter(loader)).packs
+    [(batch, _)] = next(iter(loader)).micro_batches
     optimizer = torch.optim.SGD(small_model.parameters(), lr=0.1)
     losses = []
     for _ in range(2):
@@ -147,10 +147,10 @@ def test_pairs_by_the_published_names(chat_format: ChatFormat) -> None:
     rows = open_fixture(FIXTURES / "puma_stage2.json", chat_format, pairs=True)
     assert len(rows) == 2
     weak, strong = rows.read(0)
-    assert strong[0].text.startswith("In the right triangle") and strong[0].pictures == ["images/triangle.png"]
-    assert weak[0].text == "Answer the question in the picture." and weak[0].pictures == ["images/circle.png"]
+    assert strong[0].text.startswith("In the right triangle") and strong[0].images == ["images/triangle.png"]
+    assert weak[0].text == "Answer the question in the picture." and weak[0].images == ["images/circle.png"]
     assert weak[1].text == strong[1].text
-    assert rows.entries["pictures"].tolist() == [[1, 1], [1, 0]]  # (weak, strong)
+    assert rows.entries["images"].tolist() == [[1, 1], [1, 0]]  # (weak, strong)
     assert len(open_fixture(FIXTURES / "mavis_geometry.json", chat_format, pairs=True)) == 1
 
 
@@ -158,11 +158,11 @@ def test_pair_rows_give_both_sides_as_single_rows(chat_format: ChatFormat) -> No
     rows = open_fixture(FIXTURES / "puma_stage2.json", chat_format)
     names = [rows.row_id(index).rsplit(":", 1)[1] for index in range(4)]
     assert names == ["1/strong", "1/weak", "2/strong", "2/weak"]
-    assert rows.read(1)[0][0].pictures == ["images/circle.png"]
+    assert rows.read(1)[0][0].images == ["images/circle.png"]
 
 
 def test_picture_values_of_every_kind(tmp_path: Path) -> None:
-    png = draw_picture(tmp_path / "a.png").read_bytes()
+    png = draw_image(tmp_path / "a.png").read_bytes()
     held = {"bytes": png, "path": None}
     row = {"question": "q", "answer": "a"}
     for value, count in [
@@ -178,11 +178,11 @@ def test_picture_values_of_every_kind(tmp_path: Path) -> None:
         ([], 0),
     ]:
         [(side, turns)] = conversations({**row, "image": value}, pairs=False)
-        assert side == SINGLE and len(turns[0].pictures) == count
-        for picture in turns[0].pictures:
-            assert open_picture(picture, str(tmp_path)).mode == "RGB"
+        assert side == SINGLE and len(turns[0].images) == count
+        for image in turns[0].images:
+            assert open_image(image, str(tmp_path)).mode == "RGB"
     for key in ("image", "images", "image_url", "image_path", "decoded_image"):
-        assert conversations({**row, key: "a.png"}, pairs=False)[0][1][0].pictures == ["a.png"]
+        assert conversations({**row, key: "a.png"}, pairs=False)[0][1][0].images == ["a.png"]
 
 
 def test_pictures_go_to_the_turn_of_their_placeholder() -> None:
@@ -196,7 +196,7 @@ def test_pictures_go_to_the_turn_of_their_placeholder() -> None:
         ],
     }
     [(_, turns)] = conversations(row, pairs=False)
-    assert [(turn.text, turn.pictures) for turn in turns] == [
+    assert [(turn.text, turn.images) for turn in turns] == [
         ("First:", ["a.png"]),
         ("one", []),
         ("second?", ["b.png"]),
@@ -314,7 +314,7 @@ def test_parquet_without_pyarrow_is_one_line(
 
 
 def test_parquet_rows_are_read_again_from_any_row_group(tmp_path: Path, chat_format: ChatFormat) -> None:
-    png = draw_picture(tmp_path / "a.png").read_bytes()
+    png = draw_image(tmp_path / "a.png").read_bytes()
     rows = [
         {"question": f"{n}?", "answer": f"{n}", "image": {"bytes": png, "path": "a.png"} if n % 3 else None}
         for n in range(40)
@@ -332,7 +332,7 @@ def test_parquet_rows_are_read_again_from_any_row_group(tmp_path: Path, chat_for
         for (_, offset, length), row in list(zip(places, expected, strict=True))[::-7]:
             assert read_row(source, offset, length) == row
     index = open_fixture(tmp_path / "small.parquet", chat_format)
-    assert index.entries["pictures"][:, 0].tolist() == [int(n % 3 > 0) for n in range(40)]
+    assert index.entries["images"][:, 0].tolist() == [int(n % 3 > 0) for n in range(40)]
     loader = make_loader(
         index, global_batch=40, pack_tokens=8192, rank=0, world_size=1, seed=0, start_step=0, total_steps=1
     )
@@ -342,16 +342,16 @@ def test_parquet_rows_are_read_again_from_any_row_group(tmp_path: Path, chat_for
 def test_parquet_mixes_of_counts_and_shares_are_drawn_by_worker_processes(
     tmp_path: Path, chat_format: ChatFormat
 ) -> None:
-    pictures = [{"bytes": draw_picture(tmp_path / f"{n}.png", n).read_bytes(), "path": None} for n in range(12)]
+    images = [{"bytes": draw_image(tmp_path / f"{n}.png", n).read_bytes(), "path": None} for n in range(12)]
     pairs = [
         {
             "image_url": None, "instruction": f"What is {n}?", "output": f"It is {n}.",
-            "image_url_2": pictures[n], "instruction_2": "What is it?", "output_2": f"It is {n}.",
+            "image_url_2": images[n], "instruction_2": "What is it?", "output_2": f"It is {n}.",
         }
         for n in range(12)
     ]  # fmt: skip
     dialogues = [
-        {"images": pictures[n : n + 2], "texts": [{"user": "How many?", "assistant": f"{n} a {'z' * n}"}]}
+        {"images": images[n : n + 2], "texts": [{"user": "How many?", "assistant": f"{n} a {'z' * n}"}]}
         for n in range(10)
     ]
     write_parquet(tmp_path / "pairs.parquet", pairs, row_group_size=5)
@@ -370,25 +370,25 @@ def test_parquet_mixes_of_counts_and_shares_are_drawn_by_worker_processes(
             map(len, batch.pixel_values.values())
         )
     both = open_fixture(tmp_path / "pairs.parquet", chat_format, pairs=True)
-    assert len(both) == 12 and both.entries["pictures"].tolist() == [[1, 0]] * 12
+    assert len(both) == 12 and both.entries["images"].tolist() == [[1, 0]] * 12
     weak, strong = both.read(7)
-    assert weak[0].pictures == [pictures[7]] and strong[0].text == "What is 7?"
+    assert weak[0].images == [images[7]] and strong[0].text == "What is 7?"
 
 
 def test_parquet_pictures_by_path_alone_are_looked_for(tmp_path: Path, chat_format: ChatFormat) -> None:
-    draw_picture(tmp_path / "here.png")
+    draw_image(tmp_path / "here.png")
     rows = [
         {"question": "1?", "answer": "1", "image": {"bytes": None, "path": name}} for name in ("here.png", "gone.png")
     ]
     message = error_of(write_parquet(tmp_path / "a.parquet", rows), chat_format)
-    assert "a.parquet:2: no picture" in message and "gone.png" in message
+    assert "a.parquet:2: no image" in message and "gone.png" in message
     kept = open_fixture(tmp_path / "a.parquet", chat_format, skip_bad_rows=True)
-    assert len(kept) == 1 and kept.dropped[0] == {"picture missing": 1}
+    assert len(kept) == 1 and kept.dropped[0] == {"image missing": 1}
 
 
 def test_damaged_parquet_is_one_line(tmp_path: Path, chat_format: ChatFormat) -> None:
-    pictures = [draw_picture(tmp_path / "a.png", n).read_bytes() for n in range(20)]
-    rows = [{"question": f"{n}?", "answer": f"{n}", "image": {"bytes": pictures[n], "path": "a"}} for n in range(20)]
+    images = [draw_image(tmp_path / "a.png", n).read_bytes() for n in range(20)]
+    rows = [{"question": f"{n}?", "answer": f"{n}", "image": {"bytes": images[n], "path": "a"}} for n in range(20)]
     whole = write_parquet(tmp_path / "whole.parquet", rows)
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
     (tmp_path / "pointer.parquet").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 9\n")
@@ -403,7 +403,7 @@ def test_damaged_parquet_is_one_line(tmp_path: Path, chat_format: ChatFormat) ->
         (tmp_path / f"{leaf}.parquet").write_bytes(damaged)
     message = error_of(tmp_path / "question.parquet", chat_format, skip_bad_rows=True)
     assert "cannot be read to its end" in message and "download or make the file again" in message
-    index = open_fixture(tmp_path / "image.bytes.parquet", chat_format)  # the index leaves pictures where they are
+    index = open_fixture(tmp_path / "image.bytes.parquet", chat_format)  # the index leaves images where they are
     loader = make_loader(
         index, global_batch=4, pack_tokens=4096, rank=0, world_size=1, seed=0, start_step=0, total_steps=1
     )
@@ -420,7 +420,7 @@ def test_damaged_parquet_is_one_line(tmp_path: Path, chat_format: ChatFormat) ->
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
 def test_memory_does_not_grow_with_a_parquet_row_group(tmp_path: Path) -> None:
-    """Files whose one row group holds 60 and 360 MB of pictures: indexed and read, both in about the same memory."""
+    """Files whose one row group holds 60 and 360 MB of images: indexed and read, both in about the same memory."""
     code = """
 import random, sys
 import sources
@@ -479,20 +479,20 @@ BAD_ROWS = [
     ("[" * 100_000, "broken JSON", "nested too deeply"),
     ({"prompt": "q", "completion": "a"}, "unknown dialect", "the keys are: completion, prompt; accepted:"),
     ({"query": "q", "response": ""}, "empty response", "the response is empty"),
-    ({"query": " ", "response": "a"}, "empty question", "no picture"),
+    ({"query": " ", "response": "a"}, "empty question", "no image"),
     ({"query": None, "response": "a"}, "text is missing", "the text of the user is None"),
     ({"query": ["q"], "response": "a"}, "text is missing", "['q']"),
     ({"query": "\ud800", "response": "a"}, "not Unicode", "surrogate"),
     ({"query": "say <|im_end|>", "response": "a"}, "special token in the text", "<|im_end|>"),
     (
         {"query": "see <image>", "response": "a"},
-        "pictures and placeholders differ",
-        "1 <image> in the text, 0 pictures",
+        "images and placeholders differ",
+        "1 <image> in the text, 0 images",
     ),
-    ({"query": "q", "response": "a", "image": "none.png"}, "picture missing", "none.png"),
-    ({"query": "q", "response": "a", "image": "folder"}, "picture missing", "folder"),
-    ({"query": "q", "response": "a", "image": "a\0b.png"}, "picture missing", "a\\x00b.png"),
-    ({"query": "q", "response": "a", "image": "http://x.org/a.png"}, "picture is a URL", "download"),
+    ({"query": "q", "response": "a", "image": "none.png"}, "image missing", "none.png"),
+    ({"query": "q", "response": "a", "image": "folder"}, "image missing", "folder"),
+    ({"query": "q", "response": "a", "image": "a\0b.png"}, "image missing", "a\\x00b.png"),
+    ({"query": "q", "response": "a", "image": "http://x.org/a.png"}, "image is a URL", "download"),
     ({"query": "q", "response": "a", "image": 5}, "field is not what it should be", "image is not a path"),
     ({"conversations": "hi"}, "field is not what it should be", "not a list of turns"),
     ({"conversations": [{"from": "robot", "value": "q"}]}, "unknown speaker", "human"),
@@ -504,7 +504,7 @@ BAD_PAIRS = [
     (GOOD, "not a pair", "the keys here are: query, response"),
     ({**PAIR, "output_2": "b"}, "responses of a pair differ", "output is 'a', output_2 is 'b'"),
     ({key: PAIR[key] for key in PAIR if key != "output_2"}, "text is missing", "assistant is None"),
-    ({**PAIR, "image_url_2": "none.png"}, "picture missing", "none.png"),
+    ({**PAIR, "image_url_2": "none.png"}, "image missing", "none.png"),
 ]
 
 
@@ -575,7 +575,7 @@ def bomb(path: Path) -> Path:
 
 
 def test_pictures_that_cannot_be_used(tmp_path: Path, chat_format: ChatFormat) -> None:
-    good = draw_picture(tmp_path / "good.png")
+    good = draw_image(tmp_path / "good.png")
     (tmp_path / "cut.png").write_bytes(good.read_bytes()[:-60])
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "nothing.png").write_bytes(b"")
@@ -583,16 +583,16 @@ def test_pictures_that_cannot_be_used(tmp_path: Path, chat_format: ChatFormat) -
     bomb(tmp_path / "bomb.png")
     Image.new("L", (9000, 6000)).save(tmp_path / "large.png")
     for name, reason, detail in [
-        ("cut.png", "picture unreadable", "cut.png"),
-        ("text.png", "picture unreadable", "cannot identify"),
-        ("nothing.png", "picture unreadable", "cannot identify"),
-        ("page.eps", "picture unreadable", "cannot identify"),
-        ("bomb.png", "picture too large", "pixels"),
-        ("large.png", "picture too large", "9000 x 6000 pixels, at most 50,000,000"),
-        ("gone.png", "picture missing", "gone.png"),
+        ("cut.png", "image unreadable", "cut.png"),
+        ("text.png", "image unreadable", "cannot identify"),
+        ("nothing.png", "image unreadable", "cannot identify"),
+        ("page.eps", "image unreadable", "cannot identify"),
+        ("bomb.png", "image too large", "pixels"),
+        ("large.png", "image too large", "9000 x 6000 pixels, at most 50,000,000"),
+        ("gone.png", "image missing", "gone.png"),
     ]:
         with pytest.raises(BadRow) as caught:
-            open_picture(name, str(tmp_path))
+            open_image(name, str(tmp_path))
         assert caught.value.reason == reason and detail in caught.value.detail
 
         (tmp_path / "gone.png").write_bytes(b"")  # present at the index, gone in the loader
@@ -608,32 +608,32 @@ def test_pictures_that_cannot_be_used(tmp_path: Path, chat_format: ChatFormat) -
         batches = next(skipping)
         assert batches.num_skipped == 1 and batches.num_rows == 2 and batches.global_rows == 3
         assert batches.skipped[0].startswith(f"{path}:2: ")
-        assert len(batches.packs[0][0].pixel_values["pixel_values"]) == 2
+        assert len(batches.micro_batches[0][0].pixel_values["pixel_values"]) == 2
 
 
 def test_transparent_pictures_lie_on_white_and_stand_upright(tmp_path: Path) -> None:
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert open_picture("clear.png", str(tmp_path)).getpixel((3, 3)) == (255, 255, 255)
+    assert open_image("clear.png", str(tmp_path)).getpixel((3, 3)) == (255, 255, 255)
     image = Image.new("P", (8, 8), 1)
     image.putpalette([0, 0, 0, 9, 9, 9])
     image.save(tmp_path / "palette.png", transparency=1)
-    assert open_picture("palette.png", str(tmp_path)).getpixel((3, 3)) == (255, 255, 255)
+    assert open_image("palette.png", str(tmp_path)).getpixel((3, 3)) == (255, 255, 255)
     Image.fromarray(np.array([[0, 32768, 65535]], dtype=np.uint16)).save(tmp_path / "deep.png")  # 16 bits a pixel
-    assert np.array(open_picture("deep.png", str(tmp_path)))[0, :, 0].tolist() == [0, 127, 255]
+    assert np.array(open_image("deep.png", str(tmp_path)))[0, :, 0].tolist() == [0, 127, 255]
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     Image.new("RGB", (8, 4)).save(tmp_path / "turned.jpg", exif=exif)
-    assert open_picture("turned.jpg", str(tmp_path)).size == (4, 8)
+    assert open_image("turned.jpg", str(tmp_path)).size == (4, 8)
 
 
 def test_picture_finder_lists_each_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
     for n in range(5):
-        draw_picture(tmp_path / "images" / f"{n}.png", n)
+        draw_image(tmp_path / "images" / f"{n}.png", n)
     calls, scandir = [], os.scandir
     monkeypatch.setattr(os, "scandir", lambda folder: calls.append(folder) or scandir(folder))
-    finder = PictureFinder()
+    finder = ImageFinder()
     for n in range(5):
         finder.check(f"images/{n}.png", str(tmp_path))
     assert calls == [str(tmp_path / "images")]

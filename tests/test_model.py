@@ -82,8 +82,8 @@ def small_hybrid_config(tie: bool = False) -> DeepseekVLHybridConfig:
     )
 
 
-def pack(rows: list[torch.Tensor], image_token_id: int, pixels: dict | None = None, touch_vision: bool = False):
-    """A data.Batch in all that model.py reads: every token after the first of a row is a response token."""
+def pack(rows: list[torch.Tensor], image_token_id: int, pixels: dict | None = None, run_vision: bool = False):
+    """A data.MicroBatch in all that model.py reads: every token after the first of a row is a response token."""
     lengths = torch.tensor([len(row) for row in rows])
     cu_seqlens = torch.cat([torch.zeros(1), lengths.cumsum(0)]).to(torch.int32)
     starts = cu_seqlens[:-1].tolist()
@@ -94,7 +94,7 @@ def pack(rows: list[torch.Tensor], image_token_id: int, pixels: dict | None = No
         cu_seqlens=cu_seqlens,
         max_seqlen=int(lengths.max()),
         pixel_values=pixels or {},
-        touch_vision=touch_vision,
+        run_vision=run_vision,
         response_positions=positions.long(),
         response_labels=torch.cat([row[1:] for row in rows]),
     )
@@ -108,13 +108,13 @@ def random_row(length: int, image_tokens: int, image_token_id: int, seed: int) -
     return row
 
 
-def random_pixels(model: MathModel, pictures: int) -> dict[str, torch.Tensor]:
+def random_pixels(model: MathModel, images: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(7)
     sizes = {"pixel_values": model.config.vision_config.image_size}
     if hasattr(model.config, "high_res_vision_config"):
         sizes["high_res_pixel_values"] = model.config.high_res_vision_config.image_size
     return {
-        name: torch.randint(0, 256, (pictures, 3, size, size), generator=generator, dtype=torch.uint8)
+        name: torch.randint(0, 256, (images, 3, size, size), generator=generator, dtype=torch.uint8)
         for name, size in sizes.items()
     }
 
@@ -160,7 +160,7 @@ def test_image_tokens_agree_with_the_architecture_and_the_tokenizer():
 
 @pytest.mark.parametrize("name", ["tiny", "hybrid"])
 def test_rows_in_a_pack_do_not_see_each_other(name, request):
-    """Packed logits equal those of the stock model on each row alone, with and without pictures."""
+    """Packed logits equal those of the stock model on each row alone, with and without images."""
     model = request.getfixturevalue(name)
     image = model.config.image_token_id
     tokens = 144 if name == "tiny" else 16
@@ -240,14 +240,14 @@ def test_a_pack_without_pictures_has_a_gradient_where_the_decoder_is_frozen(tiny
 
 @pytest.mark.parametrize("name", ["tiny", "hybrid"])
 def test_a_pack_without_pictures_still_touches_the_tower(name, request):
-    """Else FSDP2 hangs when another rank's pack has a picture: the tower's gradients exist, and are exactly zero."""
+    """Else FSDP2 hangs when another rank's pack has an image: the tower's gradients exist, and are exactly zero."""
     model = request.getfixturevalue(name)
     model.set_trainable(PARTS)
     model.zero_grad()
     row = random_row(6, 0, 3, 0)
     quiet = model(pack([row], 3), num_tokens=5).loss
-    model(pack([row], 3, touch_vision=True), num_tokens=5).loss.backward()
-    touched = model(pack([row], 3, touch_vision=True), num_tokens=5).loss
+    model(pack([row], 3, run_vision=True), num_tokens=5).loss.backward()
+    touched = model(pack([row], 3, run_vision=True), num_tokens=5).loss
     assert torch.equal(quiet, touched)
     for parameter_name, parameter in model.named_parameters():
         if part_of(parameter_name) != "llm" and parameter.requires_grad:
@@ -309,14 +309,14 @@ def test_what_is_saved_opens_in_transformers_with_the_same_logits(tiny, tmp_path
     message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Find angle C."}]}]
     from PIL import Image
 
-    picture = Image.effect_noise((96, 96), 60).convert("RGB")
+    image = Image.effect_noise((96, 96), 60).convert("RGB")
     prompt = processor.apply_chat_template(message, add_generation_prompt=True)
-    inputs = processor(text=[prompt], images=[picture], return_tensors="pt")
+    inputs = processor(text=[prompt], images=[image], return_tensors="pt")
     assert (inputs["input_ids"] == tiny.config.image_token_id).sum() == 144
     with torch.no_grad():
         theirs = opened(**inputs).logits[0]
         raw = processor.image_processor(
-            images=[picture], do_rescale=False, do_normalize=False, return_tensors="pt"
+            images=[image], do_rescale=False, do_normalize=False, return_tensors="pt"
         )["pixel_values"]
         batch = pack([inputs["input_ids"][0]], 3, {"pixel_values": raw.to(torch.uint8)})
         ours = tiny.hf.lm_head(tiny.response_hidden_states(batch))
@@ -368,23 +368,23 @@ def test_what_is_compiled_has_no_hooks_inside_and_computes_the_same(monkeypatch)
 
 @pytest.mark.slow
 def test_every_variant_of_a_layer_is_compiled(monkeypatch, caplog):
-    """Frozen and trained layers, with gradients and without, one picture and more: torch gives up after 8 by itself."""
+    """Frozen and trained layers, with gradients and without, one image and more: torch gives up after 8 by itself."""
     torch._dynamo.reset()
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     model = load_model("tiny")
     model.set_trainable(("vision", "projector"))
     runtime.compile_layers(model)
-    for pictures in (1, 2, 3):
+    for images in (1, 2, 3):
         for with_gradients in (True, False):
             with torch.set_grad_enabled(with_gradients):
-                model.hf.model.get_image_features(pixel_values=torch.zeros(pictures, 3, 96, 96))
-                embeddings = torch.zeros(1, 20 * pictures, 192, requires_grad=with_gradients)
+                model.hf.model.get_image_features(pixel_values=torch.zeros(images, 3, 96, 96))
+                embeddings = torch.zeros(1, 20 * images, 192, requires_grad=with_gradients)
                 model.language_model(
                     inputs_embeds=embeddings,
-                    position_ids=torch.arange(20 * pictures)[None],
+                    position_ids=torch.arange(20 * images)[None],
                     use_cache=False,
-                    cu_seq_lens_q=torch.tensor([0, 20 * pictures], dtype=torch.int32),
-                    max_length_q=20 * pictures,
+                    cu_seq_lens_q=torch.tensor([0, 20 * images], dtype=torch.int32),
+                    max_length_q=20 * images,
                 )
     assert "recompile_limit" not in caplog.text
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
-def process() -> runtime.Runtime:
+def process() -> runtime.Process:
     return runtime.setup(0, device="cpu")
 
 
@@ -123,12 +123,12 @@ def test_clip_grad_norm_measures_then_scales() -> None:
     assert torch.allclose(parameters[0].grad, torch.tensor([0.6, 0, 0]))  # not turned to nan or zero
 
 
-def test_sum_over_ranks_keeps_the_kind(process: runtime.Runtime) -> None:
+def test_sum_over_ranks_keeps_the_kind(process: runtime.Process) -> None:
     assert runtime.sum_over_ranks(7, process) == 7
     assert runtime.sum_over_ranks(torch.tensor([1.5]), process).tolist() == [1.5]
 
 
-def test_the_log_drops_what_a_resume_trains_again(tmp_path: Path, process: runtime.Runtime) -> None:
+def test_the_log_drops_what_a_resume_trains_again(tmp_path: Path, process: runtime.Process) -> None:
     log = Log(tmp_path, process, total_steps=6, progress="none")
     for step in range(1, 5):
         log.mark("data")
@@ -149,7 +149,7 @@ def test_the_log_drops_what_a_resume_trains_again(tmp_path: Path, process: runti
 
 
 def test_the_log_shows_a_line_a_step_or_a_bar(
-    tmp_path: Path, process: runtime.Runtime, capsys: pytest.CaptureFixture
+    tmp_path: Path, process: runtime.Process, capsys: pytest.CaptureFixture
 ) -> None:
     log = Log(tmp_path, process, total_steps=2, peak_flops=1e9)
     log.step(1, num_tokens=10, flops=1e6, loss=0.5, fkl=0.25, grad_norm=2.0, lr=1e-3)
@@ -166,7 +166,7 @@ def test_the_log_shows_a_line_a_step_or_a_bar(
         Log(tmp_path, process, total_steps=2, progress="dots")
 
 
-def test_mfu_is_flops_over_time_and_peak(tmp_path: Path, process: runtime.Runtime) -> None:
+def test_mfu_is_flops_over_time_and_peak(tmp_path: Path, process: runtime.Process) -> None:
     log = Log(tmp_path, process, total_steps=1, peak_flops=1e12, progress="none")
     time.sleep(0.05)
     row = log.step(1, num_tokens=1, flops=1e10)
@@ -174,13 +174,13 @@ def test_mfu_is_flops_over_time_and_peak(tmp_path: Path, process: runtime.Runtim
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_is_a_stop_request(tmp_path: Path, process: runtime.Runtime, number: int) -> None:
+def test_a_signal_is_a_stop_request(tmp_path: Path, process: runtime.Process, number: int) -> None:
     before = signal.getsignal(number)
     try:
         stop = runtime.StopRequest(tmp_path, process)
-        assert not stop.agreed()
+        assert not stop.should_stop()
         os.kill(os.getpid(), number)
-        assert stop.agreed()
+        assert stop.should_stop()
         stop.leave_marker(12)
     finally:
         signal.signal(number, before)
@@ -188,17 +188,17 @@ def test_a_signal_is_a_stop_request(tmp_path: Path, process: runtime.Runtime, nu
 
 
 def test_a_stop_file_is_a_stop_request_and_a_restart_reads_the_marker(
-    tmp_path: Path, process: runtime.Runtime, capsys: pytest.CaptureFixture
+    tmp_path: Path, process: runtime.Process, capsys: pytest.CaptureFixture
 ) -> None:
     handlers = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGUSR1)]
     try:
         (tmp_path / "STOP").touch()
         os.utime(tmp_path / "STOP", (1, 1))  # of an earlier run: must not stop this one at once
         stop = runtime.StopRequest(tmp_path, process)
-        assert not stop.agreed()
+        assert not stop.should_stop()
         (tmp_path / "STOP").touch()
         stop = runtime.StopRequest(tmp_path, process)  # it came while this one was starting: still stands
-        assert stop.agreed()
+        assert stop.should_stop()
         stop.leave_marker(3)
         capsys.readouterr()
         runtime.StopRequest(tmp_path, process)
@@ -209,16 +209,16 @@ def test_a_stop_file_is_a_stop_request_and_a_restart_reads_the_marker(
     assert not (tmp_path / "STOPPED").exists() and not (tmp_path / "STOP").exists()
 
 
-def test_bad_steps_are_skipped_counted_and_end_the_run(tmp_path: Path, process: runtime.Runtime) -> None:
+def test_bad_steps_are_skipped_counted_and_end_the_run(tmp_path: Path, process: runtime.Process) -> None:
     guard = runtime.NonFiniteGuard(tmp_path, process, max_in_a_row=3)
-    packs = [(["a:1", "a:2"], torch.tensor(0.1)), (["b:7"], torch.tensor(math.nan))]
-    assert not guard.skip(1, torch.tensor(0.5), torch.tensor(1.0), packs)
-    assert guard.skip(2, math.nan, 1.0, packs)
-    assert guard.skip(3, 0.5, math.inf, packs[:1])
-    assert not guard.skip(4, 0.5, 1.0, packs)
-    assert guard.skip(5, math.inf, 1.0, packs) and guard.skip(6, math.inf, 1.0, packs)
+    micro_batches = [(["a:1", "a:2"], torch.tensor(0.1)), (["b:7"], torch.tensor(math.nan))]
+    assert not guard.skip(1, torch.tensor(0.5), torch.tensor(1.0), micro_batches)
+    assert guard.skip(2, math.nan, 1.0, micro_batches)
+    assert guard.skip(3, 0.5, math.inf, micro_batches[:1])
+    assert not guard.skip(4, 0.5, 1.0, micro_batches)
+    assert guard.skip(5, math.inf, 1.0, micro_batches) and guard.skip(6, math.inf, 1.0, micro_batches)
     with pytest.raises(UserError, match="3 steps in a row.*7"):
-        guard.skip(7, math.nan, math.nan, packs)
+        guard.skip(7, math.nan, math.nan, micro_batches)
     assert guard.skipped == 5
     rows = [json.loads(line) for line in (tmp_path / "nonfinite_rows.jsonl").read_text().splitlines()]
     assert [(row["step"], row["rows"]) for row in rows[:2]] == [(2, ["b:7"]), (3, ["a:1", "a:2"])]
@@ -267,7 +267,7 @@ def test_a_device_that_is_not_there_is_one_clear_error() -> None:
 
 
 def test_the_header_names_versions_and_boxes_slow_paths(
-    process: runtime.Runtime, capsys: pytest.CaptureFixture
+    process: runtime.Process, capsys: pytest.CaptureFixture
 ) -> None:
     header = runtime.print_header(process, Config(preset="puma-qwen2-7b"), slow_paths=["no triton"], loss="torch")
     printed = capsys.readouterr().out

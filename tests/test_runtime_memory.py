@@ -31,13 +31,13 @@ def tiny(stage: int, device: str = "cpu") -> MathModel:
 
 def make_packs(model: MathModel, stage: int) -> tuple:
     image_token = model.config.image_token_id
-    weak = ranks_worker.make_pack(3, image_token, pictures=0 if stage == 1 else 2)
-    strong = ranks_worker.make_pack(4, image_token, pictures=1) if stage == 2 else None
-    weak.touch_vision = stage != 1
+    weak = ranks_worker.make_pack(3, image_token, images=0 if stage == 1 else 2)
+    strong = ranks_worker.make_pack(4, image_token, images=1) if stage == 2 else None
+    weak.run_vision = stage != 1
     return weak, strong
 
 
-def peak_of_a_step(model: MathModel, *packs: ranks_worker.Batch) -> int:
+def peak_of_a_step(model: MathModel, *micro_batches: ranks_worker.MicroBatch) -> int:
     """Live bytes at most in a step's forward and backward pass, as the plan counts them: a gradient goes at once."""
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -45,7 +45,7 @@ def peak_of_a_step(model: MathModel, *packs: ranks_worker.Batch) -> int:
     live = memory._LiveBytes("cpu")
     live.ignore([*model.parameters(), *model.buffers()])
     with live:
-        model(*packs, num_tokens=10).loss.backward()
+        model(*micro_batches, num_tokens=10).loss.backward()
     return live.peak
 
 
@@ -64,21 +64,21 @@ def test_flops_are_those_that_torch_counts(stage: int) -> None:
             expected += passes * costs.squared_length * float((lengths**2).sum())
     # ... the op computes lm_head's product for R response rows in any case, also the top layer of the tower runs, one
     # of six, unread; and no gradient goes into pixels.
-    pictures = 0 if stage == 1 else 2
-    expected += costs.vision / 5 * (pictures + (stage == 2))
+    images = 0 if stage == 1 else 2
+    expected += costs.vision / 5 * (images + (stage == 2))
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.04)
 
 
 def test_parts_that_do_not_train_cost_less() -> None:
     costs = memory.model_costs(tiny(3))
-    pack = {"tokens": 1000, "squared_lengths": 1e5, "responses": 100, "pictures": 2}
+    pack = {"tokens": 1000, "squared_lengths": 1e5, "responses": 100, "images": 2}
     everything, frozen_llm, projector, forward = (
         memory.pass_flops(costs, **pack, trains=trains)
         for trains in (("vision", "projector", "llm"), ("vision", "projector"), ("projector",), None)
     )
     assert everything > frozen_llm > projector > forward > 0
     assert everything == pytest.approx(3 * forward, rel=0.01)
-    text = pack | {"pictures": 0}
+    text = pack | {"images": 0}
     assert memory.pass_flops(costs, **text, trains=("vision",)) == memory.pass_flops(costs, **text, trains=None)
 
 
@@ -92,11 +92,11 @@ def test_planned_bytes_are_those_of_a_real_step(stage: int, checkpointing: bool)
         runtime.checkpoint_activations(planned_model)
     weak, strong = make_packs(model, stage)
     peak = peak_of_a_step(model, weak, strong)
-    pictures = len(weak.pixel_values.get("pixel_values", ()))
+    images = len(weak.pixel_values.get("pixel_values", ()))
     planned = memory.pack_bytes(
         planned_model,
         tokens=weak.num_tokens,
-        pictures=pictures,
+        images=images,
         responses=weak.num_response_tokens,
         strong=None if strong is None else (strong.num_tokens, 1),
     )
@@ -138,13 +138,13 @@ def test_planned_bytes_of_the_hybrid_are_those_of_a_real_step(
     real, planned_model = build("cpu"), build("meta")
     length = preset.image_tokens + 60
     image_token = real.config.image_token_id
-    batch = ranks_worker.Batch(
+    batch = ranks_worker.MicroBatch(
         input_ids=torch.tensor([[image_token] * preset.image_tokens + [100] * 60]),
         position_ids=torch.arange(length)[None],
         cu_seqlens=torch.tensor([0, length], dtype=torch.int32),
         max_seqlen=length,
-        pixel_values=black_picture(real),
-        touch_vision=True,
+        pixel_values=black_image(real),
+        run_vision=True,
         response_positions=torch.arange(length - 20, length),
         response_labels=torch.full((20,), 7),
         row_ids=["row"],
@@ -156,12 +156,12 @@ def test_planned_bytes_of_the_hybrid_are_those_of_a_real_step(
             lambda query, key, value, attn_mask=None, **_: NoScores.apply(query, key, value, attn_mask),
         )
         peak = peak_of_a_step(real, batch)
-    planned = memory.pack_bytes(planned_model, tokens=length, pictures=1, responses=20)
+    planned = memory.pack_bytes(planned_model, tokens=length, images=1, responses=20)
     assert planned == pytest.approx(peak, rel=0.05)
 
 
 def shallow_hybrid() -> Preset:
-    """The DeepSeek preset with towers of one layer, at their true picture sizes, and a small decoder."""
+    """The DeepSeek preset with towers of one layer, at their true image sizes, and a small decoder."""
     preset = presets()["puma-deepseek-math-7b"]
     config = preset.config
     text = config.text_config
@@ -172,8 +172,8 @@ def shallow_hybrid() -> Preset:
     return preset
 
 
-def black_picture(model: MathModel) -> dict[str, torch.Tensor]:
-    """One black picture for each tower."""
+def black_image(model: MathModel) -> dict[str, torch.Tensor]:
+    """One black image for each tower."""
     pixels = memory._pixels(model.config, 1, torch.uint8)
     return {name: torch.zeros(value.shape, dtype=torch.uint8) for name, value in pixels.items()}
 
@@ -214,7 +214,7 @@ def test_a_dry_run_prints_memory_and_marks_assumptions(
     printed = capsys.readouterr().out
     for word in ("parameters", "gradients", "AdamW state", "activations", "in all", "fits", "ASSUMED", "hours"):
         assert word in printed
-    # 64 pairs a GPU and step, 1.5 pictures each, 4 processes with 2 steps ahead
+    # 64 pairs a GPU and step, 1.5 images each, 4 processes with 2 steps ahead
     side = load_model("tiny", random=True, device="meta").config.vision_config.image_size
     assert f"4 processes: {64 * 1.5 * 8 * 3 * side**2 / memory.GIB:.2f} GiB" in printed
     with pytest.raises(UserError, match="--gpu rtx: unknown; known: .*a100-80gb"):
@@ -252,34 +252,34 @@ def test_the_plan_is_within_15_percent_of_a_real_peak(stage: int, checkpointing:
         runtime.checkpoint_activations(model)
     runtime.shard(model, process, idle=(lambda name: part_of(name) != "llm") if stage == 1 else None)
     optimizer = torch.optim.AdamW(runtime.parameter_groups(model, 0.1), lr=1e-5, fused=True)
-    pack = {"tokens": 8192, "pictures": 0 if stage == 1 else 8, "responses": 2048}
+    pack = {"tokens": 8192, "images": 0 if stage == 1 else 8, "responses": 2048}
     image_token = model.config.image_token_id
     tokens = torch.full((1, 8192), 100)
-    tokens[0, : 729 * pack["pictures"]] = image_token
+    tokens[0, : 729 * pack["images"]] = image_token
 
-    def batch(count: int) -> ranks_worker.Batch:
-        return ranks_worker.Batch(
+    def batch(count: int) -> ranks_worker.MicroBatch:
+        return ranks_worker.MicroBatch(
             input_ids=tokens,
             position_ids=torch.arange(1024).repeat(8)[None],
             cu_seqlens=torch.arange(0, 8193, 1024, dtype=torch.int32),
             max_seqlen=1024,
             pixel_values={"pixel_values": torch.zeros(count, 3, 384, 384, dtype=torch.uint8)} if count else {},
-            touch_vision=bool(count),
+            run_vision=bool(count),
             response_positions=torch.arange(6144, 8192),
             response_labels=torch.full((2048,), 7),
             row_ids=["row"] * 8,
         ).to(process.device)
 
-    strong = batch(pack["pictures"]) if stage == 2 else None
+    strong = batch(pack["images"]) if stage == 2 else None
     for _ in range(3):
-        model(batch(pack["pictures"]), strong, num_tokens=2048).loss.backward()
+        model(batch(pack["images"]), strong, num_tokens=2048).loss.backward()
         runtime.clip_grad_norm(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
     peak = torch.cuda.max_memory_allocated()
     plan_model = memory._build("puma-qwen2-1.5b", stage, STAGES[stage], checkpointing)
     if strong is not None:
-        pack["strong"] = (8192, pack["pictures"])
+        pack["strong"] = (8192, pack["images"])
     on_gpu = ("llm",) if stage == 1 else STAGES[3]
     planned = memory.plan_memory(plan_model, nproc=1, pack=pack, on_gpu=on_gpu)
     expected = (planned.total - memory.CONTEXT_BYTES) / memory.FRAGMENTATION

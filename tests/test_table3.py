@@ -451,9 +451,9 @@ def test_released_loss_aligns_one_position_late_and_takes_the_cross_entropy_at_t
     lm_head = torch.randn(7, 5, generator=generator)
 
     def pack(side, positions):
-        return table3_stage.Batch(
+        return table3_stage.MicroBatch(
             input_ids=torch.zeros(1, 12, dtype=torch.long), position_ids=None, cu_seqlens=None, max_seqlen=12,
-            pixel_values={}, touch_vision=False, response_positions=torch.tensor(positions),
+            pixel_values={}, run_vision=False, response_positions=torch.tensor(positions),
             response_labels=torch.tensor([2, 4, 6]), row_ids=[side],
         )  # fmt: skip
 
