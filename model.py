@@ -15,9 +15,11 @@ loss, so that FSDP2 holds lm_head gathered, tied embeddings work and full logits
 """
 
 import argparse
+import copy
 import inspect
 import json
 import os
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
+from torch.utils.flop_counter import FlopCounterMode
 
 import guard  # noqa: F401  (before transformers)
 from transformers import (
@@ -655,6 +658,153 @@ class MathModel(nn.Module):
             num_tokens=num_tokens,
             backend=backend,
         )
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# FLOPs
+#
+# One formula for the log's MFU and for the plan (bench/plan.py). Multiply and add count as two; what activation
+# checkpointing computes again, and what the feature layer never needs, does not count:
+#
+#   images    F_vision per image, forward: counted by torch's FlopCounterMode on the meta device
+#   decoder   2 N T + 2 A sum(length^2), forward: N matrix parameters of the layers, T tokens,
+#             A = layers * heads * head size; causal attention is half of the 4 A length^2 of a full one
+#   lm_head   2 D V R, forward: R response positions, the only ones that reach it
+#   backward  matrices once for the inputs' gradient, once more where the weights train; attention twice its forward;
+#             nothing where no gradient flows (the strong rows; a frozen tower; the decoder of rows without images when
+#             it is frozen itself)
+
+
+@dataclass(frozen=True)
+class GPU:
+    """peak_flops: dense bf16 FLOPs per second by the data sheet. memory: the bytes that torch finds (rounded down: a
+    card sold as 80 GB has 79 GiB). device_name: what torch's name of it contains, in lower case."""
+
+    peak_flops: float
+    memory: float
+    device_name: str
+
+
+GPUS = {  # the first whose name fits counts
+    "h100-pcie": GPU(756e12, 79 * 2**30, "h100 pcie"),
+    "h100-80gb": GPU(989e12, 79 * 2**30, "h100"),
+    "h200-141gb": GPU(989e12, 139 * 2**30, "h200"),
+    "a100-40gb": GPU(312e12, 39 * 2**30, "a100-sxm4-40gb"),
+    "a100-40gb-pcie": GPU(312e12, 39 * 2**30, "a100-pcie-40gb"),
+    "a100-80gb": GPU(312e12, 79 * 2**30, "a100"),
+}
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """Dense bf16 FLOPs per second of a GPU by its data sheet; None where MFU means nothing (CPU, unknown GPU)."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device).lower()
+    for gpu in GPUS.values():
+        if gpu.device_name in name:
+            return gpu.peak_flops
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(f"note: {name} is not in model.GPUS; the log shows no MFU", flush=True)
+    return None
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Forward FLOPs: per image in the tower(s) and in the projector, per token and per squared length in the decoder,
+    per response token in lm_head."""
+
+    vision: float
+    projector: float
+    token: float
+    squared_length: float
+    response: float
+
+
+_costs: "weakref.WeakKeyDictionary[MathModel, Costs]" = weakref.WeakKeyDictionary()
+
+
+def model_costs(model: MathModel) -> Costs:
+    """The forward costs of a model, sharded or not; computed once for each model."""
+    if model not in _costs:
+        config = copy.deepcopy(model.config)
+        layer = getattr(config, "vision_feature_layer", None)
+        if layer is not None:  # layers above the feature layer do no useful work
+            config.vision_config.num_hidden_layers += 1 + layer
+            config.vision_feature_layer = -1
+        with torch.device("meta"):
+            plain = type(model.hf.model)(config)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            plain.get_image_features(**blank_pixels(config, 1))
+        text, layers = config.text_config, model.language_model.layers
+        head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        projector = 2.0 * _matrix_parameters(model.projector) * image_tokens(config)
+        _costs[model] = Costs(
+            vision=counter.get_total_flops() - projector,
+            projector=projector,
+            token=2.0 * _matrix_parameters(layers),
+            squared_length=2.0 * len(layers) * text.num_attention_heads * head_size,
+            response=2.0 * text.hidden_size * text.vocab_size,
+        )
+    return _costs[model]
+
+
+def _matrix_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.ndim == 2)
+
+
+def image_tokens(config: PretrainedConfig) -> int:
+    """Tokens of an image in the decoder's sequence: one per patch (of SigLIP, also in the hybrid)."""
+    return (config.vision_config.image_size // config.vision_config.patch_size) ** 2
+
+
+def blank_pixels(
+    config: PretrainedConfig, images: int, dtype: torch.dtype = torch.float32, device: str = "meta"
+) -> dict[str, Tensor]:
+    """Black images [images, 3, size, size] as each of the model's towers takes them."""
+    sizes = {"pixel_values": config.vision_config.image_size}
+    if hasattr(config, "high_res_vision_config"):
+        sizes["high_res_pixel_values"] = config.high_res_vision_config.image_size
+    return {name: torch.zeros(images, 3, size, size, dtype=dtype, device=device) for name, size in sizes.items()}
+
+
+def pass_flops(
+    costs: Costs, *, tokens: float, squared_lengths: float, responses: float, images: float, trains: Iterable[str]
+) -> float:
+    """FLOPs of the forward and the backward pass over packed rows.
+
+    squared_lengths: the sum over rows of length^2. responses: response tokens. trains: the parts that get gradients;
+    none under no_grad.
+    """
+    vision, projector = costs.vision * images, costs.projector * images
+    decoder, attention = costs.token * tokens, costs.squared_length * squared_lengths
+    lm_head = costs.response * responses
+    total = vision + projector + decoder + attention + lm_head
+    trains = set(trains)
+    below = bool(images) and bool(trains & {"vision", "projector"})  # a gradient flows out of the decoder's input
+    if "llm" in trains or below:
+        total += (decoder + lm_head) * (1 + ("llm" in trains)) + 2 * attention
+    if below:
+        total += projector * len(trains & {"vision", "projector"})
+    if "vision" in trains:
+        total += 2 * vision
+    return total
+
+
+def step_flops(model: MathModel, micro_batches: "MicroBatches") -> float:  # noqa: F821
+    """Model FLOPs of one rank's micro-batches (weak, strong or None) in one step."""
+    costs, total = model_costs(model), 0.0
+    for weak, strong in micro_batches:
+        for batch, trains in ((weak, model.trained_parts), (strong, ())):
+            if batch is not None and batch.num_tokens:
+                total += pass_flops(
+                    costs,
+                    tokens=batch.num_tokens,
+                    squared_lengths=float(batch.cu_seqlens.diff().double().square().sum()),
+                    responses=batch.num_response_tokens,
+                    images=len(next(iter(batch.pixel_values.values()), ())),
+                    trains=trains,
+                )
+    return total
 
 
 # ----------------------------------------------------------------------------------------------------------------------
