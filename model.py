@@ -737,7 +737,7 @@ def model_costs(model: MathModel) -> Costs:
             plain.get_image_features(**blank_pixels(config, 1))
         text, layers = config.text_config, model.language_model.layers
         head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        projector = 2.0 * _matrix_parameters(model.projector) * image_tokens(config)
+        projector = 2.0 * _matrix_parameters(model.projector) * count_image_tokens(config)
         _costs[model] = Costs(
             vision=counter.get_total_flops() - projector,
             projector=projector,
@@ -752,7 +752,7 @@ def _matrix_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if parameter.ndim == 2)
 
 
-def image_tokens(config: PretrainedConfig) -> int:
+def count_image_tokens(config: PretrainedConfig) -> int:
     """Tokens of an image in the decoder's sequence: one per patch (of SigLIP, also in the hybrid)."""
     return (config.vision_config.image_size // config.vision_config.patch_size) ** 2
 

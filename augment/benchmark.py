@@ -24,7 +24,7 @@ from problems.store import write_atomically
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `bench.py pages`."""
+    """The options of `python -m bench pages`."""
     parser.add_argument("--pages", type=int, default=2000, help="pages of each kind")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=Path("bench"))

@@ -1,1 +1,1 @@
-"""Speed, memory and cost: `python -m bench` lists the measurements, and their tables lie here. See also h100/README.md."""
+"""Speed, memory and cost: `python -m bench --help` lists what can be measured. The tables lie here and in h100/."""

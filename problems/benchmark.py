@@ -6,7 +6,7 @@ matplotlib draws a sample of the very same figures at the same pixel size, as pl
 each line and each text. It is told the places that the Plotter has found, so the search for them costs it nothing. CPU
 times also hold on a busy machine; those by the clock do not.
 
-Then come rendered pages, as `bench.py pages` measures them alone.
+Then come rendered pages, as `python -m bench pages` measures them alone.
 """
 
 import argparse
@@ -51,7 +51,7 @@ PLAN, ROWS, MERGE = "plan: every problem drawn once, without its gate", "rows an
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `bench.py data`."""
+    """The options of `python -m bench data`."""
     parser.add_argument("--pairs", type=int, default=6000, help="pairs, a third of each category")
     parser.add_argument("--figures", type=int, default=200, help="figures that matplotlib draws too")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measure, print, and write data.csv and data.md (and pages.csv and pages.md)."""
     if min(args.pairs, args.figures, args.workers) < 1 or args.pairs < 8 * len(MODULES) or args.pages < 0:
-        raise UserError(f"bench.py data: needs --pairs {8 * len(MODULES)} or more, --figures and --workers at least 1")
+        raise UserError(f"bench data: needs --pairs {8 * len(MODULES)} or more, --figures and --workers at least 1")
     from augment import benchmark as pages
     from kernels.tables import write_csv
 
@@ -349,8 +349,8 @@ def report(tables: dict[str, list[dict]], own: dict[str, str]) -> str:
         "Peak memory of that process so far, bounded caches included (the last row also merges and reports):", "",
         markdown_table(tables["memory"]),
         f"{own['device']}; Python {own['python']}, Pillow {own['pillow']}, numpy {own['numpy']}, matplotlib "
-        f"{own['matplotlib']}; {own['date']}; `python bench.py {' '.join(sys.argv[1:])}`. "
-        "Pages of text (`bench.py pages`): pages.md.",
+        f"{own['matplotlib']}; {own['date']}; `python -m bench {' '.join(sys.argv[1:])}`. "
+        "Pages of text (`python -m bench pages`): pages.md.",
     ]) + "\n"  # fmt: skip
 
 

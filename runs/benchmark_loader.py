@@ -3,10 +3,10 @@
 Whole steps of data.py at their true size: read the row, tokenise it, decode and resize its images, pack. Rows are
 pairs of the data engine (PNG, 400 pixels), and the same pairs with photographs (JPEG, 1600 x 1200) in place of their
 images. The shipped tokenizer stands in for the presets' own, which need the hub. Rates of a GPU are the plan's, at
-an ASSUMED MFU (memory.py).
+an ASSUMED MFU (bench/plan.py).
 
-    python bench.py loader                                  needs no GPU; about 3 minutes
-    python bench.py loader --gpu h100-80gb --mfu 0.5        beside a faster card
+    python -m bench loader                                  needs no GPU; about 3 minutes
+    python -m bench loader --gpu h100-80gb --mfu 0.5        beside a faster card
 """
 
 import argparse
@@ -26,11 +26,11 @@ import numpy
 import torch
 from PIL import Image
 
-import memory
+from bench.plan import ASSUMED_MFU, WORKLOADS, plan
 from data import ChatFormat, Rows, StepDataset, make_loader, open_rows
 from errors import UserError
 from kernels.tables import cpu_name, markdown_table, write_csv
-from model import find_preset, load_processor
+from model import GPUS, find_preset, load_processor
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = ("puma-qwen2-1.5b", "puma-qwen2-7b", "puma-deepseek-math-7b")
@@ -39,11 +39,11 @@ PAIRS_OF_A_STEP = 16  # of one rank; time per pair does not depend on it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `bench.py loader`."""
+    """The options of `python -m bench loader`."""
     parser.add_argument("--pairs", type=int, default=192, help="pairs to prepare for each row of the table")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="loader processes of the second rate")
-    parser.add_argument("--gpu", default="a100-80gb", help=", ".join(memory.GPUS))
-    parser.add_argument("--mfu", type=float, default=memory.ASSUMED_MFU, help="the rate of the GPU that is assumed")
+    parser.add_argument("--gpu", default="a100-80gb", help=", ".join(GPUS))
+    parser.add_argument("--mfu", type=float, default=ASSUMED_MFU, help="the rate of the GPU that is assumed")
     parser.add_argument("--out", type=Path, default=Path("bench"))
 
 
@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> None:
             f"JPEG, {PHOTOGRAPH[0]} x {PHOTOGRAPH[1]}": photograph_pairs(Path(folder)),
         }
         for preset in PRESETS:
-            plan = memory.plan(preset, 2, nproc=8, gpu=args.gpu, mfu=args.mfu)
-            needed = plan["workload"].rows / plan["gpu_hours"] / 3600
+            gpu_hours = plan(preset, 2, nproc=8, gpu=args.gpu, mfu=args.mfu)["gpu_hours"]
+            needed = WORKLOADS[2].rows / gpu_hours / 3600
             for images, path in files.items():
                 results.append({"preset": preset, "images": images} | measure(preset, path, args, needed))
                 print(", ".join(f"{name} {value}" for name, value in results[-1].items()), flush=True)
@@ -159,7 +159,7 @@ def report(results: list[dict[str, object]], args: argparse.Namespace) -> str:
     return "\n".join([
         "# What the loader prepares, beside what a GPU takes", "", markdown_table(results),
         f"{os.cpu_count()} core(s) of {cpu_name()}; torch {torch.__version__}; {date}; "
-        f"`python bench.py {' '.join(sys.argv[1:])}`. Stage 2. kB: what a pair weighs in shared memory on its way to "
+        f"`python -m bench {' '.join(sys.argv[1:])}`. Stage 2. kB: what a pair weighs in shared memory on its way to "
         f"the GPU. pairs/s of a GPU: the plan's for {args.gpu} at an ASSUMED {args.mfu:.0%} MFU and rows of ASSUMED "
         "length.",
     ]) + "\n"  # fmt: skip

@@ -5,10 +5,10 @@ plain: a few rows at a time padded to the longest of them, the stock forward wit
 PyTorch (log_softmax and kl_div in fp32). The same stock model, rows, AdamW, FSDP2 mixed precision and activation
 checkpointing in both; they take turns.
 
-    python bench.py step                            tiny on a CPU, puma-qwen2-1.5b on CUDA
-    python bench.py step --pack_tokens 8192         the latter where stage 3 has 80 GB
-    python bench.py step --preset puma-qwen2-7b --stages 2 --activation_checkpointing          7B on one GPU of 80 GB
-    torchrun --nproc_per_node 8 bench.py step --preset puma-qwen2-7b --activation_checkpointing
+    python -m bench step                            tiny on a CPU, puma-qwen2-1.5b on CUDA
+    python -m bench step --pack_tokens 8192         the latter where stage 3 has 80 GB
+    python -m bench step --preset puma-qwen2-7b --stages 2 --activation_checkpointing          7B on one GPU of 80 GB
+    torchrun --nproc_per_node 8 -m bench step --preset puma-qwen2-7b --activation_checkpointing
 """
 
 import argparse
@@ -25,18 +25,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import memory
 import runtime
+from bench.plan import GIB, STAGE_PARTS, WORKLOADS, Workload
 from data import MicroBatch
 from errors import UserError
 from kernels.benchmark import environment
 from kernels.tables import markdown_table, write_csv
-from model import MathModel, load_model
+from model import MathModel, blank_pixels, count_image_tokens, load_model, peak_flops, step_flops
 
 TINY_WORKLOADS = {
-    1: memory.Workload(0, 32, prompt=40, response=60, images=0.0),
-    2: memory.Workload(0, 32, prompt=15, response=60, images=1.0, strong_prompt=40, strong_images=0.5),
-    3: memory.Workload(0, 32, prompt=30, response=60, images=1.0),
+    1: Workload(0, prompt=40, response=60, images=0.0),
+    2: Workload(0, prompt=15, response=60, images=1.0, strong_prompt=40, strong_images=0.5),
+    3: Workload(0, prompt=30, response=60, images=1.0),
 }
 
 
@@ -49,7 +49,7 @@ class Row:
     images: int
 
 
-def make_rows(workload: memory.Workload, count: int, vocabulary: int, seed: int) -> list[tuple[Row, Row | None]]:
+def make_rows(workload: Workload, count: int, vocabulary: int, seed: int) -> list[tuple[Row, Row | None]]:
     """Pairs (weak, strong) or single rows, their lengths spread evenly over half to one and a half times the mean.
 
     Tokens are drawn from 50 up, where no special token of the shipped tokenizer lies.
@@ -76,12 +76,10 @@ def sequence(row: Row, image_token: int, image_tokens: int) -> list[int]:
     return [image_token] * (image_tokens * row.images) + row.prompt + row.response
 
 
-def blank_pixels(model: MathModel, images: int) -> dict[str, Tensor]:
-    """Zeros in the shape of `images` images, per name of the image processor."""
-    sizes = {"pixel_values": model.config.vision_config.image_size}
-    if hasattr(model.config, "high_res_vision_config"):
-        sizes["high_res_pixel_values"] = model.config.high_res_vision_config.image_size
-    return {name: torch.zeros(images, 3, size, size, dtype=torch.uint8) for name, size in sizes.items() if images}
+def black_images(model: MathModel, rows: list[Row]) -> dict[str, Tensor]:
+    """The images of the rows, uint8, all black; {} without any."""
+    images = sum(row.images for row in rows)
+    return blank_pixels(model.config, images, torch.uint8, "cpu") if images else {}
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -90,7 +88,7 @@ def blank_pixels(model: MathModel, images: int) -> dict[str, Tensor]:
 
 def pack(model: MathModel, rows: list[Row], run_vision: bool) -> MicroBatch:
     """Rows behind one another, as data.py packs them."""
-    image_tokens = memory.find_image_tokens(model)
+    image_tokens = count_image_tokens(model.config)
     sequences = [sequence(row, model.config.image_token_id, image_tokens) for row in rows]
     lengths = torch.tensor([0, *map(len, sequences)])
     ends = lengths.cumsum(0)
@@ -102,7 +100,7 @@ def pack(model: MathModel, rows: list[Row], run_vision: bool) -> MicroBatch:
         position_ids=torch.cat([torch.arange(int(length)) for length in lengths[1:]])[None],
         cu_seqlens=ends.to(torch.int32),
         max_seqlen=int(lengths.max()),
-        pixel_values=blank_pixels(model, sum(row.images for row in rows)),
+        pixel_values=black_images(model, rows),
         run_vision=run_vision,
         response_positions=torch.cat(positions),
         response_labels=torch.tensor([token for row in rows for token in row.response]),
@@ -112,7 +110,7 @@ def pack(model: MathModel, rows: list[Row], run_vision: bool) -> MicroBatch:
 
 def our_packs(model: MathModel, rows: list[tuple[Row, Row | None]], pack_tokens: int) -> list[tuple]:
     """Rows in packs of at most pack_tokens tokens on either side."""
-    image_tokens = memory.find_image_tokens(model)
+    image_tokens = count_image_tokens(model.config)
 
     def length(row: Row) -> int:
         return row.images * image_tokens + len(row.prompt) + len(row.response)
@@ -189,7 +187,7 @@ class PlainModel(nn.Module):
 
 def plain_batches(model: MathModel, rows: list[tuple[Row, Row | None]], rows_at_a_time: int) -> list[tuple]:
     """Rows in their order, padded to the longest of each micro-batch."""
-    image_tokens = memory.find_image_tokens(model)
+    image_tokens = count_image_tokens(model.config)
 
     def pad(side: list[Row]) -> PaddedMicroBatch:
         sequences = [sequence(row, model.config.image_token_id, image_tokens) for row in side]
@@ -200,7 +198,7 @@ def plain_batches(model: MathModel, rows: list[tuple[Row, Row | None]], rows_at_
             ids[number, : len(tokens)] = torch.tensor(tokens)
             mask[number, : len(tokens)] = 1
             labels[number, len(tokens) - len(row.response) : len(tokens)] = torch.tensor(row.response)
-        return PaddedMicroBatch(ids, mask, labels, blank_pixels(model, sum(row.images for row in side)))
+        return PaddedMicroBatch(ids, mask, labels, black_images(model, side))
 
     batches = []
     for start in range(0, len(rows), rows_at_a_time):
@@ -220,10 +218,10 @@ def measure(way: str, stage: int, rows: list, process: runtime.Process, args: ar
     torch.manual_seed(0)
     dtype, device = torch.bfloat16 if bf16 else torch.float32, process.device.type
     model = load_model(args.preset, random=True, dtype=dtype, device=device)  # drawn there: a CPU takes minutes for it
-    model.set_trainable(memory.STAGE_PARTS[stage])
+    model.set_trainable(STAGE_PARTS[stage])
     model.train()
     packs = our_packs(model, rows, args.pack_tokens)
-    flops = memory.step_flops(model, packs)
+    flops = step_flops(model, packs)
     tokens = sum(side.num_tokens for one in packs for side in one if side is not None)
     num_tokens = sum(weak.num_response_tokens for weak, _ in packs)
     module: nn.Module = model
@@ -277,7 +275,7 @@ def timed_steps(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `bench.py step`."""
+    """The options of `python -m bench step`."""
     cuda = torch.cuda.is_available()
     parser.add_argument("--preset", default="puma-qwen2-1.5b" if cuda else "tiny")
     parser.add_argument("--stages", nargs="+", type=int, choices=(1, 2, 3), default=[1, 2, 3])
@@ -294,14 +292,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measure, print, and write step_PRESET.csv and .md."""
     process = runtime.setup(0)
-    peak_flops = None
-    if process.device.type == "cuda":
-        from log import gpu_peak_flops
-
-        peak_flops = gpu_peak_flops(process)
+    peak = peak_flops(process.device)
     results = []
     for stage in args.stages:
-        workload = (TINY_WORKLOADS if args.preset == "tiny" else memory.WORKLOADS)[stage]
+        workload = (TINY_WORKLOADS if args.preset == "tiny" else WORKLOADS)[stage]
         rows = make_rows(workload, args.rows, 600 if args.preset == "tiny" else 100_000, seed=stage + 10 * process.rank)
         turns: dict[str, list[dict]] = {"ours": [], "plain": []}
         for _ in range(args.turns):
@@ -324,8 +318,8 @@ def run(args: argparse.Namespace) -> None:
                 seconds = min(one["seconds"] for one in found)
                 row = {"stage": stage, "way": way, "rows_per_second": args.rows * process.world_size / seconds}
                 row |= {"tokens_per_second": found[0]["tokens"] * process.world_size / seconds, "seconds": seconds}
-                row |= {"MFU_%": 100 * found[0]["flops"] / seconds / peak_flops if peak_flops else ""}
-                row |= {"peak_GiB": found[0]["peak"] / memory.GIB or "", "loss": found[0]["loss"]}
+                row |= {"MFU_%": 100 * found[0]["flops"] / seconds / peak if peak else ""}
+                row |= {"peak_GiB": found[0]["peak"] / GIB or "", "loss": found[0]["loss"]}
                 results.append(
                     {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in row.items()}
                 )
@@ -344,7 +338,7 @@ def report(results: list[dict[str, object]], process: runtime.Process, args: arg
         if len(speed) == 2:
             lines.append(f"stage {stage}: {speed['ours'] / speed['plain']:.2f} times the plain way's rows per second  ")
     described = "; ".join(f"{name} {value}" for name, value in facts.items())
-    lines.append(f"\n{described}; `python bench.py {' '.join(sys.argv[1:])}`. Random weights and rows; blank images; "
+    lines.append(f"\n{described}; `python -m bench {' '.join(sys.argv[1:])}`. Random weights and rows; blank images; "
                  "data loading not counted. Seconds: the better of the turns' medians.")  # fmt: skip
     print("\n".join(lines))
     args.out.mkdir(exist_ok=True)

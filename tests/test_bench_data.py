@@ -1,4 +1,4 @@
-"""bench.py data at its smallest: what it writes adds up, and matplotlib draws the same figure."""
+"""python -m bench data at its smallest: what it writes adds up, and matplotlib draws the same figure."""
 
 import csv
 import io
@@ -15,8 +15,9 @@ from problems import benchmark, families, figure, pairs
 
 @pytest.mark.slow
 def test_the_tables_are_written_and_add_up(tmp_path):
-    command = [sys.executable, "bench.py", "data", "--pairs", "48", "--figures", "3", "--workers", "1", "--pages", "2"]
-    answer = subprocess.run([*command, "--out", str(tmp_path)], check=True, capture_output=True, text=True)
+    command = [sys.executable, "-m", "bench", "data", "--out", str(tmp_path)]
+    command += ["--pairs", "48", "--figures", "3", "--workers", "1", "--pages", "2"]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True)
     assert {path.name for path in tmp_path.iterdir()} == {"data.csv", "data.md", "pages.csv", "pages.md"}
     text = (tmp_path / "data.md").read_text()
     assert text in answer.stdout and "Python 3" in text
@@ -33,7 +34,7 @@ def test_the_tables_are_written_and_add_up(tmp_path):
 
 
 def test_too_few_pairs_are_one_clear_line(tmp_path):
-    command = [sys.executable, "bench.py", "data", "--pairs", "5", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "bench", "data", "--pairs", "5", "--out", str(tmp_path)]
     answer = subprocess.run(command, capture_output=True, text=True)
     assert answer.returncode == 1 and "--pairs" in answer.stderr and "Traceback" not in answer.stderr
 

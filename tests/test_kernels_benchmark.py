@@ -1,4 +1,4 @@
-"""What `bench.py kernel` compares computes the same loss, and what it writes can be read."""
+"""What `python -m bench kernel` compares computes the same loss, and what it writes can be read."""
 
 import argparse
 import csv

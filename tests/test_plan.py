@@ -1,10 +1,9 @@
-"""memory.py: the FLOPs formula against torch's counter, the planned bytes against those of a real step, the plan's
-text.
+"""bench/plan.py and model.py's FLOPs: the formula against torch's counter, the planned bytes against those of a real
+step, the plan's text and its command line.
 """
 
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-import memory
 import model as model_module
 import runtime
+from bench import plan
 from errors import UserError
-from model import MathModel, Preset, load_model, load_processor, part_of, presets
+from model import MathModel, Preset, blank_pixels, load_model, load_processor, model_costs, part_of, pass_flops, presets
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ranks_worker.STAGES
@@ -42,9 +41,7 @@ def peak_of_a_step(model: MathModel, *micro_batches: ranks_worker.MicroBatch) ->
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(lambda done: setattr(done, "grad", None))
-    live = memory._LiveBytes("cpu")
-    live.ignore([*model.parameters(), *model.buffers()])
-    with live:
+    with plan._LiveBytes(model, "cpu") as live:
         model(*micro_batches, num_tokens=10).loss.backward()
     return live.peak
 
@@ -55,8 +52,8 @@ def test_flops_are_those_that_torch_counts(stage: int) -> None:
     weak, strong = make_packs(model, stage)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # its products are counted
         model(weak, strong, num_tokens=10).loss.backward()
-    costs = memory.model_costs(model)
-    expected = memory.step_flops(model, [(weak, strong)])
+    costs = model_costs(model)
+    expected = model_module.step_flops(model, [(weak, strong)])
     # Here causal attention is computed like full attention: twice ours ...
     for batch, passes in ((weak, 3), (strong, 1)):
         if batch is not None:
@@ -70,16 +67,16 @@ def test_flops_are_those_that_torch_counts(stage: int) -> None:
 
 
 def test_parts_that_do_not_train_cost_less() -> None:
-    costs = memory.model_costs(tiny(3))
+    costs = model_costs(tiny(3))
     pack = {"tokens": 1000, "squared_lengths": 1e5, "responses": 100, "images": 2}
     everything, frozen_llm, projector, forward = (
-        memory.pass_flops(costs, **pack, trains=trains)
-        for trains in (("vision", "projector", "llm"), ("vision", "projector"), ("projector",), None)
+        pass_flops(costs, **pack, trains=trains)
+        for trains in (("vision", "projector", "llm"), ("vision", "projector"), ("projector",), ())
     )
     assert everything > frozen_llm > projector > forward > 0
     assert everything == pytest.approx(3 * forward, rel=0.01)
     text = pack | {"images": 0}
-    assert memory.pass_flops(costs, **text, trains=("vision",)) == memory.pass_flops(costs, **text, trains=None)
+    assert pass_flops(costs, **text, trains=("vision",)) == pass_flops(costs, **text, trains=())
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -93,13 +90,8 @@ def test_planned_bytes_are_those_of_a_real_step(stage: int, checkpointing: bool)
     weak, strong = make_packs(model, stage)
     peak = peak_of_a_step(model, weak, strong)
     images = len(weak.pixel_values.get("pixel_values", ()))
-    planned = memory.pack_bytes(
-        planned_model,
-        tokens=weak.num_tokens,
-        images=images,
-        responses=weak.num_response_tokens,
-        strong=None if strong is None else (strong.num_tokens, 1),
-    )
+    sides = [(weak.num_tokens, images)] + ([] if strong is None else [(strong.num_tokens, 1)])
+    planned = plan.pack_bytes(planned_model, weak.num_response_tokens, *sides)
     assert planned == pytest.approx(peak, rel=0.15)
 
 
@@ -143,7 +135,7 @@ def test_planned_bytes_of_the_hybrid_are_those_of_a_real_step(
         position_ids=torch.arange(length)[None],
         cu_seqlens=torch.tensor([0, length], dtype=torch.int32),
         max_seqlen=length,
-        pixel_values=black_image(real),
+        pixel_values=blank_pixels(real.config, 1, torch.uint8, "cpu"),
         run_vision=True,
         response_positions=torch.arange(length - 20, length),
         response_labels=torch.full((20,), 7),
@@ -156,7 +148,7 @@ def test_planned_bytes_of_the_hybrid_are_those_of_a_real_step(
             lambda query, key, value, attn_mask=None, **_: NoScores.apply(query, key, value, attn_mask),
         )
         peak = peak_of_a_step(real, batch)
-    planned = memory.pack_bytes(planned_model, tokens=length, images=1, responses=20)
+    planned = plan.pack_bytes(planned_model, 20, (length, 1))
     assert planned == pytest.approx(peak, rel=0.05)
 
 
@@ -172,65 +164,83 @@ def shallow_hybrid() -> Preset:
     return preset
 
 
-def black_image(model: MathModel) -> dict[str, torch.Tensor]:
-    """One black image for each tower."""
-    pixels = memory._pixels(model.config, 1, torch.uint8)
-    return {name: torch.zeros(value.shape, dtype=torch.uint8) for name, value in pixels.items()}
-
-
 def test_the_plan_follows_packs_checkpointing_and_ranks() -> None:
     def total(**changes: object) -> float:
         options = {"nproc": 8, "gpu": "a100-80gb", "pack_tokens": 4096, "activation_checkpointing": True} | changes
-        return memory.plan("tiny", 3, **options)["memory"].total
+        return plan.plan("tiny", 3, **options)["memory"][plan.TOTAL]
 
     assert total(activation_checkpointing=False) > total()
     assert total(pack_tokens=8192) > total()
     assert total(nproc=1) > total() > total(nproc=64)
     assert total(nproc=64, shard_size=8) == total()
     assert total(sync_every_pack=False) > total()
-    smaller, larger = (memory.plan("tiny", 3, nproc=8, gpu=gpu)["fits"] for gpu in ("a100-40gb", "a100-80gb"))
+    smaller, larger = (plan.plan("tiny", 3, nproc=8, gpu=gpu)["fits"] for gpu in ("a100-40gb", "a100-80gb"))
     assert larger > smaller > 16384
 
 
-@dataclass
-class Config:
-    preset: str = "tiny"
-    train: str = "vision,projector"
-    nproc: int = 8
-    gpu: str = "a100-80gb"
-    pack_tokens: int = 4096
-    activation_checkpointing: bool = True
-    sync_every_pack: bool = True
-    shard_size: int = 0
-    global_batch: int = 512
-    num_workers: int = 4
+TINY = ["train_stage2.py", "--preset", "tiny", "--pack_tokens", "4096", "--activation_checkpointing"]
 
 
-def test_a_dry_run_prints_memory_and_marks_assumptions(
+def test_a_plan_prints_memory_and_marks_assumptions(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(memory, "presets", lambda: {"tiny": None})
-    memory.dry_run(Config(), stage=2)
+    monkeypatch.setattr(plan, "presets", lambda: {"tiny": None})  # no table of the large ones
+    plan.main([*TINY, "--nproc", "8", "--gpu", "a100-80gb"])
     printed = capsys.readouterr().out
+    assert "stage 2, tiny, 8 x a100-80gb; trains vision, projector\n" in printed
     for word in ("parameters", "gradients", "AdamW state", "activations", "in all", "fits", "ASSUMED", "hours"):
         assert word in printed
     # 64 pairs a GPU and step, 1.5 images each, 4 processes with 2 steps ahead
-    side = load_model("tiny", random=True, device="meta").config.vision_config.image_size
-    assert f"4 processes: {64 * 1.5 * 8 * 3 * side**2 / memory.GIB:.2f} GiB" in printed
-    with pytest.raises(UserError, match="--gpu rtx: unknown; known: .*a100-80gb"):
-        memory.dry_run(Config(gpu="rtx"), stage=2)
-    with pytest.raises(UserError, match="--nproc 0 .*at least 1"):
-        memory.dry_run(Config(nproc=0), stage=2)
-    with pytest.raises(UserError, match="--shard_size 3 does not divide --nproc 8"):
-        memory.dry_run(Config(shard_size=3), stage=2)
-    with pytest.raises(UserError, match="unknown preset"):
-        memory.dry_run(Config(preset="huge"), stage=2)
+    side = presets()["tiny"].config.vision_config.image_size
+    assert f"4 processes: {64 * 1.5 * 8 * 3 * side**2 / plan.GIB:.2f} GiB" in printed
+    # flags of the plan and of the script in any order, each script's own Config and stage
+    plan.main(["./train_stage3.py", "--gpu", "h100-80gb", "--preset=tiny", "--train", "llm", "--nproc", "2"])
+    assert "stage 3, tiny, 2 x h100-80gb; trains llm\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*TINY, "--gpu", "rtx"], "--gpu rtx: unknown; known: .*a100-80gb"),
+        ([*TINY, "--nproc", "0"], "--nproc 0 .*at least 1"),
+        ([*TINY, "--nproc", "few"], "--nproc: invalid int value: 'few'"),
+        ([*TINY, "--shard_size", "3"], "--shard_size 3 does not divide --nproc 8"),
+        ([*TINY, "--preset", "huge"], "unknown preset"),
+        ([*TINY, "--learn_rate", "1"], "unknown flag --learn_rate"),
+        (["train_stage9.py", "--nproc", "8"], "train_stage9.py: neither a script .*train_stage2.py.* nor a preset"),
+        (["tests/train_stage2.py"], "tests/train_stage2.py: neither a script"),
+        (["--nproc", "8", "--gpu", "a100-80gb"], "arguments: --nproc; .* python -m bench.plan train_stage2.py"),
+        (["--mfu", "40", "tiny"], "--mfu 40.0: .*at most 1"),
+        (["tiny", "huge"], "unknown preset 'huge'"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_named(arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        plan.main(arguments)
+
+
+def test_the_table_of_presets_and_stages(capsys: pytest.CaptureFixture) -> None:
+    plan.main(["tiny", "--gpu", "h100-80gb", "--mfu", "0.5", "--pack_tokens", "4096"])
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.endswith("GB in stage 1 / 2 / 3") and len(lines) == 12
+    assert lines[0].split() == "tiny 1.9M 0.1M 1.8M 144 0.03 / 0.04 / 0.06".split()
+    assert lines[3].endswith("110.57 / 20.56 / 117.30")
+    assert "hours on 256" in lines[6]
+    assert [line.split()[:2] for line in lines[7:10]] == [["tiny", stage] for stage in "123"]
+    assert "h100-80gb; packs of 4096" in lines[10] and "50% MFU, as given" in lines[11]
+
+
+@pytest.mark.parametrize("module", [["bench.plan"], ["bench", "plan"]])
+def test_both_commands_end_in_one_line(module: list[str]) -> None:
+    command = [sys.executable, "-m", *module, "train_stage2.py", "--nproc", "0"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("error: --nproc 0 ") and done.stderr.count("\n") == 1
 
 
 @pytest.mark.slow
-def test_the_dry_run_of_the_script_needs_no_data_and_no_weights() -> None:
-    arguments = ["--dry_run", "--nproc", "8", "--gpu", "a100-80gb", "--preset", "puma-qwen2-7b"]
-    done = subprocess.run([sys.executable, "train_stage2.py", *arguments], cwd=ROOT, capture_output=True, text=True)
+def test_the_plan_of_a_script_needs_no_data_and_no_weights() -> None:
+    arguments = ["train_stage2.py", "--nproc", "8", "--gpu", "a100-80gb", "--preset", "puma-qwen2-7b"]
+    done = subprocess.run([sys.executable, "-m", "bench.plan", *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "stage 2, puma-qwen2-7b, 8 x a100-80gb; trains vision, projector" in done.stdout
     assert done.stdout.count("puma-deepseek-math-7b") == 3
@@ -252,10 +262,10 @@ def test_the_plan_is_within_15_percent_of_a_real_peak(stage: int, checkpointing:
         runtime.checkpoint_activations(model)
     runtime.shard(model, process, idle=(lambda name: part_of(name) != "llm") if stage == 1 else None)
     optimizer = torch.optim.AdamW(runtime.parameter_groups(model, 0.1), lr=1e-5, fused=True)
-    pack = {"tokens": 8192, "images": 0 if stage == 1 else 8, "responses": 2048}
+    images = 0 if stage == 1 else 8
     image_token = model.config.image_token_id
     tokens = torch.full((1, 8192), 100)
-    tokens[0, : 729 * pack["images"]] = image_token
+    tokens[0, : 729 * images] = image_token
 
     def batch(count: int) -> ranks_worker.MicroBatch:
         return ranks_worker.MicroBatch(
@@ -270,40 +280,26 @@ def test_the_plan_is_within_15_percent_of_a_real_peak(stage: int, checkpointing:
             row_ids=["row"] * 8,
         ).to(process.device)
 
-    strong = batch(pack["images"]) if stage == 2 else None
+    strong = batch(images) if stage == 2 else None
     for _ in range(3):
-        model(batch(pack["images"]), strong, num_tokens=2048).loss.backward()
+        model(batch(images), strong, num_tokens=2048).loss.backward()
         runtime.clip_grad_norm(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
     peak = torch.cuda.max_memory_allocated()
-    plan_model = memory._build("puma-qwen2-1.5b", stage, STAGES[stage], checkpointing)
-    if strong is not None:
-        pack["strong"] = (8192, pack["images"])
-    on_gpu = ("llm",) if stage == 1 else STAGES[3]
-    planned = memory.plan_memory(plan_model, nproc=1, pack=pack, on_gpu=on_gpu)
-    expected = (planned.total - memory.CONTEXT_BYTES) / memory.FRAGMENTATION
+    plan_model = plan.build_model("puma-qwen2-1.5b", STAGES[stage], checkpointing)
+    planned_pack = plan.pack_bytes(plan_model, 2048, *[(8192, images)] * (1 if strong is None else 2))
+    planned = plan.plan_memory(plan_model, planned_pack, nproc=1, on_gpu=plan.ON_GPU[stage])
+    expected = (planned[plan.TOTAL] - plan.CONTEXT_BYTES) / plan.FRAGMENTATION
     runtime.shutdown(process)
     assert expected == pytest.approx(peak, rel=0.15), planned
 
 
 @pytest.mark.slow
 def test_the_step_benchmark_writes_its_table_where_both_ways_agree(tmp_path: Path) -> None:
-    arguments = [
-        "bench.py",
-        "step",
-        "--preset",
-        "tiny",
-        "--rows",
-        "4",
-        "--steps",
-        "1",
-        "--turns",
-        "1",
-        "--out",
-        tmp_path,
-    ]
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
+    arguments = ["--preset", "tiny", "--rows", "4", "--steps", "1", "--turns", "1", "--out", tmp_path]
+    command = [sys.executable, "-m", "bench", "step", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     table = next(tmp_path.glob("step_tiny_*.md")).read_text()
     assert table.count("| ours |") == table.count("| plain |") == 3 and "times the plain way" in table
