@@ -156,14 +156,13 @@ class _PlannedLoss(torch.autograd.Function):
         if weight.requires_grad:  # of a single chunk the op keeps the gradient rows, and multiplies in the backward
             one_product = len(hidden) <= rows
             ctx.weight_gradient = chunk if one_product else weight.new_empty(weight.shape, dtype=torch.float32)
-        ctx.weight_shape, ctx.weight_dtype = weight.shape, weight.dtype
+        ctx.save_for_backward(weight)
         return hidden.new_empty((), dtype=torch.float32)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor | None]:
-        weight_gradient = ctx.weight_gradient
-        if weight_gradient is not None:  # the op rescales into a new tensor while the accumulated one still lives
-            weight_gradient = weight_gradient.new_empty(ctx.weight_shape, dtype=ctx.weight_dtype)
+        # the op rescales into a new tensor while the accumulated one still lives
+        weight_gradient = None if ctx.weight_gradient is None else torch.empty_like(ctx.saved_tensors[0])
         ctx.weight_gradient = None
         return ctx.hidden_gradient, None, weight_gradient
 
@@ -171,13 +170,13 @@ class _PlannedLoss(torch.autograd.Function):
 def pack_bytes(model: MathModel, responses: int, weak: tuple[int, int], strong: tuple[int, int] | None = None) -> int:
     """Peak bytes that the forward and backward pass of one pack adds on a GPU, parameters and their gathering apart.
 
-    model: on the meta device, in bf16, in training mode, its trained parts set; used for nothing else afterwards.
+    model: on the meta device, in bf16, in training mode, its trained parts set; it computes nothing else from then on.
     responses: response tokens. weak, strong: tokens and images of each side (strong: stage 2). Activations,
     temporaries, loss buffers and the gradient of one weight at a time are counted.
     """
     model.language_model.set_attn_implementation("nanopuma_plan")
     for parameter in model.parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad:  # its gradient goes into its shard at once
             parameter.register_post_accumulate_grad_hook(lambda done: setattr(done, "grad", None))
 
     def indices(*shape: int) -> Tensor:
@@ -209,7 +208,7 @@ TOTAL = "in all, with 5 % fragmentation and the CUDA context"
 
 
 def plan_memory(
-    model: MathModel, pack: int, *, nproc: int, on_gpu: Iterable[str], sync_every_pack: bool = True
+    model: MathModel, pack: int, *, nproc: int, on_gpu: tuple[str, ...], sync_every_pack: bool = True
 ) -> dict[str, float]:
     """Bytes on one GPU, by what they hold, among nproc that shard `model` (on the meta device) and train it.
 

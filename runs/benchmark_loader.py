@@ -126,7 +126,7 @@ def measure(preset: str, path: Path, args: argparse.Namespace, needed: float) ->
         "pairs/s_of_one_process": f"{rate:.0f}",
         f"of_{args.workers}": f"{rate_of_workers(rows, steps, args.workers):.0f}",
         "pairs/s_of_a_GPU": f"{needed:.1f}",
-        "processes_a_GPU_needs": f"{needed / rate:.2f}",
+        "processes_a_GPU_needs": f"{needed / rate:.2g}",
     }
 
 

@@ -16,7 +16,18 @@ import model as model_module
 import runtime
 from bench import plan
 from errors import UserError
-from model import MathModel, Preset, blank_pixels, load_model, load_processor, model_costs, part_of, pass_flops, presets
+from model import (
+    MathModel,
+    Preset,
+    blank_pixels,
+    load_model,
+    load_processor,
+    model_costs,
+    part_of,
+    pass_flops,
+    peak_flops,
+    presets,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ranks_worker.STAGES
@@ -64,6 +75,14 @@ def test_flops_are_those_that_torch_counts(stage: int) -> None:
     images = 0 if stage == 1 else 2
     expected += costs.vision / 5 * (images + (stage == 2))
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.04)
+
+
+def test_the_peak_of_a_gpu_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    names = iter(("NVIDIA H100 80GB HBM3", "NVIDIA H100 PCIe", "NVIDIA A100-SXM4-80GB", "NVIDIA GeForce RTX 4090"))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: next(names))
+    assert [peak_flops(torch.device("cuda")) for _ in range(4)] == [989e12, 756e12, 312e12, None]
+    assert capsys.readouterr().out == "note: nvidia geforce rtx 4090 is not in model.GPUS; the log shows no MFU\n"
+    assert peak_flops(torch.device("cpu")) is None
 
 
 def test_parts_that_do_not_train_cost_less() -> None:
