@@ -1,4 +1,5 @@
-"""The measurements behind the tables: one subcommand per part, each writing CSV, Markdown and a chart into bench/.
+"""The measurements behind the tables: one subcommand per part, each writing CSV, Markdown and a chart into bench/; and
+the plan of a run, which only prints.
 
     python -m bench plan        memory, largest pack and hours of the stages, before anything is rented (no GPU needed)
     python -m bench kernel      time and memory of the PUMA loss and of cross entropy, beside their peers
