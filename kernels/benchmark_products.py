@@ -19,7 +19,7 @@ from torch import Tensor
 from errors import UserError
 
 from .benchmark import _shape, copy_bandwidth, device_milliseconds, environment
-from .benchmark_tune import TERMS
+from .benchmark_tune import LOSS_KWARGS
 from .tables import file_slug, write_table
 
 SHAPES = [(2048, 1536, 151936), (2048, 3584, 151936), (4096, 4096, 128256)]
@@ -46,7 +46,7 @@ def measure(shape: tuple[int, int, int], repeats: int) -> list[dict[str, object]
     stacked[tokens:] *= 0.1  # the difference of the branches
     labels = torch.randint(vocabulary, (tokens,), generator=generator, device="cuda")
     logits = torch.empty(2 * tokens, vocabulary, device="cuda", dtype=torch.bfloat16)
-    weak, strong = logits[:tokens], logits[tokens:]
+    weak, difference = logits[:tokens], logits[tokens:]
     row_losses = torch.empty(3, tokens, device="cuda")
     hidden_gradient = torch.empty(tokens, width, device="cuda", dtype=torch.bfloat16)
     weight_gradient = torch.empty(vocabulary, width, device="cuda")
@@ -66,9 +66,9 @@ def measure(shape: tuple[int, int, int], repeats: int) -> list[dict[str, object]
         rows.append(row)
         print(row, flush=True)
 
-    def run_rows(strong: Tensor | None, lam: float) -> None:  # the gradient goes over the weak logits
-        terms = TERMS | {"lam": lam}
-        triton_puma.puma_rows(weak, strong, labels, row_losses, weak, strong_is_difference=True, **terms)
+    def run_rows(difference: Tensor | None, lam: float) -> None:  # the gradient goes over the weak logits
+        loss_kwargs = LOSS_KWARGS | {"lam": lam}
+        triton_puma.puma_rows(weak, None, labels, row_losses, weak, difference=difference, **loss_kwargs)
 
     def accumulate(beta: int) -> None:
         torch.addmm(weight_gradient, weak.t(), hidden, torch.float32, beta=beta, out=weight_gradient)
@@ -76,10 +76,10 @@ def measure(shape: tuple[int, int, int], repeats: int) -> list[dict[str, object]
     add("logits of one branch", lambda: torch.mm(hidden, weight.t(), out=weak), flops=product)
     add("rows, cross entropy", lambda: run_rows(None, 0.0), moved=6 * elements)
     add("logits of both branches", lambda: torch.mm(stacked, weight.t(), out=logits), flops=2 * product)
-    add("rows, PUMA", lambda: run_rows(strong, 0.1), moved=10 * elements)
+    add("rows, PUMA", lambda: run_rows(difference, 0.1), moved=10 * elements)
 
     torch.mm(stacked, weight.t(), out=logits)
-    run_rows(strong, 0.1)  # the timing has run over its own results: once from the start, for the errors
+    run_rows(difference, 0.1)  # the timing has run over its own results: once from the start, for the errors
     exact = weak[sample].double() @ weight.double()
     matmul = torch.backends.cuda.matmul
     usual = matmul.allow_bf16_reduced_precision_reduction

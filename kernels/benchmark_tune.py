@@ -23,7 +23,7 @@ from .tables import file_slug, write_table
 SHAPES = ((256, 8, 16), (256, 4, 16), (512, 16, 8), (512, 8, 8), (256, 8, 32), (128, 4, 32))
 SHAPES += ((1024, 16, 1), (1024, 32, 1))
 LAGS = (17, 25, 33, 42, 50, 132)
-TERMS = {"alpha": 0.2, "lam": 0.1, "tau": 1.0, "ignore_index": -100}
+LOSS_KWARGS = {"alpha": 0.2, "lam": 0.1, "tau": 1.0, "ignore_index": -100}
 
 
 def configurations() -> list[dict[str, object]]:
@@ -48,16 +48,17 @@ def time_kernel(configuration: dict, rows: int, vocabulary: int, repeats: int, d
     weak, row_losses = source.clone(), torch.empty(3, rows, device=device)
     labels = torch.randint(vocabulary, (rows,), device=device)
     scale = torch.ones((), device=device)
-    terms = TERMS
+    loss_kwargs = LOSS_KWARGS
     if configuration["loss"] == "cross entropy":
-        strong, terms = None, TERMS | {"lam": 0.0}
+        strong, loss_kwargs = None, LOSS_KWARGS | {"lam": 0.0}
 
     def launch() -> None:
         if configuration["launches"] == 1:  # as in the linear op: the gradient over the weak logits
-            triton_puma.puma_rows(weak, strong, labels, row_losses, weak, strong_is_difference=True, **terms)
+            triton_puma.puma_rows(weak, None, labels, row_losses, weak, difference=strong, **loss_kwargs)
         else:
-            _, statistics = triton_puma.puma_forward(source, strong, labels, **terms)
-            triton_puma.puma_backward(source, strong, labels, statistics, weak, scale, **terms)
+            statistics = triton_puma.puma_rows(source, strong, labels, row_losses, None, **loss_kwargs)
+            options = {"statistics": statistics, "scale": scale}
+            triton_puma.puma_rows(source, strong, labels, None, weak, **options, **loss_kwargs)
 
     launch()  # compiles
     times = []

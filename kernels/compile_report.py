@@ -42,28 +42,24 @@ def compile_kernel(variant: str, vocabulary: int, architecture: int) -> dict[str
     lanes, num_warps, parts = triton_puma.work_shape(vocabulary)
     constants = {
         "VOCABULARY": vocabulary,
-        "FORWARD": forward,
-        "BACKWARD": backward,
-        "HAS_STRONG": strong,
-        "HAS_FKL": True,
         "DIFFERENCE": difference,
         "TAU_IS_ONE": tau_is_one,
         "LANES": lanes,
         "PARTS": parts,
         "HINTS": triton_puma.EVICTION_HINTS,
         "weak_stride": 1,
-        "strong_stride": 1,
-        "labels_stride": 1,
+        "other_stride": 1,
     }
     unused = {
-        "strong_pointer": not strong,
+        "other_pointer": not strong,
+        "fkl_weight": not strong,
         "gradient_pointer": not backward,
         "losses_pointer": not forward,
         "done_pointer": not forward,
         "output_scale_pointer": forward,
     }
     constants |= {name: None for name, absent in unused.items() if absent}
-    pointers = {"weak_pointer": logits, "strong_pointer": logits, "labels_pointer": "i64"}
+    pointers = {"weak_pointer": logits, "other_pointer": logits, "labels_pointer": "i64"}
     pointers |= {"gradient_pointer": gradient, "done_pointer": "i32"}
     floats = {"scale", "inverse_tau", "fkl_weight", "rkl_weight", "ce_weight"}
     names = triton_puma.puma_kernel.arg_names

@@ -20,8 +20,9 @@ How the linear forms save memory and time:
 
 import functools
 import importlib.util
+from collections.abc import Iterable
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -92,19 +93,26 @@ def puma_loss(
     Raises ValueError for wrong shapes, dtypes or weights, and, on the CPU, for a label outside [0, V). On CUDA, where
     looking would stall the GPU, such a label is never used as an address and makes the loss NaN.
     """
-    _check_weights(alpha, lam, tau)
-    _check_rows("weak_logits", weak_logits, labels, ignore_index, weak_logits.shape[-1])
-    if lam == 0:
-        strong_logits = None
-    else:
-        _check_alike("strong_logits", strong_logits, "weak_logits", weak_logits)
-    backend = _resolve_backend(backend, weak_logits)
-    terms = {"alpha": alpha, "lam": lam, "tau": tau, "ignore_index": ignore_index}
-    denominator = _denominator(num_tokens, labels, ignore_index, _statistics_dtype(weak_logits))
-    if backend == "reference":
-        return _reference_loss(weak_logits, strong_logits, labels, denominator, **terms)
-    strong_logits = None if strong_logits is None else strong_logits.detach()
-    return PumaLoss(*_LogitsLoss.apply(weak_logits, strong_logits, labels, denominator, _rows_module(backend), terms))
+    loss_kwargs = _loss_kwargs(alpha, lam, tau, ignore_index)
+    strong_logits = _check("logits", weak_logits, strong_logits, labels, weak_logits.shape[-1], lam, ignore_index)
+    rows_module = _rows_module(backend, weak_logits)
+    dtype = torch.promote_types(weak_logits.dtype, torch.float32)
+    denominator = _denominator(num_tokens, labels, ignore_index, dtype)
+    if rows_module is None:
+        sums = reference_losses(weak_logits, strong_logits, labels, tau, ignore_index)
+        return _mean_losses(sums, denominator, alpha, lam, tau)
+    row_losses = torch.empty(3, len(labels), dtype=dtype, device=labels.device)
+    with torch.no_grad():
+        statistics = rows_module.puma_rows(weak_logits, strong_logits, labels, row_losses, None, **loss_kwargs)
+    losses = _mean_losses(row_losses.sum(1), denominator, alpha, lam, tau)
+
+    def make_gradients(scale: Tensor, weak: Tensor, strong: Tensor | None, labels: Tensor, statistics: Tensor | None):
+        gradient = torch.empty(weak.shape, dtype=weak.dtype, device=weak.device)
+        rows_module.puma_rows(weak, strong, labels, None, gradient, statistics=statistics, scale=scale, **loss_kwargs)
+        return gradient, None
+
+    saved = (weak_logits, strong_logits, labels, statistics)
+    return losses._replace(loss=_FusedLoss.apply(losses.loss, denominator, make_gradients, saved, weak_logits, None))
 
 
 @_breaks_the_graph
@@ -135,53 +143,69 @@ def linear_puma_loss(
     distance of the branches; the whole loss's, at lam = 0.1, 0.35 % and 0.22 % (bench/kernel_accuracy.md). So the
     default is the cheap one: it is hardly worse than rounding the gradient itself to bfloat16.
     """
-    _check_weights(alpha, lam, tau)
-    _check_rows("weak_hidden", weak_hidden, labels, ignore_index, weight.shape[0])
     if hasattr(weight, "placements") or hasattr(weak_hidden, "placements"):
-        raise ValueError(
-            "weight is sharded (a DTensor): call the loss inside the forward of the FSDP2 module that holds lm_head"
-        )
-    if weight.ndim != 2 or weight.shape[1] != weak_hidden.shape[1] or weight.dtype != weak_hidden.dtype:
+        raise ValueError("weight is a DTensor: call the loss as model(loss_function, ...), inside the root's forward")
+    loss_kwargs = _loss_kwargs(alpha, lam, tau, ignore_index)
+    strong_hidden = _check("hidden", weak_hidden, strong_hidden, labels, weight.shape[0], lam, ignore_index)
+    if weight.shape[1:] != weak_hidden.shape[1:] or weight.dtype != weak_hidden.dtype:
         raise ValueError(f"weight must be [V, {weak_hidden.shape[1]}] {weak_hidden.dtype}; got {_describe(weight)}")
-    if lam == 0:
-        strong_hidden = None
-    else:
-        _check_alike("strong_hidden", strong_hidden, "weak_hidden", weak_hidden)
     if logits_dtype not in (None, weak_hidden.dtype, torch.float32):
         raise ValueError(f"logits_dtype must be None, {weak_hidden.dtype} or torch.float32; got {logits_dtype}")
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1; got {chunk_size}")
-    backend = _resolve_backend(backend, weak_hidden)
-    terms = {"alpha": alpha, "lam": lam, "tau": tau, "ignore_index": ignore_index}
-    denominator = _denominator(num_tokens, labels, ignore_index, _statistics_dtype(weak_hidden))
-    if backend == "reference":
-        dtype = denominator.dtype
-        weak_logits = torch.nn.functional.linear(weak_hidden.to(dtype), weight.to(dtype))
-        with torch.no_grad():
-            strong_logits = None if lam == 0 else torch.nn.functional.linear(strong_hidden.to(dtype), weight.to(dtype))
-        return _reference_loss(weak_logits, strong_logits, labels, denominator, **terms)
+    rows_module = _rows_module(backend, weak_hidden)
+    dtype = torch.promote_types(weak_hidden.dtype, torch.float32)
+    if rows_module is None:
+        hidden = (weak_hidden, strong_hidden)
+        logits = (None if x is None else torch.nn.functional.linear(x.to(dtype), weight.to(dtype)) for x in hidden)
+        return puma_loss(*logits, labels, num_tokens=num_tokens, backend=backend, **loss_kwargs)
 
+    denominator = _denominator(num_tokens, labels, ignore_index, dtype)
+    num_rows, (vocabulary, width) = len(weak_hidden), weight.shape
     logits_dtype = logits_dtype or weak_hidden.dtype
     branches = 1 if strong_hidden is None else 2
-    chunk_size = chunk_size or default_chunk_size(weight.shape[0], logits_dtype, weak_hidden.device.type, branches)
+    chunk_size = chunk_size or default_chunk_size(vocabulary, logits_dtype, weak_hidden.device.type, branches)
+    chunk_size = max(1, min(chunk_size, num_rows))
     # One chunk needs no float32 sum of products: backward makes the weight's gradient in one product from the chunk's
     # gradient rows, and scales the small hidden states instead of the large result. In float16 they would underflow.
-    num_rows = len(weak_hidden)
     one_product = num_rows <= chunk_size and (weight.dtype != torch.float16 or num_rows == 0)
-    grad_enabled = torch.is_grad_enabled()
-    wanted = (grad_enabled and weak_hidden.requires_grad, grad_enabled and weight.requires_grad)
+    train_hidden, train_weight = (torch.is_grad_enabled() and x.requires_grad for x in (weak_hidden, weight))
+    new = functools.partial(torch.empty, device=weak_hidden.device)
+    row_losses = new(3, num_rows, dtype=dtype)
+    hidden_gradient = new(num_rows, width, dtype=weak_hidden.dtype) if train_hidden else None
+    weight_gradient = new(vocabulary, width, dtype=dtype) if train_weight and not one_product else None
+    # The gradient overwrites the weak logits, unless the products that follow need it in another dtype.
+    logits = new(branches * chunk_size, vocabulary, dtype=logits_dtype)
+    gradients = None
+    if train_hidden or train_weight:
+        gradients = logits if logits_dtype == weight.dtype else new(chunk_size, vocabulary, dtype=weight.dtype)
     with torch.no_grad():
-        row_losses, hidden_gradient, weight_gradient = _linear_rows(
-            weak_hidden, strong_hidden, weight, labels, chunk_size, logits_dtype, wanted, one_product,
-            _rows_module(backend), terms,
-        )  # fmt: skip
-        losses = _mean_losses(row_losses, denominator, **terms)
-    if not any(wanted):
-        return losses
-    loss = _LinearLoss.apply(
-        losses.loss, denominator, weak_hidden, weight, hidden_gradient, weight_gradient, one_product
-    )
-    return losses._replace(loss=loss)
+        projection = weight if _mixed_products(weight) else weight.to(logits_dtype)
+        for start in range(0, num_rows, chunk_size):
+            chunk = slice(start, start + chunk_size)
+            inputs = weak = weak_hidden[chunk]
+            rows = len(weak)
+            if strong_hidden is not None:
+                inputs = torch.cat([weak, strong_hidden[chunk]])
+                inputs[rows:] -= weak
+            chunk_logits = logits[: len(inputs)]
+            _project(inputs, projection, chunk_logits)
+            difference = None if strong_hidden is None else chunk_logits[rows:]
+            gradient = None if gradients is None else gradients[:rows]
+            rows_module.puma_rows(
+                chunk_logits[:rows], None, labels[chunk], row_losses[:, chunk], gradient,
+                difference=difference, **loss_kwargs,
+            )  # fmt: skip
+            if hidden_gradient is not None:
+                torch.mm(gradient, weight, out=hidden_gradient[chunk])
+            if weight_gradient is not None:
+                _accumulate_product(weight_gradient, gradient, weak, first=start == 0)
+    losses = _mean_losses(row_losses.sum(1), denominator, alpha, lam, tau)
+    saved = (hidden_gradient, weight_gradient, None)
+    if train_weight and one_product:
+        saved = (hidden_gradient, gradients[:num_rows], weak_hidden)
+    make_gradients = functools.partial(_linear_gradients, weight.dtype)
+    return losses._replace(loss=_FusedLoss.apply(losses.loss, denominator, make_gradients, saved, weak_hidden, weight))
 
 
 def linear_cross_entropy(
@@ -211,71 +235,7 @@ def linear_cross_entropy(
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The linear form: chunks of tokens, gradients made in the forward
-
-
-def _linear_rows(
-    weak_hidden: Tensor,
-    strong_hidden: Tensor | None,
-    weight: Tensor,
-    labels: Tensor,
-    chunk_size: int,
-    logits_dtype: torch.dtype,
-    wanted: tuple[bool, bool],
-    one_product: bool,
-    rows_module: ModuleType,
-    terms: dict[str, Any],
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Row losses [3, N], and, where wanted, the gradients of the weighted sum (not mean) over rows: hidden [N, D] in
-    its own dtype, weight [V, D] in float32, or with one_product its factor: the gradient rows [N, V]."""
-    num_rows, width = weak_hidden.shape
-    vocabulary = weight.shape[0]
-    statistics_dtype = _statistics_dtype(weak_hidden)
-    branches = 1 if strong_hidden is None else 2
-    chunk_size = max(1, min(chunk_size, num_rows))
-    new = functools.partial(torch.empty, device=weak_hidden.device)
-    row_losses = new(3, num_rows, dtype=statistics_dtype)
-    hidden_gradient = new(num_rows, width, dtype=weak_hidden.dtype) if wanted[0] else None
-    weight_gradient = None
-    if wanted[1] and not one_product:
-        weight_gradient = new(vocabulary, width, dtype=statistics_dtype)
-    logits = new(branches * chunk_size, vocabulary, dtype=logits_dtype)
-    stacked = new(2 * chunk_size, width, dtype=weak_hidden.dtype) if branches == 2 else None
-    # The gradient overwrites the weak logits, unless the products that follow need it in another dtype.
-    gradients = logits
-    if any(wanted) and logits_dtype != weight.dtype:
-        gradients = new(chunk_size, vocabulary, dtype=weight.dtype)
-    projection = weight if _mixed_products(weight) else weight.to(logits_dtype)
-
-    for start in range(0, num_rows, chunk_size):
-        chunk = slice(start, min(start + chunk_size, num_rows))
-        rows = chunk.stop - chunk.start
-        weak = weak_hidden[chunk]
-        if stacked is None:
-            inputs = weak
-        else:
-            inputs = stacked[: 2 * rows]
-            inputs[:rows].copy_(weak)
-            torch.sub(strong_hidden[chunk], weak, out=inputs[rows:])
-        chunk_logits = logits[: branches * rows]
-        _project(inputs, projection, chunk_logits)
-        gradient = gradients[:rows] if any(wanted) else None
-        rows_module.puma_rows(
-            chunk_logits[:rows],
-            None if stacked is None else chunk_logits[rows:],
-            labels[chunk],
-            row_losses[:, chunk],
-            gradient,
-            strong_is_difference=True,
-            **terms,
-        )
-        if hidden_gradient is not None:
-            torch.mm(gradient, weight, out=hidden_gradient[chunk])
-        if weight_gradient is not None:
-            _accumulate_product(weight_gradient, gradient, weak, first=start == 0)
-    if wanted[1] and one_product:
-        weight_gradient = gradients[:num_rows]
-    return row_losses, hidden_gradient, weight_gradient
+# Products and gradients of the linear form
 
 
 def _mixed_products(tensor: Tensor) -> bool:
@@ -285,9 +245,7 @@ def _mixed_products(tensor: Tensor) -> bool:
 
 def _project(inputs: Tensor, weight: Tensor, logits: Tensor) -> None:
     """logits [R, V] = inputs [R, D] @ weight.T, rounded once, to the dtype of `logits`."""
-    if logits.dtype == inputs.dtype:
-        torch.mm(inputs, weight.t(), out=logits)
-    elif _mixed_products(weight):
+    if _mixed_products(weight) and logits.dtype != weight.dtype:
         torch.mm(inputs, weight.t(), logits.dtype, out=logits)
     else:
         torch.mm(inputs.to(logits.dtype), weight.t(), out=logits)
@@ -302,95 +260,47 @@ def _accumulate_product(total: Tensor, gradient: Tensor, hidden: Tensor, first: 
         total.addmm_(gradient.t().to(total.dtype), hidden.to(total.dtype), beta=beta)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Autograd
+def _linear_gradients(
+    dtype: torch.dtype, scale: Tensor, hidden: Tensor | None, weight: Tensor | None, factor: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of hidden states and weight, scaled and in `dtype`, from those of the sum. With factor [N, D],
+    weight is the other one of its product: the gradient rows [N, V]."""
+
+    def scaled(gradient: Tensor | None) -> Tensor | None:
+        """Rounded once. As a 0-d tensor the scale would itself be rounded to gradient's 16-bit dtype first."""
+        if gradient is None:
+            return None
+        return torch.mul(gradient, scale.reshape(1), out=torch.empty_like(gradient, dtype=dtype))
+
+    return scaled(hidden), scaled(weight) if factor is None else torch.mm(weight.t(), scaled(factor))
 
 
-class _LinearLoss(torch.autograd.Function):
-    """Ties a loss whose gradients are known already to the tensors that they belong to."""
+class _FusedLoss(torch.autograd.Function):
+    """Ties a loss computed without autograd to the two tensors (or None) that make_gradients(scale, *saved) is for."""
 
     @staticmethod
-    def forward(ctx, loss, denominator, weak_hidden, weight, hidden_gradient, weight_gradient, one_product):
-        factor = weak_hidden if one_product and weight_gradient is not None else None
-        ctx.save_for_backward(denominator, hidden_gradient, weight_gradient, factor)
-        ctx.weight_dtype = weight.dtype
+    def forward(ctx, loss, denominator, make_gradients, saved, *inputs):
+        ctx.save_for_backward(denominator, *saved)
+        ctx.make_gradients = make_gradients
         return loss.clone()
 
     @staticmethod
     def backward(ctx, grad_output):
-        _refuse_double_backward()
-        denominator, hidden_gradient, weight_gradient, factor = ctx.saved_tensors
-        scale = grad_output / denominator
-        hidden_gradient = None if hidden_gradient is None else _scaled(hidden_gradient, scale, hidden_gradient.dtype)
-        if factor is not None:
-            weight_gradient = torch.mm(weight_gradient.t(), _scaled(factor, scale, factor.dtype))
-        elif weight_gradient is not None:
-            weight_gradient = _scaled(weight_gradient, scale, ctx.weight_dtype)
-        return None, None, hidden_gradient, weight_gradient, None, None, None
-
-
-class _LogitsLoss(torch.autograd.Function):
-    """Forward: one pass over the logits for the losses. Backward: one more writes the gradient into its own buffer."""
-
-    @staticmethod
-    def forward(ctx, weak_logits, strong_logits, labels, denominator, rows_module, terms):
-        row_losses, statistics = rows_module.puma_forward(weak_logits, strong_logits, labels, **terms)
-        losses = _mean_losses(row_losses, denominator, **terms)
-        ctx.save_for_backward(weak_logits, strong_logits, labels, denominator, statistics)
-        ctx.rows_module, ctx.terms = rows_module, terms
-        ctx.mark_non_differentiable(*losses[1:])
-        return tuple(losses)
-
-    @staticmethod
-    def backward(ctx, grad_loss, *_):
-        _refuse_double_backward()
-        weak_logits, strong_logits, labels, denominator, statistics = ctx.saved_tensors
-        gradient = torch.empty(weak_logits.shape, dtype=weak_logits.dtype, device=weak_logits.device)
-        scale = grad_loss / denominator
-        ctx.rows_module.puma_backward(weak_logits, strong_logits, labels, statistics, gradient, scale, **ctx.terms)
-        return gradient, None, None, None, None, None
-
-
-def _refuse_double_backward() -> None:
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            "the fused PUMA loss is differentiable once (create_graph=True was asked); use backend='reference'"
-        )
-
-
-def _scaled(gradient: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """gradient * scale, rounded once. As a 0-d tensor the scale would itself be rounded to gradient's 16-bit dtype
-    first."""
-    return torch.mul(gradient, scale.reshape(1), out=torch.empty_like(gradient, dtype=dtype))
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "the fused PUMA loss is differentiable once (create_graph=True was asked); use backend='reference'"
+            )
+        denominator, *saved = ctx.saved_tensors
+        return None, None, None, None, *ctx.make_gradients(grad_output / denominator, *saved)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Small parts
 
 
-def _mean_losses(
-    row_losses: Tensor, denominator: Tensor, alpha: float, lam: float, tau: float, ignore_index: int
-) -> PumaLoss:
-    fkl, rkl, ce = (row_losses.sum(1) / denominator).unbind()
-    return PumaLoss(combine(fkl, rkl, ce, alpha, lam, tau), fkl, rkl, ce)
-
-
-def _reference_loss(
-    weak_logits: Tensor,
-    strong_logits: Tensor | None,
-    labels: Tensor,
-    denominator: Tensor,
-    alpha: float,
-    lam: float,
-    tau: float,
-    ignore_index: int,
-) -> PumaLoss:
-    fkl, rkl, ce = (s / denominator for s in reference_losses(weak_logits, strong_logits, labels, tau, ignore_index))
+def _mean_losses(sums: Iterable[Tensor], denominator: Tensor, alpha: float, lam: float, tau: float) -> PumaLoss:
+    fkl, rkl, ce = (total / denominator for total in sums)
     return PumaLoss(combine(fkl, rkl, ce, alpha, lam, tau), fkl.detach(), rkl.detach(), ce.detach())
-
-
-def _statistics_dtype(tensor: Tensor) -> torch.dtype:
-    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def _denominator(num_tokens: float | Tensor | None, labels: Tensor, ignore_index: int, dtype: torch.dtype) -> Tensor:
@@ -410,17 +320,14 @@ def _denominator(num_tokens: float | Tensor | None, labels: Tensor, ignore_index
     return num_tokens + (num_tokens == 0)
 
 
-def _resolve_backend(backend: str, tensor: Tensor) -> str:
+def _rows_module(backend: str, tensor: Tensor) -> ModuleType | None:
+    """The module whose puma_rows does the work, None: the reference. Triton is imported only when asked for."""
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
-    return choose_backend(tensor)[0] if backend == "auto" else backend
-
-
-def _rows_module(backend: str) -> ModuleType:
-    """The module whose puma_rows, puma_forward and puma_backward do the work. Triton is imported only when asked
-    for."""
-    if backend == "torch":
-        return torch_puma
+    if backend == "auto":
+        backend = choose_backend(tensor)[0]
+    if backend != "triton":
+        return torch_puma if backend == "torch" else None
     try:
         from . import triton_puma
     except ImportError as error:
@@ -428,16 +335,20 @@ def _rows_module(backend: str) -> ModuleType:
     return triton_puma
 
 
-def _check_weights(alpha: float, lam: float, tau: float) -> None:
+def _loss_kwargs(alpha: float, lam: float, tau: float, ignore_index: int) -> dict[str, float]:
     if not (0 <= alpha <= 1 and 0 <= lam <= 1 and 0 < tau < float("inf")):
         raise ValueError(f"alpha and lam must lie in [0, 1] and tau must be positive; got {alpha=}, {lam=}, {tau=}")
+    return {"alpha": alpha, "lam": lam, "tau": tau, "ignore_index": ignore_index}
 
 
-def _check_rows(name: str, rows: Tensor, labels: Tensor, ignore_index: int, vocabulary: int) -> None:
-    if rows.ndim != 2 or not rows.is_floating_point():
-        raise ValueError(f"{name} must be a floating point matrix; got {_describe(rows)}")
-    if labels.shape != rows.shape[:1] or labels.dtype != torch.int64 or labels.device != rows.device:
-        raise ValueError(f"labels must be [{rows.shape[0]}] torch.int64 on {rows.device}; got {_describe(labels)}")
+def _check(
+    name: str, weak: Tensor, strong: Tensor | None, labels: Tensor, vocabulary: int, lam: float, ignore_index: int
+) -> Tensor | None:
+    """Refuse what does not fit together; return the strong tensor without its graph, None where lam = 0."""
+    if weak.ndim != 2 or not weak.is_floating_point():
+        raise ValueError(f"weak_{name} must be a floating point matrix; got {_describe(weak)}")
+    if labels.shape != weak.shape[:1] or labels.dtype != torch.int64 or labels.device != weak.device:
+        raise ValueError(f"labels must be [{weak.shape[0]}] torch.int64 on {weak.device}; got {_describe(labels)}")
     if labels.device.type == "cpu":  # elsewhere a look would wait for the device
         wrong = ((labels < 0) | (labels >= vocabulary)) & (labels != ignore_index)
         if wrong.any():
@@ -445,11 +356,11 @@ def _check_rows(name: str, rows: Tensor, labels: Tensor, ignore_index: int, voca
             raise ValueError(
                 f"labels[{row}] = {int(labels[row])} is neither in [0, {vocabulary}) nor ignore_index = {ignore_index}"
             )
-
-
-def _check_alike(name: str, tensor: Tensor | None, model_name: str, model: Tensor) -> None:
-    if tensor is None or (tensor.shape, tensor.dtype, tensor.device) != (model.shape, model.dtype, model.device):
-        raise ValueError(f"{name} must be like {model_name}, {_describe(model)}; got {_describe(tensor)}")
+    if lam == 0:
+        return None
+    if strong is None or (strong.shape, strong.dtype, strong.device) != (weak.shape, weak.dtype, weak.device):
+        raise ValueError(f"strong_{name} must be like weak_{name}, {_describe(weak)}; got {_describe(strong)}")
+    return strong.detach()
 
 
 def _describe(tensor: Tensor | None) -> str:

@@ -14,53 +14,44 @@ def puma_rows(
     weak: Tensor,
     strong: Tensor | None,
     labels: Tensor,
-    row_losses: Tensor,
+    row_losses: Tensor | None,
     gradient: Tensor | None,
     *,
-    alpha: float,
-    lam: float,
-    tau: float,
-    ignore_index: int,
-    strong_is_difference: bool = False,
+    difference: Tensor | None = None,
+    statistics: None = None,
     scale: Tensor | None = None,
+    **loss_kwargs: float,
 ) -> None:
     """Write the rows' losses, and the gradient of their weighted sum with respect to the weak logits.
 
-    weak [R, V]; strong [R, V], or None when lam = 0; labels [R] int64; row_losses [3, R] (fkl, rkl, ce; its dtype is
-    the one computed in) and gradient [R, V] are written (gradient may be `weak` itself; None: not wanted). scale: 0-d,
-    multiplies the gradient. strong_is_difference: `strong` holds z_strong - z_weak.
+    weak [R, V]; strong [R, V], or difference = z_strong - z_weak [R, V] in its place (it may be overwritten), or
+    neither where lam = 0; labels [R] int64. row_losses [3, R] (fkl, rkl, ce) and gradient [R, V] are written, None: not
+    wanted; gradient may be `weak` itself. scale: 0-d, multiplies the gradient. Computed in row_losses' dtype, or in
+    scale's. statistics: what the call for the losses returned, for a later one for the gradient: here nothing.
+    loss_kwargs: alpha, lam, tau and ignore_index.
     """
     rows, vocabulary = weak.shape
+    if row_losses is None:
+        row_losses = torch.empty(3, rows, dtype=scale.dtype, device=weak.device)
     step = max(1, CPU_BLOCK_ELEMENTS // max(vocabulary, 1)) if weak.device.type == "cpu" else max(rows, 1)
     for start in range(0, rows, step):
         block = slice(start, start + step)
-        _puma_block(
-            weak[block],
-            None if strong is None else strong[block],
-            labels[block],
-            row_losses[:, block],
-            None if gradient is None else gradient[block],
-            alpha,
-            lam,
-            tau,
-            ignore_index,
-            strong_is_difference,
-            scale,
-        )
+        tensors = (None if x is None else x[block] for x in (weak, strong, difference, labels, gradient))
+        _puma_block(*tensors, row_losses[:, block], scale, **loss_kwargs)
 
 
 def _puma_block(
     weak: Tensor,
     strong: Tensor | None,
+    difference: Tensor | None,
     labels: Tensor,
-    row_losses: Tensor,
     gradient: Tensor | None,
+    row_losses: Tensor,
+    scale: Tensor | None,
     alpha: float,
     lam: float,
     tau: float,
     ignore_index: int,
-    strong_is_difference: bool,
-    scale: Tensor | None,
 ) -> None:
     """`puma_rows` for a few rows at once."""
     dtype = row_losses.dtype
@@ -71,32 +62,31 @@ def _puma_block(
     label_logit = weak.gather(1, safe_labels)
 
     weak_max = weak.amax(1, keepdim=True)
-    tau = 1.0 if strong is None else tau  # cross entropy alone knows no other temperature
+    two_branches = strong is not None or difference is not None
+    tau = tau if two_branches else 1.0  # cross entropy alone knows no other temperature
     q = weak - weak_max
-    r = q if tau == 1 else q.clone()
+    r = q if tau == 1 else q.exp()
     _exponentials_(q, tau)
-    if r is not q:
-        _exponentials_(r, 1.0)
     r_sum, rest = _sum_and_rest(r, safe_labels)
     q_sum = r_sum if r is q else _sum_and_rest(q, safe_labels)[0]
     # Where the label's logit is the largest, ce = log(1 + rest): a sum that holds the 1 has lost a small rest's digits.
     ce = torch.where(label_logit == weak_max, rest.log1p(), weak_max - label_logit + r_sum.log())
     fkl = rkl = torch.zeros_like(ce)
-    if strong is not None:
-        # delta = z_strong - z_weak. Where a probability is 0 its term is 0, whatever delta is (inf, or inf - inf).
-        # The linear op's logits hold no -inf: nothing to guard.
-        finite = strong_is_difference or _hold_no_infinity(weak, strong)
-        if strong_is_difference:
-            delta = strong.to(dtype)
-            p = weak + delta
-            strong_max = p.amax(1, keepdim=True)
-            p.sub_(strong_max)
+    if two_branches:
+        if difference is None:
+            p = strong.to(dtype)
+            delta = p - weak
+            # Where a probability is 0 its term is 0, whatever delta is (inf, or inf - inf). On a CPU a look for -inf
+            # and NaN is cheaper than the guards that it saves; elsewhere it would wait for the device.
+            finite = weak.device.type == "cpu" and bool((torch.minimum(weak.amin(1), p.amin(1)) > -torch.inf).all())
         else:
-            delta = strong.to(dtype) - weak
-            strong_max = strong.amax(1, keepdim=True).to(dtype)
-            p = strong - strong_max
+            delta = difference.to(dtype)
+            p = weak + delta
+            finite = True  # the linear op's logits hold no -inf: nothing to guard
+        strong_max = p.amax(1, keepdim=True)
         # Summed in the same order as q: equal branches have equal sums, and a divergence of exactly 0.
-        p_sum, _ = _sum_and_rest(_exponentials_(p, tau), safe_labels)
+        p = _exponentials_(p - strong_max, tau)
+        p_sum, _ = _sum_and_rest(p, safe_labels)
         weak_mean_delta = _weighted_sum(q, delta, finite) / q_sum
         strong_mean_delta = _weighted_sum(p, delta, finite) / p_sum
         log_ratio = (weak_max - strong_max) / tau + (q_sum / p_sum).log()  # log of the partition functions' ratio
@@ -112,10 +102,10 @@ def _puma_block(
     result = gradient if gradient.dtype == dtype else torch.empty_like(q)
     q.mul_(1 / q_sum)
     torch.mul(q if r is q else r.mul_(1 / r_sum), 1 - lam, out=result)
-    if strong is not None:
+    if two_branches:
         result.add_(p.mul_(1 / p_sum).sub_(q), alpha=-lam * (1 - alpha) * tau)
         if alpha != 0:
-            # `strong` may be written: with strong_is_difference the chunk's logits are the op's own, and read no more.
+            # A difference is the op's own chunk of logits, and read no more.
             delta.sub_(weak_mean_delta).mul_(q)
             if not finite:
                 delta.masked_fill_(q == 0, 0)
@@ -145,38 +135,9 @@ def _sum_and_rest(powers: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return rest + label_power, rest
 
 
-def _hold_no_infinity(weak: Tensor, strong: Tensor) -> bool:
-    """Whether all logits are known to be above -inf, and none NaN. On a CPU the look is cheaper than the guards that it
-    saves; elsewhere it would wait for the device."""
-    if weak.device.type != "cpu":
-        return False
-    return bool((torch.minimum(weak.amin(1), strong.amin(1)) > -torch.inf).all())
-
-
 def _weighted_sum(weights: Tensor, values: Tensor, finite: bool) -> Tensor:
     """sum_v weights * values per row [R, 1], where a weight of 0 silences a value that is not finite."""
     product = weights * values
     if not finite:
         product.masked_fill_(weights == 0, 0)
     return product.sum(1, keepdim=True)
-
-
-def puma_forward(weak: Tensor, strong: Tensor | None, labels: Tensor, **terms: float) -> tuple[Tensor, None]:
-    """Row losses [3, N] of logits that the caller owns; this path keeps no statistics for the backward."""
-    row_losses = torch.empty(3, weak.shape[0], dtype=torch.promote_types(weak.dtype, torch.float32), device=weak.device)
-    puma_rows(weak, strong, labels, row_losses, None, **terms)
-    return row_losses, None
-
-
-def puma_backward(
-    weak: Tensor,
-    strong: Tensor | None,
-    labels: Tensor,
-    statistics: None,
-    gradient: Tensor,
-    scale: Tensor,
-    **terms: float,
-) -> None:
-    """Write scale * the gradient of the weighted sum of row losses; the statistics are computed again on the way."""
-    row_losses = torch.empty(3, weak.shape[0], dtype=scale.dtype, device=weak.device)
-    puma_rows(weak, strong, labels, row_losses, gradient, scale=scale, **terms)

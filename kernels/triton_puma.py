@@ -107,18 +107,19 @@ def _load(row_pointer, columns, stride, VOCABULARY: tl.constexpr, padding: tl.co
 
 @triton.jit
 def _load_both(
-    weak_row, strong_row, columns, weak_stride, strong_stride,
-    VOCABULARY: tl.constexpr, HAS_STRONG: tl.constexpr, DIFFERENCE: tl.constexpr, EVICTION: tl.constexpr,
+    weak_row, other_row, columns, weak_stride, other_stride,
+    VOCABULARY: tl.constexpr, DIFFERENCE: tl.constexpr, EVICTION: tl.constexpr,
 ):  # fmt: skip
-    """(z, s, delta) of a block. DIFFERENCE: the strong row holds delta itself."""
+    """(z, s, delta) of a block. other_row: the strong logits, with DIFFERENCE delta itself, or None."""
     weak = _load(weak_row, columns, weak_stride, VOCABULARY, float("-inf"), EVICTION)
-    if not HAS_STRONG:
+    if other_row is None:
         return weak, weak, weak
-    if DIFFERENCE:
-        delta = _load(strong_row, columns, strong_stride, VOCABULARY, 0.0, EVICTION)
+    elif DIFFERENCE:
+        delta = _load(other_row, columns, other_stride, VOCABULARY, 0.0, EVICTION)
         return weak, weak + delta, delta
-    strong = _load(strong_row, columns, strong_stride, VOCABULARY, float("-inf"), EVICTION)
-    return weak, strong, strong - weak
+    else:
+        strong = _load(other_row, columns, other_stride, VOCABULARY, float("-inf"), EVICTION)
+        return weak, strong, strong - weak
 
 
 @triton.jit
@@ -130,9 +131,9 @@ def _log1p(x):
 
 @triton.jit
 def _measure_part(
-    weak_row, strong_row, partials_row, weak_stride, strong_stride, scale, label, first_block, end_block,
-    VOCABULARY: tl.constexpr, HAS_STRONG: tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr,
-    LANES: tl.constexpr, EVICTION: tl.constexpr,
+    weak_row, other_row, partials_row, weak_stride, other_stride, scale, label, first_block, end_block,
+    VOCABULARY: tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr,
+    EVICTION: tl.constexpr,
 ):  # fmt: skip
     """One pass over the blocks [first_block, end_block) of a row, and what is left of it: the maxima of z and s, the
     sums Q and P and those of 2^(c z_v - a) delta_v and 2^(c s_v - b) delta_v under the part's own maxima, and at
@@ -150,8 +151,8 @@ def _measure_part(
     block = tl.arange(0, LANES)[:, None] * NEIGHBOURS + tl.arange(0, NEIGHBOURS)[None, :]
     for step in range(first_block, end_block):
         weak, strong, delta = _load_both(
-            weak_row, strong_row, block + step * (LANES * NEIGHBOURS), weak_stride, strong_stride,
-            VOCABULARY, HAS_STRONG, DIFFERENCE, EVICTION,
+            weak_row, other_row, block + step * (LANES * NEIGHBOURS), weak_stride, other_stride,
+            VOCABULARY, DIFFERENCE, EVICTION,
         )  # fmt: skip
         new_max = tl.maximum(weak_max, tl.max(weak, axis=1))
         if not TAU_IS_ONE:
@@ -161,7 +162,7 @@ def _measure_part(
         rescale = _rescale(weak_max, new_max, scale)
         weak_sum = weak_sum * rescale + tl.sum(powers, axis=1)
         weak_max = new_max
-        if HAS_STRONG:
+        if other_row is not None:
             # A rescale of 0 silences an infinite sum, as a power of 0 does an infinite value.
             weak_delta = _weigh(rescale, weak_delta, not DIFFERENCE)
             weak_delta += tl.sum(_weigh(powers, delta, not DIFFERENCE), axis=1)
@@ -196,7 +197,7 @@ def _measure_part(
             weak = tl.load(pointers, mask=(columns < end) & (columns != label), other=float("-inf")).to(tl.float32)
             plain_sum += tl.exp2(tl.fma(weak, LOG2E, -shift))
     tl.store(partials_row + 3, tl.sum(plain_sum, axis=0))
-    if HAS_STRONG:
+    if other_row is not None:
         tl.store(partials_row + 4, tl.sum(_weigh(rescale, weak_delta, True), axis=0))
         part_max = tl.max(strong_max, axis=0)
         rescale = _rescale(strong_max, part_max, scale)
@@ -217,57 +218,23 @@ def _merge_parts(partials_row, scale, HAS_STRONG: tl.constexpr, TAU_IS_ONE: tl.c
     weak_sum = tl.sum(_product(tl.load(parts + 1), rescale), axis=0)
     plain_sum = tl.sum(_product(tl.load(parts + 2), plain_rescale), axis=0)
     rest = tl.sum(_product(tl.load(parts + 3), plain_rescale), axis=0)
-    weak_mean = 0.0
-    strong_max = 0.0
-    strong_sum = 1.0
-    strong_mean = 0.0
-    if HAS_STRONG:
+    if not HAS_STRONG:
+        return weak_max, weak_sum, 0.0, 0.0, 1.0, 0.0, plain_sum, rest
+    else:
         weak_mean = tl.sum(_weigh(rescale, tl.load(parts + 4), True), axis=0) / weak_sum
         maxima = tl.load(parts + 5)
         strong_max = tl.max(maxima, axis=0)
         rescale = _rescale(maxima, strong_max, scale)
         strong_sum = tl.sum(_product(tl.load(parts + 6), rescale), axis=0)
         strong_mean = tl.sum(_weigh(rescale, tl.load(parts + 7), True), axis=0) / strong_sum
-    return weak_max, weak_sum, weak_mean, strong_max, strong_sum, strong_mean, plain_sum, rest
-
-
-@triton.jit
-def _write_gradient(
-    weak_row, strong_row, gradient_row, weak_stride, strong_stride, scale, label, first_block, end_block,
-    weak_max, weak_inverse, weak_mean, strong_max, strong_inverse, plain_inverse,
-    fkl_weight, rkl_weight, ce_weight,
-    VOCABULARY: tl.constexpr, HAS_STRONG: tl.constexpr, HAS_FKL: tl.constexpr, DIFFERENCE: tl.constexpr,
-    TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr, EVICTION: tl.constexpr,
-):  # fmt: skip
-    """One pass over blocks of a row that writes the gradient (it may overwrite the weak row)."""
-    lanes = tl.arange(0, LANES)[:, None] * NEIGHBOURS
-    neighbours = tl.arange(0, NEIGHBOURS)[None, :]
-    for step in range(first_block, end_block):
-        first = lanes + step * (LANES * NEIGHBOURS)  # of a lane's columns
-        columns = first + neighbours
-        weak, strong, delta = _load_both(
-            weak_row, strong_row, columns, weak_stride, strong_stride, VOCABULARY, HAS_STRONG, DIFFERENCE, EVICTION
-        )
-        q = _product(tl.exp2(tl.fma(weak, scale, -(weak_max * scale))), weak_inverse)
-        r = q
-        if not TAU_IS_ONE:
-            r = _product(tl.exp2(tl.fma(weak, LOG2E, -(weak_max * LOG2E))), plain_inverse)
-        gradient = tl.fma(r, ce_weight, tl.where(neighbours == label - first, -ce_weight, 0.0))
-        if HAS_STRONG:
-            p = _product(tl.exp2(tl.fma(strong, scale, -(strong_max * scale))), strong_inverse)
-            gradient += rkl_weight * (q - p)
-            if HAS_FKL:
-                gradient += fkl_weight * _weigh(q, weak_mean - delta, not DIFFERENCE)
-        gradient = gradient.to(gradient_row.dtype.element_ty)
-        tl.store(gradient_row + columns, gradient, mask=columns < VOCABULARY, eviction_policy=EVICTION)
+        return weak_max, weak_sum, weak_mean, strong_max, strong_sum, strong_mean, plain_sum, rest
 
 
 @triton.jit
 def _first_pass(
-    weak_row, strong_row, partials_row, done, losses, label, ignore_index, losses_stride, weak_stride, strong_stride,
-    scale, inverse_tau, part, first_block, end_block,
-    VOCABULARY: tl.constexpr, HAS_STRONG: tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr,
-    LANES: tl.constexpr, PARTS: tl.constexpr, EVICTION: tl.constexpr,
+    weak_row, other_row, partials_row, done, losses, label, ignore_index, losses_stride, weak_stride, other_stride,
+    scale, inverse_tau, part, first_block, end_block, VOCABULARY: tl.constexpr, DIFFERENCE: tl.constexpr,
+    TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr, PARTS: tl.constexpr, EVICTION: tl.constexpr,
 ):  # fmt: skip
     """Measure a part of a row; the last of the row's programs to end writes its losses."""
     if label == ignore_index:
@@ -282,13 +249,13 @@ def _first_pass(
         safe_label = tl.where(known, label, 0).to(tl.int32)
         label_logit = tl.load(weak_row + safe_label.to(tl.int64) * weak_stride).to(tl.float32)
         _measure_part(
-            weak_row, strong_row, partials_row + part * STATISTICS, weak_stride, strong_stride, scale, safe_label,
-            first_block, end_block, VOCABULARY, HAS_STRONG, DIFFERENCE, TAU_IS_ONE, LANES, EVICTION,
+            weak_row, other_row, partials_row + part * STATISTICS, weak_stride, other_stride, scale, safe_label,
+            first_block, end_block, VOCABULARY, DIFFERENCE, TAU_IS_ONE, LANES, EVICTION,
         )  # fmt: skip
         tl.debug_barrier()  # the part's numbers are written before it counts as done
         if tl.atomic_add(done, 1, sem="acq_rel") == PARTS - 1:
             weak_max, weak_sum, weak_mean, strong_max, strong_sum, strong_mean, plain_sum, rest = _merge_parts(
-                partials_row, scale, HAS_STRONG, TAU_IS_ONE, PARTS
+                partials_row, scale, other_row is not None, TAU_IS_ONE, PARTS
             )
             # max - z_label is exact; the fma is what the shift lost when it was rounded.
             shift_error = tl.fma(weak_max, LOG2E, -(weak_max * LOG2E))
@@ -296,7 +263,7 @@ def _first_pass(
             ce = tl.where(label_logit == weak_max, _log1p(rest * tl.exp2(-shift_error)), ce)
             fkl = 0.0
             rkl = 0.0
-            if HAS_STRONG:
+            if other_row is not None:
                 # Rounded to nearest: the fast division of a number by itself need not be 1.
                 log_ratio = tl.log2(tl.div_rn(weak_sum, strong_sum))
                 ratio = LN2 * (_shift(weak_max, scale) - _shift(strong_max, scale) + log_ratio)
@@ -309,51 +276,71 @@ def _first_pass(
 
 @triton.jit
 def _second_pass(
-    weak_row, strong_row, gradient_row, partials_row, done, output_scale_pointer, label, ignore_index, weak_stride,
-    strong_stride, scale, first_block, end_block, fkl_weight, rkl_weight, ce_weight,
-    VOCABULARY: tl.constexpr, WAIT: tl.constexpr, HAS_STRONG: tl.constexpr, HAS_FKL: tl.constexpr,
+    weak_row, other_row, gradient_row, partials_row, done, output_scale_pointer, label, ignore_index, weak_stride,
+    other_stride, scale, first_block, end_block, fkl_weight, rkl_weight, ce_weight, VOCABULARY: tl.constexpr,
     DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr, PARTS: tl.constexpr,
     EVICTION: tl.constexpr,
 ):  # fmt: skip
-    """Write the gradient of a part of a row. WAIT: until all of its parts are measured."""
+    """Write the gradient of a part of a row (it may overwrite the weak row), as soon as all parts are `done`, if that
+    is given. A weight of None leaves its term out."""
     if label == ignore_index:
         block = tl.arange(0, LANES)[:, None] * NEIGHBOURS + tl.arange(0, NEIGHBOURS)[None, :]
         for step in range(first_block, end_block):
             columns = block + step * (LANES * NEIGHBOURS)
             tl.store(gradient_row + columns, 0.0, mask=columns < VOCABULARY)
     else:
-        if WAIT:
+        if done is not None:
             # Programs start in the order of their numbers, so the ones waited for are running or have ended.
             while tl.atomic_add(done, 0, sem="acquire") < PARTS:
                 pass
         weak_max, weak_sum, weak_mean, strong_max, strong_sum, strong_mean, plain_sum, rest = _merge_parts(
-            partials_row, scale, HAS_STRONG, TAU_IS_ONE, PARTS
+            partials_row, scale, other_row is not None, TAU_IS_ONE, PARTS
         )
         output_scale = tl.where((label >= 0) & (label < VOCABULARY), 1.0, float("nan"))
         if output_scale_pointer is not None:
             output_scale *= tl.load(output_scale_pointer)
-        _write_gradient(
-            weak_row, strong_row, gradient_row, weak_stride, strong_stride, scale, label.to(tl.int32),
-            first_block, end_block, weak_max, 1.0 / weak_sum, weak_mean, strong_max, 1.0 / strong_sum, 1.0 / plain_sum,
-            fkl_weight * output_scale, rkl_weight * output_scale, ce_weight * output_scale,
-            VOCABULARY, HAS_STRONG, HAS_FKL, DIFFERENCE, TAU_IS_ONE, LANES, EVICTION,
-        )  # fmt: skip
+        weak_inverse, strong_inverse, plain_inverse = 1.0 / weak_sum, 1.0 / strong_sum, 1.0 / plain_sum
+        if fkl_weight is not None:
+            fkl_weight *= output_scale
+        rkl_weight *= output_scale
+        ce_weight *= output_scale
+        lanes = tl.arange(0, LANES)[:, None] * NEIGHBOURS
+        neighbours = tl.arange(0, NEIGHBOURS)[None, :]
+        for step in range(first_block, end_block):
+            first = lanes + step * (LANES * NEIGHBOURS)  # of a lane's columns
+            columns = first + neighbours
+            weak, strong, delta = _load_both(
+                weak_row, other_row, columns, weak_stride, other_stride, VOCABULARY, DIFFERENCE, EVICTION
+            )
+            q = _product(tl.exp2(tl.fma(weak, scale, -(weak_max * scale))), weak_inverse)
+            r = q
+            if not TAU_IS_ONE:
+                r = _product(tl.exp2(tl.fma(weak, LOG2E, -(weak_max * LOG2E))), plain_inverse)
+            gradient = tl.fma(r, ce_weight, tl.where(neighbours == label.to(tl.int32) - first, -ce_weight, 0.0))
+            if other_row is not None:
+                p = _product(tl.exp2(tl.fma(strong, scale, -(strong_max * scale))), strong_inverse)
+                gradient += rkl_weight * (q - p)
+                if fkl_weight is not None:
+                    gradient += fkl_weight * _weigh(q, weak_mean - delta, not DIFFERENCE)
+            gradient = gradient.to(gradient_row.dtype.element_ty)
+            tl.store(gradient_row + columns, gradient, mask=columns < VOCABULARY, eviction_policy=EVICTION)
 
 
 @triton.jit
 def puma_kernel(
-    weak_pointer, strong_pointer, labels_pointer, gradient_pointer, losses_pointer, partials_pointer, done_pointer,
-    output_scale_pointer, rows, lag, weak_row_stride, weak_stride, strong_row_stride, strong_stride, labels_stride,
+    weak_pointer, other_pointer, labels_pointer, gradient_pointer, losses_pointer, partials_pointer, done_pointer,
+    output_scale_pointer, rows, lag, weak_row_stride, weak_stride, other_row_stride, other_stride,
     gradient_row_stride, losses_stride, ignore_index, scale, inverse_tau, fkl_weight, rkl_weight, ce_weight,
-    VOCABULARY: tl.constexpr, FORWARD: tl.constexpr, BACKWARD: tl.constexpr, HAS_STRONG: tl.constexpr,
-    HAS_FKL: tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr,
+    VOCABULARY: tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr,
     PARTS: tl.constexpr, HINTS: tl.constexpr,
 ):  # fmt: skip
-    """One part of one row, in the first pass (FORWARD) or the second (BACKWARD).
+    """One part of one row, in the first pass (with a losses_pointer) or the second (with a gradient_pointer).
 
     With both, programs alternate: even ones measure the parts of a row, odd ones write the gradient of the row `lag`
-    rows before it. Without HAS_STRONG the strong row is not read.
+    rows before it. The other row is the strong one, with DIFFERENCE strong minus weak, or None.
     """
+    FORWARD: tl.constexpr = losses_pointer is not None
+    BACKWARD: tl.constexpr = gradient_pointer is not None
     program = tl.program_id(0)
     odd = program % 2
     if FORWARD and BACKWARD:
@@ -368,94 +355,24 @@ def puma_kernel(
     end_block = tl.minimum(first_block + EACH, BLOCKS)
     if (row >= 0) & (row < rows):
         long_row = row.to(tl.int64)  # row * stride exceeds 2^31 from N * V = 2^31 on
-        label = tl.load(labels_pointer + long_row * labels_stride)
+        label = tl.load(labels_pointer + long_row)
         weak_row = weak_pointer + long_row * weak_row_stride
-        strong_row = strong_pointer + long_row * strong_row_stride if HAS_STRONG else weak_row
+        other_row = None if other_pointer is None else other_pointer + long_row * other_row_stride
         partials_row = partials_pointer + long_row * (PARTS * STATISTICS)
         if FORWARD and (not BACKWARD or odd == 0):
             _first_pass(
-                weak_row, strong_row, partials_row, done_pointer + long_row, losses_pointer + long_row, label,
-                ignore_index, losses_stride, weak_stride, strong_stride, scale, inverse_tau, part, first_block,
-                end_block, VOCABULARY, HAS_STRONG, DIFFERENCE, TAU_IS_ONE, LANES, PARTS,
+                weak_row, other_row, partials_row, done_pointer + long_row, losses_pointer + long_row, label,
+                ignore_index, losses_stride, weak_stride, other_stride, scale, inverse_tau, part, first_block,
+                end_block, VOCABULARY, DIFFERENCE, TAU_IS_ONE, LANES, PARTS,
                 "evict_last" if BACKWARD and HINTS else "",
             )  # fmt: skip
         if BACKWARD and (not FORWARD or odd == 1):
             _second_pass(
-                weak_row, strong_row, gradient_pointer + long_row * gradient_row_stride, partials_row,
+                weak_row, other_row, gradient_pointer + long_row * gradient_row_stride, partials_row,
                 done_pointer + long_row if FORWARD else None, output_scale_pointer, label, ignore_index, weak_stride,
-                strong_stride, scale, first_block, end_block, fkl_weight, rkl_weight, ce_weight,
-                VOCABULARY, FORWARD, HAS_STRONG, HAS_FKL, DIFFERENCE, TAU_IS_ONE, LANES, PARTS,
-                "evict_first" if FORWARD and HINTS else "",
+                other_stride, scale, first_block, end_block, fkl_weight, rkl_weight, ce_weight,
+                VOCABULARY, DIFFERENCE, TAU_IS_ONE, LANES, PARTS, "evict_first" if FORWARD and HINTS else "",
             )  # fmt: skip
-
-
-def _launch(
-    weak: Tensor,
-    strong: Tensor | None,
-    labels: Tensor,
-    row_losses: Tensor | None,
-    partials: Tensor | None,
-    gradient: Tensor | None,
-    output_scale: Tensor | None,
-    *,
-    alpha: float,
-    lam: float,
-    tau: float,
-    ignore_index: int,
-    strong_is_difference: bool,
-) -> None:
-    """Run the kernel over all rows: with row_losses the first pass, with gradient the second."""
-    rows, size = weak.shape
-    if torch.float64 in (weak.dtype, None if gradient is None else gradient.dtype):
-        raise ValueError("the Triton kernels compute in float32: use backend='torch' or 'reference' for float64")
-    if gradient is not None and gradient.stride(1) != 1:
-        raise ValueError(f"gradient rows must be contiguous; got strides {gradient.stride()}")
-    if rows == 0:
-        return
-    has_strong = strong is not None
-    tau = tau if has_strong else 1.0  # cross entropy alone knows no other temperature
-    lanes, num_warps, parts = work_shape(size)
-    both = row_losses is not None and gradient is not None
-    lag = min(rows, _lag(weak, 2 if has_strong else 1))
-    done = None if row_losses is None else torch.zeros(rows, dtype=torch.int32, device=weak.device)
-    arguments = dict(
-        weak_pointer=weak,
-        strong_pointer=strong,
-        labels_pointer=labels,
-        gradient_pointer=gradient,
-        losses_pointer=row_losses,
-        partials_pointer=partials,
-        done_pointer=done,
-        output_scale_pointer=output_scale,
-        rows=rows,
-        lag=lag,
-        weak_row_stride=weak.stride(0),
-        weak_stride=weak.stride(1),
-        strong_row_stride=strong.stride(0) if has_strong else 0,
-        strong_stride=strong.stride(1) if has_strong else 0,
-        labels_stride=labels.stride(0),
-        gradient_row_stride=0 if gradient is None else gradient.stride(0),
-        losses_stride=0 if row_losses is None else row_losses.stride(0),
-        ignore_index=ignore_index,
-        scale=LOG2E.value / tau,
-        inverse_tau=1 / tau,
-        fkl_weight=lam * alpha,
-        rkl_weight=lam * (1 - alpha) * tau,
-        ce_weight=1 - lam,
-        FORWARD=row_losses is not None,
-        BACKWARD=gradient is not None,
-        HAS_STRONG=has_strong,
-        HAS_FKL=alpha != 0,
-        DIFFERENCE=strong_is_difference,
-        TAU_IS_ONE=tau == 1,
-        VOCABULARY=size,
-        LANES=lanes,
-        PARTS=parts,
-        HINTS=EVICTION_HINTS,
-    )
-    grid = ((rows + lag) * parts * 2 if both else rows * parts,)
-    with torch.cuda.device_of(weak):
-        puma_kernel[grid](**arguments, num_warps=num_warps, enable_fp_fusion=True)
 
 
 def work_shape(size: int) -> tuple[int, int, int]:
@@ -474,47 +391,73 @@ def _lag(weak: Tensor, branches: int) -> int:
     return max(1, min(LAG, int(room / (branches * weak.shape[1] * weak.element_size()))))
 
 
-def _new_partials(weak: Tensor) -> Tensor:
-    parts = work_shape(weak.shape[1])[2]
-    return torch.empty(weak.shape[0], parts, STATISTICS.value, dtype=torch.float32, device=weak.device)
-
-
 def puma_rows(
     weak: Tensor,
     strong: Tensor | None,
     labels: Tensor,
-    row_losses: Tensor,
+    row_losses: Tensor | None,
     gradient: Tensor | None,
     *,
-    strong_is_difference: bool = False,
-    **terms: float,
-) -> None:
-    """Row losses [3, R] (fkl, rkl, ce) and, where wanted, the gradient [R, V] of their weighted sum, in one launch.
+    difference: Tensor | None = None,
+    statistics: Tensor | None = None,
+    scale: Tensor | None = None,
+    alpha: float,
+    lam: float,
+    tau: float,
+    ignore_index: int,
+) -> Tensor:
+    """As `torch_puma.puma_rows`, in one launch: with row_losses the first pass, with gradient the second.
 
-    As `torch_puma.puma_rows`; gradient may be `weak` itself: no program writes a row before all have read it.
+    gradient may be `weak` itself: no program writes a row before all have read it. Returns the statistics [R, parts, 8]
+    with which a later call for the gradient alone needs no first pass.
     """
-    _launch(
-        weak, strong, labels, row_losses, _new_partials(weak), gradient, None,
-        strong_is_difference=strong_is_difference, **terms,
-    )  # fmt: skip
-
-
-def puma_forward(weak: Tensor, strong: Tensor | None, labels: Tensor, **terms: float) -> tuple[Tensor, Tensor]:
-    """Row losses [3, N] and the statistics [N, parts, 8] with which `puma_backward` needs one pass only."""
-    row_losses = torch.empty(3, weak.shape[0], dtype=torch.float32, device=weak.device)
-    partials = _new_partials(weak)
-    _launch(weak, strong, labels, row_losses, partials, None, None, strong_is_difference=False, **terms)
-    return row_losses, partials
-
-
-def puma_backward(
-    weak: Tensor,
-    strong: Tensor | None,
-    labels: Tensor,
-    statistics: Tensor,
-    gradient: Tensor,
-    scale: Tensor,
-    **terms: float,
-) -> None:
-    """Write scale * the gradient of the weighted sum of row losses into gradient [N, V]."""
-    _launch(weak, strong, labels, None, statistics, gradient, scale, strong_is_difference=False, **terms)
+    rows, size = weak.shape
+    if torch.float64 in (weak.dtype, None if gradient is None else gradient.dtype):
+        raise ValueError("the Triton kernels compute in float32: use backend='torch' or 'reference' for float64")
+    if gradient is not None and gradient.stride(1) != 1:
+        raise ValueError(f"gradient rows must be contiguous; got strides {gradient.stride()}")
+    other = strong if difference is None else difference
+    tau = 1.0 if other is None else tau  # cross entropy alone knows no other temperature
+    lanes, num_warps, parts = work_shape(size)
+    both = row_losses is not None and gradient is not None
+    lag = min(rows, _lag(weak, 1 if other is None else 2))
+    if statistics is None:
+        statistics = torch.empty(rows, parts, STATISTICS.value, dtype=torch.float32, device=weak.device)
+    if rows == 0:
+        return statistics
+    done = None if row_losses is None else torch.zeros(rows, dtype=torch.int32, device=weak.device)
+    grid = ((rows + lag) * parts * 2 if both else rows * parts,)
+    with torch.cuda.device_of(weak):
+        puma_kernel[grid](
+            weak_pointer=weak,
+            other_pointer=other,
+            labels_pointer=labels.contiguous(),
+            gradient_pointer=gradient,
+            losses_pointer=row_losses,
+            partials_pointer=statistics,
+            done_pointer=done,
+            output_scale_pointer=scale,
+            rows=rows,
+            lag=lag,
+            weak_row_stride=weak.stride(0),
+            weak_stride=weak.stride(1),
+            other_row_stride=0 if other is None else other.stride(0),
+            other_stride=0 if other is None else other.stride(1),
+            gradient_row_stride=0 if gradient is None else gradient.stride(0),
+            losses_stride=0 if row_losses is None else row_losses.stride(0),
+            ignore_index=ignore_index,
+            scale=LOG2E.value / tau,
+            inverse_tau=1 / tau,
+            fkl_weight=lam * alpha or None,  # None: the term is left out, as an infinite one must be
+            rkl_weight=lam * (1 - alpha) * tau,
+            ce_weight=1 - lam,
+            VOCABULARY=size,
+            DIFFERENCE=difference is not None,
+            TAU_IS_ONE=tau == 1,
+            LANES=lanes,
+            PARTS=parts,
+            HINTS=EVICTION_HINTS,
+            num_warps=num_warps,
+            enable_fp_fusion=True,
+        )
+    return statistics

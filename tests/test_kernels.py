@@ -44,21 +44,24 @@ def make_logits(num_rows, vocabulary, scale=1.0, dtype=torch.float32, ignored=0)
     return weak, strong, labels
 
 
-def reference(weak, strong, labels, **terms):
+def reference(weak, strong, labels, **loss_kwargs):
     """Losses and gradient in float64 by autograd, on the same (rounded) logits."""
     weak = weak.detach().double().requires_grad_()
-    losses = puma_loss(weak, None if strong is None else strong.double(), labels, backend="reference", **terms)
+    losses = puma_loss(weak, None if strong is None else strong.double(), labels, backend="reference", **loss_kwargs)
     return losses, torch.autograd.grad(losses.loss, weak)[0]
 
 
 def one_launch(backend, weak, strong, labels, *, difference, alpha=0.2, lam=0.1, tau=1.0, ignore_index=-100):
     """Sums of the row losses, and the gradient of their weighted sum over the weak buffer: the linear op's way."""
     buffer = weak.clone()
-    second = None if lam == 0 else strong - weak if difference else strong
+    if lam == 0:
+        strong, difference = None, None
+    else:
+        strong, difference = (None, strong - weak) if difference else (strong, None)
     row_losses = torch.empty(3, weak.shape[0], device=weak.device)
     ROWS[backend].puma_rows(
-        buffer, second, labels, row_losses, buffer, alpha=alpha, lam=lam, tau=tau, ignore_index=ignore_index,
-        strong_is_difference=difference,
+        buffer, strong, labels, row_losses, buffer, difference=difference,
+        alpha=alpha, lam=lam, tau=tau, ignore_index=ignore_index,
     )  # fmt: skip
     return row_losses.sum(1), buffer
 
@@ -68,8 +71,8 @@ def check_against_float64(backend, weak, strong, labels, tau, mixture):
     1e-3, gradient 1e-2 of its largest entry. The divergences are differences of means of order 1, so one near 0 may
     also be 2e-7 off (few digits of theirs are left at V = 7); cross entropy may not."""
     alpha, lam = MIXTURES[mixture]
-    terms = {"alpha": alpha, "lam": lam, "tau": tau}
-    expected, expected_gradient = reference(weak, strong, labels, **terms)
+    loss_kwargs = {"alpha": alpha, "lam": lam, "tau": tau}
+    expected, expected_gradient = reference(weak, strong, labels, **loss_kwargs)
     num_tokens = int((labels != -100).sum())
     spread = float((weak.double() - strong.double()).abs().max()) / tau
     exact = weak.dtype == torch.float32
@@ -77,12 +80,12 @@ def check_against_float64(backend, weak, strong, labels, tau, mixture):
     gradient_tolerance = 1e-6 * (1 + spread) if exact else 1e-2 * float(expected_gradient.abs().max()) * num_tokens
 
     weak = weak.clone().requires_grad_()
-    losses = puma_loss(weak, strong, labels, backend=backend, **terms)
+    losses = puma_loss(weak, strong, labels, backend=backend, **loss_kwargs)
     losses.loss.backward()
-    sums, gradient = one_launch(backend, weak.detach(), strong, labels, difference=False, **terms)
+    sums, gradient = one_launch(backend, weak.detach(), strong, labels, difference=False, **loss_kwargs)
     results = [(losses[1:], weak.grad * num_tokens), (sums / num_tokens, gradient)]
     if exact and len(labels) <= 3:  # handed z_strong - z_weak, as by the linear op
-        sums, gradient = one_launch(backend, weak.detach(), strong, labels, difference=True, **terms)
+        sums, gradient = one_launch(backend, weak.detach(), strong, labels, difference=True, **loss_kwargs)
         results.append((sums / num_tokens, gradient))
     for found, found_gradient in results:
         for value, target in zip(found, expected[1:], strict=True):
@@ -125,11 +128,11 @@ def test_gradients_agree_with_finite_differences():
     weight = torch.randn(9, 5, dtype=torch.float64)
     strong_hidden = torch.randn(4, 5, dtype=torch.float64)
     for tau in (1.0, 2.0):
-        terms = {"alpha": 0.3, "lam": 0.6, "tau": tau, "backend": "torch"}
-        assert torch.autograd.gradcheck(lambda w, t=terms: puma_loss(w, strong, labels, **t).loss, weak)
+        loss_kwargs = {"alpha": 0.3, "lam": 0.6, "tau": tau, "backend": "torch"}
+        assert torch.autograd.gradcheck(lambda w, t=loss_kwargs: puma_loss(w, strong, labels, **t).loss, weak)
         # The weight also feeds the strong branch, a fixed target: finite differences only fit the hidden states.
         assert torch.autograd.gradcheck(
-            lambda h, t=terms: linear_puma_loss(h, strong_hidden, weight, labels, chunk_size=3, **t).loss, hidden
+            lambda h, t=loss_kwargs: linear_puma_loss(h, strong_hidden, weight, labels, chunk_size=3, **t).loss, hidden
         )
 
 
@@ -207,9 +210,9 @@ def test_strides_that_reach_beyond_two_to_the_31_elements_are_exact(strides):
     weak.copy_(near_weak), strong.copy_(near_strong)
     gradient = weak if strides[1] == 1 else near_weak.clone()
     row_losses, near_losses = torch.empty(2, 3, 3, device=DEVICE)
-    terms = {"alpha": 0.2, "lam": 0.5, "tau": 1.0, "ignore_index": -100}
-    triton_puma.puma_rows(weak, strong, labels, row_losses, gradient, **terms)
-    triton_puma.puma_rows(near_weak, near_strong, labels, near_losses, near_weak, **terms)
+    loss_kwargs = {"alpha": 0.2, "lam": 0.5, "tau": 1.0, "ignore_index": -100}
+    triton_puma.puma_rows(weak, strong, labels, row_losses, gradient, **loss_kwargs)
+    triton_puma.puma_rows(near_weak, near_strong, labels, near_losses, near_weak, **loss_kwargs)
     torch.testing.assert_close(row_losses, near_losses)
     torch.testing.assert_close(gradient, near_weak)
 
@@ -449,8 +452,8 @@ def test_a_label_outside_the_vocabulary_makes_its_row_nan_and_reads_nothing(back
     labels[1], labels[2] = 100, -(2**40)
     for lam in (0.1, 1.0):
         row_losses, gradient = torch.empty(3, 4, device=DEVICE), torch.empty_like(weak)
-        terms = {"alpha": 0.2, "lam": lam, "tau": 1.0, "ignore_index": -100}
-        ROWS[backend].puma_rows(weak, strong, labels, row_losses, gradient, **terms)
+        loss_kwargs = {"alpha": 0.2, "lam": lam, "tau": 1.0, "ignore_index": -100}
+        ROWS[backend].puma_rows(weak, strong, labels, row_losses, gradient, **loss_kwargs)
         assert row_losses[:, [1, 2]].isnan().all() and gradient[[1, 2]].isnan().all()
         assert row_losses[:, [0, 3]].isfinite().all() and gradient[[0, 3]].isfinite().all()
 
@@ -564,10 +567,10 @@ def linear_gradients(weak, strong, weight, labels, **options):
 def test_the_linear_form_equals_the_reference_at_every_chunk_size(backend):
     case = linear_case()
     single = [tensor.float() if tensor.is_floating_point() else tensor for tensor in case]
-    for terms in ({}, {"tau": 2.0, "lam": 0.6}, {"lam": 0.0}, {"num_tokens": 40}):
-        expected, expected_gradients = linear_gradients(*case, backend="reference", **terms)
+    for loss_kwargs in ({}, {"tau": 2.0, "lam": 0.6}, {"lam": 0.0}, {"num_tokens": 40}):
+        expected, expected_gradients = linear_gradients(*case, backend="reference", **loss_kwargs)
         for chunk_size in (1, 4, 11, 1000, None):
-            losses, gradients = linear_gradients(*single, chunk_size=chunk_size, backend=backend, **terms)
+            losses, gradients = linear_gradients(*single, chunk_size=chunk_size, backend=backend, **loss_kwargs)
             assert [float(v) for v in losses] == pytest.approx([float(v) for v in expected], rel=1e-5)
             for found, target in zip(gradients, expected_gradients, strict=True):
                 assert float((found - target).abs().max()) < 2e-6 * float(target.abs().max())

@@ -140,8 +140,8 @@ def test_the_tuning_runs_the_kernel_in_each_way(monkeypatch):
     for name in ("SHAPE", "LAG", "CACHE_SHARE", "EVICTION_HINTS"):
         monkeypatch.setattr(triton_puma, name, getattr(triton_puma, name))
     launched = []
-    launch_rows = triton_puma._launch
-    monkeypatch.setattr(triton_puma, "_launch", lambda *a, **k: (launched.append(a), launch_rows(*a, **k)))
+    puma_rows = triton_puma.puma_rows
+    monkeypatch.setattr(triton_puma, "puma_rows", lambda *a, **k: launched.append((a, k)) or puma_rows(*a, **k))
     monkeypatch.setattr(benchmark_tune, "device_milliseconds", lambda launch: launch() or 1.0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = benchmark_tune.configurations()
@@ -151,7 +151,9 @@ def test_the_tuning_runs_the_kernel_in_each_way(monkeypatch):
         launched.clear()
         assert benchmark_tune.time_kernel(configuration, 3, 100, repeats=1, device=device) == 1.0
         assert len(launched) == 2 * configuration["launches"]  # once to compile, once to time
-        assert (launched[0][1] is None) == (configuration["loss"] == "cross entropy")
+        (_, strong, *_), options = launched[0]
+        alone = strong is None and options.get("difference") is None
+        assert alone == (configuration["loss"] == "cross entropy")
         assert triton_puma.SHAPE == configuration["shape"] and triton_puma.LAG == configuration["lag"]
 
 
