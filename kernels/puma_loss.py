@@ -136,7 +136,7 @@ def linear_puma_loss(
     weak_hidden, strong_hidden [N, D] and weight [V, D] of one dtype; labels [N] int64. The gradient goes to
     weak_hidden, and to weight where it requires one (only the weak branch's share: the strong branch is a fixed
     target). chunk_size: tokens per chunk (None: `default_chunk_size`). Everything else as in `puma_loss`. Under FSDP2
-    call it inside the forward of the module that holds lm_head.
+    call it as model(loss_function, ...), inside the root module's forward: only there is lm_head whole.
 
     logits_dtype: of the chunk's logits; None = the hidden states'. With bfloat16 hidden states the gradient of the two
     divergences is about 1.2 % off float64 with bfloat16 logits and 0.25 % with float32 ones (twice the bytes), at any
@@ -144,7 +144,10 @@ def linear_puma_loss(
     default is the cheap one: it is hardly worse than rounding the gradient itself to bfloat16.
     """
     if hasattr(weight, "placements") or hasattr(weak_hidden, "placements"):
-        raise ValueError("weight is a DTensor: call the loss as model(loss_function, ...), inside the root's forward")
+        raise ValueError(
+            "weight is sharded (a DTensor): call the loss as model(loss_function, ...), "
+            "inside the root module's forward"
+        )
     loss_kwargs = _loss_kwargs(alpha, lam, tau, ignore_index)
     strong_hidden = _check("hidden", weak_hidden, strong_hidden, labels, weight.shape[0], lam, ignore_index)
     if weight.shape[1:] != weak_hidden.shape[1:] or weight.dtype != weak_hidden.dtype:
@@ -174,10 +177,10 @@ def linear_puma_loss(
     row_losses = new(3, num_rows, dtype=dtype)
     hidden_gradient = new(num_rows, width, dtype=weak_hidden.dtype) if train_hidden else None
     weight_gradient = new(vocabulary, width, dtype=dtype) if train_weight and not one_product else None
-    # The gradient overwrites the weak logits, unless the products that follow need it in another dtype.
     logits = new(branches * chunk_size, vocabulary, dtype=logits_dtype)
     gradients = None
     if train_hidden or train_weight:
+        # They overwrite the weak logits, unless the products that follow need them in another dtype.
         gradients = logits if logits_dtype == weight.dtype else new(chunk_size, vocabulary, dtype=weight.dtype)
     with torch.no_grad():
         projection = weight if _mixed_products(weight) else weight.to(logits_dtype)
@@ -187,7 +190,7 @@ def linear_puma_loss(
             rows = len(weak)
             if strong_hidden is not None:
                 inputs = torch.cat([weak, strong_hidden[chunk]])
-                inputs[rows:] -= weak
+                inputs[rows:] -= weak  # lm_head is linear: the logits of this half are z_strong - z_weak
             chunk_logits = logits[: len(inputs)]
             _project(inputs, projection, chunk_logits)
             difference = None if strong_hidden is None else chunk_logits[rows:]
@@ -261,22 +264,22 @@ def _accumulate_product(total: Tensor, gradient: Tensor, hidden: Tensor, first: 
 
 
 def _linear_gradients(
-    dtype: torch.dtype, scale: Tensor, hidden: Tensor | None, weight: Tensor | None, factor: Tensor | None
+    dtype: torch.dtype, scale: Tensor, hidden_grad: Tensor | None, weight_grad: Tensor | None, hidden: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of hidden states and weight, scaled and in `dtype`, from those of the sum. With factor [N, D],
-    weight is the other one of its product: the gradient rows [N, V]."""
+    """scale * the gradients of hidden states and weight, in `dtype`. Given the hidden states, weight_grad holds the
+    gradient rows [N, V] whose product with them is the weight's gradient."""
 
-    def scaled(gradient: Tensor | None) -> Tensor | None:
-        """Rounded once. As a 0-d tensor the scale would itself be rounded to gradient's 16-bit dtype first."""
-        if gradient is None:
+    def scaled(tensor: Tensor | None) -> Tensor | None:
+        """Rounded once. As a 0-d tensor the scale would itself be rounded to a 16-bit tensor's dtype first."""
+        if tensor is None:
             return None
-        return torch.mul(gradient, scale.reshape(1), out=torch.empty_like(gradient, dtype=dtype))
+        return torch.mul(tensor, scale.reshape(1), out=torch.empty_like(tensor, dtype=dtype))
 
-    return scaled(hidden), scaled(weight) if factor is None else torch.mm(weight.t(), scaled(factor))
+    return scaled(hidden_grad), scaled(weight_grad) if hidden is None else torch.mm(weight_grad.t(), scaled(hidden))
 
 
 class _FusedLoss(torch.autograd.Function):
-    """Ties a loss computed without autograd to the two tensors (or None) that make_gradients(scale, *saved) is for."""
+    """Ties a loss computed without autograd to its two inputs: make_gradients(scale, *saved) gives their gradients."""
 
     @staticmethod
     def forward(ctx, loss, denominator, make_gradients, saved, *inputs):
@@ -321,7 +324,7 @@ def _denominator(num_tokens: float | Tensor | None, labels: Tensor, ignore_index
 
 
 def _rows_module(backend: str, tensor: Tensor) -> ModuleType | None:
-    """The module whose puma_rows does the work, None: the reference. Triton is imported only when asked for."""
+    """The module whose puma_rows does the work; None for the reference. Triton is imported only when asked for."""
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
     if backend == "auto":
@@ -336,6 +339,7 @@ def _rows_module(backend: str, tensor: Tensor) -> ModuleType | None:
 
 
 def _loss_kwargs(alpha: float, lam: float, tau: float, ignore_index: int) -> dict[str, float]:
+    """The loss's own arguments, checked, as one mapping."""
     if not (0 <= alpha <= 1 and 0 <= lam <= 1 and 0 < tau < float("inf")):
         raise ValueError(f"alpha and lam must lie in [0, 1] and tau must be positive; got {alpha=}, {lam=}, {tau=}")
     return {"alpha": alpha, "lam": lam, "tau": tau, "ignore_index": ignore_index}
@@ -344,7 +348,7 @@ def _loss_kwargs(alpha: float, lam: float, tau: float, ignore_index: int) -> dic
 def _check(
     name: str, weak: Tensor, strong: Tensor | None, labels: Tensor, vocabulary: int, lam: float, ignore_index: int
 ) -> Tensor | None:
-    """Refuse what does not fit together; return the strong tensor without its graph, None where lam = 0."""
+    """Raise ValueError for tensors that do not fit. Returns strong without its graph, or None when lam = 0."""
     if weak.ndim != 2 or not weak.is_floating_point():
         raise ValueError(f"weak_{name} must be a floating point matrix; got {_describe(weak)}")
     if labels.shape != weak.shape[:1] or labels.dtype != torch.int64 or labels.device != weak.device:

@@ -24,11 +24,11 @@ def puma_rows(
 ) -> None:
     """Write the rows' losses, and the gradient of their weighted sum with respect to the weak logits.
 
-    weak [R, V]; strong [R, V], or difference = z_strong - z_weak [R, V] in its place (it may be overwritten), or
-    neither where lam = 0; labels [R] int64. row_losses [3, R] (fkl, rkl, ce) and gradient [R, V] are written, None: not
-    wanted; gradient may be `weak` itself. scale: 0-d, multiplies the gradient. Computed in row_losses' dtype, or in
-    scale's. statistics: what the call for the losses returned, for a later one for the gradient: here nothing.
-    loss_kwargs: alpha, lam, tau and ignore_index.
+    weak [R, V]; strong [R, V], or in its place difference [R, V] = z_strong - z_weak (this function may overwrite it),
+    or neither when lam = 0; labels [R] int64. row_losses [3, R] (fkl, rkl, ce; None: only the gradient is wanted) and
+    gradient [R, V] (None: only the losses) are written; gradient may be `weak` itself. scale: 0-d, multiplies the
+    gradient. The computation runs in the dtype of row_losses, or of scale without them. statistics: what the call for
+    the losses returned; nothing here, the gradient computes them again. loss_kwargs: alpha, lam, tau, ignore_index.
     """
     rows, vocabulary = weak.shape
     if row_losses is None:
@@ -120,11 +120,11 @@ def _puma_block(
         gradient.copy_(result)
 
 
-def _exponentials_(terms: Tensor, tau: float) -> Tensor:
-    """terms <- exp(terms / tau), in place; returns them."""
+def _exponentials_(values: Tensor, tau: float) -> Tensor:
+    """values <- exp(values / tau), in place; returns them."""
     if tau != 1:
-        terms.mul_(1 / tau)
-    return terms.exp_()
+        values.mul_(1 / tau)
+    return values.exp_()
 
 
 def _sum_and_rest(powers: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

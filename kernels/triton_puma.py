@@ -110,7 +110,8 @@ def _load_both(
     weak_row, other_row, columns, weak_stride, other_stride,
     VOCABULARY: tl.constexpr, DIFFERENCE: tl.constexpr, EVICTION: tl.constexpr,
 ):  # fmt: skip
-    """(z, s, delta) of a block. other_row: the strong logits, with DIFFERENCE delta itself, or None."""
+    """(z, s, delta) of a block. other_row holds the strong logits or, with DIFFERENCE, delta itself; None: no strong
+    branch."""
     weak = _load(weak_row, columns, weak_stride, VOCABULARY, float("-inf"), EVICTION)
     if other_row is None:
         return weak, weak, weak
@@ -281,8 +282,8 @@ def _second_pass(
     DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr, PARTS: tl.constexpr,
     EVICTION: tl.constexpr,
 ):  # fmt: skip
-    """Write the gradient of a part of a row (it may overwrite the weak row), as soon as all parts are `done`, if that
-    is given. A weight of None leaves its term out."""
+    """Write the gradient of a part of a row (it may overwrite the weak row). Given `done`, wait until all of the row's
+    parts are measured. Without an fkl_weight that term is left out."""
     if label == ignore_index:
         block = tl.arange(0, LANES)[:, None] * NEIGHBOURS + tl.arange(0, NEIGHBOURS)[None, :]
         for step in range(first_block, end_block):
@@ -337,7 +338,7 @@ def puma_kernel(
     """One part of one row, in the first pass (with a losses_pointer) or the second (with a gradient_pointer).
 
     With both, programs alternate: even ones measure the parts of a row, odd ones write the gradient of the row `lag`
-    rows before it. The other row is the strong one, with DIFFERENCE strong minus weak, or None.
+    rows before it. other_pointer: the strong logits or, with DIFFERENCE, strong minus weak; None: cross entropy alone.
     """
     FORWARD: tl.constexpr = losses_pointer is not None
     BACKWARD: tl.constexpr = gradient_pointer is not None
@@ -406,10 +407,10 @@ def puma_rows(
     tau: float,
     ignore_index: int,
 ) -> Tensor:
-    """As `torch_puma.puma_rows`, in one launch: with row_losses the first pass, with gradient the second.
+    """As `torch_puma.puma_rows`, in one launch: row_losses asks for the first pass, gradient for the second.
 
     gradient may be `weak` itself: no program writes a row before all have read it. Returns the statistics [R, parts, 8]
-    with which a later call for the gradient alone needs no first pass.
+    of the first pass, which a later call for the gradient alone needs.
     """
     rows, size = weak.shape
     if torch.float64 in (weak.dtype, None if gradient is None else gradient.dtype):
@@ -448,7 +449,7 @@ def puma_rows(
             ignore_index=ignore_index,
             scale=LOG2E.value / tau,
             inverse_tau=1 / tau,
-            fkl_weight=lam * alpha or None,  # None: the term is left out, as an infinite one must be
+            fkl_weight=lam * alpha or None,  # None: an infinite term of weight 0 must be left out
             rkl_weight=lam * (1 - alpha) * tau,
             ce_weight=1 - lam,
             VOCABULARY=size,

@@ -59,4 +59,4 @@ def test_tied_embeddings_under_fsdp2_with_a_rank_that_has_no_tokens(tmp_path):
     model, tokens, labels = _sharded_case()
     model(tokens, labels, num_tokens=10, backend="reference").backward()
     torch.testing.assert_close(gradient, model.embedding.weight.grad)
-    assert "model(loss_function, ...), inside the root's forward" in message
+    assert "model(loss_function, ...), inside the root module's forward" in message
