@@ -9,7 +9,7 @@
 An index of every usable row (where it lies, how many tokens it has) is made once, at the start. From it alone follows
 which rows make up step s and how they are packed on every rank, so the step number is the whole position: a run goes
 on exactly where it stopped, on any number of ranks. Reading, tokenising and drawing up images happen in the loader.
-sources.py knows files and dialects; this file knows tokens, micro_batches and order.
+sources.py knows files and rows; this file knows tokens, micro_batches and order.
 """
 
 import atexit
@@ -56,9 +56,7 @@ from sources import (
     open_image,
     open_source,
     parse_spec,
-    read_row,
     rows_to_draw,
-    scan,
 )
 
 INDEX_BATCH = 2048  # rows whose tokens are counted in one call of the tokenizer
@@ -199,7 +197,7 @@ class ChatFormat:
 # The index
 
 
-# One entry per usable row: which file, where in it (for sources.read_row), the line or row number for messages, the
+# One entry per usable row: which file, where in it (for Source.read_row), the line or row number for messages, the
 # side (SINGLE; STRONG or WEAK of a pair read as two rows), tokens and images of the (weak or only, strong) side.
 ENTRY = np.dtype(
     [("source", "i4"), ("offset", "i8"), ("length", "i4"), ("number", "i4"), ("side", "u1")]
@@ -279,7 +277,7 @@ class Rows:
         """An entry's conversations again: (the only one, None), or of pairs (weak, strong). Raises UserError."""
         entry = self.entries[index]
         try:
-            row = read_row(self.sources[entry["source"]], int(entry["offset"]), int(entry["length"]))
+            row = self.sources[entry["source"]].read_row(int(entry["offset"]), int(entry["length"]))
             sides = dict(conversations(row, self.pairs))
             return (sides[WEAK], sides[STRONG]) if self.pairs else (sides[int(entry["side"])], None)
         except (BadRow, BenchmarkRow, KeyError, OSError):
@@ -328,7 +326,7 @@ def open_rows(
             if not os.path.isfile(source.path):
                 raise UserError(f"{source.path}: not on this machine; every node needs the data under the same path")
             if source.blocks is not None:  # a file that cannot be entered in the middle: every rank holds its rows
-                for _ in scan(source):
+                for _ in source.scan():
                     pass
     return rows
 
@@ -386,7 +384,7 @@ def _checked_rows(
 ) -> Iterator[tuple[tuple[int, ...], list[list[str]], list[int]]]:
     """Usable rows as ((offset, length, number, side), segments per side, images per side), the weak side first."""
     finder = ImageFinder()
-    for number, offset, length, row in scan(source):
+    for number, offset, length, row in source.scan():
         try:
             if isinstance(row, BadRow):
                 raise row

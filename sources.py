@@ -1,30 +1,24 @@
-"""Training files as rows: .json, .jsonl, .parquet, plain or gzipped, in the public dialects, found by their keys.
+"""Training files as rows: JSON lines in the published form, read in place, and the images of the rows.
 
-A file is scanned once. What stays of it is where each row lies (byte offset and length, or row number), so that any
-process can read a row again at any moment, and no copy of the data is written. Gzipped files cannot be entered in the
-middle: their rows are held in memory, in compressed blocks.
+A file is scanned once. What stays of it is where each row lies (byte offset and length), so that any process can read a
+row again at any moment, and no copy of the data is written. Other files and other forms are read by dialects.py.
 
-    for number, offset, length, row in scan(source): ...      # row: a dict, or a BadRow that says what is wrong
-    row = read_row(source, offset, length)                    # the same row again
+    source = open_source("stage2.jsonl")
+    for number, offset, length, row in source.scan(): ...     # row: a dict, or a BadRow that says what is wrong
+    row = source.read_row(offset, length)                     # the same row again
     for side, turns in conversations(row, pairs=False): ...   # side: SINGLE, or STRONG and WEAK of a pair
     image = open_image(turns[0].images[0], source.image_root)
 """
 
-import bisect
-import codecs
-import gzip
 import io
-import itertools
 import json
 import os
-import pickle
 import re
 import warnings
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -32,11 +26,6 @@ from PIL import Image, ImageOps
 from errors import UserError
 
 MAX_PIXELS = 50_000_000  # a page scanned at 600 dpi has 35 million; what is larger is a decompression bomb or a mistake
-MAX_ELEMENT_CHARS = 64_000_000  # one element of a .json array; beyond it the file is taken for broken
-ROWS_PER_BLOCK = 64  # rows that a gzipped file's block holds: reading one row unpacks one block, about a millisecond
-LARGE_ROW_GROUP = 5_000  # parquet row groups of text above this are held in blocks: a row would be long in coming
-PARQUET_BUFFER = 1 << 20  # bytes of a column that are read at once
-ROWS_PER_READ = 16  # rows of a parquet row group that are unpacked at once on the way to one of them
 IMAGE_FORMATS = (
     "PNG",
     "JPEG",
@@ -60,6 +49,13 @@ class BadRow(Exception):
 
 class BenchmarkRow(Exception):
     """A row of an evaluation set: never training data, not even skipped."""
+
+
+def _dialects() -> ModuleType:
+    """dialects.py: reads what is not JSON lines in the published form. Imported only where a file or row needs it."""
+    import dialects
+
+    return dialects
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -98,108 +94,57 @@ def rows_to_draw(amount: str, usable: int) -> int:
 
 @dataclass
 class Source:
-    """One data file. `kind`: "jsonl", "json" or "parquet". `blocks` holds rows that cannot be read in place."""
+    """One file of JSON lines; dialects.Container is a file of any other kind."""
 
     path: str
-    kind: str
-    gzipped: bool
     image_root: str
     stamp: tuple[int, int]  # inode and time of change: a file replaced under the same name is another file
-    blocks: list[bytes] | None = None
-    group_starts: list[int] = field(default_factory=list)  # parquet: the first row of every row group
+    blocks: list[bytes] | None = None  # rows that cannot be read in place (dialects.py)
+
+    def scan(self) -> Iterator[tuple[int, int, int, dict | BadRow]]:
+        """Every row of the file, once, in order: (number, offset, length, row).
+
+        `number` is what a message shows: the line, or in files without lines the row, counted from 1. `offset` and
+        `length` are for `read_row`. A line that cannot be read comes as a BadRow.
+        """
+        offset = 0
+        try:
+            with open(self.path, "rb") as file:
+                for number, line in enumerate(file, 1):
+                    if line.strip():
+                        yield number, offset, len(line), parse_row(line)
+                    offset += len(line)
+        except OSError as error:
+            raise cut_off(self.path, error) from None
+
+    def read_row(self, offset: int, length: int) -> dict:
+        """One row again, by what `scan` said of it. Safe in forked processes: no file position is shared.
+
+        Raises BadRow.
+        """
+        row = parse_row(os.pread(_descriptor(self.path, self.stamp), length, offset))
+        if isinstance(row, BadRow):
+            raise row
+        return row
+
+
+def cut_off(path: str, reason: object) -> UserError:
+    """The error for a file that cannot be read to its end."""
+    return UserError(f"{path}: cannot be read to its end ({reason}); download or make the file again")
 
 
 def open_source(path: str, image_root: str = "") -> Source:
     """A Source for `path`; its kind is read from the name and, for .json, from the first bytes. Raises UserError."""
     if not os.path.isfile(path):
         raise UserError(f"{path}: no such file; check --data")
-    gzipped = path.endswith(".gz")
-    suffix = Path(path[:-3] if gzipped else path).suffix.lower()
-    if suffix not in (".json", ".jsonl", ".parquet"):
-        raise UserError(
-            f"{path}: unknown file type {suffix or '(none)'!r}; .json, .jsonl and .parquet are read, plain or .gz"
-        )
     if os.path.getsize(path) == 0:
         raise UserError(f"{path}: the file is empty; remove it from --data or make it again")
-    kind = suffix[1:]
-    if kind == "json" and _looks_like_lines(path, gzipped):
-        kind = "jsonl"
     status = os.stat(path)
-    source = Source(path, kind, gzipped, image_root or os.path.dirname(path), (status.st_ino, status.st_mtime_ns))
-    if gzipped:
-        source.blocks = []
-    if kind == "parquet":
-        metadata = _parquet_file(path, gzipped, source.stamp, os.getpid()).metadata
-        sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-        source.group_starts = [0, *itertools.accumulate(sizes)]
-        images = any(metadata.schema.column(index).path.endswith("bytes") for index in range(metadata.num_columns))
-        if max(sizes, default=0) > LARGE_ROW_GROUP and not images:
-            source.blocks = []
-    return source
+    source = Source(path, image_root or os.path.dirname(path), (status.st_ino, status.st_mtime_ns))
+    return source if path.lower().endswith(".jsonl") else _dialects().open_container(source)
 
 
-def _looks_like_lines(path: str, gzipped: bool) -> bool:
-    """Whether a .json file really holds one row per line, as many published sets do."""
-    with _open_bytes(path, gzipped) as file:
-        try:
-            first = file.readline(MAX_ELEMENT_CHARS).strip()
-            more = file.read(1)
-        except (OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{path}: cannot be unpacked ({error}); download or make the file again") from None
-    if not first.startswith(b"{"):
-        return False
-    try:
-        row = json.loads(first)
-    except (ValueError, RecursionError):
-        return False
-    return bool(more) or not all(isinstance(value, dict) for value in row.values())
-
-
-def _open_bytes(path: str, gzipped: bool) -> io.BufferedIOBase:
-    return gzip.open(path, "rb") if gzipped else open(path, "rb")
-
-
-def scan(source: Source) -> Iterator[tuple[int, int, int, dict | BadRow]]:
-    """Every row of a file, once, in order: (number, offset, length, row).
-
-    `number` is what a message shows: the line of a .jsonl, else the row, counted from 1. `offset` and `length` are for
-    `read_row`: bytes of a plain .json or .jsonl, otherwise the row's number from 0 and 0. A line that cannot be read
-    comes as a BadRow. A file held in blocks is stored as it passes.
-    """
-    reader = {"jsonl": _scan_lines, "json": _scan_array, "parquet": _scan_parquet}[source.kind]
-    block: list[object] = []
-    if source.blocks is not None:
-        source.blocks.clear()
-    index = 0
-    try:
-        for number, offset, length, raw, row in reader(source):
-            if source.blocks is None:
-                yield number, offset, length, row
-                continue
-            block.append(raw)
-            if len(block) == ROWS_PER_BLOCK:
-                source.blocks.append(zlib.compress(pickle.dumps(block), 1))
-                block = []
-            yield number, index, 0, row
-            index += 1
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{source.path}: cannot be read to its end ({error}); download or make the file again"
-        ) from None
-    if block:
-        source.blocks.append(zlib.compress(pickle.dumps(block), 1))
-
-
-def _scan_lines(source: Source) -> Iterator[tuple[int, int, int, bytes, dict | BadRow]]:
-    offset = 0
-    with _open_bytes(source.path, source.gzipped) as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield number, offset, len(line), line, _parse(line)
-            offset += len(line)
-
-
-def _parse(text: bytes | str) -> dict | BadRow:
+def parse_row(text: bytes | str) -> dict | BadRow:
     try:
         row = json.loads(text)
     except RecursionError:
@@ -213,190 +158,13 @@ def _parse(text: bytes | str) -> dict | BadRow:
     return row
 
 
-def _scan_array(source: Source) -> Iterator[tuple[int, int, int, bytes, dict | BadRow]]:
-    """Elements of a JSON array, or values of a JSON object, with their byte offsets, through a sliding window."""
-    decoder = json.JSONDecoder()
-    with _open_bytes(source.path, source.gzipped) as file:
-        text = _Window(file)
-        opening = text.skip_space()
-        if opening not in ("[", "{"):
-            raise UserError(
-                f"{source.path}: a .json file is a list of rows or an object of rows; this one starts with {opening!r}"
-            )
-        closing = "]" if opening == "[" else "}"
-        text.advance(1)
-        number = 0
-        while True:
-            mark = text.skip_space()
-            if mark == "," and number:
-                text.advance(1)
-                mark = text.skip_space()
-            if mark == closing:
-                return
-            number += 1
-            try:
-                if opening == "{":
-                    text.decode(decoder)
-                    if text.skip_space() != ":":
-                        raise ValueError("a colon is missing")
-                    text.advance(1)
-                    text.skip_space()
-                offset, raw, row = text.decode(decoder)
-            except (ValueError, RecursionError) as error:
-                detail = f"the file is not JSON from here on ({error}); rows before this one are whole"
-                yield number, 0, 0, b"", BadRow("broken JSON, rest of the file unread", detail, "repair the file")
-                return
-            if not isinstance(row, dict):
-                row = BadRow("not a row", f"a row is an object with keys, this is {type(row).__name__}")
-            yield number, offset, len(raw), raw, row
-
-
-class _Window:
-    """A sliding piece of a large UTF-8 text that knows the byte offset of its start."""
-
-    def __init__(self, file: io.BufferedIOBase):
-        self.file, self.text, self.at, self.offset, self.ended = file, "", 0, 0, False
-        self.utf8 = codecs.getincrementaldecoder("utf-8")()
-
-    def more(self, size: int = 1 << 20) -> bool:
-        piece = self.file.read(size)
-        self.ended = not piece
-        self.text = self.text[self.at :] + self.utf8.decode(piece, final=self.ended)
-        self.at = 0
-        return not self.ended
-
-    def advance(self, count: int) -> None:
-        piece = self.text[self.at : self.at + count]
-        self.offset += len(piece) if piece.isascii() else len(piece.encode())
-        self.at += count
-
-    def skip_space(self) -> str:
-        """The next character that is not white space (a byte order mark counts as such); "" at the end."""
-        while True:
-            match = re.compile(r"[\s\ufeff]*").match(self.text, self.at)
-            self.advance(match.end() - self.at)
-            if self.at < len(self.text):
-                return self.text[self.at]
-            if not self.more():
-                return ""
-
-    def decode(self, decoder: json.JSONDecoder) -> tuple[int, bytes, object]:
-        """The JSON value here: its byte offset, its bytes, itself. Reads on while the value is not complete."""
-        size = 1 << 20
-        while True:
-            try:
-                value, end = decoder.raw_decode(self.text, self.at)
-                if end < len(self.text) or self.ended:  # a number at the window's end may go on
-                    break
-            except ValueError:
-                if self.ended or len(self.text) - self.at > MAX_ELEMENT_CHARS:
-                    raise
-            self.more(size)
-            size *= 2
-        offset, raw = self.offset, self.text[self.at : end].encode()
-        self.advance(end - self.at)
-        return offset, raw, value
-
-
-def _scan_parquet(source: Source) -> Iterator[tuple[int, int, int, dict, dict | BadRow]]:
-    parquet = _parquet_file(source.path, source.gzipped, source.stamp, os.getpid())
-    leaves = [parquet.schema.column(index).path for index in range(len(parquet.schema))]
-    # {bytes, path} columns are not unpacked for the index: that they are there is enough, and they are most of the file
-    heavy = {leaf for leaf in leaves if leaf.endswith(".bytes") and f"{leaf[:-6]}.path" in leaves}
-    heavy = {leaf for leaf in heavy if _column_size(parquet, leaves.index(leaf)) > 100 * parquet.metadata.num_rows}
-    light = None if source.blocks is not None else [leaf for leaf in leaves if leaf not in heavy]
-    marked = {leaf.split(".")[0] for leaf in heavy} if light else set()
-    number = 0
-    for batch in _parquet_batches(source.path, parquet, batch_size=256, columns=light):
-        for row in batch.to_pylist():
-            for key in marked:
-                row[key] = _with_bytes(row[key])
-            yield number + 1, number, 0, row, row
-            number += 1
-
-
-def _column_size(parquet: object, index: int) -> int:
-    """Bytes of a column before compression; one that is null in every row (images by path alone) has hardly any."""
-    groups = map(parquet.metadata.row_group, range(parquet.num_row_groups))
-    return sum(group.column(index).total_uncompressed_size for group in groups)
-
-
-def _parquet_batches(path: str, parquet: object, **options: object) -> Iterator[object]:
-    """`iter_batches`, with whatever a damaged page makes pyarrow raise as one UserError."""
-    import pyarrow
-
-    try:
-        yield from parquet.iter_batches(use_threads=False, **options)
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: cannot be read to its end ({reason}); download or make the file again") from None
-
-
-def _with_bytes(value: object) -> object:
-    if isinstance(value, list):
-        return [_with_bytes(item) for item in value]
-    return value and {**value, "bytes": b"left in the file"}
-
-
-@lru_cache(maxsize=64)
-def _parquet_file(path: str, gzipped: bool, stamp: tuple[int, int], process: int) -> object:
-    """An open parquet file of this process: a forked one must not go on with its parent's."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise UserError(f"{path}: reading parquet needs one more package: pip install pyarrow") from None
-    try:
-        if not gzipped:
-            # a buffer: pages are read as they are needed; without one, all of a row group's column at once
-            return pyarrow.parquet.ParquetFile(path, buffer_size=PARQUET_BUFFER, pre_buffer=False)
-        with gzip.open(path) as file:
-            return pyarrow.parquet.ParquetFile(pyarrow.BufferReader(file.read()))
-    except (pyarrow.ArrowInvalid, OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: not a parquet file ({str(error).splitlines()[0]}); download it again") from None
-
-
-def _parquet_row(source: Source, number: int) -> dict:
-    """Row `number` of the file. Its row group is read from the start up to the row, a few rows in memory at a time:
-    groups of any size fit, and small ones (a hundred rows, as `datasets` writes images) are quick.
-    """
-    parquet = _parquet_file(source.path, False, source.stamp, os.getpid())
-    group = bisect.bisect_right(source.group_starts, number) - 1
-    left = number - source.group_starts[group]
-    for batch in _parquet_batches(source.path, parquet, batch_size=ROWS_PER_READ, row_groups=[group]):
-        if left < batch.num_rows:
-            return batch.slice(left, 1).to_pylist()[0]
-        left -= batch.num_rows
-    raise BadRow("row missing", f"row group {group} ends before row {number + 1}")
-
-
 @lru_cache(maxsize=64)
 def _descriptor(path: str, stamp: tuple[int, int]) -> int:
     return os.open(path, os.O_RDONLY)
 
 
-@lru_cache(maxsize=8)
-def _block(block: bytes) -> list:
-    return pickle.loads(zlib.decompress(block))
-
-
-def read_row(source: Source, offset: int, length: int) -> dict:
-    """One row again, by what `scan` said of it. Safe in forked processes: no file position is shared. Raises BadRow."""
-    if source.blocks is not None:
-        row = _block(source.blocks[offset // ROWS_PER_BLOCK])[offset % ROWS_PER_BLOCK]
-    elif source.kind == "parquet":
-        row = _parquet_row(source, offset)
-    else:
-        row = os.pread(_descriptor(source.path, source.stamp), length, offset)
-    if not isinstance(row, dict):
-        row = _parse(row)
-        if isinstance(row, BadRow):
-            raise row
-    return row
-
-
 # ----------------------------------------------------------------------------------------------------------------------
-# Dialects
+# Conversations
 
 
 @dataclass
@@ -410,19 +178,11 @@ class Turn:
 
 Conversation = list[Turn]
 
-ACCEPTED = (
-    "image_url_2|instruction_2 (a pair), conversations, messages, texts, text_en + image_text_dominant, "
-    "query + response, problem + solution, instruction + output, question + answer|short_answer"
-)
-IMAGE_KEYS = ("image", "images", "image_url", "image_path", "decoded_image")
-ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "model": "assistant",
-    "system": "system",
-}
+# A row with one of these keys is in another dialect (or adds to the form), whatever other keys it has.
+DIALECT_KEYS = {
+    "conversations", "messages", "texts", "text_en", "query", "problem", "input", "image", "images", "image_path",
+    "decoded_image",
+}  # fmt: skip
 
 
 def refuse_benchmarks(row: dict) -> None:
@@ -446,129 +206,34 @@ def conversations(row: dict, pairs: bool) -> list[tuple[int, Conversation]]:
     refuse_benchmarks(row)
     if "image_url_2" in row or "instruction_2" in row:
         sides = _published_pair(row)
-    elif "text_en" in row and "image_text_dominant" in row:
-        sides = _mavis_pair(row)
-    elif pairs:
-        keys = ", ".join(sorted(map(str, row))[:12])
-        raise BadRow(
-            "not a pair", f"a pair has image_url, instruction, output and the same with _2; the keys here are: {keys}"
-        )
+    elif not pairs and "instruction" in row and "output" in row and not DIALECT_KEYS & row.keys():
+        question = Turn("user", row["instruction"], images_of(row, ("image_url",)))
+        sides = [[question, Turn("assistant", row["output"])]]
     else:
-        return [(SINGLE, _checked(_single(row)))]
+        sides = _dialects().sides(row, pairs)
+    if len(sides) == 1:
+        return [(SINGLE, _checked(sides[0]))]
     strong, weak = (_checked(side) for side in sides)
     if strong[-1].text != weak[-1].text:
         raise BadRow(
-            "responses of a pair differ", f"output is {_short(strong[-1].text)}, output_2 is {_short(weak[-1].text)}"
+            "responses of a pair differ", f"output is {short(strong[-1].text)}, output_2 is {short(weak[-1].text)}"
         )
     return [(STRONG, strong), (WEAK, weak)]
 
 
 def _published_pair(row: dict) -> list[Conversation]:
     first = [
-        Turn("user", row.get("instruction", ""), _images(row, ("image_url",))),
+        Turn("user", row.get("instruction", ""), images_of(row, ("image_url",))),
         Turn("assistant", row.get("output", "")),
     ]
     second = [
-        Turn("user", row.get("instruction_2", ""), _images(row, ("image_url_2",))),
+        Turn("user", row.get("instruction_2", ""), images_of(row, ("image_url_2",))),
         Turn("assistant", row.get("output_2")),
     ]
     return [first, second]
 
 
-def _mavis_pair(row: dict) -> list[Conversation]:
-    """MAVIS-Geometry has each problem in versions: text-dominant is the strong side, vision-dominant the weak one."""
-    texts = row["text_en"]
-    if not isinstance(texts, dict):
-        raise BadRow("field is not what it should be", "text_en is not an object")
-    sides = []
-    for version in ("text_dominant", "vision_dominant"):
-        question = _with_choices(texts.get(f"{version}_question", ""), row.get("choices"))
-        images = _images(row, (f"image_{version}",))
-        sides.append([Turn("user", question, images), Turn("assistant", texts.get("CoT_reasoning"))])
-    return sides
-
-
-def _single(row: dict) -> Conversation:
-    images = _images(row, IMAGE_KEYS)
-    if "conversations" in row:
-        return _dialogue(row["conversations"], "from", "value", images)
-    if "messages" in row:
-        return _dialogue(row["messages"], "role", "content", images)
-    if "texts" in row:
-        return _fine_vision(row["texts"], images)
-    if "query" in row and "response" in row:
-        question, answer = row["query"], row["response"]
-    elif "problem" in row and "solution" in row:
-        question, answer = row["problem"], row["solution"]
-    elif "instruction" in row and "output" in row:
-        question, answer = row["instruction"], row["output"]
-        if row.get("input"):
-            question = f"{question}\n{row['input']}"
-    elif "question" in row and ("answer" in row or "short_answer" in row):
-        answer = row.get("answer")
-        question, answer = (
-            _with_choices(row["question"], row.get("choices")),
-            row.get("short_answer") if answer is None else answer,
-        )
-    else:
-        keys = ", ".join(sorted(map(str, row))[:12]) or "none"
-        raise BadRow("unknown dialect", f"the keys are: {keys}; accepted: {ACCEPTED}")
-    return [Turn("user", question, images), Turn("assistant", answer)]
-
-
-def _with_choices(question: object, choices: object) -> object:
-    if not isinstance(question, str) or not isinstance(choices, list) or not choices:
-        return question
-    lettered = all(re.search(rf"\b{letter}\s?[).:、]", question) for letter in "AB")
-    if lettered and all(str(choice) in question for choice in choices):
-        return question  # they stand in the question already
-    lines = [f"({chr(65 + index)}) {choice}" for index, choice in enumerate(choices)]
-    return "\n".join([question, "Choices:", *lines])
-
-
-def _dialogue(items: object, role_key: str, text_key: str, images: list) -> Conversation:
-    if not isinstance(items, list) or not items:
-        raise BadRow("field is not what it should be", "the conversation is not a list of turns")
-    turns: Conversation = []
-    for item in items:
-        role = ROLES.get(item.get(role_key)) if isinstance(item, dict) and isinstance(item.get(role_key), str) else None
-        if role is None:
-            raise BadRow(
-                "unknown speaker", f"a turn is not one of {', '.join(ROLES)} by its key {role_key!r}: {_short(item)}"
-            )
-        if role == "assistant" and not any(turn.role == "user" for turn in turns):
-            continue  # a greeting before the first question: LLaVA leaves it out too
-        turns.append(Turn(role, item.get(text_key)))
-    placed = [turn for turn in turns if turn.role == "user" and isinstance(turn.text, str) and "<image>" in turn.text]
-    if not placed:
-        placed = [turn for turn in turns if turn.role == "user"][:1]
-    if len(placed) == 1:
-        placed[0].images = images
-    elif placed:
-        waiting = list(images)
-        for turn in placed:
-            count = turn.text.count("<image>")
-            turn.images, waiting = waiting[:count], waiting[count:]
-        if waiting:
-            raise BadRow("images and placeholders differ", f"{len(images)} images, fewer <image> placeholders")
-    return turns
-
-
-def _fine_vision(texts: object, images: list) -> Conversation:
-    turns: Conversation = []
-    for item in texts if isinstance(texts, list) else []:
-        if not isinstance(item, dict):
-            raise BadRow(
-                "field is not what it should be", "texts holds something that is not a {user, assistant} object"
-            )
-        turns += [Turn("user", item.get("user")), Turn("assistant", item.get("assistant"))]
-    if not turns:
-        raise BadRow("field is not what it should be", "texts is not a list of {user, assistant} objects")
-    turns[0].images = images
-    return turns
-
-
-def _images(row: dict, keys: tuple[str, ...]) -> list:
+def images_of(row: dict, keys: tuple[str, ...]) -> list:
     """The row's images (paths, {bytes, path} dicts or PIL images) as a list; the first key that holds any counts."""
     for key in keys:
         value = row.get(key)
@@ -581,7 +246,7 @@ def _images(row: dict, keys: tuple[str, ...]) -> list:
             ):
                 continue
             if not isinstance(item, str | dict | Image.Image):
-                raise BadRow("field is not what it should be", f"{key} is not a path or an image: {_short(item)}")
+                raise BadRow("field is not what it should be", f"{key} is not a path or an image: {short(item)}")
             found.append(item)
         if found:
             return found
@@ -601,7 +266,7 @@ def _checked(turns: Conversation) -> Conversation:
         if isinstance(turn.text, int | float) and not isinstance(turn.text, bool):
             turn.text = str(turn.text)
         if not isinstance(turn.text, str):
-            raise BadRow("text is missing", f"the text of the {turn.role} is {_short(turn.text)}")
+            raise BadRow("text is missing", f"the text of the {turn.role} is {short(turn.text)}")
         if not turn.text.isascii():
             try:
                 turn.text.encode()
@@ -621,7 +286,7 @@ def _checked(turns: Conversation) -> Conversation:
     return turns
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:40]}...{text[-15:]}"
 
@@ -665,9 +330,9 @@ def image_path(image: object, image_root: str) -> str | None:
     if isinstance(image, Image.Image):
         return None
     if not isinstance(image, str):
-        raise BadRow("field is not what it should be", f"an image is neither a path nor bytes: {_short(image)}")
+        raise BadRow("field is not what it should be", f"an image is neither a path nor bytes: {short(image)}")
     if re.match(r"https?://", image):
-        raise BadRow("image is a URL", f"the image {_short(image)} is a URL", "download the images first")
+        raise BadRow("image is a URL", f"the image {short(image)} is a URL", "download the images first")
     return os.path.join(image_root, image)
 
 
@@ -708,4 +373,4 @@ def open_image(image: object, image_root: str = "") -> Image.Image:
     except (
         Exception
     ) as error:  # decoders of damaged files raise nearly anything: struct.error, SyntaxError, IndexError ...
-        raise BadRow("image unreadable", f"image {name}: {type(error).__name__}: {_short(str(error))}") from None
+        raise BadRow("image unreadable", f"image {name}: {type(error).__name__}: {short(str(error))}") from None

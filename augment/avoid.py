@@ -22,8 +22,9 @@ from PIL import Image, ImageOps
 
 from augment.page import split_choices
 from augment.rephrase import split_hint
+from dialects import IMAGE_KEYS
 from errors import UserError
-from sources import IMAGE_KEYS, BadRow, open_image, open_source, scan
+from sources import BadRow, open_image, open_source
 
 GRAM = 13
 SHORTEST = 8  # words
@@ -117,7 +118,7 @@ def read_avoided(paths: Iterable[str], image_root: str = "") -> Avoid:
         source = open_source(path, image_root)
         source.blocks = None
         before = avoid.num_questions
-        for _, _, _, row in scan(source):
+        for _, _, _, row in source.scan():
             if isinstance(row, BadRow):
                 raise UserError(f"{path}: {row.detail}; an evaluation file to avoid must be whole")
             texts = {row[key] for key in QUESTION_KEYS if isinstance(row.get(key), str) and row[key].strip()}

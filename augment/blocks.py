@@ -38,7 +38,7 @@ from augment.rephrase import num_reasoning_words
 from errors import UserError
 from llm import Client
 from problems.store import write_atomically
-from sources import BadRow, open_source, rows_to_draw, scan
+from sources import BadRow, open_source, rows_to_draw
 
 BLOCK = 256
 
@@ -73,12 +73,12 @@ def read_rows(plan: Plan) -> Iterator[tuple[str, str, dict | BadRow]]:
         name = os.path.basename(path)
         chosen = None
         if amount:
-            usable = sum(1 for _ in scan(source))
+            usable = sum(1 for _ in source.scan())
             count = rows_to_draw(amount, usable)
             if count > usable:
                 raise UserError(f"--data {path}:{amount}: more rows than the file has; --expand makes variants of them")
             chosen = set(random.Random(f"{plan.seed}/{name}").sample(range(usable), count))
-        for index, (number, _, _, row) in enumerate(scan(source)):
+        for index, (number, _, _, row) in enumerate(source.scan()):
             if chosen is None or index in chosen:
                 yield f"{name}:{number}", source.image_root, row
 

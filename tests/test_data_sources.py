@@ -27,8 +27,6 @@ from sources import (
     conversations,
     open_image,
     open_source,
-    read_row,
-    scan,
 )
 
 FIXTURES = Path(__file__).parent / "fixtures" / "dialects"
@@ -264,18 +262,18 @@ def write_as(path: Path, rows: list[dict]) -> Path:
 @pytest.mark.parametrize("gz", ["", ".gz"])
 def test_every_file_kind_reads_the_same_rows_again(name: str, gz: str, tmp_path: Path) -> None:
     source = open_source(str(write_as(tmp_path / (name + gz), ROWS)))
-    places = [(offset, length, row) for _, offset, length, row in scan(source)]
+    places = [(offset, length, row) for _, offset, length, row in source.scan()]
     assert [row for _, _, row in places] == ROWS
     random.Random(0).shuffle(places)
     for offset, length, row in places:
-        assert read_row(source, offset, length) == row
+        assert source.read_row(offset, length) == row
 
 
 def test_large_json_array_is_read_through_a_window(tmp_path: Path) -> None:
     rows = [{"query": f"{n}", "response": "é" * (n * 40_001 % 1_500_000)} for n in range(8)]
     source = open_source(str(write_as(tmp_path / "big.json", rows)))
-    for _, offset, length, row in scan(source):
-        assert read_row(source, offset, length) == row
+    for _, offset, length, row in source.scan():
+        assert source.read_row(offset, length) == row
 
 
 def test_json_array_in_another_encoding_is_one_line(tmp_path: Path, chat_format: ChatFormat) -> None:
@@ -327,10 +325,10 @@ def test_parquet_rows_are_read_again_from_any_row_group(tmp_path: Path, chat_for
     files = {"small.parquet": rows, "one_group.parquet": rows, "zip.parquet.gz": rows, "large_group.parquet": text}
     for name, expected in files.items():
         source = open_source(str(tmp_path / name))
-        places = [(number, offset, length) for number, offset, length, _ in scan(source)]
+        places = [(number, offset, length) for number, offset, length, _ in source.scan()]
         assert [number for number, _, _ in places] == list(range(1, len(expected) + 1))
         for (_, offset, length), row in list(zip(places, expected, strict=True))[::-7]:
-            assert read_row(source, offset, length) == row
+            assert source.read_row(offset, length) == row
     index = open_fixture(tmp_path / "small.parquet", chat_format)
     assert index.entries["images"][:, 0].tolist() == [int(n % 3 > 0) for n in range(40)]
     loader = make_loader(
@@ -425,9 +423,9 @@ def test_memory_does_not_grow_with_a_parquet_row_group(tmp_path: Path) -> None:
 import random, sys
 import sources
 source = sources.open_source(sys.argv[1])
-places = [(offset, length) for _, offset, length, _ in sources.scan(source)]
+places = [(offset, length) for _, offset, length, _ in source.scan()]
 for offset, length in [places[-1], *random.Random(0).sample(places, 3)]:
-    assert len(sources.read_row(source, offset, length)["image"]["bytes"]) == 60_000
+    assert len(source.read_row(offset, length)["image"]["bytes"]) == 60_000
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
     peaks = []
