@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from errors import UserError
-from sources import BadRow, Conversation, Source, Turn, cut_off, images_of, parse_row, short
+from sources import BadRow, Conversation, Source, Turn, cut_off, images_of, not_a_row, parse_row, short
 
 MAX_ELEMENT_CHARS = 64_000_000  # one element of a .json array; beyond it the file is taken for broken
 ROWS_PER_BLOCK = 64  # rows that a gzipped file's block holds: reading one row unpacks one block, about a millisecond
@@ -32,30 +32,31 @@ ROWS_PER_READ = 16  # rows of a parquet row group that are unpacked at once on t
 # Containers
 
 
-@dataclass
+@dataclass(eq=False)
 class Container(Source):
     """A file that is not plain JSON lines. `blocks` holds rows that cannot be read in place."""
 
     kind: str = ""  # "jsonl", "json" or "parquet"
+    stamp: tuple[int, int] = (0, 0)  # inode and time of change: a file replaced under the same name is another file
     gzipped: bool = False
     group_starts: list[int] = field(default_factory=list)  # parquet: the first row of every row group
 
     def scan(self) -> Iterator[tuple[int, int, int, dict | BadRow]]:
         """Every row, as Source.scan: `offset` and `length` are bytes of a plain .json, else the row's number and 0.
 
-        A file held in blocks is stored as it passes.
+        A file held in blocks is stored as it passes. Raises UserError.
         """
         reader = {"jsonl": _scan_lines, "json": _scan_array, "parquet": _scan_parquet}[self.kind]
-        block: list[object] = []
+        block: list[dict | BadRow] = []
         if self.blocks is not None:
             self.blocks.clear()
         index = 0
         try:
-            for number, offset, length, raw, row in reader(self):
+            for number, offset, length, row in reader(self):
                 if self.blocks is None:
                     yield number, offset, length, row
                     continue
-                block.append(raw)
+                block.append(row)
                 if len(block) == ROWS_PER_BLOCK:
                     self.blocks.append(zlib.compress(pickle.dumps(block), 1))
                     block = []
@@ -66,19 +67,11 @@ class Container(Source):
         if block:
             self.blocks.append(zlib.compress(pickle.dumps(block), 1))
 
-    def read_row(self, offset: int, length: int) -> dict:
-        """One row again, by what `scan` said of it. Raises BadRow."""
+    def read_row(self, offset: int, length: int) -> dict | BadRow:
+        """The row at a place that `scan` gave."""
         if self.blocks is not None:
-            row = _block(self.blocks[offset // ROWS_PER_BLOCK])[offset % ROWS_PER_BLOCK]
-        elif self.kind == "parquet":
-            row = _parquet_row(self, offset)
-        else:
-            return super().read_row(offset, length)
-        if not isinstance(row, dict):
-            row = parse_row(row)
-            if isinstance(row, BadRow):
-                raise row
-        return row
+            return _block(self.blocks[offset // ROWS_PER_BLOCK])[offset % ROWS_PER_BLOCK]
+        return _parquet_row(self, offset) if self.kind == "parquet" else super().read_row(offset, length)
 
 
 def open_container(plain: Source) -> Source:
@@ -91,10 +84,12 @@ def open_container(plain: Source) -> Source:
         )
     kind = suffix[1:]
     if kind == "json" and _looks_like_lines(path, gzipped):
+        if not gzipped:
+            return plain
         kind = "jsonl"
-    source = Container(**vars(plain), kind=kind, gzipped=gzipped)
-    if gzipped:
-        source.blocks = []
+    status = os.stat(path)
+    stamp = (status.st_ino, status.st_mtime_ns)
+    source = Container(path, plain.image_root, [] if gzipped else None, kind, stamp, gzipped)
     if kind == "parquet":
         metadata = _parquet_file(path, gzipped, source.stamp, os.getpid()).metadata
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
@@ -126,16 +121,14 @@ def _open_bytes(path: str, gzipped: bool) -> io.BufferedIOBase:
     return gzip.open(path, "rb") if gzipped else open(path, "rb")
 
 
-def _scan_lines(source: Source) -> Iterator[tuple[int, int, int, bytes, dict | BadRow]]:
-    offset = 0
-    with _open_bytes(source.path, source.gzipped) as file:
+def _scan_lines(source: Container) -> Iterator[tuple[int, int, int, dict | BadRow]]:
+    with gzip.open(source.path, "rb") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
-                yield number, offset, len(line), line, parse_row(line)
-            offset += len(line)
+                yield number, 0, 0, parse_row(line)
 
 
-def _scan_array(source: Source) -> Iterator[tuple[int, int, int, bytes, dict | BadRow]]:
+def _scan_array(source: Container) -> Iterator[tuple[int, int, int, dict | BadRow]]:
     """Elements of a JSON array, or values of a JSON object, with their byte offsets, through a sliding window."""
     decoder = json.JSONDecoder()
     with _open_bytes(source.path, source.gzipped) as file:
@@ -163,14 +156,12 @@ def _scan_array(source: Source) -> Iterator[tuple[int, int, int, bytes, dict | B
                         raise ValueError("a colon is missing")
                     text.advance(1)
                     text.skip_space()
-                offset, raw, row = text.decode(decoder)
+                offset, length, row = text.decode(decoder)
             except (ValueError, RecursionError) as error:
                 detail = f"the file is not JSON from here on ({error}); rows before this one are whole"
-                yield number, 0, 0, b"", BadRow("broken JSON, rest of the file unread", detail, "repair the file")
+                yield number, 0, 0, BadRow("broken JSON, rest of the file unread", detail, "repair the file")
                 return
-            if not isinstance(row, dict):
-                row = BadRow("not a row", f"a row is an object with keys, this is {type(row).__name__}")
-            yield number, offset, len(raw), raw, row
+            yield number, offset, length, row if isinstance(row, dict) else not_a_row(row)
 
 
 class _Window:
@@ -202,8 +193,8 @@ class _Window:
             if not self.more():
                 return ""
 
-    def decode(self, decoder: json.JSONDecoder) -> tuple[int, bytes, object]:
-        """The JSON value here: its byte offset, its bytes, itself. Reads on while the value is not complete."""
+    def decode(self, decoder: json.JSONDecoder) -> tuple[int, int, object]:
+        """The JSON value here: its byte offset, its bytes' count, itself. Reads on until the value is complete."""
         size = 1 << 20
         while True:
             try:
@@ -215,12 +206,12 @@ class _Window:
                     raise
             self.more(size)
             size *= 2
-        offset, raw = self.offset, self.text[self.at : end].encode()
+        offset = self.offset
         self.advance(end - self.at)
-        return offset, raw, value
+        return offset, self.offset - offset, value
 
 
-def _scan_parquet(source: Source) -> Iterator[tuple[int, int, int, dict, dict | BadRow]]:
+def _scan_parquet(source: Container) -> Iterator[tuple[int, int, int, dict]]:
     parquet = _parquet_file(source.path, source.gzipped, source.stamp, os.getpid())
     leaves = [parquet.schema.column(index).path for index in range(len(parquet.schema))]
     # {bytes, path} columns are not unpacked for the index: that they are there is enough, and they are most of the file
@@ -233,7 +224,7 @@ def _scan_parquet(source: Source) -> Iterator[tuple[int, int, int, dict, dict | 
         for row in batch.to_pylist():
             for key in marked:
                 row[key] = _with_bytes(row[key])
-            yield number + 1, number, 0, row, row
+            yield number + 1, number, 0, row
             number += 1
 
 
@@ -250,8 +241,7 @@ def _parquet_batches(path: str, parquet: object, **options: object) -> Iterator[
     try:
         yield from parquet.iter_batches(use_threads=False, **options)
     except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: cannot be read to its end ({reason}); download or make the file again") from None
+        raise cut_off(path, str(error).splitlines()[0]) from None
 
 
 def _with_bytes(value: object) -> object:
@@ -278,8 +268,8 @@ def _parquet_file(path: str, gzipped: bool, stamp: tuple[int, int], process: int
         raise UserError(f"{path}: not a parquet file ({str(error).splitlines()[0]}); download it again") from None
 
 
-def _parquet_row(source: Source, number: int) -> dict:
-    """Row `number` of the file. Its row group is read from the start up to the row, a few rows in memory at a time:
+def _parquet_row(source: Container, number: int) -> dict | BadRow:
+    """Row `number` of the file. Reads its row group from the start up to the row, with a few rows in memory at a time:
     groups of any size fit, and small ones (a hundred rows, as `datasets` writes images) are quick.
     """
     parquet = _parquet_file(source.path, False, source.stamp, os.getpid())
@@ -289,7 +279,7 @@ def _parquet_row(source: Source, number: int) -> dict:
         if left < batch.num_rows:
             return batch.slice(left, 1).to_pylist()[0]
         left -= batch.num_rows
-    raise BadRow("row missing", f"row group {group} ends before row {number + 1}")
+    return BadRow("row missing", f"row group {group} ends before row {number + 1}")
 
 
 @lru_cache(maxsize=8)
@@ -339,13 +329,13 @@ def _mavis_pair(row: dict) -> list[Conversation]:
     sides = []
     for version in ("text_dominant", "vision_dominant"):
         question = _with_choices(texts.get(f"{version}_question", ""), row.get("choices"))
-        images = images_of(row, (f"image_{version}",))
+        images = images_of(row.get(f"image_{version}"))
         sides.append([Turn("user", question, images), Turn("assistant", texts.get("CoT_reasoning"))])
     return sides
 
 
 def _single(row: dict) -> Conversation:
-    images = images_of(row, IMAGE_KEYS)
+    images = next(filter(None, (images_of(row.get(key)) for key in IMAGE_KEYS)), [])  # the first key that holds any
     if "conversations" in row:
         return _dialogue(row["conversations"], "from", "value", images)
     if "messages" in row:

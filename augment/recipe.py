@@ -174,7 +174,7 @@ def read_examples(row: dict | BadRow, row_id: str, image_root: str, plan: Plan, 
                 raise Dropped("not selected")
         sides = conversations(row, pairs=False)
     except BenchmarkRow as error:
-        raise UserError(f"{row_id}: a row of {error}; evaluation data is never trained on") from None
+        raise UserError(f"{row_id}: {error.detail}, never trained on") from None
     except BadRow as error:
         counts[f"dropped: {error.reason}"] += 1
         return

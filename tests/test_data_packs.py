@@ -394,7 +394,8 @@ def test_too_long_rows_are_dropped_whole_and_counted(tmp_path: Path, chat_format
     image = {"query": "q", "response": "short", "image": "a.png"}
     path = write_lines(tmp_path / "a.jsonl", [*text, image])
     rows = open_rows(path, pairs=False, chat_format=chat_format, max_length=120)  # image tokens count: 144 are too many
-    assert rows.entries["number"].tolist() == [1, 3] and rows.dropped == [{"longer than 120 tokens": 2}]
+    assert rows.entries["number"].tolist() == [1, 3]
+    assert rows.mix["0 a.jsonl"]["dropped"] == {"longer than 120 tokens": 2}
     assert "dropped: longer than 120 tokens 2" in rows.summary()
     assert len(open_rows(path, pairs=False, chat_format=chat_format, max_length=200)) == 4
     exact = int(rows.entries["tokens"][1, 0])
