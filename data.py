@@ -24,7 +24,7 @@ import re
 import resource
 import signal
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -51,11 +51,10 @@ INDEX_BATCH = 2048  # rows whose tokens are counted in one call of the tokenizer
 
 @dataclass
 class Tokens:
-    """One conversation: input_ids [L]; positions [R] whose next token is a response token; labels [R], those tokens."""
+    """One conversation: input_ids [L] int64; positions [R] int64: those whose next token is a response token."""
 
     input_ids: np.ndarray
     positions: np.ndarray
-    labels: np.ndarray
 
 
 class ChatFormat:
@@ -129,31 +128,29 @@ class ChatFormat:
                 done = prompt + segments[-1] + self.processor.tokenizer.eos_token
         return segments
 
-    def _encode(self, conversations: list[list[str]]) -> list[list[np.ndarray]]:
-        """Token ids of every segment, with image tokens repeated and an eos behind each response, in one call."""
+    def _encode(self, conversations: list[list[str]]) -> list[Tokens]:
+        """Tokens of conversations (as `segments`), all in one call of the tokenizer."""
         bos, texts = self.processor.tokenizer.bos_token, list(itertools.chain(*conversations))
         encodings = iter(self.backend.encode_batch_fast(texts, add_special_tokens=False))
-        encoded = []
+        tokens = []
         for segments in conversations:
             ids = [next(encodings).ids for _ in segments]
             if bos is None or not segments[0].startswith(bos):  # as the processor does
                 ids[0] = self.bos_ids + ids[0]
-            prompts = [np.array(prompt, dtype=np.int64) for prompt in ids[::2]]
-            ids[::2] = [np.repeat(p, np.where(p == self.image_token_id, self.num_image_tokens, 1)) for p in prompts]
-            ids[1::2] = [np.array([*response, self.eos_token_id], dtype=np.int64) for response in ids[1::2]]
-            encoded.append(ids)
-        return encoded
+            ids[1::2] = [[*response, self.eos_token_id] for response in ids[1::2]]
+            is_response = np.repeat(np.arange(len(ids)) % 2, list(map(len, ids)))
+            flat = np.array(list(itertools.chain(*ids)), dtype=np.int64)
+            times = np.where(flat == self.image_token_id, self.num_image_tokens, 1)
+            tokens.append(Tokens(np.repeat(flat, times), np.flatnonzero(np.repeat(is_response, times)) - 1))
+        return tokens
 
     def count_tokens(self, conversations: list[list[str]]) -> list[int]:
         """How many tokens each conversation (as `segments`) has, image tokens and an eos per response included."""
-        return [sum(map(len, segments)) for segments in self._encode(conversations)]
+        return [len(tokens.input_ids) for tokens in self._encode(conversations)]
 
     def encode(self, turns: Conversation) -> Tokens:
         """Tokens of one conversation, with the positions that predict its responses. Raises BadRow."""
-        [segments] = self._encode([self.segments(turns)])
-        ends = np.cumsum([len(ids) for ids in segments])
-        positions = [np.arange(start, end) - 1 for start, end in zip(ends[::2], ends[1::2], strict=True)]
-        return Tokens(np.concatenate(segments), np.concatenate(positions), np.concatenate(segments[1::2]))
+        return self._encode([self.segments(turns)])[0]
 
     def pixels(self, image: Image) -> dict[str, Tensor]:
         """One RGB image through the stock image processor, stopped before it rescales: uint8 [3, H, W] each."""
@@ -213,8 +210,7 @@ class Rows:
             order: list[int] = []
             for source, count in enumerate(self.counts):
                 indices = np.flatnonzero(self.entries["source"] == source).tolist()
-                whole, part = divmod(count, len(indices))
-                order += indices * whole + generator.sample(indices, part)
+                order += indices * (count // len(indices)) + generator.sample(indices, count % len(indices))
             generator.shuffle(order)
             self.orders = {(seed, epoch): np.array(order, dtype=np.int64)}  # one epoch: memory stays flat
         return self.orders[seed, epoch]
@@ -222,8 +218,8 @@ class Rows:
     def summary(self) -> str:
         """The mix and what was dropped, in a few lines for the log."""
         mean = self.entries["tokens"].max(axis=1).mean()
-        kind = "pairs" if self.pairs else "rows"
-        lines = [f"data: {len(self):,} {kind} an epoch, {mean:,.0f} tokens on average, at most {self.max_length:,}"]
+        an_epoch = f"{len(self):,} {'pairs' if self.pairs else 'rows'} an epoch"
+        lines = [f"data: {an_epoch}, {mean:,.0f} tokens on average, at most {self.max_length:,}"]
         for source, file in zip(self.sources, self.mix.values(), strict=True):
             share = f"{100 * file['drawn'] / len(self):.1f} % of the mix"
             line = f"  {source.path}: {file['drawn']:,} of {file['usable']:,} usable ({share}), asked: {file['asked']}"
@@ -238,24 +234,15 @@ class Rows:
             sides = dict(conversations(row, self.pairs))
             return (sides[WEAK], sides[STRONG]) if self.pairs else (sides[int(entry["side"])], None)
         except (BadRow, KeyError, OSError):
-            raise UserError(
-                f"{self.row_id(index)}: the file has changed since this run began; start it again"
-            ) from None
+            raise UserError(f"{self.row_id(index)}: the file has changed since this run began; restart it") from None
 
-    def index(self, spec: str, image_root: str) -> None:
-        """Find the usable rows of the files in `spec`, as open_rows says. Raises UserError."""
+    def index(self, spec: str, image_root: str) -> "Rows":
+        """Find the usable rows of the files in `spec`, as open_rows says; self. Raises UserError."""
         files = parse_spec(spec)
         self.sources = [open_source(path, image_root) for path, _ in files]
-        tables = []
-        for number, (path, amount) in enumerate(files):
-            table, dropped = self._index_file(number)
-            drawn = rows_to_draw(amount, len(table))
-            facts = {"asked": amount or "all", "usable": len(table), "drawn": drawn, "dropped": dict(dropped)}
-            self.mix[f"{number} {os.path.basename(path)}"] = facts
-            tables.append(table)
+        self.entries = np.concatenate([self._index_file(number, amount) for number, (_, amount) in enumerate(files)])
         if len(self) == 0:
             raise UserError(f"--data {spec}: the mix draws no row; ask for more")
-        self.entries = np.concatenate(tables)
         # sha256 of the entries and of each file's name, size, first and last MiB; the folder may differ
         digest = hashlib.sha256(self.entries.tobytes())
         for source, count in zip(self.sources, self.counts, strict=True):
@@ -266,9 +253,10 @@ class Rows:
                 file.seek(max(0, size - (1 << 20)))
                 digest.update(file.read())
         self.fingerprint = digest.hexdigest()
+        return self
 
-    def _index_file(self, number: int) -> tuple[np.ndarray, Counter]:
-        """The usable rows of source `number` as ENTRY [n], and how many were dropped, by reason."""
+    def _index_file(self, number: int, amount: str) -> np.ndarray:
+        """The usable rows of source `number` as ENTRY [n]; what is drawn of them and what was dropped goes to `mix`."""
         source, finder = self.sources[number], ImageFinder()
         tables, dropped, first_bad = [], Counter(), ""
         scanned = iter(tqdm(source.scan(), desc=f"index {os.path.basename(source.path)}", unit=" rows", disable=None))
@@ -298,10 +286,13 @@ class Rows:
             fits = table["tokens"].max(axis=1) <= self.max_length
             dropped.update([f"longer than {self.max_length} tokens"] * int((~fits).sum()))
             tables.append(table[fits])
-        if not any(map(len, tables)):
+        usable = sum(map(len, tables))
+        if not usable:
             found = (_listed(dropped) or "it holds no row") + first_bad
             raise UserError(f"{source.path}: no usable row: {found}; correct the file or take it out of --data")
-        return np.concatenate(tables), dropped
+        facts = dict(asked=amount or "all", usable=usable, drawn=rows_to_draw(amount, usable), dropped=dict(dropped))
+        self.mix[f"{number} {os.path.basename(source.path)}"] = facts
+        return np.concatenate(tables)
 
 
 def _listed(dropped: dict[str, int]) -> str:
@@ -319,8 +310,7 @@ def open_rows(
     """
     rows = Rows(pairs, chat_format, max_length, skip_bad_rows)
     if not dist.is_initialized() or dist.get_world_size() == 1:
-        rows.index(spec, image_root)
-        return rows
+        return rows.index(spec, image_root)
     # a gloo group of its own: indexing may take longer than NCCL waits, and the index does not belong on a GPU
     group = dist.new_group(backend="gloo", timeout=datetime.timedelta(hours=6))
     sent: list[object] = [None]
@@ -342,8 +332,7 @@ def open_rows(
         rows.sources = [open_source(path, image_root) for path, _ in parse_spec(spec)]
         for source in rows.sources:
             if source.blocks is not None:  # a file that cannot be read in place: every rank holds its rows
-                for _ in source.scan():
-                    pass
+                deque(source.scan(), maxlen=0)
     return rows
 
 
@@ -355,8 +344,7 @@ def refuse_equal_files(data: str, val_data: str) -> None:
     train, held_out = ([path for path, _ in parse_spec(spec) if os.path.isfile(path)] for spec in (data, val_data))
     for path, other in itertools.product(held_out, train):
         if os.path.samefile(path, other) or filecmp.cmp(path, other, shallow=False):
-            same = f"--val_data {path} has the same content as {other} in --data"
-            raise UserError(f"{same}; validation needs rows that are not trained on: take it out of one of the two")
+            raise UserError(f"--val_data {path}: the same content as {other} in --data; take it out of one of them")
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -382,8 +370,7 @@ def plan_micro_batches(tokens: np.ndarray, world_size: int, pack_tokens: int) ->
     """
     if len(tokens) and int(tokens.max()) > pack_tokens:
         raise ValueError(f"a row of {int(tokens.max())} tokens fits no micro-batch of {pack_tokens}")
-    slots = max(1, -(-int(tokens.sum()) // (world_size * pack_tokens)))
-    while True:
+    for slots in itertools.count(max(1, -(-int(tokens.sum()) // (world_size * pack_tokens)))):
         loads = np.zeros(slots * world_size, dtype=np.int64)
         members: list[list[int]] = [[] for _ in loads]
         for row in np.argsort(-tokens, kind="stable").tolist():
@@ -392,7 +379,6 @@ def plan_micro_batches(tokens: np.ndarray, world_size: int, pack_tokens: int) ->
             members[emptiest].append(row)
         if loads.max() <= pack_tokens:
             break
-        slots += 1
     by_load = np.argsort(-loads, kind="stable").reshape(slots, world_size)
     by_load[1::2] = by_load[1::2, ::-1].copy()  # back and forth, so that no rank gets the fullest one every time
     return [[sorted(members[number]) for number in slot] for slot in by_load]
@@ -495,22 +481,23 @@ def pack_rows(
     rows: list[tuple[Tokens, list[dict[str, Tensor]], str]], eos_token_id: int, run_vision: bool
 ) -> MicroBatch:
     """Rows (tokens, pixels of each image, id) behind one another in one MicroBatch."""
-    nothing = np.zeros(0, dtype=np.int64)
-    no_rows = ([Tokens(np.array([eos_token_id]), nothing, nothing)], [], [])
+    no_rows = ([Tokens(np.array([eos_token_id]), np.zeros(0, dtype=np.int64))], [], [])
     tokens, images, row_ids = zip(*rows, strict=True) if rows else no_rows
-    pixels = list(itertools.chain(*images))
     lengths = [len(row.input_ids) for row in tokens]
     starts = np.cumsum([0, *lengths])
+    input_ids = torch.from_numpy(np.concatenate([row.input_ids for row in tokens]))
     positions = [row.positions + start for row, start in zip(tokens, starts, strict=False)]
+    response_positions = torch.from_numpy(np.concatenate(positions))
+    pixels = list(itertools.chain(*images))
     return MicroBatch(
-        input_ids=torch.from_numpy(np.concatenate([row.input_ids for row in tokens]))[None],
+        input_ids=input_ids[None],
         position_ids=torch.from_numpy(np.concatenate([np.arange(length) for length in lengths]))[None],
         cu_seqlens=torch.from_numpy(starts.astype(np.int32)),
         max_seqlen=max(lengths),
         pixel_values={name: torch.stack([image[name] for image in pixels]) for name in (pixels[0] if pixels else {})},
         run_vision=run_vision,
-        response_positions=torch.from_numpy(np.concatenate(positions)),
-        response_labels=torch.from_numpy(np.concatenate([row.labels for row in tokens])),
+        response_positions=response_positions,
+        response_labels=input_ids[response_positions + 1],
         row_ids=list(row_ids),
     )
 
@@ -520,19 +507,13 @@ def pack_rows(
 
 
 class StepDataset(Dataset):
-    """Item s is all that this rank runs in step s. A UserError is returned: DataLoader would wrap it in a traceback."""
+    """Item s is all that this rank runs in step s, or a UserError: raised, DataLoader would wrap it in a traceback."""
 
     def __init__(self, rows: Rows, global_batch: int, pack_tokens: int, rank: int, world_size: int, seed: int):
         self.rows, self.global_batch, self.pack_tokens, self.seed = rows, global_batch, pack_tokens, seed
         self.rank, self.world_size = rank, world_size
 
     def __getitem__(self, step: int) -> MicroBatches | UserError:
-        try:
-            return self._prepare(step)
-        except UserError as error:
-            return error
-
-    def _prepare(self, step: int) -> MicroBatches:
         rows, eos = self.rows, self.rows.chat_format.eos_token_id
         indices = step_rows(rows, step, self.global_batch, self.seed)
         entries = rows.entries[indices]
@@ -541,26 +522,24 @@ class StepDataset(Dataset):
             prepared = []
             for index in indices[slot[self.rank]]:
                 try:
-                    prepared.append(self._row(index))
+                    prepared.append([self._side(turns, index) for turns in rows.read(index) if turns])
                 except BadRow as bad:
                     if not rows.skip_bad_rows:
-                        raise UserError(f"{rows.row_id(index)}: {bad.detail}; {bad.remedy}") from None
+                        return UserError(f"{rows.row_id(index)}: {bad.detail}; {bad.remedy}")
                     skipped.append(f"{rows.row_id(index)}: {bad.detail}")
+                except UserError as error:
+                    return error
             run_vision = entries["images"][list(itertools.chain(*slot))].any(axis=0).tolist()
             weak = pack_rows([row[0] for row in prepared], eos, run_vision[0])
             strong = pack_rows([row[1] for row in prepared], eos, run_vision[1]) if rows.pairs else None
             micro_batches.append((weak, strong))
         return MicroBatches(step, micro_batches, len(indices), skipped)
 
-    def _row(self, index: int) -> list[tuple[Tokens, list[dict[str, Tensor]], str]]:
-        """The sides of a row as pack_rows takes them. Raises BadRow for an unreadable image."""
-        chat_format, row_id = self.rows.chat_format, self.rows.row_id(index)
+    def _side(self, turns: Conversation, index: int) -> tuple[Tokens, list[dict[str, Tensor]], str]:
+        """One side of a row as pack_rows takes it. Raises BadRow for an unreadable image."""
         root = self.rows.sources[self.rows.entries["source"][index]].image_root
-        sides = []
-        for turns in filter(None, self.rows.read(index)):
-            images = [open_image(image, root) for turn in turns for image in turn.images]
-            sides.append((chat_format.encode(turns), list(map(chat_format.pixels, images)), row_id))
-        return sides
+        pixels = [self.rows.chat_format.pixels(open_image(image, root)) for turn in turns for image in turn.images]
+        return self.rows.chat_format.encode(turns), pixels, self.rows.row_id(index)
 
 
 def make_loader(

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +19,19 @@ import pytest
 import torch
 from data_helpers import CHATML, NUM_IMAGE_TOKENS, draw_image, tiny_processor, tiny_tokenizer, write_lines
 from PIL import Image
+from tokenizers.processors import TemplateProcessing
 from transformers import DeepseekVLHybridImageProcessor, DeepseekVLHybridProcessor
 
-from data import MicroBatch, ChatFormat, Rows, make_loader, open_rows, plan_micro_batches, steps_per_epoch
+from data import (
+    ChatFormat,
+    MicroBatch,
+    Rows,
+    make_loader,
+    open_rows,
+    plan_micro_batches,
+    refuse_equal_files,
+    steps_per_epoch,
+)
 from errors import UserError, loader_process_died, run_main
 from sources import BadRow, Turn, open_image, parse_spec
 
@@ -86,11 +97,8 @@ def test_prompt_tokens_equal_the_stock_processors(num_images: int, template: str
     assert tokens.input_ids[: len(stock)].tolist() == list(stock)
     eos = processor.tokenizer.eos_token_id
     response = " It is 12." if template == DEEPSEEK else "It is 12."
-    assert (
-        tokens.input_ids[len(stock) :].tolist()
-        == [*processor.tokenizer.encode(response), eos]
-        == tokens.labels.tolist()
-    )
+    labels = [*processor.tokenizer.encode(response), eos]
+    assert tokens.input_ids[len(stock) :].tolist() == labels
     assert tokens.positions.tolist() == list(range(len(stock) - 1, len(tokens.input_ids) - 1))
     assert (tokens.input_ids == chat_format.image_token_id).sum() == num_images * NUM_IMAGE_TOKENS
 
@@ -105,8 +113,7 @@ def test_every_answer_of_a_conversation_bears_loss(chat_format: ChatFormat) -> N
     ]
     tokens = chat_format.encode(turns)
     tokenizer = chat_format.processor.tokenizer
-    assert tokenizer.decode(tokens.labels) == "4<|im_end|>It is 6<|im_end|>"
-    assert (tokens.input_ids[tokens.positions + 1] == tokens.labels).all()
+    assert tokenizer.decode(tokens.input_ids[tokens.positions + 1]) == "4<|im_end|>It is 6<|im_end|>"
     messages = [
         {"role": t.role, "content": [{"type": "image"}] * len(t.images) + [{"type": "text", "text": t.text}]}
         for t in turns
@@ -140,7 +147,7 @@ def test_a_tokenizer_saved_with_truncation_cuts_nothing() -> None:
     processor = tiny_processor()
     processor.tokenizer.backend_tokenizer.enable_truncation(8)
     tokens = ChatFormat(processor, NUM_IMAGE_TOKENS).encode([Turn("user", "q" * 50), Turn("assistant", "a" * 50)])
-    assert len(tokens.labels) == 51
+    assert len(tokens.positions) == 51
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -210,7 +217,8 @@ def test_packs_hold_their_rows_exactly(pair_rows: Rows) -> None:
                 for row_id, (ids, labels, positions) in zip(batch.row_ids, unpack(batch), strict=True):
                     tokens = expected[row_id][side]
                     assert ids == tokens.input_ids.tolist()
-                    assert labels == tokens.labels.tolist() and positions == tokens.positions.tolist()
+                    assert positions == tokens.positions.tolist()
+                    assert labels == tokens.input_ids[tokens.positions + 1].tolist()
                     seen += 1
                 images = (batch.input_ids == pair_rows.chat_format.image_token_id).sum().item() // NUM_IMAGE_TOKENS
                 assert images == len(batch.pixel_values.get("pixel_values", []))
@@ -219,6 +227,7 @@ def test_packs_hold_their_rows_exactly(pair_rows: Rows) -> None:
 
 def test_sides_of_a_pair_are_aligned(pair_rows: Rows) -> None:
     for batches in load(pair_rows, world_size=2, rank=1):
+        assert batches.num_response_tokens == sum(len(weak.response_labels) for weak, _ in batches) > 0
         for weak, strong in batches:
             assert weak.row_ids == strong.row_ids
             assert torch.equal(weak.response_labels, strong.response_labels)
@@ -413,6 +422,38 @@ def test_fingerprint_knows_the_data_not_the_folder(tmp_path: Path, chat_format: 
 
     assert fingerprint("x") == fingerprint("y")
     assert len({fingerprint("x"), fingerprint("x", 41), fingerprint("x", 40, ":20"), fingerprint("x", 40, "", 50)}) == 4
+
+
+def test_held_out_rows_that_are_trained_on_are_refused(tmp_path: Path) -> None:
+    train, other = text_file(tmp_path / "train.jsonl", 9), text_file(tmp_path / "other.jsonl", 9, "own")
+    same_size = text_file(tmp_path / "held_out.jsonl", 9, "new")
+    copy = shutil.copy(train, tmp_path / "copy.jsonl")
+    (tmp_path / "link.jsonl").symlink_to(train)
+    assert os.path.getsize(same_size) == os.path.getsize(train)
+    refuse_equal_files(f"{train}:3,{other}", same_size)
+    refuse_equal_files(train, str(tmp_path / "gone.jsonl"))  # open_rows reports a missing file
+    for held_out in (train, f"{same_size},{copy}:0.5", str(tmp_path / "link.jsonl")):
+        with pytest.raises(UserError, match="take it out of one of them") as caught:
+            refuse_equal_files(f"{other},{train}:100k", held_out)
+        assert train in str(caught.value) and parse_spec(held_out)[-1][0] in str(caught.value)
+
+
+def test_a_tokenizer_that_adds_a_bos_adds_it_once() -> None:
+    tokens = {}
+    for template in (DEEPSEEK, CHATML.replace("'<|im_start|>' + m", "'|' + m").replace("'<|im_start|>a", "'|a")):
+        processor = tiny_processor(template)
+        tokenizer = processor.tokenizer
+        tokenizer.bos_token, bos = "<|im_start|>", tokenizer.convert_tokens_to_ids("<|im_start|>")
+        special = [("<|im_start|>", bos)]
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single="<|im_start|> $A", special_tokens=special
+        )
+        tokens[template] = ChatFormat(processor, NUM_IMAGE_TOKENS).encode([Turn("user", "1?"), Turn("assistant", "2")])
+        assert tokens[template].input_ids.tolist().count(bos) == 1 and tokens[template].input_ids[0] == bos
+        both = TemplateProcessing(single="<|im_start|> $A <|im_start|>", special_tokens=special)
+        tokenizer.backend_tokenizer.post_processor = both
+        with pytest.raises(UserError, match="more than a bos_token"):
+            ChatFormat(processor, NUM_IMAGE_TOKENS)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -240,6 +240,24 @@ def test_benchmark_rows_are_refused(name: str, skip_bad_rows: bool, tmp_path: Pa
         conversations(BENCHMARK_ROWS[name], pairs=True)
 
 
+def test_the_published_form_needs_no_dialects(tmp_path: Path) -> None:
+    """Rows as gen_data.py and augment_data.py write them are read by sources.py alone."""
+    code = """
+import sys
+import sources
+for path, pairs in ((sys.argv[1], False), (sys.argv[2], True)):
+    source = sources.open_source(path)
+    for _, offset, length, row in source.scan():
+        assert sources.conversations(row, pairs) == sources.conversations(source.read_row(offset, length), pairs)
+assert "dialects" not in sys.modules
+sources.conversations({"query": "q", "response": "a"}, False)
+assert "dialects" in sys.modules
+"""
+    single, pair = {"image_url": "", "instruction": "q", "output": "a", "answer": "a", "id": "1"}, PAIR
+    paths = [write_lines(tmp_path / f"{n}.jsonl", [row] * 2) for n, row in enumerate((single, pair))]
+    subprocess.run([sys.executable, "-c", code, *paths], check=True, cwd=Path(__file__).parent.parent)
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Files
 
