@@ -1,7 +1,7 @@
-"""Every container and dialect but JSON lines in the published form: sources.py asks here for what it does not know.
+"""Every container and dialect except JSON lines in the published form. sources.py calls open_container and sides.
 
-Containers: .json (a list or an object of rows), .parquet, and anything gzipped. Gzipped files cannot be entered in the
-middle: their rows are held in memory, in compressed blocks. Dialects are found by their keys.
+Containers: .json (a list or an object of rows), .parquet, and anything gzipped. Gzipped files cannot be read from the
+middle, so their rows are kept in memory, in compressed blocks. Dialects are recognised by their keys.
 """
 
 import bisect
@@ -22,11 +22,13 @@ from pathlib import Path
 from errors import UserError
 from sources import BadRow, Conversation, Source, Turn, cut_off, images_of, not_a_row, parse_row, short
 
-MAX_ELEMENT_CHARS = 64_000_000  # one element of a .json array; beyond it the file is taken for broken
-ROWS_PER_BLOCK = 64  # rows that a gzipped file's block holds: reading one row unpacks one block, about a millisecond
-LARGE_ROW_GROUP = 5_000  # parquet row groups of text above this are held in blocks: a row would be long in coming
-PARQUET_BUFFER = 1 << 20  # bytes of a column that are read at once
-ROWS_PER_READ = 16  # rows of a parquet row group that are unpacked at once on the way to one of them
+MAX_ELEMENT_CHARS = 64_000_000  # one element of a .json array; a file with a larger one is treated as broken
+ROWS_PER_BLOCK = (
+    64  # rows in a block of a gzipped file: reading one row unpacks one block, which takes about a millisecond
+)
+LARGE_ROW_GROUP = 5_000  # parquet text files with larger row groups are kept in blocks: reading one row would be slow
+PARQUET_BUFFER = 1 << 20  # bytes of a column per read
+ROWS_PER_READ = 16  # rows of a parquet row group that are unpacked at a time on the way to the one wanted
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Containers
@@ -34,7 +36,7 @@ ROWS_PER_READ = 16  # rows of a parquet row group that are unpacked at once on t
 
 @dataclass(eq=False)
 class Container(Source):
-    """A file that is not plain JSON lines. `blocks` holds rows that cannot be read in place."""
+    """A file that is not plain JSON lines. `blocks` holds its rows if they cannot be read in place."""
 
     kind: str = ""  # "jsonl", "json" or "parquet"
     stamp: tuple[int, int] = (0, 0)  # inode and time of change: a file replaced under the same name is another file
@@ -42,21 +44,21 @@ class Container(Source):
     group_starts: list[int] = field(default_factory=list)  # parquet: the first row of every row group
 
     def scan(self) -> Iterator[tuple[int, int, int, dict | BadRow]]:
-        """Every row, as Source.scan: `offset` and `length` are bytes of a plain .json, else the row's number and 0.
+        """Every row, as Source.scan gives them; fills `blocks`, if the file needs them. Raises UserError.
 
-        A file held in blocks is stored as it passes. Raises UserError.
+        `offset` and `length` are bytes in a plain .json, otherwise the row's number from 0 and 0.
         """
         reader = {"jsonl": _scan_lines, "json": _scan_array, "parquet": _scan_parquet}[self.kind]
-        block: list[dict | BadRow] = []
+        block: list[bytes | dict] = []  # rows of JSON as text: one that is nested deeply can be parsed, but not pickled
         if self.blocks is not None:
             self.blocks.clear()
         index = 0
         try:
-            for number, offset, length, row in reader(self):
+            for number, offset, length, raw, row in reader(self):
                 if self.blocks is None:
                     yield number, offset, length, row
                     continue
-                block.append(row)
+                block.append(raw)
                 if len(block) == ROWS_PER_BLOCK:
                     self.blocks.append(zlib.compress(pickle.dumps(block), 1))
                     block = []
@@ -70,12 +72,16 @@ class Container(Source):
     def read_row(self, offset: int, length: int) -> dict | BadRow:
         """The row at a place that `scan` gave."""
         if self.blocks is not None:
-            return _block(self.blocks[offset // ROWS_PER_BLOCK])[offset % ROWS_PER_BLOCK]
+            raw = _block(self.blocks[offset // ROWS_PER_BLOCK])[offset % ROWS_PER_BLOCK]
+            return raw if isinstance(raw, dict) else parse_row(raw)
         return _parquet_row(self, offset) if self.kind == "parquet" else super().read_row(offset, length)
 
 
 def open_container(plain: Source) -> Source:
-    """The Source for a file that is not .jsonl; .json is told by its first bytes. Raises UserError."""
+    """The Source for a file that is not .jsonl. Its kind follows from its name, for .json also from its first bytes.
+
+    Raises UserError.
+    """
     path, gzipped = plain.path, plain.path.endswith(".gz")
     suffix = Path(path[:-3] if gzipped else path).suffix.lower()
     if suffix not in (".json", ".jsonl", ".parquet"):
@@ -101,7 +107,7 @@ def open_container(plain: Source) -> Source:
 
 
 def _looks_like_lines(path: str, gzipped: bool) -> bool:
-    """Whether a .json file really holds one row per line, as many published sets do."""
+    """Whether a .json file holds one row per line, as many published sets do."""
     with _open_bytes(path, gzipped) as file:
         try:
             first = file.readline(MAX_ELEMENT_CHARS).strip()
@@ -121,14 +127,14 @@ def _open_bytes(path: str, gzipped: bool) -> io.BufferedIOBase:
     return gzip.open(path, "rb") if gzipped else open(path, "rb")
 
 
-def _scan_lines(source: Container) -> Iterator[tuple[int, int, int, dict | BadRow]]:
+def _scan_lines(source: Container) -> Iterator[tuple[int, int, int, bytes, dict | BadRow]]:
     with gzip.open(source.path, "rb") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
-                yield number, 0, 0, parse_row(line)
+                yield number, 0, 0, line, parse_row(line)
 
 
-def _scan_array(source: Container) -> Iterator[tuple[int, int, int, dict | BadRow]]:
+def _scan_array(source: Container) -> Iterator[tuple[int, int, int, bytes, dict | BadRow]]:
     """Elements of a JSON array, or values of a JSON object, with their byte offsets, through a sliding window."""
     decoder = json.JSONDecoder()
     with _open_bytes(source.path, source.gzipped) as file:
@@ -156,12 +162,12 @@ def _scan_array(source: Container) -> Iterator[tuple[int, int, int, dict | BadRo
                         raise ValueError("a colon is missing")
                     text.advance(1)
                     text.skip_space()
-                offset, length, row = text.decode(decoder)
+                offset, raw, row = text.decode(decoder)
             except (ValueError, RecursionError) as error:
                 detail = f"the file is not JSON from here on ({error}); rows before this one are whole"
-                yield number, 0, 0, BadRow("broken JSON, rest of the file unread", detail, "repair the file")
+                yield number, 0, 0, b"", BadRow("broken JSON, rest of the file unread", detail, "repair the file")
                 return
-            yield number, offset, length, row if isinstance(row, dict) else not_a_row(row)
+            yield number, offset, len(raw), raw, row if isinstance(row, dict) else not_a_row(row)
 
 
 class _Window:
@@ -193,8 +199,8 @@ class _Window:
             if not self.more():
                 return ""
 
-    def decode(self, decoder: json.JSONDecoder) -> tuple[int, int, object]:
-        """The JSON value here: its byte offset, its bytes' count, itself. Reads on until the value is complete."""
+    def decode(self, decoder: json.JSONDecoder) -> tuple[int, bytes, object]:
+        """The JSON value here: its byte offset, its bytes, itself. Reads on until the value is complete."""
         size = 1 << 20
         while True:
             try:
@@ -206,15 +212,15 @@ class _Window:
                     raise
             self.more(size)
             size *= 2
-        offset = self.offset
+        offset, raw = self.offset, self.text[self.at : end].encode()
         self.advance(end - self.at)
-        return offset, self.offset - offset, value
+        return offset, raw, value
 
 
-def _scan_parquet(source: Container) -> Iterator[tuple[int, int, int, dict]]:
+def _scan_parquet(source: Container) -> Iterator[tuple[int, int, int, dict, dict]]:
     parquet = _parquet_file(source.path, source.gzipped, source.stamp, os.getpid())
     leaves = [parquet.schema.column(index).path for index in range(len(parquet.schema))]
-    # {bytes, path} columns are not unpacked for the index: that they are there is enough, and they are most of the file
+    # The index does not unpack {bytes, path} columns: it only needs to know that they exist, and they are most of a file.
     heavy = {leaf for leaf in leaves if leaf.endswith(".bytes") and f"{leaf[:-6]}.path" in leaves}
     heavy = {leaf for leaf in heavy if _column_size(parquet, leaves.index(leaf)) > 100 * parquet.metadata.num_rows}
     light = None if source.blocks is not None else [leaf for leaf in leaves if leaf not in heavy]
@@ -224,7 +230,7 @@ def _scan_parquet(source: Container) -> Iterator[tuple[int, int, int, dict]]:
         for row in batch.to_pylist():
             for key in marked:
                 row[key] = _with_bytes(row[key])
-            yield number + 1, number, 0, row
+            yield number + 1, number, 0, row, row
             number += 1
 
 
@@ -235,7 +241,7 @@ def _column_size(parquet: object, index: int) -> int:
 
 
 def _parquet_batches(path: str, parquet: object, **options: object) -> Iterator[object]:
-    """`iter_batches`, with whatever a damaged page makes pyarrow raise as one UserError."""
+    """`iter_batches`, with a UserError instead of whatever pyarrow raises for a damaged page."""
     import pyarrow
 
     try:
@@ -252,7 +258,7 @@ def _with_bytes(value: object) -> object:
 
 @lru_cache(maxsize=64)
 def _parquet_file(path: str, gzipped: bool, stamp: tuple[int, int], process: int) -> object:
-    """An open parquet file of this process: a forked one must not go on with its parent's."""
+    """A parquet file opened by this process: forked processes must not share their parent's file position."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -260,7 +266,7 @@ def _parquet_file(path: str, gzipped: bool, stamp: tuple[int, int], process: int
         raise UserError(f"{path}: reading parquet needs one more package: pip install pyarrow") from None
     try:
         if not gzipped:
-            # a buffer: pages are read as they are needed; without one, all of a row group's column at once
+            # with a buffer, pages are read as needed; without one, a row group's whole column is read at once
             return pyarrow.parquet.ParquetFile(path, buffer_size=PARQUET_BUFFER, pre_buffer=False)
         with gzip.open(path) as file:
             return pyarrow.parquet.ParquetFile(pyarrow.BufferReader(file.read()))
@@ -307,9 +313,9 @@ ROLES = {
 
 
 def sides(row: dict, pairs: bool) -> list[Conversation]:
-    """The conversations of a row that sources.py does not know: one, or the strong and the weak side of a pair.
+    """The conversations of a row in another dialect, unchecked: one, or the strong and the weak side of a pair.
 
-    They are not checked yet. Raises BadRow.
+    Raises BadRow.
     """
     if "text_en" in row and "image_text_dominant" in row:
         return _mavis_pair(row)
@@ -322,7 +328,7 @@ def sides(row: dict, pairs: bool) -> list[Conversation]:
 
 
 def _mavis_pair(row: dict) -> list[Conversation]:
-    """MAVIS-Geometry has each problem in versions: text-dominant is the strong side, vision-dominant the weak one."""
+    """MAVIS-Geometry has several versions of each problem: text-dominant is the strong side, vision-dominant the weak."""
     texts = row["text_en"]
     if not isinstance(texts, dict):
         raise BadRow("field is not what it should be", "text_en is not an object")
@@ -367,7 +373,7 @@ def _with_choices(question: object, choices: object) -> object:
         return question
     lettered = all(re.search(rf"\b{letter}\s?[).:、]", question) for letter in "AB")
     if lettered and all(str(choice) in question for choice in choices):
-        return question  # they stand in the question already
+        return question  # the question already lists them
     lines = [f"({chr(65 + index)}) {choice}" for index, choice in enumerate(choices)]
     return "\n".join([question, "Choices:", *lines])
 
@@ -383,7 +389,7 @@ def _dialogue(items: object, role_key: str, text_key: str, images: list) -> Conv
                 "unknown speaker", f"a turn is not one of {', '.join(ROLES)} by its key {role_key!r}: {short(item)}"
             )
         if role == "assistant" and not any(turn.role == "user" for turn in turns):
-            continue  # a greeting before the first question: LLaVA leaves it out too
+            continue  # a greeting before the first question; LLaVA skips it too
         turns.append(Turn(role, item.get(text_key)))
     placed = [turn for turn in turns if turn.role == "user" and isinstance(turn.text, str) and "<image>" in turn.text]
     if not placed:

@@ -299,6 +299,13 @@ def test_large_json_array_is_read_through_a_window(tmp_path: Path) -> None:
         assert source.read_row(offset, length) == row
 
 
+def test_a_deeply_nested_row_of_a_gzipped_file_is_a_row_too(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"x": ' + b"[" * 800 + b"]" * 800 + b"}"))
+    source = open_source(str(tmp_path / "a.jsonl.gz"))
+    [(_, offset, length, row)] = source.scan()
+    assert isinstance(row, dict) and source.read_row(offset, length) == row
+
+
 def test_json_array_in_another_encoding_is_one_line(tmp_path: Path, chat_format: ChatFormat) -> None:
     (tmp_path / "a.json").write_bytes('[{"query": "é?", "response": "ü"}]'.encode("latin-1"))
     assert "cannot be read to its end ('utf-8' codec" in error_of(tmp_path / "a.json", chat_format, skip_bad_rows=True)
