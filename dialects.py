@@ -220,7 +220,7 @@ class _Window:
 def _scan_parquet(source: Container) -> Iterator[tuple[int, int, int, dict, dict]]:
     parquet = _parquet_file(source.path, source.gzipped, source.stamp, os.getpid())
     leaves = [parquet.schema.column(index).path for index in range(len(parquet.schema))]
-    # The index does not unpack {bytes, path} columns: it only needs to know that they exist, and they are most of a file.
+    # The index does not unpack {bytes, path} columns: it needs to know only that they exist; they are most of a file.
     heavy = {leaf for leaf in leaves if leaf.endswith(".bytes") and f"{leaf[:-6]}.path" in leaves}
     heavy = {leaf for leaf in heavy if _column_size(parquet, leaves.index(leaf)) > 100 * parquet.metadata.num_rows}
     light = None if source.blocks is not None else [leaf for leaf in leaves if leaf not in heavy]
@@ -328,7 +328,7 @@ def sides(row: dict, pairs: bool) -> list[Conversation]:
 
 
 def _mavis_pair(row: dict) -> list[Conversation]:
-    """MAVIS-Geometry has several versions of each problem: text-dominant is the strong side, vision-dominant the weak."""
+    """MAVIS-Geometry has several versions of a problem: text-dominant is the strong side, vision-dominant the weak."""
     texts = row["text_en"]
     if not isinstance(texts, dict):
         raise BadRow("field is not what it should be", "text_en is not an object")
