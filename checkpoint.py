@@ -1,20 +1,20 @@
-"""Checkpoints that a run can be killed at any moment of, resumed on another number of ranks, and exported from.
+"""Atomic, checksummed checkpoints that survive a kill at any moment, resume on any number of ranks, and export to
+transformers.
 
-A checkpoint is a folder out_dir/step_00000123 written by torch.distributed.checkpoint (each rank its own shards):
+A checkpoint is a folder out_dir/step_00000123. torch.distributed.checkpoint writes the tensors, each rank its shards:
 
     __0_0.distcp, __1_0.distcp, ..., .metadata    weights and AdamW state by parameter name
-    rng_0.pt, rng_1.pt, ...                       every random generator of each rank
-    pretrained/                                   the stock model's config and processor: what an export needs besides
-    manifest.json                                 step, configuration, fingerprints, the mix drawn from the data files,
-                                                  SHA-256 of every file above, and its own
+    rng_0.pt, rng_1.pt, ...                       the state of every random generator, one file per rank
+    pretrained/                                   the stock model's config and processor, which an export needs too
+    manifest.json                                 step, settings, data fingerprint, parameter shapes, the mix drawn from
+                                                  the data files, SHA-256 of every file above, and its own checksum
 
-It is written under the name step_00000123.tmp by a thread while training goes on, and gets its name when all files
-are on the disk and the manifest is complete; so nothing half-written is ever taken for a checkpoint. On several nodes
-out_dir must lie on a file system that all of them see. `.metadata` is torch's own pickle: resume from checkpoints you
-trust; what travels is the safetensors folder that an export writes.
+A thread writes it under the name step_00000123.tmp while training goes on. The folder is renamed only when every file
+is on the disk and the manifest is complete, so a half-written folder never counts as a checkpoint. On several nodes,
+out_dir must be on a file system that all of them see. `.metadata` is a pickle, so resume only from checkpoints you
+trust; the folder to hand on is the safetensors export.
 """
 
-import copy
 import errno
 import hashlib
 import json
@@ -22,81 +22,72 @@ import os
 import random
 import shutil
 import warnings
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
-import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.checkpoint import CheckpointException, FileSystemReader, FileSystemWriter
-from torch.distributed.tensor import DTensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.checkpoint.utils import _DistWrapper
 
+import guard  # noqa: F401  (before transformers)
+import transformers
 from errors import UserError
 from runtime import Process, print0, run_on_first_rank
 
-# A resumed run must agree with its checkpoint in these settings (besides the model's parameters and the data's
-# fingerprint): another value would make another run of it. Any other setting may change, and the change is printed.
+# A resumed run must have its checkpoint's values of these settings, besides the same data and parameters: with others
+# it would be a different run. Any other setting may change, and the change is printed.
 FIXED_SETTINGS = ("preset", "train", "global_batch", "seed", "max_length", "epochs")
-# Settings that only say where and how a run is watched: not worth a line when they change.
+# These only say where a run starts, how it is watched and where it writes; a change is not worth a line.
 QUIET_SETTINGS = (
-    "resume",
-    "out_dir",
-    "max_steps",
-    "save_every",
-    "keep",
-    "progress",
-    "wandb_project",
-    "num_workers",
-    "model",
-)
+    "resume", "out_dir", "max_steps", "save_every", "keep", "progress", "wandb_project", "num_workers", "model",
+    "val_data", "val_every",
+)  # fmt: skip
 
-# without torchrun there is nothing to warn of
-warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
+ALONE = Process(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 _thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+# A single process without torchrun is a normal way to run.
+warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
+
+
+def _ranks(process: Process) -> _DistWrapper:
+    """torch's own helper: what fails on one rank is raised on all of them, as a CheckpointException."""
+    return _DistWrapper(process.saver, use_dist=process.mesh is not None, coordinator_rank=0)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What is in a checkpoint
 
 
-def _model_state(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters (tied ones once) and saved buffers, by name: the tensors themselves, so that loading writes into
-    them.
-    """
-    state = {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
-    persistent = model.state_dict().keys()
-    state |= {f"model.{name}": buffer for name, buffer in model.named_buffers() if name in persistent}
-    return state
+def _model_state(model: nn.Module, prefix: str = "model") -> dict[str, Tensor]:
+    """Parameters (tied ones once) and persistent buffers by name: the model's own tensors, so loading fills them."""
+    # A forward pass without a backward pass leaves FSDP2's root gathered: its parameters are then bf16 copies, unknown
+    # to the optimizer. state_dict() puts the fp32 shards back, so it comes before named_parameters().
+    persistent = model.state_dict(prefix=f"{prefix}.").keys()
+    named = (*model.named_parameters(prefix), *model.named_buffers(prefix))
+    return {name: tensor.detach() for name, tensor in named if name in persistent}
 
 
-def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return {
-        f"optimizer.{name}.{key}": value
-        for name, parameter in model.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def _signature(model: nn.Module) -> dict[str, str]:
-    """Name -> shape, and whether it trains: what a checkpoint of this model looks like."""
-    return {
+def _identity(model: nn.Module, config: Any, data_fingerprint: Any) -> dict[str, Any]:
+    """What a run and its checkpoint must agree on: settings, data, and each parameter's shape and whether it trains."""
+    parameters = {
         name: "x".join(map(str, parameter.shape)) + (" trained" if parameter.requires_grad else " frozen")
         for name, parameter in model.named_parameters()
     }
+    return {"config": asdict(config), "data": data_fingerprint, "parameters": parameters}
 
 
 def _rng_state() -> dict[str, Any]:
-    version, keys, gauss = random.getstate()
-    name, numpy_keys, *numpy_rest = numpy.random.get_state()
-    state = {
-        "python": [version, list(keys), gauss],
-        "numpy": [name, numpy_keys.tolist(), *numpy_rest],
-        "torch": torch.get_rng_state(),
-    }
+    name, keys, *rest = numpy.random.get_state()  # the keys as a list: torch.load(weights_only=True) takes no arrays
+    state = {"python": random.getstate(), "numpy": [name, keys.tolist(), *rest], "torch": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
     return state
@@ -105,8 +96,7 @@ def _rng_state() -> dict[str, Any]:
 def _set_rng_state(state: dict[str, Any]) -> None:
     version, keys, gauss = state["python"]
     random.setstate((version, tuple(keys), gauss))
-    name, numpy_keys, *rest = state["numpy"]
-    numpy.random.set_state((name, numpy.array(numpy_keys, dtype=numpy.uint32), *rest))
+    numpy.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
@@ -130,137 +120,114 @@ def save_checkpoint(
     keep: int = 2,
     wait: bool = False,
 ) -> Path:
-    """Save the run after `step` steps; return the checkpoint's folder, complete only when the writing thread is done.
+    """Save the run after `step` steps; return the checkpoint's folder, which is complete when the thread is done.
 
-    The tensors are copied to CPU memory before this returns (12 bytes per trained parameter of this rank's shard);
-    the rest happens in a thread with its own gloo group. A save still under way is waited for first, and its failure
-    raised here.
-    data_fingerprint: anything JSON can hold; a resumed run must bring the same. data_mix: what was drawn of each file
-    (`Rows.mix`), for whoever asks the checkpoint later; a resume does not compare it. keep: complete checkpoints to
-    keep.
-    wait: return only when it is complete (the last one of a run; a stop request). Raises UserError, on a full disk say.
+    The tensors are copied to CPU memory before this returns (12 bytes per trained parameter of this rank's shard). A
+    thread with its own gloo group does the rest. A save still in progress is waited for first, and its error raised.
+    data_fingerprint: anything JSON can hold; a resumed run must bring the same. data_mix: what was drawn from each
+    data file (`Rows.mix`), for the record; a resume does not compare it. keep: number of complete checkpoints to keep.
+    wait: return only when the checkpoint is complete (for a run's last one). Raises UserError, e.g. for a full disk.
     """
     wait_for_save(process)
     folder = Path(out_dir) / f"step_{step:08d}"
-    temporary = folder.with_name(folder.name + ".tmp")
+    temporary = folder.with_suffix(".tmp")
 
     def prepare() -> None:
-        try:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-            hf, processor = getattr(model, "hf", None), getattr(model, "processor", None)
-            if hf is not None:
-                hf.config.save_pretrained(temporary / "pretrained")
-                hf.generation_config.save_pretrained(temporary / "pretrained")
-            if processor is not None:
-                processor.save_pretrained(temporary / "pretrained")
-        except OSError as error:
-            raise _saving_failed(folder, error) from error
+        for leftover in folder.parent.glob("step_*.tmp"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        if hasattr(model, "hf"):
+            _write_stock_files(model, temporary / "pretrained")
 
-    run_on_first_rank(process, prepare)
-    manifest = {
-        "step": step,
-        "config": asdict(config),
-        "data": data_fingerprint,
-        "mix": data_mix,
-        "parameters": _signature(model),
-        "schedule_step": scheduler.last_epoch,
-        "world_size": process.world_size,
-        "torch": torch.__version__,
-    }
-    rng = _rng_state()
-    # What it writes lies in CPU memory by then. With copying ahead the thread would ask for its current CUDA stream,
-    # and a thread's current device is GPU 0: every rank would put a CUDA context there.
+    state = _model_state(model)
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            state[f"optimizer.{name}.{key}"] = value
+    manifest = _identity(model, config, data_fingerprint) | {"step": step, "schedule_step": scheduler.last_epoch}
+    manifest |= {"mix": data_mix, "world_size": process.world_size, "torch": torch.__version__}
+    # The writer's tensors are already in CPU memory. With copying ahead it would ask for its thread's current CUDA
+    # stream, which is GPU 0's in a new thread: every rank would create a CUDA context there.
     writer = FileSystemWriter(temporary, per_thread_copy_ahead=0)
-    try:
-        written = dcp.async_save(
-            _model_state(model) | _optimizer_state(model, optimizer),
-            storage_writer=writer,
-            process_group=process.saver,
-            no_dist=process.mesh is None,
-        )
-    except (CheckpointException, OSError, RuntimeError) as error:
-        raise _saving_failed(folder, error) from error
-    process.pending_save = _thread.submit(_publish, written, folder, temporary, manifest, rng, process, keep)
+    with _saving(folder):
+        _ranks(process).broadcast("prepare", prepare)
+        saved = dcp.async_save(state, storage_writer=writer, process_group=process.saver, no_dist=process.mesh is None)
+    process.pending_save = _thread.submit(_publish, saved, folder, manifest, _rng_state(), process, keep)
     if wait:
         wait_for_save(process)
     return folder
 
 
 def wait_for_save(process: Process) -> None:
-    """Return when the checkpoint under way, if any, is complete; raise the UserError of one that failed."""
+    """Return when the checkpoint in progress, if any, is complete; raise its UserError if it failed."""
     if process.pending_save is not None:
         pending, process.pending_save = process.pending_save, None
         pending.result()
 
 
-def _publish(
-    written: Future, folder: Path, temporary: Path, manifest: dict[str, Any], rng: dict, process: Process, keep: int
-) -> None:
-    """In the writing thread of every rank: wait for the shards, checksum them, and give the folder its name."""
-    problem: BaseException | None = None
-    checksums: dict[str, list] = {}
-    try:
-        written.result()
-        rng_file = temporary / f"rng_{process.rank}.pt"
-        torch.save(rng, rng_file)
-        own = [rng_file, *temporary.glob(f"__{process.rank}_*.distcp")]
+def _publish(saved: Future, folder: Path, manifest: dict, rng: dict, process: Process, keep: int) -> None:
+    """In each rank's thread: wait for the shards, checksum them, rename the folder, delete the oldest checkpoints."""
+    temporary = folder.with_suffix(".tmp")
+
+    def finish_shards() -> dict[str, list]:
+        saved.result()
+        torch.save(rng, temporary / f"rng_{process.rank}.pt")
+        files = [temporary / f"rng_{process.rank}.pt", *temporary.glob(f"__{process.rank}_*.distcp")]
         if process.is_first:
-            own += [temporary / ".metadata", *(temporary / "pretrained").glob("*")]
-        for file in own:
+            files += [temporary / ".metadata", *(temporary / "pretrained").glob("*")]
+        for file in files:
             _sync(file)
-            checksums[file.relative_to(temporary).as_posix()] = [_sha256(file), file.stat().st_size]
+        return {file.relative_to(temporary).as_posix(): _checksum_and_size(file) for file in files}
+
+    def seal() -> None:
+        for name in manifest["files"]:
+            if not (temporary / name).is_file():
+                raise OSError(errno.ENOENT, "written by another node, not visible here: out_dir must be shared", name)
+        path = temporary / "manifest.json"
+        path.write_text(json.dumps(manifest | {"checksum": _manifest_checksum(manifest)}, sort_keys=True, indent=1))
+        _sync(path)
+        _sync(temporary)
+        if folder.exists():  # the same step, saved again after resuming from an older checkpoint
+            _remove(folder)
+        temporary.rename(folder)
+        _sync(folder.parent)
+        for old in complete_checkpoints(folder.parent)[max(1, keep) :]:
+            _remove(old)
+
+    with _saving(folder):
+        shards = _ranks(process).all_gather("checksum", finish_shards)
+        manifest["files"] = {name: checksum for files in shards for name, checksum in files.items()}
+        _ranks(process).broadcast("seal", seal)  # no rank continues before the folder has its name
+
+
+@contextmanager
+def _saving(folder: Path) -> Iterator[None]:
+    """Turn a failure to write `folder` into a UserError that says why, what to do, and where a restart begins."""
+    try:
+        yield
     except (CheckpointException, OSError, RuntimeError) as error:
-        problem = error
-    gathered = [(checksums, problem is not None)]
-    if process.mesh is not None:
-        gathered = [None] * process.world_size
-        dist.all_gather_object(gathered, (checksums, problem is not None), group=process.saver)
-    failed = any(bad for _, bad in gathered)
-    if process.is_first and not failed:
-        manifest["files"] = {name: value for files, _ in gathered for name, value in files.items()}
-        try:
-            _seal(folder, temporary, manifest)
-            _prune(folder.parent, keep)
-        except OSError as error:
-            problem, failed = error, True
-    if process.is_first and failed:
-        shutil.rmtree(temporary, ignore_errors=True)  # a failed write must not keep the disk full
-    if process.mesh is not None:
-        outcome = [failed]  # no rank goes on before the folder has its name
-        dist.broadcast_object_list(outcome, src=0, group=process.saver)
-        failed = outcome[0]
-    if failed:
-        raise _saving_failed(folder, problem) from problem
+        cause = _cause(error)
+        free = shutil.disk_usage(folder.parent).free if folder.parent.exists() else 0
+        # torch's zip writer reports a short write as a RuntimeError of its own
+        short_write = isinstance(cause, RuntimeError) and free < 16 << 20
+        why = str(cause).partition("\n")[0] + "; fix that"
+        if short_write or getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            why = f"the disk is full ({free / 1e9:.2f} GB free); free some space"
+        older = latest_checkpoint(folder.parent)
+        start = f"continues from {older}" if older else "starts from the beginning, as no checkpoint is complete yet"
+        shutil.rmtree(folder.with_suffix(".tmp"), ignore_errors=True)  # what was written must not keep the disk full
+        text = f"{folder}: checkpoint not written: {why}, then the same command with --resume auto {start}"
+        raise UserError(text) from error
 
 
-def _seal(folder: Path, temporary: Path, manifest: dict[str, Any]) -> None:
-    for name in manifest["files"]:
-        if not (temporary / name).is_file():
-            raise OSError(errno.ENOENT, "written by another node, not visible here: out_dir must be shared", name)
-    text = json.dumps(manifest, sort_keys=True)
-    manifest["checksum"] = hashlib.sha256(text.encode()).hexdigest()
-    path = temporary / "manifest.json"
-    path.write_text(json.dumps(manifest, sort_keys=True, indent=1))
-    _sync(path)
-    _sync(temporary)
-    if folder.exists():  # the same step saved again after a resume from an older checkpoint
-        _remove(folder)
-    os.rename(temporary, folder)
-    _sync(folder.parent)
-
-
-def _prune(out_dir: Path, keep: int) -> None:
-    for folder in complete_checkpoints(out_dir)[max(1, keep) :]:
-        _remove(folder)
+def _cause(error: BaseException) -> BaseException:
+    while isinstance(error, CheckpointException):
+        error = next(iter(error.failures.values()))[0]  # of the first rank that failed
+    return error
 
 
 def _remove(folder: Path) -> None:
-    """Take the name away first: a folder half removed must not look complete."""
-    doomed = folder.with_name(folder.name + ".old.tmp")
-    shutil.rmtree(doomed, ignore_errors=True)
-    os.rename(folder, doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+    """Delete a checkpoint. Rename it first: a half-deleted folder must not look complete."""
+    shutil.rmtree(folder.rename(folder.with_suffix(".old.tmp")), ignore_errors=True)
 
 
 def _sync(path: Path) -> None:
@@ -271,45 +238,26 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _sha256(path: Path) -> str:
+def _checksum_and_size(path: Path) -> list:
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 22):
             digest.update(block)
-    return digest.hexdigest()
+    return [digest.hexdigest(), path.stat().st_size]
 
 
-def _saving_failed(folder: Path, error: BaseException | None) -> UserError:
-    reasons = [error] if error is not None else []
-    if isinstance(error, CheckpointException):
-        reasons = [wrapped[0] for wrapped in error.failures.values()]
-    free = shutil.disk_usage(folder.parent).free if folder.parent.exists() else 0
-    full = any(isinstance(reason, OSError) and reason.errno in (errno.ENOSPC, errno.EDQUOT) for reason in reasons)
-    # torch's zip writer turns a short write into a RuntimeError of its own
-    full = full or (free < 16 << 20 and any(isinstance(reason, RuntimeError) for reason in reasons))
-    if full:
-        why, remedy = f"the disk is full ({free / 1e9:.2f} GB free)", "free some space"
-    else:
-        why = (
-            "; ".join(sorted({str(reason).splitlines()[0] for reason in reasons if str(reason)}))
-            or "another rank failed"
-        )
-        remedy = "fix that"
-    older = latest_checkpoint(folder.parent)
-    goes_on = f"goes on from {older}" if older else "starts from the beginning, for no checkpoint is complete yet"
-    return UserError(
-        f"{folder}: checkpoint not written: {why}; {remedy}, then the same command with --resume auto {goes_on}"
-    )
+def _manifest_checksum(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Finding and checking
+# Finding and verifying
 
 
 def complete_checkpoints(out_dir: str | Path) -> list[Path]:
-    """Checkpoints in out_dir that were written to their end, newest first."""
-    folders = [folder for folder in Path(out_dir).glob("step_*") if folder.name[5:].isdecimal()]
-    return sorted((folder for folder in folders if (folder / "manifest.json").is_file()), reverse=True)
+    """Complete checkpoints in out_dir, newest first."""
+    folders = [manifest.parent for manifest in Path(out_dir).glob("step_*/manifest.json")]
+    return sorted((folder for folder in folders if folder.name[5:].isdecimal()), reverse=True)
 
 
 def latest_checkpoint(out_dir: str | Path) -> Path | None:
@@ -318,7 +266,13 @@ def latest_checkpoint(out_dir: str | Path) -> Path | None:
 
 
 class DamagedCheckpoint(UserError):
-    """A checkpoint whose files are not those that were written."""
+    """A checkpoint whose files are not the ones that were written."""
+
+
+def _damaged(folder: Path, name: str, what: str) -> DamagedCheckpoint:
+    older = [other for other in complete_checkpoints(folder.parent) if other.name < folder.name]
+    remedy = f"use the one before, --resume {older[0]}" if older else "there is no older one; choose another --out_dir"
+    return DamagedCheckpoint(f"{folder / name}: {what}; {remedy}")
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
@@ -326,55 +280,33 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / "manifest.json"
     if not path.is_file():
         raise UserError(f"{folder}: not a checkpoint (no manifest.json); name a folder like OUT_DIR/step_00000100")
-    try:
+    with suppress(ValueError, KeyError, TypeError, AttributeError):  # what is not JSON, or not a manifest, is damaged
         manifest = json.loads(path.read_bytes())
-        checksum = manifest.pop("checksum")
-    except (ValueError, KeyError, AttributeError) as error:
-        raise DamagedCheckpoint(f"{path}: damaged (not a manifest); {_older(Path(folder))}") from error
-    if hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest() != checksum:
-        raise DamagedCheckpoint(f"{path}: damaged (checksum differs); {_older(Path(folder))}")
-    return manifest
+        if manifest.pop("checksum") == _manifest_checksum(manifest):
+            return manifest
+    raise _damaged(path.parent, path.name, "damaged (checksum differs)")
 
 
-def verify_checkpoint(folder: str | Path, process: Process | None = None) -> dict[str, Any]:
-    """Check every file against its size and SHA-256, the ranks sharing the work; return the manifest.
+def verify_checkpoint(folder: str | Path, process: Process = ALONE) -> dict[str, Any]:
+    """Compare every file with its size and SHA-256, the ranks sharing the work; return the manifest.
 
     Raises DamagedCheckpoint on every rank, naming the file and the checkpoint to use instead.
     """
     folder = Path(folder)
-    rank, world_size = (process.rank, process.world_size) if process is not None else (0, 1)
-    problem = manifest = None
-    try:
+
+    def verify() -> dict[str, Any]:
         manifest = read_manifest(folder)
-        for name in sorted(manifest["files"])[rank::world_size]:
-            _verify_file(folder, name, *manifest["files"][name])
-    except UserError as error:
-        problem = error
-    problems = [problem]
-    if process is not None and process.mesh is not None:
-        problems = [None] * world_size
-        dist.all_gather_object(problems, problem, group=process.control)
-    for problem in problems:
-        if problem is not None:
-            raise problem
-    return manifest
+        for name in sorted(manifest["files"])[process.rank :: process.world_size]:
+            if not (folder / name).is_file():
+                raise _damaged(folder, name, "missing")
+            if _checksum_and_size(folder / name) != manifest["files"][name]:
+                raise _damaged(folder, name, "damaged (size or checksum differs)")
+        return manifest
 
-
-def _verify_file(folder: Path, name: str, checksum: str, size: int) -> None:
-    path = folder / name
-    if not path.is_file():
-        raise DamagedCheckpoint(f"{path}: missing; {_older(folder)}")
-    if path.stat().st_size != size:
-        raise DamagedCheckpoint(f"{path}: damaged ({path.stat().st_size} bytes instead of {size}); {_older(folder)}")
-    if _sha256(path) != checksum:
-        raise DamagedCheckpoint(f"{path}: damaged (checksum differs); {_older(folder)}")
-
-
-def _older(folder: Path) -> str:
-    older = [other for other in complete_checkpoints(folder.parent) if other.name < folder.name]
-    if older:
-        return f"resume from the one before, --resume {older[0]}"
-    return "there is no older one; start anew in another --out_dir"
+    try:
+        return _ranks(process).all_gather("verify", verify)[0]
+    except CheckpointException as error:
+        raise _cause(error) from None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -392,40 +324,26 @@ def resume(
     config: Any,
     data_fingerprint: Any,
 ) -> int:
-    """Bring the run to where its checkpoint left it; return the number of steps done (0 for a new run).
+    """Load the checkpoint to continue from; return the number of steps done (0 for a new run).
 
-    how: "auto" takes the newest complete checkpoint in out_dir, falls back, loudly, to the one before where it is
-    damaged, and starts anew where there is none; "none" starts anew and refuses an out_dir that holds checkpoints; a
-    folder is that
-    checkpoint, damaged or not right: UserError.
+    how: "auto" takes the newest complete checkpoint in out_dir, falls back to the one before, loudly, if it is damaged,
+    and starts anew if there is none. "none" starts anew and refuses an out_dir that holds checkpoints. A folder is that
+    checkpoint and no other. Raises UserError.
     """
-
-    def look() -> list[str]:
-        for leftover in Path(out_dir).glob("step_*.tmp"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        return [str(folder) for folder in complete_checkpoints(out_dir)]
-
-    found = [Path(folder) for folder in run_on_first_rank(process, look)]
-    state = (model, optimizer, scheduler, process)
-    facts = {"config": config, "data_fingerprint": data_fingerprint}
-    if how in ("none", ""):
-        if found:
-            raise UserError(
-                f"{found[0]}: out_dir holds checkpoints; go on with --resume auto, or choose another --out_dir"
-            )
-        return 0
-    if how != "auto":
-        return load_checkpoint(how, *state, **facts)
-    for number, folder in enumerate(found):
+    candidates = run_on_first_rank(process, lambda: complete_checkpoints(out_dir))
+    if how == "none" and candidates:
+        raise UserError(f"{candidates[0]}: out_dir holds checkpoints; use --resume auto or another --out_dir")
+    if how not in ("auto", "none"):
+        candidates = [Path(how)]
+    for folder in candidates:
         try:
-            return load_checkpoint(folder, *state, **facts)
+            return load_checkpoint(
+                folder, model, optimizer, scheduler, process, config=config, data_fingerprint=data_fingerprint
+            )
         except DamagedCheckpoint as error:
-            if number + 1 == len(found):
+            if folder == candidates[-1]:
                 raise
-            print0("!" * 100)
-            print0(f"! {error}")
-            print0(f"! --resume auto: going back to {found[number + 1]}")
-            print0("!" * 100)
+            print0(f"{'!' * 100}\n! {error}\n! --resume auto: going back to the one before\n{'!' * 100}")
     return 0
 
 
@@ -439,41 +357,30 @@ def load_checkpoint(
     config: Any,
     data_fingerprint: Any,
 ) -> int:
-    """Load a verified checkpoint in place, on any number of ranks; return its step.
+    """Verify a checkpoint, load it in place on any number of ranks, and return its step.
 
     Raises DamagedCheckpoint for files that changed, UserError for a checkpoint of another model, configuration or data.
     """
     folder = Path(folder)
     manifest = verify_checkpoint(folder, process)
-    _check_settings(folder, manifest, config, data_fingerprint)
-    _check_parameters(folder, manifest["parameters"], _signature(model))
-    reader = FileSystemReader(folder)
-    saved = reader.read_metadata().state_dict_metadata.keys()
     state = _model_state(model)
-    fused = any(group.get("fused") for group in optimizer.param_groups)
-    moments: dict[nn.Parameter, dict[str, Tensor]] = {}
-    for name, parameter in model.named_parameters():
-        prefix = f"optimizer.{name}."
-        for key in (full[len(prefix) :] for full in saved if full.startswith(prefix)):
-            if key == "step":
-                value = torch.zeros((), dtype=torch.float32, device=parameter.device if fused else "cpu")
-            else:
-                value = torch.zeros_like(parameter, requires_grad=False)
-            moments.setdefault(parameter, {})[key] = state[prefix + key] = value
-    missing = state.keys() - saved
-    if missing:
-        raise UserError(f"{folder}: lacks {sorted(missing)[0]}; it is a checkpoint of another model")
-    dcp.load(state, storage_reader=reader, process_group=process.saver, no_dist=process.mesh is None)
+    _check_identity(folder, manifest, _identity(model, config, data_fingerprint))
+    parameters = dict(model.named_parameters())
     optimizer.state.clear()
-    optimizer.state.update(moments)
+    for name in FileSystemReader(folder).read_metadata().state_dict_metadata:
+        if name.startswith("optimizer."):
+            parameter_name, key = name.removeprefix("optimizer.").rsplit(".", 1)
+            parameter = parameters[parameter_name]
+            scalar = torch.zeros((), device=parameter.device if optimizer.defaults["fused"] else "cpu")
+            state[name] = scalar if key == "step" else torch.zeros_like(parameter, requires_grad=False)
+            optimizer.state[parameter][key] = state[name]
+    _load_tensors(folder, state, process)
     scheduler.last_epoch = manifest["schedule_step"]
-    factors = [factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]
-    scheduler._last_lr = [base * factor for base, factor in zip(scheduler.base_lrs, factors, strict=True)]
-    for group, learning_rate in zip(optimizer.param_groups, scheduler._last_lr, strict=True):
-        group["lr"] = learning_rate
-    rng_file = folder / f"rng_{process.rank}.pt"
+    for group, base, factor in zip(optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
+        group["lr"] = base * factor(scheduler.last_epoch)
+    scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]
     if manifest["world_size"] == process.world_size:
-        _set_rng_state(torch.load(rng_file, weights_only=True))
+        _set_rng_state(torch.load(folder / f"rng_{process.rank}.pt", weights_only=True))
     else:
         print0(f"resuming on {process.world_size} ranks what {manifest['world_size']} ranks saved")
         torch.manual_seed(torch.initial_seed() + manifest["step"])
@@ -481,40 +388,35 @@ def load_checkpoint(
     return manifest["step"]
 
 
-def _check_settings(folder: Path, manifest: dict[str, Any], config: Any, data_fingerprint: Any) -> None:
-    saved, now = manifest["config"], json.loads(json.dumps(asdict(config)))
-    changed = [name for name in now if name in saved and saved[name] != now[name]]
-    fixed = [f"{name} was {saved[name]!r}, now {now[name]!r}" for name in changed if name in FIXED_SETTINGS]
+def _load_tensors(folder: Path, state: dict[str, Tensor], process: Process) -> None:
+    """Fill the tensors of `state` from the checkpoint, each in its own dtype and sharding. Raises UserError."""
+    reader = FileSystemReader(folder)
+    missing = sorted(state.keys() - reader.read_metadata().state_dict_metadata.keys())
+    if missing:
+        raise UserError(f"{folder}: lacks {missing[0]} ({len(missing)} missing); it is a checkpoint of another model")
+    dcp.load(state, storage_reader=reader, process_group=process.saver, no_dist=process.mesh is None)
+
+
+def _check_identity(folder: Path, manifest: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse a checkpoint of another configuration, data or model; print the settings that changed otherwise."""
+    saved, now = manifest["config"], json.loads(json.dumps(now))  # as the manifest was stored: tuples are lists
+    changed = {
+        name: f"{name} was {saved[name]!r}, now {value!r}"
+        for name, value in now["config"].items()
+        if saved.get(name, value) != value  # a setting that the script did not have then counts as unchanged
+    }
+    fixed = "; ".join(text for name, text in changed.items() if name in FIXED_SETTINGS)
     if fixed:
-        raise UserError(
-            f"{folder}: from another configuration: {'; '.join(fixed)}; set it back or choose another --out_dir"
-        )
-    data = json.loads(json.dumps(data_fingerprint))
-    if manifest["data"] != data:
-        what = ""
-        if isinstance(data, dict) and isinstance(manifest["data"], dict):
-            differing = [
-                key for key in sorted({*data, *manifest["data"]}) if data.get(key) != manifest["data"].get(key)
-            ]
-            what = f" ({', '.join(differing)})"
-        raise UserError(
-            f"{folder}: the data changed since it was written{what}, so its position means nothing; "
-            "bring the old files back or choose another --out_dir"
-        )
-    for name in changed:
-        if name not in QUIET_SETTINGS and name not in FIXED_SETTINGS:
-            print0(f"changed since the checkpoint: {name} was {saved[name]!r}, now {now[name]!r}")
-
-
-def _check_parameters(folder: Path, saved: dict[str, str], now: dict[str, str]) -> None:
-    differing = [name for name in sorted({*saved, *now}) if saved.get(name) != now.get(name)]
-    if differing:
-        name = differing[0]
-        raise UserError(
-            f"{folder}: a checkpoint of another model: {name} is {saved.get(name, 'missing')} there, "
-            f"{now.get(name, 'missing')} here ({len(differing)} differ); "
-            "use its own --preset and --train, or another --out_dir"
-        )
+        raise UserError(f"{folder}: from another configuration: {fixed}; set it back or choose another --out_dir")
+    if manifest["data"] != now["data"]:
+        raise UserError(f"{folder}: the data changed since; bring the old files back or choose another --out_dir")
+    names = sorted(name for name, _ in manifest["parameters"].items() ^ now["parameters"].items())
+    if names:
+        there, here = (side["parameters"].get(names[0], "missing") for side in (manifest, now))
+        text = f"{names[0]} is {there} there, {here} here ({len(set(names))} differ)"
+        raise UserError(f"{folder}: another model: {text}; use its own --preset and --train, or another --out_dir")
+    for name in changed.keys() - {*QUIET_SETTINGS}:
+        print0(f"changed since the checkpoint: {changed[name]}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -522,102 +424,71 @@ def _check_parameters(folder: Path, saved: dict[str, str], now: dict[str, str]) 
 
 
 def export_pretrained(
-    model: nn.Module, out_dir: str | Path, process: Process, *, dtype: torch.dtype | None = torch.bfloat16
+    model: nn.Module, out_dir: str | Path, process: Process, *, dtype: torch.dtype = torch.bfloat16
 ) -> None:
-    """Write model.hf, sharded or not, and model.processor as one plain transformers folder (safetensors); all ranks
-    call it.
+    """Write model.hf, sharded or not, and model.processor as a plain transformers folder; all ranks call it.
 
-    dtype: of the weights written; None keeps each as it is (fp32 masters: twice the size, nothing lost).
-    Other files in the folder stay; config.json comes last, so a folder with one is complete. Raises UserError where it
-    cannot be written.
+    dtype: of the weights written (safetensors). Other files in the folder stay. config.json is written last, so a
+    folder that has one is complete. Raises UserError if it cannot be written.
     """
-    state: dict[str, Tensor] = {}
-    for name, tensor in [*model.hf.named_parameters(), *model.hf.named_buffers()]:
-        whole = tensor.detach()
-        whole = whole.full_tensor() if isinstance(whole, DTensor) else whole  # a collective: every rank takes part
-        if process.is_first:
-            state[name] = whole.to("cpu", dtype if dtype is not None and whole.is_floating_point() else None, copy=True)
+    # A collective: the first rank gets the whole tensors, the others nothing.
+    state = get_model_state_dict(model.hf, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
 
     def write() -> None:
-        _write_pretrained(type(model.hf), model.hf.config, model.hf.generation_config, model.processor, state, out_dir)
+        _export(Path(out_dir), dtype, lambda new: _write_stock_files(model, new), lambda hf: hf.load_state_dict(state))
 
     run_on_first_rank(process, write)
 
 
-def export_checkpoint(
-    checkpoint: str | Path, out_dir: str | Path, *, dtype: torch.dtype | None = torch.bfloat16
-) -> None:
-    """A training checkpoint, written by any number of ranks, to a transformers folder, in one process without a GPU.
+def export_checkpoint(checkpoint: str | Path, out_dir: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Export a checkpoint written by any number of ranks, in one process and without a GPU.
 
-    checkpoint: a step_... folder, or an out_dir, whose newest complete one is taken. Raises UserError.
+    checkpoint: a step_... folder, or an out_dir, of which the newest complete one is taken. Raises UserError.
     """
-    import guard  # noqa: F401  (before transformers)
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
-
     folder = Path(checkpoint)
     if not (folder / "manifest.json").is_file():
         folder = latest_checkpoint(folder) or folder
     manifest = verify_checkpoint(folder)
-    config = AutoConfig.from_pretrained(folder / "pretrained")
-    with torch.device("meta"):
-        model_class = type(AutoModelForImageTextToText.from_config(config))
-    reader = FileSystemReader(folder)
-    state: dict[str, Tensor] = {}
-    for name, tensor in reader.read_metadata().state_dict_metadata.items():
-        if name.startswith("model."):
-            state[name] = torch.empty(tensor.size, dtype=tensor.properties.dtype)
-    dcp.load(state, storage_reader=reader, no_dist=True)
-    plain = {name.removeprefix("model.").removeprefix("hf."): tensor for name, tensor in state.items()}
-    if dtype is not None:
-        plain = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in plain.items()}
-    processor = AutoProcessor.from_pretrained(folder / "pretrained")
-    generation = GenerationConfig.from_pretrained(folder / "pretrained")
-    _write_pretrained(model_class, config, generation, processor, plain, out_dir)
+
+    def fill(hf: nn.Module) -> None:
+        _load_tensors(folder, _model_state(hf, "model.hf"), ALONE)
+
+    _export(Path(out_dir), dtype, lambda new: shutil.copytree(folder / "pretrained", new), fill)
     print(f"{folder}: {manifest['step']} steps, written by {manifest['world_size']} ranks")
 
 
-def _write_pretrained(
-    model_class: type,
-    config: Any,
-    generation_config: Any,
-    processor: Any,
-    state: dict[str, Tensor],
-    out_dir: str | Path,
-) -> None:
-    out_dir = Path(out_dir)
-    temporary = out_dir / "export.tmp"
-    with torch.device("meta"):
-        plain = model_class(copy.deepcopy(config))
-    problems = plain.load_state_dict(state, strict=False, assign=True)
-    plain.tie_weights()
-    left = [name for name, parameter in plain.named_parameters() if parameter.is_meta]
-    if left:
-        raise UserError(f"{out_dir}: {left[0]} is not among the weights ({len(problems.missing_keys)} missing)")
-    plain.config.dtype = next(plain.parameters()).dtype
-    plain.generation_config = generation_config
+def _write_stock_files(model: nn.Module, folder: Path) -> None:
+    """All that the stock model's folder holds besides the weights."""
+    for part in (model.hf.config, model.hf.generation_config, model.processor):
+        part.save_pretrained(folder)
+
+
+def _export(out_dir: Path, dtype: torch.dtype, add_stock_files: Callable, fill: Callable) -> None:
+    """Build the stock model on the CPU from its own files, `fill` its weights, and replace the export in out_dir.
+
+    out_dir may hold other things (a run's checkpoints).
+    """
+    new = out_dir / "export.tmp"
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        plain.save_pretrained(temporary)
-        if processor is not None:
-            processor.save_pretrained(temporary)
-        for file in temporary.iterdir():
+        shutil.rmtree(new, ignore_errors=True)
+        add_stock_files(new)
+        with torch.device("meta"):
+            config = transformers.AutoConfig.from_pretrained(new)
+            hf = transformers.AutoModelForImageTextToText.from_config(config)
+        hf.to(dtype).to_empty(device="cpu").tie_weights()
+        hf.generation_config = transformers.GenerationConfig.from_pretrained(new)
+        fill(hf)
+        hf.save_pretrained(new)
+        # config.json is removed first and put back last: without it transformers opens nothing
+        (out_dir / "config.json").unlink(missing_ok=True)
+        for old in out_dir.glob("model*.safetensors*"):
+            old.unlink()
+        for file in sorted(new.iterdir(), key=lambda file: file.name == "config.json"):
             _sync(file)
-        _replace_files(temporary, out_dir)
-    except OSError as error:
-        raise UserError(f"{out_dir}: cannot be written ({error.strerror or error}); free some space") from error
-
-
-def _replace_files(temporary: Path, out_dir: Path) -> None:
-    """Move an export into its folder, which may hold other things (a run's checkpoints). config.json goes first and
-    comes
-    last: without it transformers opens nothing."""
-    (out_dir / "config.json").unlink(missing_ok=True)
-    for old in (*out_dir.glob("model*.safetensors"), *out_dir.glob("model*.safetensors.index.json")):
-        old.unlink()
-    for file in sorted(temporary.iterdir(), key=lambda file: file.name == "config.json"):
-        if file.is_dir():
-            shutil.rmtree(out_dir / file.name, ignore_errors=True)
-        os.replace(file, out_dir / file.name)
-    temporary.rmdir()
-    _sync(out_dir)
+            if file.is_dir():
+                shutil.rmtree(out_dir / file.name, ignore_errors=True)
+            os.replace(file, out_dir / file.name)
+        new.rmdir()
+        _sync(out_dir)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{out_dir}: cannot be written ({error}); free some space") from error
