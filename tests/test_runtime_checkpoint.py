@@ -257,23 +257,36 @@ def test_kill_9_at_any_moment_leaves_only_whole_checkpoints(tmp_path: Path) -> N
     assert losses == train(tmp_path / "whole", steps[-1], total_steps=10**6, config=ToyConfig(save_every=10**6))
 
 
-def test_a_forward_pass_alone_changes_neither_checkpoint_nor_export(tmp_path: Path) -> None:
-    """Two ranks, bf16 policy: after it FSDP2's root holds gathered bf16 copies, as after a validation."""
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """(folder, output) of checkpoint_worker.py."""
+    out = tmp_path_factory.mktemp("two_ranks")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
-        [*torchrun, ROOT / "tests" / "reshard_worker.py", tmp_path], cwd=ROOT, capture_output=True, text=True
+        [*torchrun, ROOT / "tests" / "checkpoint_worker.py", out], cwd=ROOT, capture_output=True, text=True, timeout=280
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return out, done.stdout
+
+
+def test_a_forward_pass_alone_changes_neither_checkpoint_nor_export(two_ranks: tuple[Path, str]) -> None:
+    """Two ranks, bf16 policy: after it FSDP2's root holds gathered bf16 copies, as after a validation."""
+    out, _ = two_ranks
     saved, exported = [], []
     for name in ("without", "with"):
-        dcp_to_torch_save(tmp_path / name / "step_00000001", tmp_path / f"{name}.pt")
-        saved.append(torch.load(tmp_path / f"{name}.pt", weights_only=True))
-        exported.append(load_file(tmp_path / name / "model.safetensors"))
-        manifest = checkpoint.verify_checkpoint(tmp_path / name / "step_00000001")
+        dcp_to_torch_save(out / name / "step_00000001", out / f"{name}.pt")
+        saved.append(torch.load(out / f"{name}.pt", weights_only=True))
+        exported.append(load_file(out / name / "model.safetensors"))
+        manifest = checkpoint.verify_checkpoint(out / name / "step_00000001")
         trained = [f"model.{key}" for key, kind in manifest["parameters"].items() if kind.endswith("trained")]
         assert len(trained) > 20 and all(saved[-1][key].dtype == torch.float32 for key in trained)
         assert len([key for key in saved[-1] if key.startswith("optimizer.")]) == 3 * len(trained)
-    checkpoint.export_checkpoint(tmp_path / "with", tmp_path / "export", dtype=torch.float32)
-    for one, two in (saved, exported, (exported[0], load_file(tmp_path / "export" / "model.safetensors"))):
+    checkpoint.export_checkpoint(out / "with" / "step_00000001", out / "export", dtype=torch.float32)
+    for one, two in (saved, exported, (exported[0], load_file(out / "export" / "model.safetensors"))):
         assert one.keys() == two.keys()
         assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_a_failure_of_one_rank_is_known_to_all(two_ranks: tuple[Path, str]) -> None:
+    """checkpoint_worker.py checks that both ranks raise; here, what a user reads."""
+    assert "__0_0.distcp: damaged" in two_ranks[1] and "going back to the one before" in two_ranks[1]
