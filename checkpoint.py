@@ -415,7 +415,7 @@ def _check_identity(folder: Path, manifest: dict[str, Any], now: dict[str, Any])
         there, here = (side["parameters"].get(names[0], "missing") for side in (manifest, now))
         text = f"{names[0]} is {there} there, {here} here ({len(set(names))} differ)"
         raise UserError(f"{folder}: another model: {text}; use its own --preset and --train, or another --out_dir")
-    for name in changed.keys() - {*QUIET_SETTINGS}:
+    for name in sorted(changed.keys() - {*QUIET_SETTINGS}):
         print0(f"changed since the checkpoint: {changed[name]}")
 
 
