@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stage 2 of the 7B preset on 4 nodes of 8 GPUs under Slurm; stages 1 and 3: STAGE=1 or STAGE=3.
+# Stage 2 on 4 nodes of 8 GPUs under Slurm; stages 1 and 3: STAGE=3, or STAGE=1 PRESET=puma-qwen2-7b.
 #
 #   sbatch runs/slurm_stage2.sh                                  again and again until it is done: it goes on by itself
 #   sbatch --nodes 1 runs/slurm_stage2.sh --global_batch 512     further flags go to the script
@@ -13,7 +13,7 @@
 # Without Slurm, the same on each of 4 nodes (HEAD: the name of one of them; start it there too):
 #   export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 PYTORCH_ALLOC_CONF=expandable_segments:True
 #   torchrun --nnodes 4 --nproc_per_node 8 --rdzv_backend c10d --rdzv_id stage2 --rdzv_endpoint HEAD:29500 \
-#       --max_restarts 3 train_stage2.py --preset puma-qwen2-7b --activation_checkpointing
+#       --max_restarts 3 train_stage2.py --activation_checkpointing
 #SBATCH --job-name=puma-stage2
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=1
@@ -29,14 +29,14 @@ set -uo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
 
 STAGE=${STAGE:-2}
-PRESET=${PRESET:-puma-qwen2-7b}
+PRESET=${PRESET:-}  # later stages start from a folder, which says what it is
 OUT_DIR=${OUT_DIR:-out/stage$STAGE}
 PYTHON=${PYTHON:-.venv/bin/python}
 mkdir -p "$OUT_DIR"
 rm -f "$OUT_DIR/STOP" "$OUT_DIR/STOPPED"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-8}
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1  # else a restarted rank may read the addresses of dead ones (torch 2.13)
-export PYTORCH_ALLOC_CONF=${PYTORCH_ALLOC_CONF:-expandable_segments:True}  # packs differ in length
+export PYTORCH_ALLOC_CONF=${PYTORCH_ALLOC_CONF:-expandable_segments:True}  # micro-batches differ in length
 HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 
 trap 'echo "the time is nearly up: asking for a checkpoint"; touch "$OUT_DIR/STOP"' USR1
@@ -44,7 +44,7 @@ trap 'echo "the time is nearly up: asking for a checkpoint"; touch "$OUT_DIR/STO
 srun --kill-on-bad-exit=1 "$PYTHON" -m torch.distributed.run \
     --nnodes "$SLURM_JOB_NUM_NODES" --nproc_per_node 8 --max_restarts 3 \
     --rdzv_backend c10d --rdzv_id "$SLURM_JOB_ID" --rdzv_endpoint "$HEAD:29500" \
-    "train_stage$STAGE.py" --preset "$PRESET" --out_dir "$OUT_DIR" --activation_checkpointing "$@" &
+    "train_stage$STAGE.py" ${PRESET:+--preset "$PRESET"} --out_dir "$OUT_DIR" --activation_checkpointing "$@" &
 JOB=$!
 wait $JOB
 CODE=$?

@@ -36,7 +36,7 @@ from benchmarks.store import model_fingerprint, read_json, write_text
 from data import ChatFormat, open_rows
 from errors import UserError, run_main
 from kernels.tables import cpu_name
-from model import find_preset, load_processor
+from model import count_image_tokens, default_max_length, find_preset, load_processor
 from runs.demo import write_arithmetic
 from runs.table3_plan import (
     BUDGETS,
@@ -90,10 +90,10 @@ class Config:
     problems: int = 0  # distinct multimodal problems; 0: the recipe's
     per_category: int = 0  # problems drawn of each category; 0: the recipe's
     # where
-    out: str = ""  # runs; "" is out/table3/SIZE
+    out_dir: str = ""  # runs; "" is out/table3/SIZE
     results: str = ""  # table and chart; "" is runs/table3/SIZE
     model: str = ""  # a folder to start from; "" takes the demo's (tiny), random weights (small), pretrained parts
-    data: str = ""  # a folder that gen_data.py wrote; "" makes one in --out
+    data: str = ""  # a folder that gen_data.py wrote; "" makes one in --out_dir
     bench: str = "generated"  # or mathverse, with its file in --bench_data
     bench_data: str = ""
     # how
@@ -124,7 +124,7 @@ def main() -> None:
     os.chdir(ROOT)
     recipe = the_recipe(config)
     size = recipe.preset
-    out, results = Path(config.out or f"out/table3/{size}"), Path(config.results or f"runs/table3/{size}")
+    out, results = Path(config.out_dir or f"out/table3/{size}"), Path(config.results or f"runs/table3/{size}")
     seeds = [int(seed) for seed in config.seeds.split(",")]
     folder = Path(config.data or out / "data")
     if recipe.start == DEMO_START:
@@ -194,7 +194,7 @@ def copy_of_the_demos_start(out: Path) -> Path:
 def make_data(folder: Path, recipe: Recipe) -> None:
     """Run gen_data.py where its data are not there yet (it resumes by itself)."""
     if not (folder / "manifest.json").exists():
-        subprocess.run([sys.executable, "gen_data.py", "--out", str(folder), *recipe.generate], check=True)
+        subprocess.run([sys.executable, "gen_data.py", "--out_dir", str(folder), *recipe.generate], check=True)
 
 
 def data_files(folder: Path, recipe: Recipe) -> Callable[[Step], str]:
@@ -237,7 +237,7 @@ def data_files(folder: Path, recipe: Recipe) -> Callable[[Step], str]:
         kind, _, value = step.variant.partition("=")
         count = int(value) if kind == "problems" else recipe.problems
         if count > half:
-            raise UserError(f"{folder} holds {half} multimodal problems, not {count}; raise --per_category (new --out)")
+            raise UserError(f"{folder} holds {half} of {count} multimodal problems; raise --per_category and --out_dir")
         if step.stage == "3":
             singles = folder / f"singles-{count}.jsonl"
             copy_rows(folder / "stage3.jsonl", singles, names[:count])
@@ -287,10 +287,11 @@ def measure(out: Path, recipe: Recipe, files: Callable[[Step], str]) -> tuple[di
     if known.get("specs") != specs:
         preset = "tiny" if recipe.preset == "small" else recipe.preset
         chosen = find_preset(preset)
-        chat_format = ChatFormat(load_processor(preset, recipe.start), chosen.image_tokens)
+        chat_format = ChatFormat(load_processor(preset, recipe.start), count_image_tokens(chosen.config))
+        max_length = default_max_length(chosen.config)
         known = {"specs": specs, "rows": {}, "tokens": {}}
         for stage, spec in specs.items():
-            rows = open_rows(spec, pairs=stage == "2", chat_format=chat_format, max_length=chosen.max_length)
+            rows = open_rows(spec, pairs=stage == "2", chat_format=chat_format, max_length=max_length)
             order = rows.epoch_order(0, 0)
             known["rows"][stage] = len(rows)
             own, teacher = rows.entries["tokens"][order].mean(axis=0).tolist()

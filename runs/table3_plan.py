@@ -33,7 +33,7 @@ ORDERS = {  # as the paper's Table 3 groups them
 }
 BUDGETS = ("equal", "paper")
 SCRIPTS = {"base": 1, "1": 1, "align": 3, "2": 2, "3": 3}  # which train_stage*.py does it
-EXTENDED = "runs/table3_stage.py"  # the same scripts, with what only this ablation needs
+EXTENDED = "runs/table3_stage.py"  # what only this ablation needs
 DEMO_START = "out/demo/aligned"  # what `make demo` leaves after its stage 1 and its captions
 START = ("base", "align")  # a little text, then captions: what the paper's aligned pretrained parts stand for
 SWEEPS = {
@@ -80,7 +80,6 @@ class Recipe:
     evaluate: tuple[str, ...] = ()  # flags of eval.py
     nproc: int = 1
     start: str = ""  # the folder to start from; "": the preset's pretrained parts
-    extended: bool = False  # the preset, or something in `train`, lives in runs/table3_stage.py
 
 
 TINY = Recipe(
@@ -116,7 +115,6 @@ SMALL = replace(
     start="",
     skipped=(),
     align_text=0.5,
-    extended=True,
     steps={"base": 1000, "1": 3000, "align": 1000, "2": 600, "3": 600},
     batch={"base": 256, "1": 256, "align": 128, "2": 128, "3": 128},
     learning_rate={"base": 6e-4, "1": 6e-4, "align": 3e-4, "2": 3e-4, "3": 3e-4},
@@ -252,7 +250,7 @@ def varied(steps: list[Step], sweep: str, value: str, usual: str) -> list[Step]:
 
 @dataclass(frozen=True)
 class Task:
-    """One command. name: also its folder below --out; parent: the task whose folder it starts from."""
+    """One command. name: also its folder below --out_dir; parent: the task whose folder it starts from."""
 
     name: str
     command: tuple[str, ...]
@@ -280,9 +278,10 @@ def chain_tasks(chain: list[Step], seed: int, recipe: Recipe, files: Callable[[S
         released = step.variant == "loss=released"
         reads_captions = step.stage == "1" and recipe.captions_in_text
         number = 3 if reads_captions else SCRIPTS[step.stage]  # stage 1's script leaves the towers out
-        script = (EXTENDED, str(number)) if recipe.extended or released else (f"train_stage{number}.py",)
+        script = (EXTENDED, "released") if released else (f"train_stage{number}.py",)
         launcher = ("torchrun", "--nproc_per_node", str(recipe.nproc)) if recipe.nproc > 1 else (sys.executable,)
-        command = [*launcher, *script, "--preset", recipe.preset, "--model", folder, "--data", files(step)]
+        start = ("--model", folder) if folder else ("--model", "", "--preset", recipe.preset)
+        command = [*launcher, *script, *start, "--data", files(step)]
         command += ["--max_steps", str(step.steps), "--global_batch", str(step.batch)]
         command += ["--learning_rate", str(recipe.learning_rate[step.stage])]
         command += ["--seed", "0" if step.stage in START else str(seed), "--out_dir", str(out / name), *recipe.train]
@@ -292,7 +291,7 @@ def chain_tasks(chain: list[Step], seed: int, recipe: Recipe, files: Callable[[S
             command += ["--train", recipe.align_train]
         if step.stage == "2" and "--train" not in step.extra:
             command += ["--train", recipe.puma_train]
-        command += [*step.extra] + (["--loss", "released"] if released else [])
+        command += step.extra
         tasks.append(Task(name, tuple(command), parent))
         parent, folder = name, str(out / name)
     return tasks
@@ -302,7 +301,8 @@ def evaluation(parent: str, recipe: Recipe, bench: tuple[str, ...], out: Path) -
     """The evaluation of a trained folder, with its blind score."""
     launcher = ("torchrun", "--nproc_per_node", str(recipe.nproc)) if recipe.nproc > 1 else (sys.executable,)
     name = f"eval/{parent}"
-    command = (*launcher, "eval.py", *bench, "--model", str(out / parent), "--out", str(out / name), "--name", parent)
+    folders = ("--model", str(out / parent), "--out_dir", str(out / name))
+    command = (*launcher, "eval.py", *bench, *folders, "--name", parent)
     return Task(name, (*command, "--blind", *recipe.evaluate), parent)
 
 
@@ -327,7 +327,7 @@ def is_finished(task: Task, tasks: Mapping[str, Task], out: Path) -> bool:
     if record["identity"] != identity(task, tasks):
         raise UserError(
             f"{path.parent}: holds a run with other settings ({shlex.join(record['command'])}); "
-            "choose another --out, or delete the folder and what was trained from it"
+            "choose another --out_dir, or delete the folder and what was trained from it"
         )
     return record["finished"]
 

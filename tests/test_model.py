@@ -10,6 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file
 
 import guard  # noqa: F401  (before transformers)
 from transformers import (
@@ -29,12 +31,16 @@ from transformers import (
 
 import model as model_file
 import runtime
+import train_stage2
+import train_stage3
+from bench.plan import count_parameters
 from errors import UserError
 from model import (
     PARTS,
     MathModel,
     assemble,
-    count_parameters,
+    count_image_tokens,
+    default_max_length,
     load_model,
     load_processor,
     parse_parts,
@@ -100,6 +106,16 @@ def pack(rows: list[torch.Tensor], image_token_id: int, pixels: dict | None = No
     )
 
 
+def cross_entropy(model: MathModel, batch: SimpleNamespace, num_tokens: int, **settings: str) -> torch.Tensor:
+    config = train_stage3.Config(**settings)
+    return model(train_stage3.cross_entropy, batch, num_tokens=num_tokens, config=config)
+
+
+def puma(model: MathModel, weak: SimpleNamespace, strong: SimpleNamespace, num_tokens: int, **settings: float):
+    config = train_stage2.Config(**settings)
+    return model(train_stage2.puma, weak, strong, num_tokens=num_tokens, config=config)
+
+
 def random_row(length: int, image_tokens: int, image_token_id: int, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     row = torch.randint(10, 500, (length,), generator=generator)
@@ -139,7 +155,7 @@ def test_every_parameter_of_every_preset_belongs_to_a_part():
     millions = {}
     for name, preset in presets().items():
         with torch.device("meta"):
-            counts = count_parameters(model_file._model_class(preset.config)(preset.config))
+            counts = count_parameters(AutoModelForImageTextToText.from_config(preset.config))
         assert all(counts[part] > 0 for part in PARTS)
         millions[name] = {part: round(count / 1e6) for part, count in counts.items()}
     assert millions["puma-qwen2-1.5b"]["llm"] == 1544 and millions["puma-qwen2-7b"]["llm"] == 7616
@@ -150,7 +166,7 @@ def test_every_parameter_of_every_preset_belongs_to_a_part():
 def test_image_tokens_agree_with_the_architecture_and_the_tokenizer():
     for name, preset in presets().items():
         vision = preset.config.vision_config
-        assert preset.image_tokens == (vision.image_size // vision.patch_size) ** 2, name
+        assert count_image_tokens(preset.config) == (vision.image_size // vision.patch_size) ** 2, name
     processor = load_processor("tiny")
     config = presets()["tiny"].config
     assert processor.image_token_id == config.image_token_id
@@ -214,7 +230,7 @@ def test_what_a_gpu_runs_fits_every_preset_at_its_true_size(name):
         on_meta = {key: value.to("meta") for key, value in vars(batch).items() if isinstance(value, torch.Tensor)}
         batch = SimpleNamespace(**{**vars(batch), **on_meta})
         model.set_trainable(("llm",))
-        model(batch, num_tokens=10, backend="torch").loss.backward()
+        cross_entropy(model, batch, 10, loss_backend="torch").backward()
     finally:
         model_file.varlen_attn = real
     text = model.config.text_config
@@ -231,7 +247,7 @@ def test_a_pack_without_pictures_has_a_gradient_where_the_decoder_is_frozen(tiny
     try:
         tiny.set_trainable(("vision", "projector"))
         tiny.zero_grad()
-        tiny(pack([row], 3), pack([row], 3), num_tokens=5).loss.backward()
+        puma(tiny, pack([row], 3), pack([row], 3), 5).loss.backward()
         assert all(p.grad is not None and not p.grad.any() for p in tiny.parameters() if p.requires_grad)
     finally:
         tiny.set_trainable(PARTS)
@@ -245,9 +261,9 @@ def test_a_pack_without_pictures_still_touches_the_tower(name, request):
     model.set_trainable(PARTS)
     model.zero_grad()
     row = random_row(6, 0, 3, 0)
-    quiet = model(pack([row], 3), num_tokens=5).loss
-    model(pack([row], 3, run_vision=True), num_tokens=5).loss.backward()
-    touched = model(pack([row], 3, run_vision=True), num_tokens=5).loss
+    quiet = cross_entropy(model, pack([row], 3), 5)
+    cross_entropy(model, pack([row], 3, run_vision=True), 5).backward()
+    touched = cross_entropy(model, pack([row], 3, run_vision=True), 5)
     assert torch.equal(quiet, touched)
     for parameter_name, parameter in model.named_parameters():
         if part_of(parameter_name) != "llm" and parameter.requires_grad:
@@ -264,7 +280,7 @@ def test_what_trains_receives_gradients_and_nothing_else_does(name, request):
     for parts in (("llm",), ("vision", "projector"), PARTS):
         model.set_trainable(parts)
         model.zero_grad(set_to_none=True)
-        model(batch, num_tokens=10).loss.backward()
+        cross_entropy(model, batch, 10).backward()
         for parameter_name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 assert part_of(parameter_name) in parts
@@ -284,17 +300,18 @@ def test_the_strong_pass_teaches_and_does_not_learn(tiny):
     for batch in (weak, strong):
         batch.response_positions, batch.response_labels = batch.response_positions[keep], batch.response_labels[keep]
     tiny.zero_grad()
-    losses = tiny(weak, strong, num_tokens=4, alpha=0.2, lam=0.5)
+    losses = puma(tiny, weak, strong, 4, alpha=0.2, lam=0.5, tau=2.0)
     losses.loss.backward()
     ours = tiny.projector.linear_1.weight.grad.clone()
     tiny.zero_grad()
     with torch.no_grad():
-        log_strong = tiny.hf.lm_head(tiny.response_hidden_states(strong)).log_softmax(-1)
-    log_weak = tiny.hf.lm_head(tiny.response_hidden_states(weak)).log_softmax(-1)
+        log_strong = (tiny.hf.lm_head(tiny.response_hidden_states(strong)) / 2.0).log_softmax(-1)
+    logits = tiny.hf.lm_head(tiny.response_hidden_states(weak))
+    log_weak = (logits / 2.0).log_softmax(-1)
     fkl = (log_weak.exp() * (log_weak - log_strong)).sum() / 4
     rkl = (log_strong.exp() * (log_strong - log_weak)).sum() / 4
-    ce = -log_weak.gather(1, weak.response_labels[:, None]).mean()
-    expected = 0.5 * (0.2 * fkl + 0.8 * rkl) + 0.5 * ce
+    ce = -logits.log_softmax(-1).gather(1, weak.response_labels[:, None]).mean()
+    expected = 0.5 * (0.2 * fkl + 0.8 * rkl) * 2.0**2 + 0.5 * ce
     expected.backward()
     torch.testing.assert_close(losses.loss, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(ours, tiny.projector.linear_1.weight.grad, rtol=1e-3, atol=1e-6)
@@ -307,8 +324,6 @@ def test_what_is_saved_opens_in_transformers_with_the_same_logits(tiny, tmp_path
     opened = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
     processor = AutoProcessor.from_pretrained(tmp_path)
     message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Find angle C."}]}]
-    from PIL import Image
-
     image = Image.effect_noise((96, 96), 60).convert("RGB")
     prompt = processor.apply_chat_template(message, add_generation_prompt=True)
     inputs = processor(text=[prompt], images=[image], return_tensors="pt")
@@ -325,13 +340,19 @@ def test_what_is_saved_opens_in_transformers_with_the_same_logits(tiny, tmp_path
 
 def test_load_model_takes_back_what_it_saved_and_refuses_another_architecture(tiny, tmp_path):
     model_file.save_pretrained(tiny, tmp_path)
-    again = load_model("tiny", str(tmp_path))
-    for (name, value), (_, other) in zip(tiny.named_parameters(), again.named_parameters(), strict=True):
-        assert torch.equal(value, other), name
-    with pytest.raises(UserError, match="not a puma-qwen2-1.5b checkpoint.*hidden_size"):
+    for preset in ("", "tiny"):  # the folder alone is enough
+        again = load_model(preset, str(tmp_path))
+        assert (count_image_tokens(again.config), default_max_length(again.config)) == (144, 768)
+        for (name, value), (_, other) in zip(tiny.named_parameters(), again.named_parameters(), strict=True):
+            assert torch.equal(value, other), name
+    with pytest.raises(UserError, match="not a puma-qwen2-1.5b checkpoint.*hidden_size.*leave --preset out"):
         load_model("puma-qwen2-1.5b", str(tmp_path))
-    with pytest.raises(UserError, match="no config.json"):
-        load_model("tiny", str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="no config.json.*made by runs/align.sh"):
+        load_model("", str(tmp_path / "nowhere"), made_by="runs/align.sh")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
+    with pytest.raises(UserError, match="other: a model of type 'qwen2_5_vl'.*llava"):
+        load_model("", str(tmp_path / "other"))
     (tmp_path / "model.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(UserError, match="cannot be loaded"):
         load_model("tiny", str(tmp_path))
@@ -453,6 +474,39 @@ def test_hybrid_from_pretrained_parts_takes_ties_from_the_llm(tmp_path):
     opened = AutoModelForImageTextToText.from_pretrained(tmp_path / "whole")
     torch.testing.assert_close(opened.lm_head.weight, llm.lm_head.weight)
     assert not torch.equal(opened.lm_head.weight, opened.model.language_model.embed_tokens.weight)
+
+
+def test_the_assemble_command_makes_a_folder_to_start_from(tmp_path, monkeypatch):
+    """Tokenizer, chat template, image token and image size in it are those that the model was put together with."""
+    text = Qwen2Config(
+        vocab_size=1100, hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2,
+    )  # fmt: skip
+    Qwen2ForCausalLM(text).save_pretrained(tmp_path / "llm")
+    load_processor("tiny").tokenizer.save_pretrained(tmp_path / "llm")
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
+    config = SiglipConfig(vision_config={**vision, "image_size": 384, "patch_size": 14}, text_config=vision)
+    SiglipModel(config).save_pretrained(tmp_path / "siglip")
+    parts = ["--llm", str(tmp_path / "llm"), "--vision", str(tmp_path / "siglip")]
+    monkeypatch.setattr(sys, "argv", ["model.py", "assemble", "puma-qwen2-1.5b", str(tmp_path / "out"), *parts])
+    model_file.main()
+    assert count_image_tokens(load_model("", str(tmp_path / "out")).config) == 729
+    opened = AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
+    processor = AutoProcessor.from_pretrained(tmp_path / "out")
+    message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Find x."}]}]
+    prompt = processor.apply_chat_template(message, add_generation_prompt=True)
+    assert prompt.startswith("<|im_start|>system\n") and prompt.endswith("<|im_start|>assistant\n")
+    inputs = processor(text=[prompt], images=[Image.new("RGB", (90, 60))], return_tensors="pt")
+    assert (inputs["input_ids"] == opened.config.image_token_id).sum() == 729
+    assert torch.isfinite(opened(**inputs).logits).all()
+
+
+def test_the_tiny_preset_brings_its_trained_tower():
+    """Else `make demo` would end with pictures that nobody reads, and a fine loss."""
+    trained = load_file(ROOT / "tiny" / "vision.safetensors")
+    tower = load_model("tiny").hf.model.vision_tower.state_dict()
+    own = {name.removeprefix("vision_model."): value for name, value in tower.items()}
+    assert len(trained) > 50 and all(torch.equal(own[name], value.float()) for name, value in trained.items())
 
 
 def test_parts_that_cannot_be_had_say_what_to_do(tmp_path):

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from errors import UserError
+from model import load_model
 from runs import table3, table3_stage
 from runs.table3_plan import (
     ORDERS,
@@ -53,7 +54,6 @@ FULL = replace(  # a recipe that trains its start too
     TINY,
     start="",
     skipped=(),
-    extended=True,
     steps={"base": 200, "1": 300, "align": 100, "2": 60, "3": 60},
     batch={"base": 64, "1": 64, "align": 32, "2": 32, "3": 32},
     learning_rate=dict.fromkeys(("base", "1", "align", "2", "3"), 1e-3),
@@ -157,7 +157,7 @@ def test_each_run_starts_from_the_folder_of_the_one_before(tmp_path):
     chain = with_start(schedule("123", "paper", FULL, TOKENS), FULL)
     tasks = chain_tasks(chain, 0, FULL, files, tmp_path)
     # the base, the alignment, then stage 1 through stage 3's script, as captions stand among its text
-    assert [task.command[1:3] for task in tasks] == [("runs/table3_stage.py", number) for number in "13323"]
+    assert [task.command[1] for task in tasks] == [f"train_stage{number}.py" for number in "13323"]
     for before, task in zip(tasks, tasks[1:], strict=False):
         assert task.parent == before.name
         assert task.command[task.command.index("--model") + 1] == str(tmp_path / before.name)
@@ -175,7 +175,7 @@ def test_sweeps_change_stage_2_and_nothing_before_it(tmp_path):
     frozen = chain_tasks(varied(plain, "train", "projector", "x"), 0, TINY, files, tmp_path)[1]
     assert frozen.command[-2:] == ("--train", "projector") and frozen.command.count("--train") == 1
     released = chain_tasks(varied(plain, "loss", "released", "paper"), 0, TINY, files, tmp_path)[1]
-    assert released.command[1:3] == ("runs/table3_stage.py", "2") and released.command[-2:] == ("--loss", "released")
+    assert released.command[1:3] == ("runs/table3_stage.py", "released")
     fewer = varied(plain, "problems", TINY.problem_counts[0], "1000")
     assert [step.variant for step in fewer] == ["", "problems=100", "problems=100"]
 
@@ -458,25 +458,24 @@ def test_released_loss_aligns_one_position_late_and_takes_the_cross_entropy_at_t
         )  # fmt: skip
 
     model = SimpleNamespace(
-        hf=SimpleNamespace(lm_head=SimpleNamespace(weight=lm_head)),
+        lm_head=SimpleNamespace(weight=lm_head),
         response_hidden_states=lambda batch: states[batch.row_ids[0]][batch.response_positions],
     )
-    options = {"num_tokens": 3, "alpha": 0.2, "lam": 0.1, "tau": 1.0}
-    found = table3_stage.released_forward(model, pack("weak", [7, 8, 9]), pack("strong", [3, 4, 5]), **options)
+    config = table3_stage.train_stage2.Config(alpha=0.2, lam=0.1, tau=1.0)
+    sides = pack("weak", [7, 8, 9]), pack("strong", [3, 4, 5])
+    found = table3_stage.released_puma(model, *sides, num_tokens=3, config=config)
     fkl, rkl = table3_stage.released_divergences(
         states["weak"][[8, 9, 10]] @ lm_head.T, states["strong"][[4, 5, 6]] @ lm_head.T, 1.0
     )
     ce = torch.nn.functional.cross_entropy(states["weak"][[7, 8, 9]] @ lm_head.T, torch.tensor([2, 4, 6]))
     expected = 0.1 * (0.2 * fkl + 0.8 * rkl) + 0.9 * ce  # one row: the divergences are sums over its tokens
     assert found.loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    with pytest.raises(UserError, match="stage 2"):
-        table3_stage.released_forward(model, pack("weak", [7, 8, 9]), **options)
 
 
 def test_small_is_a_llava_of_50_to_150_million_parameters_behind_tinys_tower():
-    presets = table3_stage.presets_with_small(table3_stage.models.presets)()
-    small, tiny = presets["small"], presets["tiny"]
-    assert small.config.vision_config.to_dict() == tiny.config.vision_config.to_dict()
-    with torch.device("meta"):
-        hf = table3_stage.models._model_class(small.config)(small.config)
-    assert 50e6 < sum(parameter.numel() for parameter in hf.parameters()) < 150e6
+    small, tiny = table3_stage.small_model(), load_model("tiny")
+    small_tower, tower = (one.config.vision_config.to_dict() | {"dtype": None} for one in (small, tiny))
+    assert small_tower == tower
+    assert 50e6 < sum(parameter.numel() for parameter in small.parameters()) < 150e6
+    name = "hf.model.vision_tower.encoder.layers.0.mlp.fc1.weight"
+    assert torch.equal(small.state_dict()[name], tiny.state_dict()[name])
