@@ -1,8 +1,11 @@
 """What a user can cause ends in one clear line, never in a traceback."""
 
+import os
 import re
 import sys
+import time
 from collections.abc import Callable
+from typing import NoReturn
 
 
 class UserError(Exception):
@@ -17,28 +20,38 @@ def loader_process_died(error: BaseException) -> UserError | None:
     what = str(error).partition("\n")[0]
     if not isinstance(error, RuntimeError) or not what.startswith(("DataLoader worker", "Pin memory thread")):
         return None
-    return UserError(
-        f"a loader process died ({what}); for want of memory, or of shared memory (/dev/shm)? "
-        "lower --num_workers, or give the container more (docker --shm-size)"
-    )
+    return UserError(f"a loader process died ({what}); for want of memory, or of shared memory (/dev/shm)? "
+                     "lower --num_workers, or give the container more (docker --shm-size)")
 
 
-def rank_lost(error: BaseException) -> UserError | None:
-    """What to tell the user where gloo reports that another rank is gone; None for any other error."""
-    found = re.search(r"Connection (closed|reset) by peer", str(error))
-    if not isinstance(error, RuntimeError) or not found:
-        return None
-    return UserError(f"another rank has ended ({found.group()}); its own error, or torchrun's report, says why")
+def explain(error: Exception) -> UserError | None:
+    """What to tell the user where a GPU's memory ran out (torch.OutOfMemoryError), gloo reports that another rank is
+    gone, or a DataLoader process died; None for any other error.
+    """
+    if type(error).__name__ == "OutOfMemoryError":  # by its name: this file stays free of torch
+        remedy = "add --activation_checkpointing, lower --pack_tokens or use more GPUs (see python -m bench.plan)"
+        return UserError(f"{str(error).partition('. GPU ')[0]}; {remedy}")
+    if found := re.search(r"Connection (closed|reset) by peer", str(error)):
+        return UserError(f"another rank has ended ({found.group()}); its own error, or torchrun's report, says why")
+    return loader_process_died(error)
+
+
+def leave_to_first_rank(error: UserError) -> NoReturn:
+    """Raise an error that every rank has found on the first rank alone; end the others quietly."""
+    if int(os.environ.get("RANK", 0)) == 0:
+        raise error
+    time.sleep(3)  # The first rank says what is wrong. An earlier exit here would make torchrun kill it before it has.
+    sys.exit(1)
 
 
 def run_main(main: Callable[[], None], resumes: bool = True) -> None:
-    """Call `main`; turn a UserError, or the death of a loader process or of another rank, into one line on stderr and
-    exit code 1, Ctrl-C into one line and exit code 130. resumes: whether the same command, given again, goes on.
+    """Call `main`; turn a UserError, a full GPU, or the death of a loader process or of another rank into one line on
+    stderr and exit code 1, Ctrl-C into one line and exit code 130. resumes: whether the same command goes on.
     """
     try:
         main()
     except (UserError, RuntimeError) as error:
-        told = error if isinstance(error, UserError) else loader_process_died(error) or rank_lost(error)
+        told = error if isinstance(error, UserError) else explain(error)
         if told is None:
             raise
         print(f"error: {told}", file=sys.stderr, flush=True)

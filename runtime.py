@@ -1,25 +1,29 @@
-"""What the three training scripts share and nobody edits: torchrun, FSDP2, the schedule, the log, and what clusters
-do to jobs.
+"""What the three training scripts share and nobody edits: flags, torchrun, FSDP2, the schedule, the log, faults.
 
-Plain functions around torch's own parts, not a trainer: the loop, the loss and the optimizer stand in the scripts.
-Checkpoints are in checkpoint.py; what a run will need before anything is rented is in memory.py.
+Plain functions around torch's own parts, not a trainer: the loop, the loss and the optimizer stand in the scripts,
+checkpoints in checkpoint.py.
 
-The one mechanism for bf16: on CUDA every run is sharded by FSDP2, also a run of one process (a mesh of one). FSDP2
-keeps what trains in fp32, gathers it in bf16 for the forward and the backward pass, and sums gradients over ranks in
-fp32. What is frozen is stored in bf16. On a CPU everything is fp32, sharded only when torchrun starts more than one
-process.
+There is one mechanism for bf16. On CUDA every run is sharded by FSDP2, also a run of one process (a mesh of one).
+FSDP2 keeps what trains in fp32, gathers it in bf16 for the forward and the backward pass, and sums gradients over
+ranks in fp32. What is frozen is stored in bf16. On a CPU everything is fp32, and sharded only when torchrun starts
+more than one process.
 """
 
+import argparse
 import ctypes
 import difflib
-import errno
 import fcntl
 import functools
+import inspect
+import itertools
 import json
 import math
 import os
 import platform
 import random
+import re
+import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -27,10 +31,10 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy
 import torch
@@ -40,26 +44,100 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
+from tqdm import tqdm
 
-from errors import UserError, run_main
+from errors import UserError, leave_to_first_rank
 
 Config = TypeVar("Config")
 STARTED = time.time()
 
 
-def main(script: Callable[[], None]) -> None:
-    """What a training script ends with: errors.run_main, and one line too where a GPU's memory ran out."""
+# ---------------------------------------------------------------------------------------------------------------------
+# Flags
 
-    def run() -> None:
-        try:
-            script()
-        except torch.OutOfMemoryError as error:
-            what = str(error).partition(". GPU ")[0]
-            raise UserError(
-                f"{what}; add --activation_checkpointing, lower --pack_tokens or use more GPUs (--dry_run plans it)"
-            ) from error
 
-    run_main(run)
+# Field -> (least, most) for every number that a script's Config may have.
+LIMITS = (dict.fromkeys(("alpha", "lam", "warmup", "beta1", "beta2"), (0, 1))
+          | dict.fromkeys(("tau", "learning_rate"), (sys.float_info.min, sys.float_info.max))
+          | dict.fromkeys(("epochs", "global_batch", "pack_tokens", "keep"), (1, sys.maxsize))
+          | dict.fromkeys(("max_length", "max_steps", "num_workers", "shard_size", "save_every"), (0, sys.maxsize))
+          | dict.fromkeys(("val_every", "weight_decay", "grad_clip"), (0, sys.maxsize)))
+
+
+def parse_config(
+    config_class: type[Config], arguments: list[str] | None = None, **checks: Callable[[Any], Any]
+) -> Config:
+    """Read the command line into a script's dataclass, and print what departs from its defaults.
+
+    `--help` shows each field with the comment behind it, under the comment above its group. A choice is a
+    Literal[...]; a bool is a flag. checks: field=function that raises UserError for a value that cannot be.
+    Raises UserError, on rank 0 alone, for an unknown flag, a value of the wrong type, or one outside LIMITS.
+    """
+    try:
+        config = config_class(**vars(_make_parser(config_class).parse_args(arguments)))
+        for name, value in vars(config).items():
+            least, most = LIMITS.get(name, (-math.inf, math.inf))
+            if isinstance(value, int | float) and not least <= value <= most:  # NaN lies nowhere
+                bounds = f"at least {least}" if least in (0, 1) else "a number above 0"
+                raise UserError(f"--{name} {value}: must be {'from 0 to 1' if most == 1 else bounds}")
+            if name in checks:
+                checks[name](value)
+    except UserError as error:
+        leave_to_first_rank(error)
+    for field in fields(config_class):
+        if getattr(config, field.name) != field.default:
+            print0(f"config: {field.name} = {getattr(config, field.name)}  (default {field.default})")
+    return config
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # argparse would print the whole usage and exit with 2
+        if unknown := re.match(r"unrecognized arguments: -*([^ =]+)", message):
+            names = [action.dest for action in self._actions]
+            initials = [name for name in names if "".join(word[0] for word in name.split("_")) == unknown[1]]  # lr
+            close = initials or difflib.get_close_matches(unknown[1], names, n=1)
+            message = message.replace("unrecognized arguments:", "unknown flag")
+            message += f" (did you mean --{close[0]}?)" if close else ""
+        raise UserError(f"{message}; --help lists the flags")
+
+
+def _make_parser(config_class: type) -> _Parser:
+    parser = _Parser(usage="%(prog)s [--flag value ...]", description=sys.modules[config_class.__module__].__doc__,
+                     epilog="In brackets: the default.",
+                     formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=30),
+                     allow_abbrev=False)
+    comments = field_comments(config_class)
+    groups = {section: parser.add_argument_group(section) for section in dict(comments.values())}
+    for field in fields(config_class):
+        (section, comment), default, choices = comments[field.name], field.default, get_args(field.type)
+        shown = default if default != "" else '""'
+        options = {"default": default, "help": f"{comment} [{shown}]".strip().replace("%", "%%")}
+        if isinstance(default, bool):
+            options |= {"nargs": "?", "const": True, "type": boolean, "metavar": "BOOL"}
+            hidden = {"help": argparse.SUPPRESS, "default": argparse.SUPPRESS}
+            parser.add_argument(f"--no_{field.name}", dest=field.name, action="store_false", **hidden)
+        elif choices:
+            options |= {"choices": choices}
+        else:
+            options |= {"type": type(default), "metavar": {int: "N", float: "X", str: "TEXT"}[type(default)]}
+        groups[section].add_argument(f"--{field.name}", **options)
+    return parser
+
+
+def boolean(text: str) -> bool:
+    """ "true" or "false" in any case; ValueError for another word."""
+    return bool(("false", "true").index(text.lower()))
+
+
+def field_comments(config_class: type) -> dict[str, tuple[str, str]]:
+    """Field -> (the comment line above its group, the comment behind it), read from the class's source."""
+    found, section = {}, "flags"
+    for line in inspect.getsource(config_class).splitlines():
+        if heading := re.fullmatch(r"    # (.+)", line):
+            section = heading[1]
+        elif field := re.match(r"    (\w+): [^#]*?(?:\"[^\"]*\"[^#]*)?(?:  # (.+))?$", line):
+            found[field[1]] = section, field[2] or ""
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -70,9 +148,8 @@ def main(script: Callable[[], None]) -> None:
 class Process:
     """Where this process stands among the others.
 
-    mesh: None in a single CPU process, else the ranks over which FSDP2 shards.
-    control: a gloo group for small agreements that must not wait for the GPU; saver: another one for checkpoint
-    threads.
+    mesh: None in a single CPU process, else the ranks over which FSDP2 shards. control: a gloo group for small
+    agreements that must not wait for the GPU. saver: another one, for the threads that write checkpoints.
     """
 
     rank: int
@@ -83,65 +160,59 @@ class Process:
     control: dist.ProcessGroup | None = None
     saver: dist.ProcessGroup | None = None
     pending_save: Future | None = None
-    lock_file: Any = None
+    unlock: Callable[[], None] = lambda: None  # gives back what lock_out_dir took
 
     @property
     def is_first(self) -> bool:
         """Whether this is rank 0, which prints and writes."""
         return self.rank == 0
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the model computes in: bf16 on CUDA, fp32 on a CPU."""
+        return torch.bfloat16 if self.device.type == "cuda" else torch.float32
+
 
 def setup(seed: int, *, device: str = "auto", shard_size: int = 0, timeout_minutes: float = 30) -> Process:
     """Join the other processes (torchrun's environment) or stand alone; choose the device; seed every generator.
 
     seed: the same on every rank; data order and weights depend on it alone, never on the number of ranks.
+    device: "cpu", or "auto" for CUDA where there is a GPU.
     shard_size: 0 shards over all ranks; k shards over groups of k ranks and replicates across the groups (HSDP), for
         hundreds of GPUs whose all-gathers should stay inside a node.
     timeout_minutes: how long a collective may wait for a rank before the run ends.
-    Raises UserError for a device that is not there or a shard_size that does not divide the number of ranks.
+    Raises UserError for more ranks than GPUs, or a shard_size that does not divide the number of ranks.
     """
     under_torchrun = "RANK" in os.environ and "WORLD_SIZE" in os.environ
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    if device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"--device {device}: choose auto, cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no CUDA device; install a CUDA build of torch or use --device cpu")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda":
-        if local_rank >= torch.cuda.device_count():
-            raise UserError(
-                f"local rank {local_rank}, but this machine has {torch.cuda.device_count()} GPUs; "
-                f"start torchrun with --nproc_per_node {torch.cuda.device_count()}"
-            )
+    on_gpu = device == "auto" and torch.cuda.is_available()
+    if on_gpu:
+        if local_rank >= (count := torch.cuda.device_count()):
+            raise UserError(f"local rank {local_rank} of {count} GPUs; start torchrun with --nproc_per_node {count}")
         torch.cuda.set_device(local_rank)
         # fp32 matrix products are left only where precision is not at stake (norm statistics, the rotary table)
         torch.set_float32_matmul_precision("high")
     random.seed(seed)
     numpy.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    process = Process(rank, local_rank, world_size, torch.device(device, local_rank if device == "cuda" else None))
-    if not under_torchrun and device == "cpu":
+    process = Process(rank, local_rank, world_size, torch.device("cuda", local_rank) if on_gpu else torch.device("cpu"))
+    if not under_torchrun and not on_gpu:
         return process
-    if under_torchrun:
-        _die_with_the_launcher()
 
-    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     timeout = timedelta(minutes=timeout_minutes)
-    if under_torchrun:
-        dist.init_process_group(backend, timeout=timeout, store=_fresh_store(), rank=rank, world_size=world_size)
-    else:
-        dist.init_process_group(backend, timeout=timeout, store=dist.HashStore(), rank=0, world_size=1)
-    if shard_size < 0 or (shard_size and world_size % shard_size):
+    if under_torchrun and sys.platform == "linux":
+        # Linux kills this process when torchrun is killed: an orphan would keep its GPU and the lock on out_dir.
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
+    store = _fresh_store() if under_torchrun else dist.HashStore()
+    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+    dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=world_size)
+    if shard_size and world_size % shard_size:
         raise UserError(f"--shard_size {shard_size} does not divide the {world_size} ranks; use 0 to shard over all")
-    if shard_size and shard_size < world_size:
-        sizes = (world_size // shard_size, shard_size)
-        process.mesh = init_device_mesh(device, sizes, mesh_dim_names=("replicate", "shard"))
-    else:
-        process.mesh = init_device_mesh(device, (world_size,), mesh_dim_names=("shard",))
-    process.control = dist.new_group(backend="gloo", timeout=timeout)
-    process.saver = dist.new_group(backend="gloo", timeout=timeout)
+    sizes = (world_size // shard_size, shard_size) if 0 < shard_size < world_size else (world_size,)
+    process.mesh = init_device_mesh(process.device.type, sizes, mesh_dim_names=("replicate", "shard")[-len(sizes):])
+    process.control, process.saver = (dist.new_group(backend="gloo", timeout=timeout) for _ in range(2))
     return process
 
 
@@ -153,46 +224,33 @@ def _fresh_store() -> dist.Store:
     alike on all ranks within one node only; on several, torchrun's environment must give each attempt its own store.
     """
     store, _, _ = next(dist.rendezvous("env://"))
-    restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0))
     if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
         return dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-    if restarts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if shared and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
         print0("warning: restarts may fail on several nodes; export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun")
     return store
 
 
-def _die_with_the_launcher() -> None:
-    """Let Linux kill this process when torchrun itself is killed: an orphan would keep its GPU, and the lock on
-    out_dir.
-    """
-    if sys.platform == "linux":
-        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
+def wait_for_save(process: Process) -> None:
+    """Return when the checkpoint in progress, if any, is complete; raise its UserError if it failed."""
+    pending, process.pending_save = process.pending_save, None
+    if pending is not None:
+        pending.result()
 
 
 def leave_group(process: Process) -> None:
-    """Wait for a checkpoint still being written and for all ranks, then leave the process group; a lock is kept.
-
-    Raises what the writing raised.
-    """
-    if process.pending_save is not None:
-        pending, process.pending_save = process.pending_save, None
-        pending.result()
+    """Wait for a checkpoint in progress and for all ranks, then leave the process group; a lock is kept."""
+    wait_for_save(process)
     if process.mesh is not None:
         dist.barrier(group=process.control)
         dist.destroy_process_group()
 
 
 def shutdown(process: Process) -> None:
-    """leave_group, then unlock."""
+    """leave_group, then unlock out_dir."""
     leave_group(process)
-    unlock(process)
-
-
-def unlock(process: Process) -> None:
-    """Give back what lock_out_dir took."""
-    if process.lock_file is not None:
-        process.lock_file.close()
+    process.unlock()
 
 
 def print0(*values: object) -> None:
@@ -202,9 +260,7 @@ def print0(*values: object) -> None:
 
 
 def run_on_first_rank(process: Process, work: Callable[[], Any]) -> Any:
-    """Do `work` on the first rank while the others wait; return its result everywhere; its UserError ends every
-    rank.
-    """
+    """Do `work` on the first rank while the others wait; its result, or its UserError, reaches every rank."""
     result: list[Any] = [None, None]
     if process.is_first:
         try:
@@ -218,18 +274,16 @@ def run_on_first_rank(process: Process, work: Callable[[], Any]) -> Any:
     return result[0]
 
 
-def lock_out_dir(
-    out_dir: str | Path, process: Process, patience: float = 6.0, *, work: str = "training", flag: str = "--out_dir"
-) -> None:
-    """Keep a second run out of `out_dir` for as long as this process lives (the kernel drops the lock with the
-    process), or until unlock.
+def lock_out_dir(out_dir: str | Path, process: Process, patience: float = 6.0, *, work: str = "training",
+                 flag: str = "--out_dir") -> None:
+    """Keep a second run out of `out_dir` until unlock, or until this process dies: the kernel drops the lock then.
 
     patience: seconds to wait for a run that is just dying (a restart by torchrun). work, flag: what this run does, and
     its flag for out_dir, for the message that a second run ends with. Raises UserError on the first rank.
     """
-    out_dir = Path(out_dir)
     if not process.is_first:
         return
+    out_dir = Path(out_dir)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         lock_file = open(out_dir / ".lock", "a+")
@@ -240,108 +294,65 @@ def lock_out_dir(
         try:
             fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                print0(
-                    f"warning: {out_dir} cannot be locked on this file system ({error.strerror}); start one run only"
-                )
-                break
+        except BlockingIOError:
             if time.monotonic() > deadline:
-                lock_file.seek(0)
-                holder = lock_file.read().strip() or "another process is at work"
+                holder = (out_dir / ".lock").read_text().strip() or "another process is at work"
                 raise UserError(f"{out_dir}: {holder} here; wait for it or choose another {flag}") from None
             time.sleep(0.2)
+        except OSError as error:
+            print0(f"warning: {out_dir} cannot be locked on this file system ({error.strerror}); start one run only")
+            break
     lock_file.truncate(0)
-    lock_file.write(f"process {os.getpid()} on {platform.node()} is {work}")
-    lock_file.flush()
-    # a forked worker must not keep the lock when the run is killed
-    os.register_at_fork(after_in_child=lambda: lock_file.close())
-    process.lock_file = lock_file
+    print(f"process {os.getpid()} on {platform.node()} is {work}", file=lock_file, flush=True)
+    os.register_at_fork(after_in_child=lock_file.close)  # a forked worker must not keep the lock when the run is killed
+    process.unlock = lock_file.close
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Configuration and the header of the log
-
-
-def parse_config(config_class: type[Config], arguments: list[str] | None = None) -> Config:
-    """Read the command line into the script's dataclass and print what departs from its defaults.
-
-    A flag that does not exist or a value of the wrong type is a UserError; `--help` prints every field.
-    """
-    import guard  # noqa: F401  (before transformers)
-    from transformers import HfArgumentParser
-
-    class Parser(HfArgumentParser):
-        def error(self, message: str) -> None:  # argparse would print the whole usage and exit with 2
-            raise UserError(f"{message}; --help lists the flags")
-
-    parser = Parser(config_class, allow_abbrev=False, description=sys.modules[config_class.__module__].__doc__)
-    config, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
-    if unknown:
-        names = [f"--{field.name}" for field in fields(config_class)]
-        close = difflib.get_close_matches(unknown[0].split("=")[0], names, n=1)
-        suggestion = f"did you mean {close[0]}? " if close else ""
-        raise UserError(f"unknown flag {' '.join(unknown)}; {suggestion}--help lists the flags")
-    default = {field.name: field.default for field in fields(config_class)}
-    for name, value in asdict(config).items():
-        if value != default[name]:
-            print0(f"config: {name} = {value}  (default {default[name]})")
-    return config
+# The header of the log
 
 
 def git_commit() -> str:
     """The commit of this code, with '+changes' when the tree is dirty; 'unknown' outside a repository."""
-    folder = Path(__file__).resolve().parent
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+changes", "--abbrev=12", "--exclude=*"],
-            cwd=folder, capture_output=True, text=True, timeout=20, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return described.stdout.strip() or "unknown"
+    folder = shlex.quote(str(Path(__file__).resolve().parent))
+    describe = f"git -C {folder} describe --always --dirty=+changes --abbrev=12 --exclude='*'"
+    return subprocess.getoutput(f"{describe} 2>/dev/null || echo unknown")
 
 
-def print_header(process: Process, config: Any, *, slow_paths: Iterable[str] = (), **facts: object) -> dict[str, Any]:
-    """Print what a reader of the log needs to repeat the run; return it (the scripts save it with the configuration).
+def print_header(process: Process, model: nn.Module, *, loss_backend: str, **facts: object) -> None:
+    """Print what a reader of the log needs to repeat the run; slow or unusual paths in a box that nobody overlooks.
 
-    facts: whatever the script wants on record (the loss backend and why, the parts that train, the data's summary).
-    slow_paths: slow or unusual paths, printed in a box that nobody overlooks.
+    model: with an lm_head, whose weight decides on the backend of the loss where loss_backend is "auto".
+    facts: whatever the script wants on record (the parts that train, the data's summary).
     """
     import transformers
 
-    header: dict[str, Any] = {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "commit": git_commit(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
+    from kernels import choose_backend
+
+    mesh, slow_paths = process.mesh, []
+    backend, reason = choose_backend(model.lm_head.weight)
     if process.device.type == "cuda":
-        properties = torch.cuda.get_device_properties(process.device)
-        header["device"] = f"{process.world_size} x {properties.name}, {properties.total_memory / 2**30:.0f} GiB"
-        header["precision"] = "bf16 compute, fp32 master weights and gradient sums (FSDP2 mixed precision)"
+        card = torch.cuda.get_device_properties(process.device)
+        device = f"{process.world_size} x {card.name}, {card.total_memory / 2**30:.0f} GiB"
+        precision = "bf16 compute, fp32 master weights and gradient sums (FSDP2 mixed precision)"
+        slow_paths += [f"loss: {reason}"] if backend != "triton" else []
     else:
-        header["device"] = f"{process.world_size} x CPU, {torch.get_num_threads()} threads each"
-        header["precision"] = "fp32 throughout (CPU)"
-    header["sharding"] = (
-        "none (one process)" if process.mesh is None else f"FSDP2 over {tuple(process.mesh.shape)} ranks"
-    )
-    header |= facts
+        device = f"{process.world_size} x CPU, {torch.get_num_threads()} threads each"
+        precision = "fp32 throughout (CPU)"
+        if (count := sum(parameter.numel() for parameter in model.parameters())) > 100e6:
+            slow_paths.append(f"no GPU: {count / 1e6:,.0f}M parameters on a CPU are far too slow for more than a test")
+    header = {
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]), "commit": git_commit(),
+        "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
+        "device": device, "precision": precision,
+        "sharding": "none (one process)" if mesh is None else f"FSDP2 over {tuple(mesh.shape)} ranks",
+        **facts, "loss": f"{backend} ({reason})" if loss_backend == "auto" else loss_backend
+    }
     for name, value in header.items():
         print0(f"{name + ':':<16}{value}")
-    slow_paths = list(slow_paths)
-    if process.device.type == "cpu" and getattr(config, "preset", "tiny") != "tiny":
-        slow_paths.append(
-            f"no GPU: preset {config.preset} will train on the CPU, which is far too slow for more than a test"
-        )
     if slow_paths:
-        width = max(len(text) for text in slow_paths) + 4
-        print0("!" * width)
-        for text in slow_paths:
-            print0(f"! {text:<{width - 4}} !")
-        print0("!" * width)
-    return header
+        width = max(map(len, slow_paths)) + 4
+        print0("\n".join(["!" * width, *(f"! {text:<{width - 4}} !" for text in slow_paths), "!" * width]))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -349,9 +360,7 @@ def print_header(process: Process, config: Any, *, slow_paths: Iterable[str] = (
 
 
 def transformer_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The repeated layers of every transformer in `model` (LLM decoder, SigLIP, SAM): members of lists called
-    `layers`.
-    """
+    """(name, layer) of every transformer in `model` (LLM decoder, SigLIP, SAM): members of lists called `layers`."""
     for name, module in model.named_modules():
         if name.rsplit(".", 1)[-1] == "layers" and isinstance(module, nn.ModuleList):
             for number, layer in enumerate(module):
@@ -361,7 +370,7 @@ def transformer_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def checkpoint_activations(model: nn.Module) -> None:
     """Keep only each layer's input in the forward pass and compute the rest again in the backward pass.
 
-    Around the layer's own forward: inside FSDP2's hooks, outside what is compiled, so call it after compile_layers.
+    It wraps the layer's own forward, inside FSDP2's hooks and outside what is compiled: call it after compile_layers.
     transformers' switch acts through the layer's class, which FSDP2 replaces; on a compiled forward it then does
     nothing, without a word (seen in 5.24).
     """
@@ -372,8 +381,8 @@ def checkpoint_activations(model: nn.Module) -> None:
 def compile_layers(model: nn.Module) -> None:
     """torch.compile each layer's forward in place: one small graph per kind of layer; parameter names stay.
 
-    FSDP2's and activation checkpointing's hooks stay outside the graph. Packs differ in length, so the graphs are
-    dynamic in it; the first steps pay for compilation.
+    FSDP2's and activation checkpointing's hooks stay outside the graph. Micro-batches differ in length, so the graphs
+    are dynamic in it; the first steps pay for compilation.
     """
     import guard  # noqa: F401  (before transformers)
     from transformers.utils.output_capturing import maybe_install_capturing_hooks
@@ -383,7 +392,7 @@ def compile_layers(model: nn.Module) -> None:
     for tower in getattr(model, "vision_modules", []):
         maybe_install_capturing_hooks(tower)
     # transformers 5.24 runs all layers through one function, of which stage 2 needs ten variants (kind, trained or not,
-    # with gradients or without, one picture or more); beyond torch's limit of 8 the rest would not be compiled.
+    # with gradients or without, one image or more); beyond torch's limit of 8 the rest would not be compiled.
     torch._dynamo.config.recompile_limit = 64
     for _, layer in transformer_layers(model):
         for module in layer.modules():
@@ -392,9 +401,9 @@ def compile_layers(model: nn.Module) -> None:
         layer.forward = torch.compile(layer.forward, dynamic=True)
 
 
-def _units(module: nn.Module, layers: set[int], name: str = "") -> Iterator[nn.Module]:
-    """The modules below the root that become FSDP groups: each layer, and each largest module without any on the
-    vision side.
+def _units(module: nn.Module, layers: set[nn.Module], name: str = "") -> Iterator[nn.Module]:
+    """The modules below the root that FSDP groups are made of: each layer, and on the vision side each largest module
+    without a layer in it.
 
     The language model's embedding table, final norm and lm_head are left to the root's group: gathered there while
     the loss is computed, and one tensor where they are tied. A transformers model is never a group itself, because
@@ -402,9 +411,9 @@ def _units(module: nn.Module, layers: set[int], name: str = "") -> Iterator[nn.M
     """
     for child_name, child in module.named_children():
         path = f"{name}.{child_name}"
-        if id(child) in layers:
+        if child in layers:
             yield child
-        elif hasattr(child, "save_pretrained") or any(id(inner) in layers for inner in child.modules()):
+        elif hasattr(child, "save_pretrained") or not layers.isdisjoint(child.modules()):
             yield from _units(child, layers, path)
         elif "language_model" not in path and child_name != "lm_head" and next(child.parameters(), None) is not None:
             yield child
@@ -415,81 +424,58 @@ def _units(module: nn.Module, layers: set[int], name: str = "") -> Iterator[nn.M
 GROUP_PARAMETERS = 2**27
 
 
-def fsdp_groups(model: nn.Module) -> Iterator[list[nn.Module]]:
+def fsdp_groups(model: nn.Module) -> list[list[nn.Module]]:
     """The FSDP groups below the root: the units of `_units`, consecutive layers joined up to GROUP_PARAMETERS.
 
     Only layers of one class join, and only trained with trained or frozen with frozen: so a group's last layer is the
     feature layer or the decoder's last, where FSDP2 must gather the group again for the backward pass.
     """
-    layers = {id(layer) for _, layer in transformer_layers(model)}
-
-    def size(unit: nn.Module) -> int:
-        return sum(parameter.numel() for parameter in unit.parameters())
+    layers = {layer for _, layer in transformer_layers(model)}
 
     def kind(unit: nn.Module) -> tuple[type, set[bool]]:
         return type(unit), {parameter.requires_grad for parameter in unit.parameters()}
 
-    group: list[nn.Module] = []
+    groups: list[list[nn.Module]] = []
     for unit in _units(model, layers):
-        joins = group and id(unit) in layers and kind(unit) == kind(group[-1])
-        if joins and sum(map(size, group)) + size(unit) <= GROUP_PARAMETERS:
-            group.append(unit)
-            continue
-        if group:
-            yield group
-        group = [unit]
-    if group:
-        yield group
+        last = groups[-1] if groups and unit in layers and kind(unit) == kind(groups[-1][-1]) else []
+        joined = sum(parameter.numel() for member in (*last, unit) for parameter in member.parameters())
+        if last and joined <= GROUP_PARAMETERS:
+            last.append(unit)
+        else:
+            groups.append([unit])
+    return groups
 
 
-def computes_in_bf16(process: Process) -> bool:
-    """bf16 on CUDA, fp32 on a CPU."""
-    return process.device.type == "cuda"
-
-
-def shard(model: nn.Module, process: Process, *, idle: Callable[[str], bool] | None = None) -> None:
+def shard(model: nn.Module, process: Process, *, unused: Callable[[str], bool] = lambda name: False) -> None:
     """Put `model` on the device and shard it in place with FSDP2; in a single CPU process only move it.
 
     One group per run of transformer layers (`fsdp_groups`), one per module on the vision side that lies outside the
     layers, one for the projector, the rest (embeddings, final norm, lm_head) in the root's. Gradients are SUMMED
     over ranks, not averaged: the loss is already divided by the global number of tokens. Call it after
-    requires_grad is set and before the optimizer is made. On CUDA: what trains is stored in fp32, what is frozen in
-    bf16; all is computed with in bf16, and summed in fp32.
-    idle: parameters, by name, that this stage never computes with (stage 1: the towers): they stay on the CPU.
+    requires_grad is set and before the optimizer is made. On CUDA what trains is stored in fp32 and what is frozen in
+    bf16; all computation is in bf16, and gradients are summed in fp32.
+    unused: parameters, by name, that this stage never computes with (stage 1: the towers). They stay on the CPU.
     """
-    bf16 = computes_in_bf16(process)
-    resting = {parameter for name, parameter in model.named_parameters() if idle is not None and idle(name)}
-    for module in model.modules():
-        if not any(parameter in resting for parameter in module.parameters()):
-            for name, buffer in module._buffers.items():
-                module._buffers[name] = None if buffer is None else buffer.to(process.device)
-
-    def settle(parameters: Iterable[nn.Parameter]) -> None:
-        for parameter in parameters:
-            dtype = parameter.dtype
-            if bf16:
-                dtype = torch.float32 if parameter.requires_grad else torch.bfloat16
-            place = "cpu" if parameter in resting else process.device
-            if not isinstance(parameter, DTensor):
-                parameter.data = parameter.data.to(place, dtype)
-
-    policy = MixedPrecisionPolicy()
-    if bf16:
-        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-    # the projector returns a view, of which FSDP2 warns: nobody writes into it in place (gradients are tested)
+    on_cpu = {parameter for name, parameter in model.named_parameters() if unused(name)}
+    for buffer in model.buffers():
+        buffer.data = buffer.data.to(process.device)
+    policy = MixedPrecisionPolicy(param_dtype=process.dtype, reduce_dtype=torch.float32)
+    # The projector returns a view, of which FSDP2 warns. Nobody writes into it in place (gradients are tested).
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
-    ignored = resting
-    if process.world_size == 1:  # what is frozen is stored as it is computed with: gathering it would only copy it
-        ignored = resting | {parameter for parameter in model.parameters() if not parameter.requires_grad}
-    groups = [(group, True) for group in fsdp_groups(model)] + [([model], False)]
-    for modules, reshard in groups:
+    frozen = {parameter for parameter in model.parameters() if not parameter.requires_grad}
+    # On one rank what is frozen is stored as it is computed with: gathering it would only copy it.
+    ignored = on_cpu | frozen if process.world_size == 1 else on_cpu
+    for modules in [*fsdp_groups(model), [model]]:
         parameters = [parameter for module in modules for parameter in module.parameters()]
-        settle(parameters)  # group by group: the whole model in fp32 would not fit 8 times on most hosts
-        own = [parameter for parameter in parameters if parameter not in ignored]
-        if process.mesh is not None and (own or modules == [model]):  # the root, even of nothing: it leads the others
-            fully_shard(
-                modules, mesh=process.mesh, mp_policy=policy, reshard_after_forward=reshard, ignored_params=ignored
-            )
+        # Placed group by group: the whole model in fp32 would not fit 8 times on most hosts.
+        for parameter in parameters:
+            if not isinstance(parameter, DTensor):
+                dtype = process.dtype if parameter in frozen else torch.float32
+                parameter.data = parameter.data.to("cpu" if parameter in on_cpu else process.device, dtype)
+        is_root = modules == [model]  # the root is sharded even if it holds nothing: it leads the others
+        if process.mesh is not None and (is_root or not ignored.issuperset(parameters)):
+            fully_shard(modules, mesh=process.mesh, mp_policy=policy, ignored_params=ignored,
+                        reshard_after_forward=not is_root)
             # A plain sum. A divide factor of 1 alone would choose PREMUL_SUM, which only NCCL has.
             modules[0].set_gradient_divide_factor(1.0)
             modules[0].set_force_sum_reduction_for_comms(True)
@@ -506,12 +492,12 @@ def set_gradient_sync(model: nn.Module, enabled: bool) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Optimizer, schedule, sums over ranks
+# Optimizer, schedule, sums over ranks, validation
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups of what trains: matrices (and kernels, embeddings) with weight decay; norms, biases and scalars
-    without.
+    """What trains, in two groups: matrices (kernels and embeddings too) with weight decay; norms, biases and scalars
+    without. Raises UserError where nothing trains.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trained:
@@ -527,8 +513,7 @@ def cosine_schedule(
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """Linear warm-up over the first steps, then half a cosine that reaches zero just after the last step.
 
-    Unlike transformers' schedule of that name the first step already has a learning rate above zero: no batch is
-    wasted.
+    The first step has a learning rate above zero already, so no batch is wasted; transformers' schedule starts at 0.
     """
     warmup_steps = math.ceil(total_steps * warmup_fraction)
 
@@ -543,36 +528,158 @@ def cosine_schedule(
 
 def sum_over_ranks(value: Any, process: Process) -> Any:
     """The sum of a number or a tensor over all ranks, as the same kind of thing (whole numbers stay exact)."""
-    if isinstance(value, Tensor):
-        total = value.detach().clone()
-        if process.mesh is not None:
-            dist.all_reduce(total)
-        return total
     if process.mesh is None:
         return value
+    if isinstance(value, Tensor):
+        total = value.detach().clone()
+        dist.all_reduce(total)
+        return total
     total = torch.tensor(value, dtype=torch.int64 if isinstance(value, int) else torch.float64)
     dist.all_reduce(total, group=process.control)
     return total.item()
 
 
-def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float | None) -> Tensor:
+def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
     """Scale all gradients so that their norm over every shard is at most max_norm; return the norm before (0-d fp32).
 
-    max_norm None or 0 only measures. A norm that is not finite leaves the gradients alone: see NonFiniteGuard.
+    max_norm 0 only measures. A norm that is not finite leaves the gradients alone: see NonFiniteGuard.
     """
     parameters = [parameter for parameter in parameters if parameter.grad is not None]
-    if not parameters:
-        return torch.zeros(())
     # Summed in float64: float32 sums of millions of squares differ by 1e-5 with the number of ranks, and clipping would
     # hand that on to every gradient.
     norms = [torch.linalg.vector_norm(parameter.grad, dtype=torch.float64) for parameter in parameters]
     norm = torch.linalg.vector_norm(torch.stack(norms))
-    if isinstance(norm, DTensor):
-        norm = norm.full_tensor()
-    norm = norm.float()
+    norm = (norm.full_tensor() if isinstance(norm, DTensor) else norm).float()
     if max_norm and torch.isfinite(norm):
         nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
     return norm
+
+
+@torch.no_grad()
+def validate(
+    model: nn.Module, loss_function: Callable, steps: Iterable[Any], process: Process, **loss_kwargs: Any
+) -> list[float]:
+    """Means over the response tokens of all rows in `steps` (each rank's MicroBatches): what loss_function returns.
+
+    Weights, generators and the order of the training rows stay as they are. NaN where there was no row to read.
+    """
+    model.eval()
+    totals, num_tokens = torch.zeros((), dtype=torch.float64, device=process.device), 0
+    for micro_batches in steps:
+        num_tokens += micro_batches.num_response_tokens
+        for sides in micro_batches:
+            sides = [side.to(process.device, non_blocking=True) for side in sides if side is not None]
+            losses = model(loss_function, *sides, num_tokens=1, **loss_kwargs)  # divided by 1: sums
+            totals = totals + torch.stack(losses if isinstance(losses, tuple) else (losses,)).double()
+    totals, num_tokens = sum_over_ranks(totals, process), sum_over_ranks(num_tokens, process)
+    if isinstance(model, FSDPModule):
+        # A forward without a backward leaves the root gathered, and checkpoints would take its bf16 copies.
+        model.reshard()
+    model.train()
+    return (totals / num_tokens).tolist()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The log
+
+
+# What the line of a step shows, in this order, where the step has it.
+SHOWN = dict.fromkeys(("loss", "fkl", "rkl", "ce", "val_loss", "val_fkl", "val_rkl", "val_ce"), ".4f")
+SHOWN |= {"lr": ".2e", "grad_norm": ".3f"}
+
+
+class Log:
+    """One line a step on the screen and one JSON row in out_dir/log.jsonl, on the first rank. wandb only when asked.
+
+    A resumed run first drops the rows after its first step, so the file reads like that of a run never stopped.
+    config: out_dir; progress, "lines" for a line a step, "bar" for one tqdm line, "none"; wandb_project.
+    peak_flops: of one GPU, bf16, per second (model.peak_flops); None where MFU means nothing.
+    """
+
+    def __init__(self, config: Any, process: Process, total_steps: int, start_step: int = 0,
+                 peak_flops: float | None = None) -> None:
+        self.process, self.total_steps, self.peak_flops = process, total_steps, peak_flops
+        self.first_step, self.began = start_step, time.perf_counter()
+        self.last_mark, self.times = self.began, {}
+        self.progress = config.progress if process.is_first else "none"
+        path, self.wandb = Path(config.out_dir) / "log.jsonl", None
+        if process.is_first:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            # A kill may have cut the last line short; its step is trained and logged again.
+            kept = itertools.takewhile(lambda line: line.endswith(b"}\n") and json.loads(line)["step"] <= start_step,
+                                       path.read_bytes().splitlines(keepends=True))
+            os.truncate(path, sum(map(len, kept)))
+        self.file = open(path if process.is_first else os.devnull, "a", buffering=1)
+        self.bar = tqdm(total=total_steps, initial=start_step, desc=str(config.out_dir), unit="step",
+                        dynamic_ncols=True, mininterval=0.5 if sys.stderr.isatty() else 20,
+                        disable=self.progress != "bar")
+        if process.is_first and config.wandb_project:
+            try:
+                import wandb
+            except ImportError:
+                raise UserError("--wandb_project needs wandb: pip install wandb, or leave the flag out") from None
+            self.wandb = wandb.init(project=config.wandb_project, dir=str(config.out_dir), config=vars(config))
+
+    def mark(self, name: str) -> None:
+        """Book the time since the last mark (or step) under `name`: "data", "forward_backward", "optimizer",
+        "validation"; "save" in the row of the step that follows.
+
+        Waits for the GPU, so that time is booked where it was spent; a few waits a step cost nothing at these sizes.
+        """
+        if self.process.device.type == "cuda":
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.times[name] = self.times.get(name, 0.0) + now - self.last_mark
+        self.last_mark = now
+
+    def step(self, step: int, *, num_tokens: int, flops: float = 0.0, **values: Any) -> dict[str, Any]:
+        """Write the row of a step. step: steps done so far, this one included.
+
+        num_tokens: of all ranks, prompts and image tokens included. values: numbers or 0-d tensors.
+        flops: model FLOPs of the step over all ranks (model.step_flops).
+        MFU = flops / (seconds * ranks * peak bf16 FLOPs of one GPU). Time for validation counts in step_seconds alone.
+        """
+        self.mark("other")
+        seconds = sum(self.times.values())
+        training_seconds = seconds - self.times.get("validation", 0.0)
+        row = {"step": step}
+        row |= {name: value.item() if isinstance(value, Tensor) else value for name, value in values.items()}
+        row |= {"tokens": num_tokens, "tokens_per_second": round(num_tokens / training_seconds, 1)}
+        row |= {f"{name}_seconds": round(value, 4) for name, value in self.times.items()}
+        row |= {"step_seconds": round(seconds, 4), "data_wait": round(self.times.get("data", 0.0) / seconds, 4),
+                "memory_gib": round(memory_in_use(self.process.device) / 2**30, 3)}
+        if self.peak_flops and flops:
+            row["mfu"] = round(flops / (training_seconds * self.process.world_size * self.peak_flops), 4)
+        elapsed = time.perf_counter() - self.began
+        row["seconds_left"] = round(elapsed / max(1, step - self.first_step) * (self.total_steps - step), 1)
+        self.times = {}
+        self.file.write(json.dumps(row) + "\n")
+        self.bar.update(step - self.bar.n)
+        self.bar.set_postfix_str(f"loss {row.get('loss', math.nan):.3f}", refresh=False)
+        if self.wandb is not None:
+            self.wandb.log(row, step=step)
+        if self.progress == "lines":
+            shown = [f"{name} {row[name]:{style}}" for name, style in SHOWN.items() if row.get(name) is not None]
+            shown += [f"{row['tokens_per_second']:,.0f} tok/s", f"{seconds:.2f} s (data {row['data_wait']:.1%})"]
+            shown += [f"MFU {row['mfu']:.1%}"] if "mfu" in row else []
+            shown += [f"{row['memory_gib']:.1f} GiB", f"{timedelta(seconds=int(row['seconds_left']))} left"]
+            print0("  ".join([f"step {step}/{self.total_steps}", *shown]))
+        return row
+
+    def close(self) -> None:
+        """Close the bar, the file and the wandb run."""
+        self.bar.close()
+        self.file.close()
+        if self.wandb is not None:
+            self.wandb.finish()
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Bytes, the peak since the start: what torch reserved on a GPU, or this process's resident memory on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -587,81 +694,71 @@ class StopRequest:
     """
 
     def __init__(self, out_dir: str | Path, process: Process) -> None:
-        self.out_dir, self.process, self.reason = Path(out_dir), process, ""
+        self.process, self.reason, self.stopping = process, "", False
+        self.stop_file, self.marker = Path(out_dir) / "STOP", Path(out_dir) / "STOPPED"
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._on_signal)
-        marker = self.out_dir / "STOPPED"
-        if process.is_first and marker.exists():
-            print0(f"the last run here ended by request ({marker.read_text().strip()}); going on from its checkpoint")
-            marker.unlink()
+        if process.is_first and self.marker.exists():
+            print0(f"the last run ended by request ({self.marker.read_text().strip()}); going on from its checkpoint")
+            self.marker.unlink()
         # A STOP older than this job asked an earlier run; one that came while this job was starting, or before torchrun
         # started it over, still stands.
-        stop, restarts = self.out_dir / "STOP", int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
-        if process.is_first and not restarts and stop.exists() and stop.stat().st_mtime < STARTED:
-            stop.unlink()
+        clears = process.is_first and not int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+        if clears and self.stop_file.exists() and self.stop_file.stat().st_mtime < STARTED:
+            self.stop_file.unlink()
 
     def _on_signal(self, number: int, _frame: object) -> None:
         self.reason = signal.Signals(number).name
 
     def should_stop(self) -> bool:
-        """True on every rank as soon as any rank was asked to stop. Call it once at every step's end."""
-        if not self.reason and self.process.is_first and (self.out_dir / "STOP").exists():
+        """True on every rank as soon as any rank was asked to stop; `stopping` from then on, too. Call it once at every
+        step's end.
+        """
+        if not self.reason and self.process.is_first and self.stop_file.exists():
             self.reason = "the file STOP"
-        if self.process.mesh is None:
-            return bool(self.reason)
-        flag = torch.tensor([bool(self.reason)], dtype=torch.int32)
-        dist.all_reduce(flag, dist.ReduceOp.MAX, group=self.process.control)
-        return bool(flag.item())
+        self.stopping = sum_over_ranks(int(bool(self.reason)), self.process) > 0
+        return self.stopping
 
     def leave_marker(self, step: int) -> None:
         """Write the file STOPPED, which a restart reads and removes. Call it when the checkpoint is complete."""
         if self.process.is_first:
-            (self.out_dir / "STOP").unlink(missing_ok=True)
-            (self.out_dir / "STOPPED").write_text(f"step {step}, {self.reason or 'another rank'}\n")
+            self.stop_file.unlink(missing_ok=True)
+            self.marker.write_text(f"step {step}, {self.reason or 'another rank'}\n")
         print0(f"stopped by request after step {step}; the same command with --resume auto goes on")
 
 
 class NonFiniteGuard:
-    """Skips a step whose loss or gradient is not finite; ends the run after a few in a row, the rows written to a
-    file.
-    """
+    """Skips a step whose loss or gradient is not finite, and writes its rows to a file; a few in a row end the run."""
 
     def __init__(self, out_dir: str | Path, process: Process, max_in_a_row: int = 3) -> None:
         self.path, self.process, self.max_in_a_row = Path(out_dir) / "nonfinite_rows.jsonl", process, max_in_a_row
         self.in_a_row = self.skipped = 0
 
-    def skip(
-        self, step: int, loss: Tensor | float, grad_norm: Tensor | float, packs: list[tuple[list[str], Any]]
-    ) -> bool:
+    def skip_nonfinite_step(self, step: int, loss: Tensor | float, grad_norm: Tensor | float,
+                            micro_batches: list[tuple[list[str], Any]]) -> bool:
         """True when this step must not reach the optimizer (the caller zeroes the gradients; the schedule goes on).
 
-        loss, grad_norm: of the whole step, equal on all ranks. packs: this rank's (row ids, loss of that pack); the
-        file names the packs whose own loss is not finite, or all of the step when only the gradient is not.
+        loss, grad_norm: of the whole step, equal on all ranks. micro_batches: this rank's (row ids, own loss). The
+        file names the micro-batches whose own loss is not finite, or all of the step when only the gradient is not.
+        Raises UserError after max_in_a_row such steps.
         """
-        if math.isfinite(float(loss)) and math.isfinite(float(grad_norm)):
+        loss, grad_norm = float(loss), float(grad_norm)
+        if math.isfinite(loss) and math.isfinite(grad_norm):
             self.in_a_row = 0
             return False
         self.in_a_row += 1
         self.skipped += 1
-        suspects = [rows for rows, pack_loss in packs if not math.isfinite(float(pack_loss))]
-        gathered = [suspects]
-        everything = [[rows for rows, _ in packs]]
+        own = [(rows, math.isfinite(float(own_loss))) for rows, own_loss in micro_batches]
+        gathered = [own] * self.process.world_size
         if self.process.mesh is not None:
-            gathered = [None] * self.process.world_size
-            everything = [None] * self.process.world_size
-            dist.all_gather_object(gathered, suspects, group=self.process.control)
-            dist.all_gather_object(everything, [rows for rows, _ in packs], group=self.process.control)
-        rows = [row for packs in gathered for rows in packs for row in rows]
-        rows = rows or [row for packs in everything for rows in packs for row in rows]
+            dist.all_gather_object(gathered, own, group=self.process.control)
+        every = [micro_batch for rank in gathered for micro_batch in rank]
+        suspects = [rows for rows, is_finite in every if not is_finite] or [rows for rows, _ in every]
         if self.process.is_first:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            record = {"step": step, "loss": repr(float(loss)), "grad_norm": repr(float(grad_norm)), "rows": rows}
+            record = {"step": step, "loss": repr(loss), "grad_norm": repr(grad_norm), "rows": sum(suspects, [])}
             with open(self.path, "a") as file:
                 file.write(json.dumps(record) + "\n")
-        print0(
-            f"step {step}: loss {float(loss)}, gradient norm {float(grad_norm)}: skipped ({self.skipped} so far), "
-            f"rows in {self.path}"
-        )
+        print0(f"step {step}: loss {loss}, gradient norm {grad_norm}: skipped ({self.skipped} so far), see {self.path}")
         if self.in_a_row >= self.max_in_a_row:
             raise UserError(
                 f"{self.path}: {self.in_a_row} steps in a row without a finite loss and gradient, the last {step}; "

@@ -32,15 +32,14 @@ from errors import UserError, run_main
 from kernels.puma_loss import default_chunk_size
 from model import (
     ALL_ATTENTION_FUNCTIONS,
+    DEFAULT_PRESET,
     GPUS,
     PARTS,
     MathModel,
+    PretrainedConfig,
     blank_pixels,
     count_image_tokens,
-    count_parameters,
-    find_preset,
     load_model,
-    model_costs,
     parse_parts,
     part_of,
     pass_flops,
@@ -247,13 +246,21 @@ def plan_memory(
     return state | passing | {TOTAL: total}
 
 
+def count_parameters(model: nn.Module) -> dict[str, int]:
+    """Parameters per part; a tied lm_head counts once."""
+    counts = dict.fromkeys(PARTS, 0)
+    for name, parameter in model.named_parameters():
+        counts[part_of(name)] += parameter.numel()
+    return counts
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # The plan of a run
 
 
-def build_model(preset: str, trains: Iterable[str], activation_checkpointing: bool) -> MathModel:
-    """The preset's model as plan_memory wants it."""
-    model = load_model(preset, random=True, dtype=torch.bfloat16, device="meta")
+def build_model(preset: str, trains: Iterable[str], activation_checkpointing: bool, source: str = "") -> MathModel:
+    """The model of a preset, or of the folder `source`, as plan_memory wants it."""
+    model = load_model(preset, source, random=not source, dtype=torch.bfloat16, device="meta")
     model.set_trainable(trains)
     if activation_checkpointing:
         checkpoint_activations(model)
@@ -263,10 +270,12 @@ def build_model(preset: str, trains: Iterable[str], activation_checkpointing: bo
 def plan(
     preset: str, stage: int, *, nproc: int, gpu: str, trains: tuple[str, ...] = (), pack_tokens: int = 16384,
     activation_checkpointing: bool = True, sync_every_pack: bool = True, shard_size: int = 0, mfu: float = ASSUMED_MFU,
+    source: str = "",
 ) -> dict[str, Any]:  # fmt: skip
     """Memory at pack_tokens, the largest pack that fits, and the time of the stage.
 
-    trains: (): the stage's own parts. shard_size: GPUs that share one copy of the model; 0: all nproc. Raises UserError
+    source: a model's folder, in place of the preset. trains: (): the stage's own parts. shard_size: GPUs that share one
+    copy of the model; 0: all nproc. Raises UserError
     for an unknown GPU and for numbers that make no run.
     """
     if gpu not in GPUS:
@@ -278,8 +287,8 @@ def plan(
     if not 0 < mfu <= 1:
         raise UserError(f"--mfu {mfu}: give a share of the peak above 0 and at most 1")
     workload, trains = WORKLOADS[stage], trains or STAGE_PARTS[stage]
-    sides = workload.sides(find_preset(preset).image_tokens)
-    model = build_model(preset, trains, activation_checkpointing)
+    model = build_model(preset, trains, activation_checkpointing, source)
+    sides = workload.sides(count_image_tokens(model.config))
 
     def memory_at(tokens: int) -> dict[str, float]:
         def count(mean: float) -> int:
@@ -297,7 +306,7 @@ def plan(
     fits = pack_tokens + (GPUS[gpu].memory - memory[TOTAL]) / slope
     flops = workload.rows * sum(
         pass_flops(
-            model_costs(model),
+            model.costs,
             tokens=length,
             squared_lengths=length**2,
             responses=workload.response,
@@ -307,6 +316,7 @@ def plan(
         for (length, images), learning in zip(sides, (trains, ()), strict=False)
     )
     return {
+        "config": model.config,
         "parameters": count_parameters(model),
         "memory": memory,
         "fits": max(0, int(fits) // 1024 * 1024),
@@ -320,18 +330,22 @@ def print_plan(config: Any, stage: int, *, nproc: int, gpu: str) -> None:
     trains = parse_parts(getattr(config, "train", "llm"))  # stage 1 has no choice
     flags = ("pack_tokens", "activation_checkpointing", "sync_every_pack", "shard_size")
     options = {flag: getattr(config, flag) for flag in flags}
-    found = plan(config.preset, stage, nproc=nproc, gpu=gpu, trains=trains, **options)
+    source, preset = "" if config.random_weights else config.model, config.preset or DEFAULT_PRESET
+    if source and not (Path(source) / "config.json").is_file():
+        print(f"no model in {source} yet: the plan of --preset {preset}")
+        source = ""
+    found = plan(config.preset, stage, nproc=nproc, gpu=gpu, trains=trains, source=source, **options)
     workload, flops, gpu_hours = WORKLOADS[stage], found["flops"], found["gpu_hours"]
     counts = "  ".join(f"{part} {count / 1e6:,.1f}M" for part, count in found["parameters"].items())
     checkpointing = "on" if config.activation_checkpointing else "off"
-    print(f"stage {stage}, {config.preset}, {nproc} x {gpu}; trains {', '.join(trains)}")
+    print(f"stage {stage}, {source or preset}, {nproc} x {gpu}; trains {', '.join(trains)}")
     print(f"parameters: {counts}")
     print(f"memory of one GPU with packs of {config.pack_tokens} tokens, "
           f"activation checkpointing {checkpointing} (GiB):")  # fmt: skip
     for name, value in (found["memory"] | {"of": GPUS[gpu].memory}).items():
         print(f"  {name:<54}{value / GIB:>8.2f}")
     print(_advice(config, found["fits"]))
-    shared = loader_bytes(config.preset, workload, config.global_batch / nproc, config.num_workers)
+    shared = loader_bytes(found["config"], workload, config.global_batch / nproc, config.num_workers)
     print(f"shared memory (/dev/shm) for the images of each GPU's loader, {config.num_workers} processes: "
           f"{shared / GIB:.2f} GiB")  # fmt: skip
     print(f"work: {workload.rows:,} rows = {flops:.3g} FLOPs; {gpu_hours:,.0f} GPU-hours, "
@@ -342,11 +356,11 @@ def print_plan(config: Any, stage: int, *, nproc: int, gpu: str) -> None:
     print_costs([nproc], gpu=gpu, pack_tokens=config.pack_tokens)
 
 
-def loader_bytes(preset: str, workload: Workload, rows: float, num_workers: int) -> float:
+def loader_bytes(config: PretrainedConfig, workload: Workload, rows: float, num_workers: int) -> float:
     """Bytes of images that a rank's loader processes hold ready, at the workload's mean: each has two steps ahead
     (DataLoader's prefetch), `rows` rows (pairs) a step. They lie in shared memory, of which containers often have
     64 MB."""
-    image = sum(pixels.nbytes for pixels in blank_pixels(find_preset(preset).config, 1, torch.uint8).values())
+    image = sum(pixels.nbytes for pixels in blank_pixels(config, 1, torch.uint8).values())
     return 2 * num_workers * rows * (workload.images + workload.strong_images) * image
 
 
@@ -377,7 +391,7 @@ def print_presets() -> None:
             for stage in STAGE_PARTS
         )
         memory = " / ".join(f"{total / 1e9:.2f}" for total in totals)
-        print(f"{name:<24}{vision:>9}{projector:>11}{llm:>10}{preset.image_tokens:>14}   {memory}")
+        print(f"{name:<24}{vision:>9}{projector:>11}{llm:>10}{count_image_tokens(preset.config):>14}   {memory}")
     print("GB: weights, gradients and AdamW state over all GPUs; a whole run: python -m bench.plan train_stage2.py")
 
 

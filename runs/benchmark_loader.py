@@ -30,7 +30,7 @@ from bench.plan import ASSUMED_MFU, WORKLOADS, plan
 from data import ChatFormat, Rows, StepDataset, make_loader, open_rows
 from errors import UserError
 from kernels.tables import cpu_name, markdown_table, write_csv
-from model import GPUS, find_preset, load_processor
+from model import GPUS, count_image_tokens, default_max_length, find_preset, load_processor
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = ("puma-qwen2-1.5b", "puma-qwen2-7b", "puma-deepseek-math-7b")
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="loader processes of the second rate")
     parser.add_argument("--gpu", default="a100-80gb", help=", ".join(GPUS))
     parser.add_argument("--mfu", type=float, default=ASSUMED_MFU, help="the rate of the GPU that is assumed")
-    parser.add_argument("--out", type=Path, default=Path("bench"))
+    parser.add_argument("--out_dir", type=Path, default=Path("bench"))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -64,16 +64,16 @@ def run(args: argparse.Namespace) -> None:
             for images, path in files.items():
                 results.append({"preset": preset, "images": images} | measure(preset, path, args, needed))
                 print(", ".join(f"{name} {value}" for name, value in results[-1].items()), flush=True)
-    args.out.mkdir(exist_ok=True)
-    write_csv(args.out / "loader.csv", results)
+    args.out_dir.mkdir(exist_ok=True)
+    write_csv(args.out_dir / "loader.csv", results)
     text = report(results, args)
-    (args.out / "loader.md").write_text(text)
+    (args.out_dir / "loader.md").write_text(text)
     print(text)
 
 
 def make_pairs(folder: Path, pairs: int) -> Path:
     """Pairs by the data engine in `folder`; the path of their file."""
-    command = [sys.executable, "gen_data.py", "--out", str(folder), "--per_category", str(math.ceil(pairs / 3))]
+    command = [sys.executable, "gen_data.py", "--out_dir", str(folder), "--per_category", str(math.ceil(pairs / 3))]
     done = subprocess.run([*command, "--bench_per_family", "1"], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"gen_data.py: {done.stderr.strip().splitlines()[-1]}")
@@ -105,15 +105,15 @@ def photograph_pairs(folder: Path) -> Path:
 def measure(preset: str, path: Path, args: argparse.Namespace, needed: float) -> dict[str, object]:
     """One row of the table: what one process prepares, what several do, what a GPU takes (`needed`, pairs/s)."""
     chosen = find_preset(preset)
-    chat_format = ChatFormat(load_processor(preset, random=True), chosen.image_tokens)
-    rows = open_rows(str(path), pairs=True, chat_format=chat_format, max_length=chosen.max_length)
+    chat_format = ChatFormat(load_processor(preset, random=True), count_image_tokens(chosen.config))
+    rows = open_rows(str(path), pairs=True, chat_format=chat_format, max_length=default_max_length(chosen.config))
     steps = args.pairs // PAIRS_OF_A_STEP
     alone = StepDataset(rows, PAIRS_OF_A_STEP, pack_tokens=16384, rank=0, world_size=1, seed=0)
     next(prepared(alone, 1))  # caches are warm
     clock, cpu = time.perf_counter(), time.process_time()
     size = images = pairs = 0
     for batches in prepared(alone, steps):
-        pairs += batches.num_rows
+        pairs += len(batches.row_ids)
         for side in (side for pack in batches for side in pack):
             images += next((len(pixels) for pixels in side.pixel_values.values()), 0)
             size += sum(tensor.nbytes for tensor in (side.input_ids, *side.pixel_values.values()))
@@ -148,7 +148,7 @@ def rate_of_workers(rows: Rows, steps: int, workers: int) -> float:
     arrived, pairs = [], []
     for batches in loader:
         arrived.append(time.perf_counter())
-        pairs.append(batches.num_rows)
+        pairs.append(len(batches.row_ids))
     first = min(2 * workers, len(pairs) - 2)  # what was prepared ahead while the processes started
     return sum(pairs[first + 1 :]) / (arrived[-1] - arrived[first])
 

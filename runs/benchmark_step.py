@@ -26,12 +26,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import runtime
+import train_stage2
+import train_stage3
 from bench.plan import GIB, STAGE_PARTS, WORKLOADS, Workload
 from data import MicroBatch
 from errors import UserError
 from kernels.benchmark import environment
 from kernels.tables import markdown_table, write_csv
-from model import MathModel, blank_pixels, count_image_tokens, load_model, peak_flops, step_flops
+from model import MathModel, blank_pixels, count_image_tokens, load_model, part_of, peak_flops, step_flops
 
 TINY_WORKLOADS = {
     1: Workload(0, prompt=40, response=60, images=0.0),
@@ -233,15 +235,17 @@ def measure(way: str, stage: int, rows: list, process: runtime.Process, args: ar
         runtime.compile_layers(module)
     if args.activation_checkpointing:
         runtime.checkpoint_activations(module)
-    idle = (lambda name: "language_model" not in name and "lm_head" not in name) if stage == 1 else None
-    runtime.shard(module, process, idle=idle)
+    runtime.shard(module, process, unused=lambda name: stage == 1 and part_of(name) != "llm")
     optimizer = torch.optim.AdamW(runtime.parameter_groups(module, 0.1), lr=1e-6, fused=bf16)
 
     def forward(weak: MicroBatch | PaddedMicroBatch, strong: MicroBatch | PaddedMicroBatch | None) -> Tensor:
         weak = weak.to(process.device)
         strong = None if strong is None else strong.to(process.device)
-        result = module(weak, strong, num_tokens=num_tokens)
-        return result if way == "plain" else result.loss
+        if way == "plain":
+            return module(weak, strong, num_tokens=num_tokens)
+        if strong is None:
+            return module(train_stage3.cross_entropy, weak, num_tokens=num_tokens, config=train_stage3.Config())
+        return module(train_stage2.puma, weak, strong, num_tokens=num_tokens, config=train_stage2.Config()).loss
 
     seconds, loss = timed_steps(forward, batches, module, optimizer, process, args)
     peak = torch.cuda.max_memory_allocated() if bf16 else 0
@@ -286,7 +290,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--turns", type=int, default=2, help="how often the two ways take turns")
     parser.add_argument("--activation_checkpointing", action="store_true")
     parser.add_argument("--compile", action="store_true", help="torch.compile our layers")
-    parser.add_argument("--out", type=Path, default=Path("bench"))
+    parser.add_argument("--out_dir", type=Path, default=Path("bench"))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -341,7 +345,7 @@ def report(results: list[dict[str, object]], process: runtime.Process, args: arg
     lines.append(f"\n{described}; `python -m bench {' '.join(sys.argv[1:])}`. Random weights and rows; blank images; "
                  "data loading not counted. Seconds: the better of the turns' medians.")  # fmt: skip
     print("\n".join(lines))
-    args.out.mkdir(exist_ok=True)
+    args.out_dir.mkdir(exist_ok=True)
     name = f"step_{args.preset.replace('.', '_')}_{process.device.type}"
-    write_csv(args.out / f"{name}.csv", [facts | row for row in results])
-    (args.out / f"{name}.md").write_text("\n".join(lines) + "\n")
+    write_csv(args.out_dir / f"{name}.csv", [facts | row for row in results])
+    (args.out_dir / f"{name}.md").write_text("\n".join(lines) + "\n")

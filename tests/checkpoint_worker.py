@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 
 import checkpoint
 import runtime
+from errors import run_main
 from model import MathModel, load_model
 from ranks_worker import make_pack
 from runtime_toy import DATA, ToyConfig
@@ -55,7 +56,7 @@ def failures_of_one_rank(out_dir: Path, process: runtime.Process, *state: object
 def main() -> None:
     out = Path(sys.argv[1])
     process = runtime.setup(0)
-    runtime.computes_in_bf16 = lambda process: True  # FSDP2's mixed precision, as on CUDA
+    runtime.Process.dtype = torch.bfloat16  # FSDP2's mixed precision, as on CUDA
     loaded = load_model("tiny", random=True)
     model = HiddenStates(loaded.hf, loaded.processor)
     model.set_trainable(("projector", "llm"))
@@ -83,4 +84,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    run_main(main)

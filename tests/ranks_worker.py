@@ -14,6 +14,9 @@ import torch
 
 import checkpoint
 import runtime
+from errors import run_main
+import train_stage2
+import train_stage3
 from data import MicroBatch
 from model import DeepseekVLHybridForConditionalGeneration, MathModel, load_model, part_of
 from runtime_toy import DATA, ToyConfig, build
@@ -66,6 +69,13 @@ def make_pack(number: int, image_token: int, images: int, kind: str = "tiny") ->
     )
 
 
+def pack_loss(model: MathModel, weak: MicroBatch, strong: MicroBatch | None = None, *, num_tokens: int) -> torch.Tensor:
+    """The loss of a stage: PUMA of a pair of micro-batches, cross entropy of one."""
+    if strong is None:
+        return model(train_stage3.cross_entropy, weak, num_tokens=num_tokens, config=train_stage3.Config())
+    return model(train_stage2.puma, weak, strong, num_tokens=num_tokens, config=train_stage2.Config()).loss
+
+
 def stage_gradients(stage: int, process: runtime.Process, kind: str = "tiny") -> dict[str, torch.Tensor]:
     """Loss, gradient norm and whole gradients of one global batch of NUM_PACKS micro_batches, dealt over the ranks."""
     torch.manual_seed(0)
@@ -74,11 +84,9 @@ def stage_gradients(stage: int, process: runtime.Process, kind: str = "tiny") ->
     model.train()
     if stage == 3:
         runtime.checkpoint_activations(model)
-    idle = (lambda name: part_of(name) != "llm") if stage == 1 else None
-    runtime.shard(model, process, idle=idle)
+    runtime.shard(model, process, unused=lambda name: stage == 1 and part_of(name) != "llm")
     for name, parameter in model.named_parameters():
-        bf16 = runtime.computes_in_bf16(process) and not parameter.requires_grad
-        assert parameter.dtype == (torch.bfloat16 if bf16 else torch.float32), name
+        assert parameter.dtype == (torch.float32 if parameter.requires_grad else process.dtype), name
     image_token = model.config.image_token_id
     micro_batches = []
     for number in range(process.rank, NUM_PACKS, process.world_size):
@@ -87,13 +95,17 @@ def stage_gradients(stage: int, process: runtime.Process, kind: str = "tiny") ->
         if stage == 1:
             weak.run_vision = False
         micro_batches.append((weak, strong if stage == 2 else None))
+    # A number keeps its digits under the bf16 policy; a tensor would arrive as 99,840.
+    assert model(lambda model, count: count, 100_001) == 100_001
+    if hasattr(model, "reshard"):
+        model.reshard()  # a forward without a backward leaves the root gathered
     num_tokens = runtime.sum_over_ranks(sum(weak.num_response_tokens for weak, _ in micro_batches), process)
     loss = torch.zeros(())
     for number, (weak, strong) in enumerate(micro_batches):
         runtime.set_gradient_sync(model, stage != 3 or number + 1 == len(micro_batches))
-        losses = model(weak, strong, num_tokens=num_tokens)
-        losses.loss.backward()
-        loss += losses.loss.detach()
+        own = pack_loss(model, weak, strong, num_tokens=num_tokens)
+        own.backward()
+        loss += own.detach()
     norm = runtime.clip_grad_norm(model.parameters(), 0.5)
     gradients = {"loss": runtime.sum_over_ranks(loss, process), "norm": norm}
     for name, parameter in model.named_parameters():
@@ -114,7 +126,8 @@ def saved_bytes(process: runtime.Process, *, compiled: bool, checkpointed: bool)
     runtime.shard(model, process)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.nbytes) or tensor, lambda one: one):
-        loss = model(make_pack(3, model.config.image_token_id, 1), num_tokens=10).loss
+        batch = make_pack(3, model.config.image_token_id, 1)
+        loss = pack_loss(model, batch, num_tokens=10)
     loss.backward()
     return sum(kept)
 
@@ -127,7 +140,7 @@ def agreements(process: runtime.Process, out: Path) -> None:
         stop.reason = "SIGTERM"
     assert stop.should_stop()
     guard = runtime.NonFiniteGuard(out, process)
-    assert guard.skip(1, float("nan"), 1.0, [([f"row of rank {process.rank}"], float("nan"))])
+    assert guard.skip_nonfinite_step(1, float("nan"), 1.0, [([f"row of rank {process.rank}"], float("nan"))])
     assert runtime.sum_over_ranks(process.rank + 1, process) == process.world_size * (process.world_size + 1) // 2
     try:
         runtime.run_on_first_rank(process, lambda: (_ for _ in ()).throw(runtime.UserError("no disk")))
@@ -169,10 +182,11 @@ def main() -> None:
     results = {f"tiny {stage}": stage_gradients(stage, process) for stage in STAGES}
     results |= {f"hybrid {stage}": stage_gradients(stage, process, "hybrid") for stage in (2, 3)}
     # what CUDA does, one GPU or several, here on a CPU: bf16 storage, gathering and products, fp32 sums
-    runtime.computes_in_bf16 = lambda process: True
+    alone = runtime.Process.dtype
+    runtime.Process.dtype = torch.bfloat16
     results |= {f"bf16 tiny {stage}": stage_gradients(stage, process) for stage in STAGES}
     results |= {f"bf16 hybrid {stage}": stage_gradients(stage, process, "hybrid") for stage in (2, 3)}
-    runtime.computes_in_bf16 = lambda process: False
+    runtime.Process.dtype = alone
     torch.compile = functools.partial(torch.compile, backend="eager")  # what is kept counts, not how fast it is
     ways = [(one, two) for one in (False, True) for two in (False, True)]
     saved = [saved_bytes(process, compiled=compiled, checkpointed=checkpointed) for compiled, checkpointed in ways]
@@ -185,4 +199,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    runtime.main(main)
+    run_main(main)

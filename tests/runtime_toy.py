@@ -1,16 +1,16 @@
-"""What the tests of runtime.py, checkpoint.py and log.py train: a module of a few parameters, with dropout, and its
+"""What the tests of runtime.py and checkpoint.py train: a module of a few parameters, with dropout, and its
 loop.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from torch import nn
 
 import checkpoint
 import runtime
-from log import Log
 
 DATA = {"rows": "fingerprint of the rows"}
 
@@ -76,7 +76,8 @@ def train(
     model, optimizer, scheduler, _ = state
     identity = {"config": config, "data_fingerprint": DATA}
     done = checkpoint.resume(resume, out_dir, *state, **identity)
-    log = Log(out_dir, process, total_steps=total_steps, start_step=done, progress="none")
+    quiet = SimpleNamespace(out_dir=out_dir, progress="none", wandb_project="")
+    log = runtime.Log(quiet, process, total_steps=total_steps, start_step=done)
     losses = []
     for step in range(done + 1, steps + 1):
         generator = torch.Generator().manual_seed(step)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.mark.slow
 def test_the_table_holds_every_preset_and_what_a_gpu_takes(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "bench", "loader", "--pairs", "32", "--workers", "1", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "bench", "loader", "--pairs", "32", "--workers", "1", "--out_dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "loader.csv", newline="") as file:
@@ -33,6 +33,6 @@ def test_the_table_holds_every_preset_and_what_a_gpu_takes(tmp_path: Path) -> No
 
 
 def test_too_few_pairs_are_one_clear_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "bench", "loader", "--pairs", "5", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "bench", "loader", "--pairs", "5", "--out_dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and "--pairs 5" in done.stderr and "Traceback" not in done.stderr

@@ -20,6 +20,7 @@ from model import (
     MathModel,
     Preset,
     blank_pixels,
+    count_image_tokens,
     load_model,
     load_processor,
     model_costs,
@@ -53,7 +54,7 @@ def peak_of_a_step(model: MathModel, *micro_batches: ranks_worker.MicroBatch) ->
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(lambda done: setattr(done, "grad", None))
     with plan._LiveBytes(model, "cpu") as live:
-        model(*micro_batches, num_tokens=10).loss.backward()
+        ranks_worker.pack_loss(model, *micro_batches, num_tokens=10).backward()
     return live.peak
 
 
@@ -62,7 +63,7 @@ def test_flops_are_those_that_torch_counts(stage: int) -> None:
     model = tiny(stage)
     weak, strong = make_packs(model, stage)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # its products are counted
-        model(weak, strong, num_tokens=10).loss.backward()
+        ranks_worker.pack_loss(model, weak, strong, num_tokens=10).backward()
     costs = model_costs(model)
     expected = model_module.step_flops(model, [(weak, strong)])
     # Here causal attention is computed like full attention: twice ours ...
@@ -125,8 +126,7 @@ def test_planned_bytes_of_the_hybrid_are_those_of_a_real_step(
 
     def build(device: str) -> MathModel:
         processor = load_processor("puma-deepseek-math-7b", random=True)
-        hf = model_module._random(preset, torch.float32, device)
-        hf.config.image_token_id = processor.image_token_id
+        hf = model_module._random(preset.config, torch.float32, device)
         model = MathModel(hf, processor)
         model.set_trainable(STAGES[2])
         if checkpointing:
@@ -147,10 +147,10 @@ def test_planned_bytes_of_the_hybrid_are_those_of_a_real_step(
             return tuple(torch.zeros_like(tensor) if wanted else None for tensor, wanted in saved)
 
     real, planned_model = build("cpu"), build("meta")
-    length = preset.image_tokens + 60
+    length = count_image_tokens(preset.config) + 60
     image_token = real.config.image_token_id
     batch = ranks_worker.MicroBatch(
-        input_ids=torch.tensor([[image_token] * preset.image_tokens + [100] * 60]),
+        input_ids=torch.tensor([[image_token] * count_image_tokens(preset.config) + [100] * 60]),
         position_ids=torch.arange(length)[None],
         cu_seqlens=torch.tensor([0, length], dtype=torch.int32),
         max_seqlen=length,
@@ -217,6 +217,21 @@ def test_a_plan_prints_memory_and_marks_assumptions(
     assert "stage 3, tiny, 2 x h100-80gb; trains llm\n" in capsys.readouterr().out
 
 
+def test_the_plan_of_a_folder_is_that_of_what_it_holds(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "presets", lambda: {"tiny": None})  # no table of the large ones
+    model = load_model("tiny", random=True)
+    model.hf.config.text_config.intermediate_size = 1024  # a size that no preset has
+    model.hf.config.save_pretrained(tmp_path)
+    model.processor.save_pretrained(tmp_path)
+    plan.main(["train_stage2.py", "--model", str(tmp_path), "--nproc", "1", "--global_batch", "64"])
+    assert f"stage 2, {tmp_path}, 1 x" in (printed := capsys.readouterr().out) and "llm 3.0M" in printed
+    plan.main(["train_stage2.py", "--model", str(tmp_path / "nowhere"), "--preset", "tiny", "--nproc", "1"])
+    printed = capsys.readouterr().out
+    assert "nowhere yet: the plan of --preset tiny" in printed and "llm 1.8M" in printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -279,7 +294,7 @@ def test_the_plan_is_within_15_percent_of_a_real_peak(stage: int, checkpointing:
     model.train()
     if checkpointing:
         runtime.checkpoint_activations(model)
-    runtime.shard(model, process, idle=(lambda name: part_of(name) != "llm") if stage == 1 else None)
+    runtime.shard(model, process, unused=lambda name: stage == 1 and part_of(name) != "llm")
     optimizer = torch.optim.AdamW(runtime.parameter_groups(model, 0.1), lr=1e-5, fused=True)
     images = 0 if stage == 1 else 8
     image_token = model.config.image_token_id
@@ -301,7 +316,7 @@ def test_the_plan_is_within_15_percent_of_a_real_peak(stage: int, checkpointing:
 
     strong = batch(images) if stage == 2 else None
     for _ in range(3):
-        model(batch(images), strong, num_tokens=2048).loss.backward()
+        ranks_worker.pack_loss(model, batch(images), strong, num_tokens=2048).backward()
         runtime.clip_grad_norm(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -316,7 +331,7 @@ def test_the_plan_is_within_15_percent_of_a_real_peak(stage: int, checkpointing:
 
 @pytest.mark.slow
 def test_the_step_benchmark_writes_its_table_where_both_ways_agree(tmp_path: Path) -> None:
-    arguments = ["--preset", "tiny", "--rows", "4", "--steps", "1", "--turns", "1", "--out", tmp_path]
+    arguments = ["--preset", "tiny", "--rows", "4", "--steps", "1", "--turns", "1", "--out_dir", tmp_path]
     command = [sys.executable, "-m", "bench", "step", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,22 +1,31 @@
-"""runtime.py and log.py in one process: flags, schedule, groups, clipping, the log, stop requests, locks, bad steps."""
+"""runtime.py in one process: flags, schedule, groups, clipping, the log, stop requests, locks, bad steps."""
 
+import importlib
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
-from dataclasses import dataclass, field
+import tokenize
+from dataclasses import dataclass, fields
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 import torch
+from runtime_toy import DATA, ToyConfig, build, train
 from torch import nn
 
+import checkpoint
 import runtime
-from log import Log, keep_log_rows
-from runtime import UserError
+import train_stage2
+from errors import run_main
+from runtime import Log, UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,10 +37,19 @@ def process() -> runtime.Process:
 
 @dataclass
 class Config:
-    preset: str = field(default="tiny", metadata={"help": "which model"})
-    learning_rate: float = 1e-3
+    # model
+    preset: str = "tiny"  # which model, 100 % of it
+    learning_rate: float = 1e-3  # at its peak
+    lam: float = 0.1
+    # memory and speed
     steps: int = 5
-    compile: bool = False
+    compile: bool = False  # a "slow" start
+    sync: bool = True
+    backend: Literal["auto", "torch"] = "auto"  # who computes: "auto" or not
+
+
+def log_config(out_dir: Path, progress: str = "none") -> SimpleNamespace:
+    return SimpleNamespace(out_dir=out_dir, progress=progress, wandb_project="")
 
 
 def test_flags_are_read_and_overrides_printed(capsys: pytest.CaptureFixture) -> None:
@@ -42,15 +60,105 @@ def test_flags_are_read_and_overrides_printed(capsys: pytest.CaptureFixture) -> 
     assert "steps" not in printed
 
 
-@pytest.mark.parametrize("arguments", [["--learning_rat", "1"], ["--steps", "many"], ["--steps", "1.5"], ["stray"]])
+def test_flags_may_be_turned_on_and_off() -> None:
+    config = runtime.parse_config(Config, ["--compile", "True", "--sync", "false", "--backend", "torch"])
+    assert (config.compile, config.sync, config.backend) == (True, False, "torch")
+    assert runtime.parse_config(Config, ["--no_sync"]).sync is False
+    assert runtime.parse_config(Config, []) == Config()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--learning_rat", "1"], ["--steps", "many"], ["--steps", "1.5"], ["stray"], ["--backend", "tritn"],
+     ["--compile", "perhaps"]],
+)  # fmt: skip
 def test_a_wrong_flag_is_one_clear_error(arguments: list[str]) -> None:
     with pytest.raises(UserError, match=f"(?s){arguments[0]}.*--help"):
         runtime.parse_config(Config, arguments)
 
 
+def test_an_abbreviation_suggests_the_flag_of_those_initials() -> None:
+    with pytest.raises(UserError, match="--lr.*did you mean --learning_rate"):
+        runtime.parse_config(Config, ["--lr", "1e-4"])
+
+
+def test_an_own_check_sees_the_value_of_its_field() -> None:
+    def only_tiny(value: str) -> None:
+        if value != "tiny":
+            raise UserError(f"no such thing as {value}")
+
+    assert runtime.parse_config(Config, [], preset=only_tiny).preset == "tiny"
+    with pytest.raises(UserError, match="no such thing as huge"):
+        runtime.parse_config(Config, ["--preset", "huge"], preset=only_tiny)
+
+
+def help_of(config_class: type, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit) as ended:
+        runtime.parse_config(config_class, ["--help"])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_shows_comment_default_and_choices(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = help_of(Config, capsys, monkeypatch)
+    assert re.search(r"model:\n +--preset TEXT +which model, 100 % of it \[tiny\]\n", shown)
+    assert re.search(r"--compile \[BOOL\] +a \"slow\" start \[False\]\n", shown)
+    assert re.search(r'--backend \{auto,torch\}\s+who computes: "auto" or not \[auto\]\n', shown)
+    assert re.search(r"memory and speed:\n +--steps N +\[5\]\n", shown)
+
+
+@pytest.mark.parametrize("script", ["train_stage1", "train_stage2", "train_stage3"])
+def test_each_flags_help_is_its_fields_comment(
+    script: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read here with the tokenizer, so that a comment that parse_config misses is seen."""
+    config_class = importlib.import_module(script).Config
+    lines = (ROOT / f"{script}.py").read_text().splitlines()
+    shown = " ".join(help_of(config_class, capsys, monkeypatch).split())
+    for field in fields(config_class):
+        [line] = [line for line in lines if line.startswith(f"    {field.name}: ") and " = " in line]
+        tokens = tokenize.generate_tokens(iter([line + "\n"]).__next__)
+        [comment] = [token.string.removeprefix("# ") for token in tokens if token.type == tokenize.COMMENT]
+        assert f"{comment} [" in shown, field.name
+
+
+IMPOSSIBLE = [
+    ("--alpha 2", "from 0 to 1"), ("--alpha nan", "from 0 to 1"), ("--lam -0.1", "from 0 to 1"), ("--tau 0", "above 0"),
+    ("--tau inf", "above 0"), ("--warmup 100", "from 0 to 1"), ("--global_batch 0", "at least 1"),
+    ("--max_steps -1", "at least 0"), ("--epochs 0", "at least 1"), ("--num_workers -1", "at least 0"),
+    ("--pack_tokens 0", "at least 1"), ("--val_every -5", "at least 0"), ("--learning_rate -1", "above 0"),
+    ("--loss_backend tritn", "choose from"), ("--progress dots", "choose from"), ("--train adapter", "the parts are"),
+    ("--preset huge", "tiny"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("flag, bounds", IMPOSSIBLE)
+def test_impossible_values_are_one_line_before_anything_loads(
+    flag: str, bounds: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, value = flag.split()
+    monkeypatch.setattr(sys, "argv", ["train_stage2.py", f"{name}={value}", "--data", "nowhere.jsonl"])
+    with pytest.raises(UserError) as error:
+        train_stage2.main()
+    message = str(error.value)
+    assert name.lstrip("-") in message and value in message and bounds in message and "\n" not in message
+
+
+def test_a_rank_other_than_the_first_leaves_the_word_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    with pytest.raises(SystemExit) as ended:
+        runtime.parse_config(Config, ["--steps", "many"])
+    assert ended.value.code == 1
+
+
 def test_main_turns_a_user_error_into_one_line_and_exit_code_1() -> None:
     code = (
-        "import runtime\n\ndef main():\n    raise runtime.UserError('a.jsonl:3: broken; fix it')\n\nruntime.main(main)"
+        "from errors import UserError, run_main\n\n"
+        "def main():\n    raise UserError('a.jsonl:3: broken; fix it')\n\nrun_main(main)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
@@ -62,7 +170,7 @@ def test_a_full_gpu_is_one_line(capsys: pytest.CaptureFixture) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79")
 
     with pytest.raises(SystemExit) as ended:
-        runtime.main(script)
+        run_main(script)
     assert ended.value.code == 1
     found = capsys.readouterr().err
     assert found.startswith("error: CUDA out of memory. Tried to allocate 2.00 GiB; add --activation_checkpointing")
@@ -129,7 +237,7 @@ def test_sum_over_ranks_keeps_the_kind(process: runtime.Process) -> None:
 
 
 def test_the_log_drops_what_a_resume_trains_again(tmp_path: Path, process: runtime.Process) -> None:
-    log = Log(tmp_path, process, total_steps=6, progress="none")
+    log = Log(log_config(tmp_path), process, total_steps=6)
     for step in range(1, 5):
         log.mark("data")
         log.mark("forward_backward")
@@ -139,38 +247,87 @@ def test_the_log_drops_what_a_resume_trains_again(tmp_path: Path, process: runti
     assert row["step_seconds"] >= row["data_seconds"] and row["memory_gib"] > 0
     with open(tmp_path / "log.jsonl", "a") as file:
         file.write('{"step": 5, "lo')  # killed while writing
-    again = Log(tmp_path, process, total_steps=6, start_step=2, progress="none")
+    again = Log(log_config(tmp_path), process, total_steps=6, start_step=2)
     again.step(3, num_tokens=100, loss=7.0)
     again.close()
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [(row["step"], row["loss"]) for row in rows] == [(1, 1.0), (2, 0.5), (3, 7.0)]
-    assert keep_log_rows(tmp_path / "log.jsonl", 0) == 0
+    Log(log_config(tmp_path), process, total_steps=6).close()
     assert (tmp_path / "log.jsonl").read_text() == ""
 
 
 def test_the_log_shows_a_line_a_step_or_a_bar(
     tmp_path: Path, process: runtime.Process, capsys: pytest.CaptureFixture
 ) -> None:
-    log = Log(tmp_path, process, total_steps=2, peak_flops=1e9)
+    log = Log(log_config(tmp_path, "lines"), process, total_steps=2, peak_flops=1e9)
     log.step(1, num_tokens=10, flops=1e6, loss=0.5, fkl=0.25, grad_norm=2.0, lr=1e-3)
     log.close()
     line = capsys.readouterr().out
     for part in ("step 1/2", "loss 0.5", "fkl 0.25", "grad_norm 2", "lr 1.00e-03", "tok/s", "MFU", "left"):
         assert part in line
-    log = Log(tmp_path, process, total_steps=2, start_step=1, progress="bar", title="stage 2")
+    log = Log(log_config(tmp_path, "bar"), process, total_steps=2, start_step=1)
     log.step(2, num_tokens=10, loss=0.5)
     log.close()
     captured = capsys.readouterr()
-    assert captured.out == "" and "stage 2" in captured.err and "2/2" in captured.err
-    with pytest.raises(UserError, match="--progress"):
-        Log(tmp_path, process, total_steps=2, progress="dots")
+    assert captured.out == "" and str(tmp_path) in captured.err and "2/2" in captured.err
 
 
 def test_mfu_is_flops_over_time_and_peak(tmp_path: Path, process: runtime.Process) -> None:
-    log = Log(tmp_path, process, total_steps=1, peak_flops=1e12, progress="none")
+    process.world_size = 4
+    log = Log(log_config(tmp_path), process, total_steps=1, peak_flops=1e12)
     time.sleep(0.05)
-    row = log.step(1, num_tokens=1, flops=1e10)
-    assert row["mfu"] == pytest.approx(1e10 / (row["step_seconds"] * 1e12), rel=0.02)
+    row = log.step(1, num_tokens=1, flops=1e11)
+    assert row["mfu"] == pytest.approx(1e11 / (row["step_seconds"] * 4 * 1e12), rel=0.02)
+
+
+def test_wandb_gets_every_row_or_is_said_to_be_missing(
+    tmp_path: Path, process: runtime.Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    run = SimpleNamespace(
+        log=lambda row, step: told.append((step, row["loss"])), finish=lambda: told.append("finished")
+    )
+    wandb = SimpleNamespace(init=lambda **options: told.append(options["project"]) or run)
+    config = log_config(tmp_path)
+    config.wandb_project = "puma"
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    log = Log(config, process, total_steps=1)
+    log.step(1, num_tokens=1, loss=torch.tensor(0.5))
+    log.close()
+    assert told == ["puma", (1, 0.5), "finished"]
+    monkeypatch.setitem(sys.modules, "wandb", None)  # importing it fails
+    with pytest.raises(UserError, match="--wandb_project.*pip install wandb"):
+        Log(config, process, total_steps=1)
+
+
+def test_resume_takes_the_checkpoint_that_is_named(tmp_path: Path) -> None:
+    whole = train(tmp_path, 4, keep=4)
+    assert train(tmp_path, 4, keep=4, resume=str(tmp_path / "step_00000002")) == whole[2:]
+    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    next_step_done = threading.Event()
+
+    class SlowWriter(checkpoint.FileSystemWriter):
+        def write_data(self, *arguments: object) -> object:
+            assert next_step_done.wait(5), "nothing was trained meanwhile"
+            return super().write_data(*arguments)
+
+    monkeypatch.setattr(checkpoint, "FileSystemWriter", SlowWriter)
+    config = ToyConfig()
+    state = build(runtime.setup(0, device="cpu"), 8, config)
+    model, process = state[0], state[3]
+    saved = [parameter.detach().clone() for parameter in model.parameters()]
+    folder = checkpoint.save_checkpoint(tmp_path, 1, *state, config=config, data_fingerprint=DATA)
+    assert not folder.exists()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+    next_step_done.set()
+    checkpoint.wait_for_save(process)
+    assert checkpoint.resume("auto", tmp_path, *state, config=config, data_fingerprint=DATA) == 1
+    assert all(torch.equal(one, two) for one, two in zip(saved, model.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
@@ -212,13 +369,14 @@ def test_a_stop_file_is_a_stop_request_and_a_restart_reads_the_marker(
 def test_bad_steps_are_skipped_counted_and_end_the_run(tmp_path: Path, process: runtime.Process) -> None:
     guard = runtime.NonFiniteGuard(tmp_path, process, max_in_a_row=3)
     micro_batches = [(["a:1", "a:2"], torch.tensor(0.1)), (["b:7"], torch.tensor(math.nan))]
-    assert not guard.skip(1, torch.tensor(0.5), torch.tensor(1.0), micro_batches)
-    assert guard.skip(2, math.nan, 1.0, micro_batches)
-    assert guard.skip(3, 0.5, math.inf, micro_batches[:1])
-    assert not guard.skip(4, 0.5, 1.0, micro_batches)
-    assert guard.skip(5, math.inf, 1.0, micro_batches) and guard.skip(6, math.inf, 1.0, micro_batches)
+    assert not guard.skip_nonfinite_step(1, torch.tensor(0.5), torch.tensor(1.0), micro_batches)
+    assert guard.skip_nonfinite_step(2, math.nan, 1.0, micro_batches)
+    assert guard.skip_nonfinite_step(3, 0.5, math.inf, micro_batches[:1])
+    assert not guard.skip_nonfinite_step(4, 0.5, 1.0, micro_batches)
+    assert guard.skip_nonfinite_step(5, math.inf, 1.0, micro_batches)
+    assert guard.skip_nonfinite_step(6, math.inf, 1.0, micro_batches)
     with pytest.raises(UserError, match="3 steps in a row.*7"):
-        guard.skip(7, math.nan, math.nan, micro_batches)
+        guard.skip_nonfinite_step(7, math.nan, math.nan, micro_batches)
     assert guard.skipped == 5
     rows = [json.loads(line) for line in (tmp_path / "nonfinite_rows.jsonl").read_text().splitlines()]
     assert [(row["step"], row["rows"]) for row in rows[:2]] == [(2, ["b:7"]), (3, ["a:1", "a:2"])]
@@ -258,21 +416,33 @@ def test_a_killed_run_gives_its_lock_back_though_its_workers_live(tmp_path: Path
         run.stdout.close()
 
 
-def test_a_device_that_is_not_there_is_one_clear_error() -> None:
-    with pytest.raises(UserError, match="--device tpu"):
-        runtime.setup(0, device="tpu")
-    if not torch.cuda.is_available():
-        with pytest.raises(UserError, match="no CUDA device"):
-            runtime.setup(0, device="cuda")
-
-
 def test_the_header_names_versions_and_boxes_slow_paths(
     process: runtime.Process, capsys: pytest.CaptureFixture
 ) -> None:
-    header = runtime.print_header(process, Config(preset="puma-qwen2-7b"), slow_paths=["no triton"], loss="torch")
+    with torch.device("meta"):
+        large = nn.ModuleDict({"lm_head": nn.Linear(20_000, 20_000)})
+    runtime.print_header(process, large, loss_backend="torch", trains="llm")
     printed = capsys.readouterr().out
-    assert torch.__version__ in printed and "no triton" in printed and "!!!!" in printed and "no GPU" in printed
-    assert header["loss"] == "torch" and header["precision"].startswith("fp32") and header["commit"]
+    assert torch.__version__ in printed and "!!!!" in printed and "! no GPU: 400M parameters" in printed
+    for name, value in (("loss", "torch\n"), ("trains", "llm\n"), ("precision", "fp32"), ("commit", r"\w{12}|unknown")):
+        assert re.search(f"^{name}: +({value})", printed, re.M)
+    runtime.print_header(process, large, loss_backend="auto")
+    assert re.search("^loss: +torch \\(the tensors are on meta", capsys.readouterr().out, re.M)
+
+
+def test_a_gpu_without_triton_is_a_slow_path(
+    process: runtime.Process, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "device", torch.device("cuda"))
+    card = SimpleNamespace(name="H100", total_memory=80 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    model = nn.ModuleDict({"lm_head": nn.Linear(2, 2)})
+    for backend, boxed in (("torch", True), ("triton", False)):
+        monkeypatch.setattr("kernels.choose_backend", lambda weight, backend=backend: (backend, f"why {backend}"))
+        runtime.print_header(process, model, loss_backend="auto")
+        printed = capsys.readouterr().out
+        assert f"{backend} (why {backend})\n" in printed and "1 x H100, 80 GiB" in printed
+        assert (f"! loss: why {backend} !" in printed) == boxed == ("!!!!" in printed)
 
 
 def test_the_slurm_script_asks_for_a_checkpoint_and_requeues(tmp_path: Path) -> None:
@@ -299,5 +469,5 @@ def test_the_slurm_script_asks_for_a_checkpoint_and_requeues(tmp_path: Path) -> 
     assert job.wait(timeout=20) == 0
     assert (tmp_path / "scontrol.txt").read_text() == "requeue 42\n"
     started = (tmp_path / "srun.txt").read_text()
-    for part in ("--nnodes 2", "--rdzv_endpoint node1:29500", "train_stage2.py --preset puma-qwen2-7b", "--seed 1"):
+    for part in ("--nnodes 2", "--rdzv_endpoint node1:29500", "train_stage2.py --out_dir out", "--seed 1"):
         assert part in started

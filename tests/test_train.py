@@ -1,21 +1,29 @@
 """The training scripts as a user runs them: the tiny preset, a few rows, real processes."""
 
+import importlib
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from PIL import Image, ImageDraw
+from torch.distributed.checkpoint import FileSystemReader
 
 import guard  # noqa: F401  (before transformers)
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from checkpoint import read_manifest
+import train_stage3
+from checkpoint import complete_checkpoints, read_manifest
+from data import ChatFormat, open_rows
+from model import count_image_tokens, load_model, part_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--preset", "tiny", "--global_batch", "6", "--pack_tokens", "800", "--num_workers", "0", "--save_every", "2"]
@@ -55,6 +63,20 @@ def run(script: str, *arguments: object, ranks: int = 0, check: bool = True) -> 
     )  # fmt: skip
     assert not check or finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-3000:]
     return finished
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable]:
+    """A script's main() in this process: quicker, and what it calls can be replaced."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+
+    def run_main(script: str, *arguments: object) -> None:
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, arguments)])
+        importlib.import_module(script).main()
+
+    yield run_main
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def log_of(folder: Path) -> list[dict]:
@@ -108,9 +130,169 @@ def test_kill_9_and_a_restart_repeat_the_run_bit_for_bit(stage2, tmp_path):
     assert once == twice
 
 
+def test_flags_do_what_their_help_says(run_here, tmp_path, capsys):
+    """Row lengths, image paths, random weights, parts that train, steps and their schedule, checkpoints, screen."""
+    (tmp_path / "images").mkdir()
+    pairs = make_pairs(tmp_path / "images", 14).rename(tmp_path / "pairs.jsonl")
+    flags = ["--preset", "tiny", "--random_weights", "--seed", 7, "--global_batch", 6, "--pack_tokens", 800]
+    flags += ["--data", pairs, "--image_root", tmp_path / "images", "--num_workers", 2, "--train", "projector"]
+    flags += ["--learning_rate", 1e-3, "--warmup", 0, "--max_steps", 3, "--save_every", 0, "--progress", "none"]
+    run_here("train_stage3", *flags, "--max_length", 190, "--out_dir", tmp_path / "run")
+    assert [row["lr"] for row in log_of(tmp_path / "run")] == pytest.approx([1e-3, 0.75e-3, 0.25e-3])
+    assert [folder.name for folder in complete_checkpoints(tmp_path / "run")] == ["step_00000003"]
+    printed = capsys.readouterr().out
+    assert "longer than 190 tokens 5" in printed, "the strong rows with an image"
+    assert "loss:           torch (" in printed and "step 3/3" not in printed
+    torch.manual_seed(7)
+    before, after = load_model("tiny", random=True), load_model("", str(tmp_path / "run"))
+    pairs_of_tensors = zip(before.named_parameters(), after.named_parameters(), strict=True)
+    assert {part_of(name) for (name, one), (_, two) in pairs_of_tensors if not torch.equal(one, two)} == {"projector"}
+
+
+def test_a_step_that_is_not_finite_leaves_no_trace_in_the_weights(run_here, tmp_path, monkeypatch):
+    """Else AdamW's moments, and with them every later step, would not be finite either."""
+    calls, real = [], train_stage3.cross_entropy
+
+    def nan_in_the_second_step(*arguments: object, **options: object) -> torch.Tensor:
+        calls.append(1)
+        return real(*arguments, **options) * (math.nan if len(calls) == 2 else 1.0)
+
+    monkeypatch.setattr(train_stage3, "cross_entropy", nan_in_the_second_step)
+    flags = [*SMALL, "--random_weights", "--pack_tokens", 8192, "--max_steps", 3, "--save_every", 0]
+    run_here("train_stage3", *flags, "--data", make_pairs(tmp_path, 9), "--out_dir", tmp_path / "run")
+    rows = log_of(tmp_path / "run")
+    assert len(calls) == 3 and [row["nonfinite"] for row in rows] == [0, 1, 1]
+    assert [math.isfinite(row["loss"]) for row in rows] == [True, False, True]
+    assert all(parameter.isfinite().all() for parameter in load_model("", str(tmp_path / "run")).parameters())
+    [record] = map(json.loads, (tmp_path / "run" / "nonfinite_rows.jsonl").read_text().splitlines())
+    assert record["step"] == 2 and len(record["rows"]) == 6
+
+
+PAPER = {
+    1: {"learning_rate": 3e-5, "global_batch": 256},
+    2: {"learning_rate": 5e-5, "global_batch": 512, "alpha": 0.2, "tau": 1.0, "lam": 0.1, "train": "vision,projector"},
+    3: {"learning_rate": 3e-5, "global_batch": 256, "train": "vision,projector,llm"},
+}
+
+
+@pytest.mark.parametrize("stage", PAPER)
+def test_the_defaults_are_the_papers(stage):
+    config = vars(importlib.import_module(f"train_stage{stage}").Config())
+    expected = {"epochs": 1, "warmup": 0.02, "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.999} | PAPER[stage]
+    assert {name: config[name] for name in expected} == expected
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Validation
+
+
+@pytest.fixture(scope="module")
+def validated(stage2: tuple[Path, Path, list], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list, Path]:
+    """(held-out pairs, flags, out_dir): the run of `stage2` with validation every two steps."""
+    held_out = make_pairs(tmp_path_factory.mktemp("held_out"), 5)
+    flags = [*stage2[2], "--val_data", held_out, "--val_every", 2]
+    out = tmp_path_factory.mktemp("validated") / "run"
+    run("train_stage2.py", *flags, "--out_dir", out)
+    return held_out, flags, out
+
+
+def test_validation_touches_no_training_number(stage2, validated):
+    keys = ("step", "loss", "fkl", "rkl", "ce", "lr", "grad_norm", "rows", "tokens")
+    without, with_validation = log_of(stage2[1]), log_of(validated[2])
+    assert [[row[key] for key in keys] for row in without] == [[row[key] for key in keys] for row in with_validation]
+    assert [row["step"] for row in log_of(validated[2]) if "val_loss" in row] == [2, 4, 6]
+
+
+def test_val_losses_are_those_of_the_stock_model_row_by_row(validated):
+    """Of the exported weights, by transformers' own forward and full logits."""
+    held_out, _, out = validated
+    model = load_model("", str(out)).eval()
+    model.language_model.set_attn_implementation("sdpa")
+    chat_format = ChatFormat(model.processor, count_image_tokens(model.config))
+    rows = open_rows(str(held_out), pairs=True, chat_format=chat_format, max_length=768)
+    sums, num_tokens = torch.zeros(3, dtype=torch.float64), 0
+    for index in range(len(rows)):
+        log_probs = []
+        for turns in rows.read(index):
+            tokens = chat_format.encode(turns)
+            images = [chat_format.pixels(Image.open(held_out.parent / name).convert("RGB")) for name in turns[0].images]
+            pixels = {name: model.normalize(name, value[None]) for image in images for name, value in image.items()}
+            with torch.no_grad():
+                logits = model.hf(input_ids=torch.from_numpy(tokens.input_ids)[None], **pixels).logits[0]
+            log_probs.append(logits[tokens.positions].double().log_softmax(-1))
+        weak, strong = log_probs
+        fkl, rkl = (weak.exp() * (weak - strong)).sum(), (strong.exp() * (strong - weak)).sum()
+        ce = -weak.gather(1, torch.from_numpy(tokens.input_ids[tokens.positions + 1])[:, None]).sum()
+        sums += torch.stack([fkl, rkl, ce])
+        num_tokens += len(tokens.positions)
+    row = log_of(out)[-1]
+    for name, expected in zip(("fkl", "rkl", "ce"), sums / num_tokens, strict=True):
+        assert row[f"val_{name}"] == pytest.approx(expected.item(), rel=1e-4), name
+    mixed = 0.5 * (0.2 * row["val_fkl"] + 0.8 * row["val_rkl"]) + 0.5 * row["val_ce"]
+    assert row["val_loss"] == pytest.approx(mixed, rel=1e-5)
+
+
+def test_two_ranks_have_the_val_losses_of_one(validated, tmp_path):
+    run("train_stage2.py", *validated[1], "--max_steps", 2, "--out_dir", tmp_path / "two", ranks=2)
+    run("train_stage2.py", *validated[1], "--max_steps", 2, "--out_dir", tmp_path / "one")
+    one, two = log_of(tmp_path / "one")[-1], log_of(tmp_path / "two")[-1]
+    for name in ("val_loss", "val_fkl", "val_rkl", "val_ce"):
+        assert two[name] == pytest.approx(one[name], rel=1e-5), name
+
+
+def test_a_checkpoint_saved_after_validation_holds_the_fp32_weights(stage2, validated, tmp_path):
+    """On two ranks in bf16: a forward without a backward leaves FSDP2's root gathered, in bf16."""
+    states = []
+    for flags in (validated[1], stage2[2]):
+        out = tmp_path / f"run{len(flags)}"
+        arguments = [*flags, "--max_steps", 2, "--save_every", 2, "--out_dir", out]
+        run("tests/bf16_script.py", "train_stage2", *arguments, ranks=2)
+        reader = FileSystemReader(out / "step_00000002")
+        metadata = reader.read_metadata().state_dict_metadata
+        state = {name: torch.empty(found.size, dtype=found.properties.dtype) for name, found in metadata.items()}
+        dcp.load(state, storage_reader=reader, no_dist=True)
+        states.append(state)
+    with_validation, without = states
+    assert with_validation.keys() == without.keys()
+    for name, tensor in without.items():
+        assert tensor.dtype == with_validation[name].dtype and torch.equal(tensor, with_validation[name]), name
+    trained = [name.split(".", 1)[1].removesuffix(".exp_avg") for name in without if name.endswith(".exp_avg")]
+    assert len(trained) > 100 and all(without[f"model.{name}"].dtype == torch.float32 for name in trained)
+
+
+def test_a_loss_called_beside_the_models_forward_is_one_line(stage2, tmp_path):
+    """puma(model, ...) works on one CPU; sharded, lm_head is gathered inside the root's forward alone."""
+    arguments = ["call_the_loss_directly", *stage2[2], "--out_dir", tmp_path / "run"]
+    finished = run("tests/bf16_script.py", "train_stage2", *arguments, ranks=2, check=False)
+    assert finished.returncode != 0
+    assert "error: the weights are sharded: call the loss as model(loss, ...)" in finished.stderr
+
+
+def test_validation_on_the_training_file_is_refused(stage2, tmp_path):
+    copy = tmp_path / "copy.jsonl"
+    copy.write_bytes(stage2[0].read_bytes())
+    for held_out in (stage2[0], copy):
+        flags = [*stage2[2], "--val_data", held_out, "--val_every", 1, "--out_dir", tmp_path / "run"]
+        finished = run("train_stage2.py", *flags, check=False)
+        assert finished.returncode == 1 and len(finished.stderr.strip().splitlines()) == 1
+        assert str(held_out) in finished.stderr and str(stage2[0]) in finished.stderr
+
+
+def test_stages_1_and_3_validate_too(stage2, validated, tmp_path):
+    for stage in (1, 3):
+        flags = [*SMALL, "--data", stage2[0], "--max_steps", 1, "--val_data", validated[0], "--val_every", 1]
+        run(f"train_stage{stage}.py", *flags, "--model", stage2[1], "--out_dir", tmp_path / f"stage{stage}")
+        [row] = log_of(tmp_path / f"stage{stage}")
+        assert 0 < row["val_loss"] < 20 and row["val_loss"] != row["loss"] and "val_fkl" not in row
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# From stage to stage
+
+
 def test_the_stages_follow_one_another_and_the_result_opens_in_transformers(stage2, tmp_path):
     pairs, start, _ = stage2
-    few = [*SMALL, "--data", pairs, "--max_steps", 2]
+    few = [*SMALL[2:], "--data", pairs, "--max_steps", 2]  # no --preset: the folder says what it is
     run("train_stage1.py", *few, "--model", start, "--out_dir", tmp_path / "stage1")
     run("train_stage3.py", *few, "--model", tmp_path / "stage1", "--out_dir", tmp_path / "stage3")
     before = AutoModelForImageTextToText.from_pretrained(start).state_dict()
@@ -149,6 +331,7 @@ def test_the_mix_drawn_is_printed_and_stands_in_the_checkpoint(stage2, tmp_path)
         ("train_stage2.py", [], "data/stage2.jsonl: no such file; make it with: python gen_data.py"),
         ("train_stage2.py", ["--train", "adapter"], "unknown part adapter"),
         ("train_stage3.py", ["--preset", "tiny", "--model", "nowhere", "--data", "PAIRS"], "nowhere: no config.json"),
+        ("train_stage2.py", ["--model", "nowhere", "--data", "PAIRS"], "made by runs/align.sh"),
         ("train_stage1.py", ["--learning_rat", "1"], "did you mean --learning_rate"),
         ("sample.py", ["--model", "nowhere", "hello"], "nowhere: no config.json"),
     ],
