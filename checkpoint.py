@@ -41,16 +41,14 @@ from torch.distributed.checkpoint.utils import _DistWrapper
 import guard  # noqa: F401  (before transformers)
 import transformers
 from errors import UserError
-from runtime import Process, print0, run_on_first_rank
+from runtime import Process, print0, run_on_first_rank, wait_for_save
 
 # A resumed run must have its checkpoint's values of these settings, besides the same data and parameters: with others
 # it would be a different run. Any other setting may change, and the change is printed.
-FIXED_SETTINGS = ("preset", "train", "global_batch", "seed", "max_length", "epochs")
+FIXED_SETTINGS = ("train", "global_batch", "seed", "max_length", "epochs")
 # These only say where a run starts, how it is watched and where it writes; a change is not worth a line.
-QUIET_SETTINGS = (
-    "resume", "out_dir", "max_steps", "save_every", "keep", "progress", "wandb_project", "num_workers", "model",
-    "val_data", "val_every",
-)  # fmt: skip
+QUIET_SETTINGS = ("resume", "out_dir", "max_steps", "save_every", "keep", "progress", "wandb_project", "num_workers",
+                  "model", "val_data", "val_every")
 
 ALONE = Process(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 _thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
@@ -106,20 +104,9 @@ def _set_rng_state(state: dict[str, Any]) -> None:
 # Saving
 
 
-def save_checkpoint(
-    out_dir: str | Path,
-    step: int,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LambdaLR,
-    process: Process,
-    *,
-    config: Any,
-    data_fingerprint: Any,
-    data_mix: Any = None,
-    keep: int = 2,
-    wait: bool = False,
-) -> Path:
+def save_checkpoint(out_dir: str | Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer,
+                    scheduler: torch.optim.lr_scheduler.LambdaLR, process: Process, *, config: Any,
+                    data_fingerprint: Any, data_mix: Any = None, keep: int = 2, wait: bool = False) -> Path:
     """Save the run after `step` steps; return the checkpoint's folder, which is complete when the thread is done.
 
     The tensors are copied to CPU memory before this returns (12 bytes per trained parameter of this rank's shard). A
@@ -155,13 +142,6 @@ def save_checkpoint(
     if wait:
         wait_for_save(process)
     return folder
-
-
-def wait_for_save(process: Process) -> None:
-    """Return when the checkpoint in progress, if any, is complete; raise its UserError if it failed."""
-    if process.pending_save is not None:
-        pending, process.pending_save = process.pending_save, None
-        pending.result()
 
 
 def _publish(saved: Future, folder: Path, manifest: dict, rng: dict, process: Process, keep: int) -> None:
@@ -314,15 +294,8 @@ def verify_checkpoint(folder: str | Path, process: Process = ALONE) -> dict[str,
 
 
 def resume(
-    how: str,
-    out_dir: str | Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LambdaLR,
-    process: Process,
-    *,
-    config: Any,
-    data_fingerprint: Any,
+    how: str, out_dir: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LambdaLR, process: Process, *, config: Any, data_fingerprint: Any
 ) -> int:
     """Load the checkpoint to continue from; return the number of steps done (0 for a new run).
 
@@ -337,9 +310,8 @@ def resume(
         candidates = [Path(how)]
     for folder in candidates:
         try:
-            return load_checkpoint(
-                folder, model, optimizer, scheduler, process, config=config, data_fingerprint=data_fingerprint
-            )
+            return load_checkpoint(folder, model, optimizer, scheduler, process, config=config,
+                                   data_fingerprint=data_fingerprint)
         except DamagedCheckpoint as error:
             if folder == candidates[-1]:
                 raise
@@ -347,16 +319,9 @@ def resume(
     return 0
 
 
-def load_checkpoint(
-    folder: str | Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LambdaLR,
-    process: Process,
-    *,
-    config: Any,
-    data_fingerprint: Any,
-) -> int:
+def load_checkpoint(folder: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer,
+                    scheduler: torch.optim.lr_scheduler.LambdaLR, process: Process, *, config: Any,
+                    data_fingerprint: Any) -> int:
     """Verify a checkpoint, load it in place on any number of ranks, and return its step.
 
     Raises DamagedCheckpoint for files that changed, UserError for a checkpoint of another model, configuration or data.
@@ -409,12 +374,14 @@ def _check_identity(folder: Path, manifest: dict[str, Any], now: dict[str, Any])
     if fixed:
         raise UserError(f"{folder}: from another configuration: {fixed}; set it back or choose another --out_dir")
     if manifest["data"] != now["data"]:
-        raise UserError(f"{folder}: the data changed since; bring the old files back or choose another --out_dir")
+        there, here = (str(fingerprint)[:40] for fingerprint in (manifest["data"], now["data"]))
+        remedy = "bring the old files back or choose another --out_dir"
+        raise UserError(f"{folder}: the data changed since ({there}, now {here}), so its position is void; {remedy}")
     names = sorted(name for name, _ in manifest["parameters"].items() ^ now["parameters"].items())
     if names:
         there, here = (side["parameters"].get(names[0], "missing") for side in (manifest, now))
         text = f"{names[0]} is {there} there, {here} here ({len(set(names))} differ)"
-        raise UserError(f"{folder}: another model: {text}; use its own --preset and --train, or another --out_dir")
+        raise UserError(f"{folder}: another model: {text}; use its own --model and --train, or another --out_dir")
     for name in sorted(changed.keys() - {*QUIET_SETTINGS}):
         print0(f"changed since the checkpoint: {changed[name]}")
 

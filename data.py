@@ -23,9 +23,8 @@ import random
 import re
 import resource
 import signal
-import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -33,13 +32,14 @@ import torch
 import torch.distributed as dist
 from PIL.Image import Image
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 import guard  # noqa: F401  (before transformers)
 from transformers import ProcessorMixin
 
-from errors import UserError, loader_process_died
+from errors import UserError, leave_to_first_rank, loader_process_died
 from sources import SINGLE, STRONG, WEAK, BadRow, BenchmarkRow, Conversation, ImageFinder, Source, Turn
 from sources import conversations, open_image, open_source, parse_spec, rows_to_draw
 
@@ -87,10 +87,8 @@ class ChatFormat:
         self.response_prefix = self._frame(0)[2]
 
     def _render(self, turns: Conversation, generation_prompt: bool = True) -> str:
-        messages = []
-        for turn in turns:
-            content = [{"type": "image"} for _ in turn.images] + [{"type": "text", "text": turn.text}]
-            messages.append({"role": turn.role, "content": content})
+        contents = [[{"type": "image"}] * len(turn.images) + [{"type": "text", "text": turn.text}] for turn in turns]
+        messages = [{"role": turn.role, "content": parts} for turn, parts in zip(turns, contents, strict=True)]
         return self.processor.apply_chat_template(messages, add_generation_prompt=generation_prompt, tokenize=False)
 
     def _frame(self, num_images: int) -> tuple[str, str, str]:
@@ -128,7 +126,7 @@ class ChatFormat:
                 done = prompt + segments[-1] + self.processor.tokenizer.eos_token
         return segments
 
-    def _encode(self, conversations: list[list[str]]) -> list[Tokens]:
+    def encode_segments(self, conversations: list[list[str]]) -> list[Tokens]:
         """Tokens of conversations (as `segments`), all in one call of the tokenizer."""
         bos, texts = self.processor.tokenizer.bos_token, list(itertools.chain(*conversations))
         encodings = iter(self.backend.encode_batch_fast(texts, add_special_tokens=False))
@@ -144,13 +142,9 @@ class ChatFormat:
             tokens.append(Tokens(np.repeat(flat, times), np.flatnonzero(np.repeat(is_response, times)) - 1))
         return tokens
 
-    def count_tokens(self, conversations: list[list[str]]) -> list[int]:
-        """How many tokens each conversation (as `segments`) has, image tokens and an eos per response included."""
-        return [len(tokens.input_ids) for tokens in self._encode(conversations)]
-
     def encode(self, turns: Conversation) -> Tokens:
         """Tokens of one conversation, with the positions that predict its responses. Raises BadRow."""
-        return self._encode([self.segments(turns)])[0]
+        return self.encode_segments([self.segments(turns)])[0]
 
     def pixels(self, image: Image) -> dict[str, Tensor]:
         """One RGB image through the stock image processor, stopped before it rescales: uint8 [3, H, W] each."""
@@ -164,10 +158,8 @@ class ChatFormat:
 
 # One entry per usable row: which file, where in it (for Source.read_row), the line or row number for messages, the
 # side (SINGLE; STRONG or WEAK of a pair read as two rows), tokens and images of the (weak or only, strong) side.
-ENTRY = np.dtype(
-    [("source", "i4"), ("offset", "i8"), ("length", "i4"), ("number", "i4"), ("side", "u1")]
-    + [("tokens", "i4", 2), ("images", "u2", 2)]
-)
+ENTRY = np.dtype([("source", "i4"), ("offset", "i8"), ("length", "i4"), ("number", "i4"), ("side", "u1")]
+                 + [("tokens", "i4", 2), ("images", "u2", 2)])
 
 
 @dataclass
@@ -188,14 +180,9 @@ class Rows:
     fingerprint: str = ""
     orders: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False)
 
-    @property
-    def counts(self) -> list[int]:
-        """Rows of each source in one epoch."""
-        return [file["drawn"] for file in self.mix.values()]
-
     def __len__(self) -> int:
         """Rows in one epoch."""
-        return sum(self.counts)
+        return sum(file["drawn"] for file in self.mix.values())
 
     def row_id(self, index: int) -> str:
         """ "file:line" of an entry, and which side of a pair it is if sides are rows of their own."""
@@ -208,9 +195,10 @@ class Rows:
         if (seed, epoch) not in self.orders:
             generator = random.Random(f"order {seed} {epoch}")
             order: list[int] = []
-            for source, count in enumerate(self.counts):
+            for source, file in enumerate(self.mix.values()):
                 indices = np.flatnonzero(self.entries["source"] == source).tolist()
-                order += indices * (count // len(indices)) + generator.sample(indices, count % len(indices))
+                repeats, more = divmod(file["drawn"], len(indices))
+                order += indices * repeats + generator.sample(indices, more)
             generator.shuffle(order)
             self.orders = {(seed, epoch): np.array(order, dtype=np.int64)}  # one epoch: memory stays flat
         return self.orders[seed, epoch]
@@ -245,9 +233,9 @@ class Rows:
             raise UserError(f"--data {spec}: the mix draws no row; ask for more")
         # sha256 of the entries and of each file's name, size, first and last MiB; the folder may differ
         digest = hashlib.sha256(self.entries.tobytes())
-        for source, count in zip(self.sources, self.counts, strict=True):
+        for source, facts in zip(self.sources, self.mix.values(), strict=True):
             size = os.path.getsize(source.path)
-            digest.update(f"{os.path.basename(source.path)} {size} {count}".encode())
+            digest.update(f"{os.path.basename(source.path)} {size} {facts['drawn']}".encode())
             with open(source.path, "rb") as file:
                 digest.update(file.read(1 << 20))
                 file.seek(max(0, size - (1 << 20)))
@@ -281,7 +269,8 @@ class Rows:
                 names = [SINGLE] if self.pairs else [side for side, _ in sides]
                 entries += [(number, offset, length, line, name, (0, 0), (0, 0)) for name in names]
             table = np.array(entries, dtype=ENTRY)
-            for column, counts in (("tokens", self.chat_format.count_tokens(texts)), ("images", num_images)):
+            lengths = [len(tokens.input_ids) for tokens in self.chat_format.encode_segments(texts)]
+            for column, counts in (("tokens", lengths), ("images", num_images)):
                 table[column][:, : 1 + self.pairs] = np.reshape(counts, (-1, 1 + self.pairs))
             fits = table["tokens"].max(axis=1) <= self.max_length
             dropped.update([f"longer than {self.max_length} tokens"] * int((~fits).sum()))
@@ -299,9 +288,8 @@ def _listed(dropped: dict[str, int]) -> str:
     return ", ".join(f"{reason} {count:,}" for reason, count in sorted(dropped.items()))
 
 
-def open_rows(
-    spec: str, pairs: bool, chat_format: ChatFormat, max_length: int, image_root: str = "", skip_bad_rows: bool = False
-) -> Rows:
+def open_rows(spec: str, pairs: bool, chat_format: ChatFormat, max_length: int, image_root: str = "",
+              skip_bad_rows: bool = False) -> Rows:
     """Index the files of `spec`: "a.jsonl,b.parquet:0.3,c.json.gz:100k" (a point means a fraction, k a thousand).
 
     image_root: the folder that image paths start from; "" means each file's own folder. Rows longer than max_length
@@ -323,10 +311,7 @@ def open_rows(
     dist.broadcast_object_list(sent, src=0, group=group)
     dist.destroy_process_group(group)
     if isinstance(sent[0], UserError):
-        if dist.get_rank() == 0:
-            raise sent[0]
-        time.sleep(3)  # only rank 0 prints the error; torchrun must not end it before it has
-        raise SystemExit(1)
+        leave_to_first_rank(sent[0])
     if dist.get_rank() != 0:
         rows.entries, rows.mix, rows.fingerprint = sent[0]
         rows.sources = [open_source(path, image_root) for path, _ in parse_spec(spec)]
@@ -336,11 +321,14 @@ def open_rows(
     return rows
 
 
-def refuse_equal_files(data: str, val_data: str) -> None:
-    """Raise UserError if a file of the spec `val_data` has the same content as one of `data`, under any name.
-
-    Files that do not exist are left to open_rows, which reports them.
+def check_held_out(data: str, val_data: str, val_every: int) -> None:
+    """Raise UserError for one of --val_data and --val_every without the other, and for a file of the spec `val_data`
+    with the same content as one of `data`, under any name. Files that do not exist are left to open_rows.
     """
+    if bool(val_data) != bool(val_every):
+        raise UserError(f"--val_data {val_data or '(none)'} --val_every {val_every}: give both, or neither")
+    if not val_every:
+        return
     train, held_out = ([path for path, _ in parse_spec(spec) if os.path.isfile(path)] for spec in (data, val_data))
     for path, other in itertools.product(held_out, train):
         if os.path.samefile(path, other) or filecmp.cmp(path, other, shallow=False):
@@ -415,17 +403,13 @@ class MicroBatch:
         """Tokens of rows: a micro-batch of no rows has none."""
         return self.input_ids.numel() if self.row_ids else 0
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> "MicroBatch":
-        changed = {name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **changed, pixel_values={name: change(value) for name, value in self.pixel_values.items()})
-
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "MicroBatch":
         """The same micro-batch with its tensors on `device`."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return MicroBatch(**tree_map_only(Tensor, lambda x: x.to(device, non_blocking=non_blocking), vars(self)))
 
     def pin_memory(self) -> "MicroBatch":
         """The same with its tensors in page-locked memory."""
-        return self._map(Tensor.pin_memory)
+        return MicroBatch(**tree_map_only(Tensor, Tensor.pin_memory, vars(self)))
 
 
 @dataclass
@@ -451,16 +435,6 @@ class MicroBatches:
     def row_ids(self) -> list[str]:
         """This rank's rows, without those skipped."""
         return [row_id for weak, _ in self.micro_batches for row_id in weak.row_ids]
-
-    @property
-    def num_rows(self) -> int:
-        """How many rows this rank has, without those skipped."""
-        return len(self.row_ids)
-
-    @property
-    def num_skipped(self) -> int:
-        """How many of this rank's rows were left out for an unreadable image."""
-        return len(self.skipped)
 
     @property
     def num_tokens(self) -> int:
@@ -492,13 +466,10 @@ def pack_rows(
     return MicroBatch(
         input_ids=input_ids[None],
         position_ids=torch.from_numpy(np.concatenate([np.arange(length) for length in lengths]))[None],
-        cu_seqlens=torch.from_numpy(starts.astype(np.int32)),
-        max_seqlen=max(lengths),
+        cu_seqlens=torch.from_numpy(starts.astype(np.int32)), max_seqlen=max(lengths),
         pixel_values={name: torch.stack([image[name] for image in pixels]) for name in (pixels[0] if pixels else {})},
-        run_vision=run_vision,
-        response_positions=response_positions,
-        response_labels=input_ids[response_positions + 1],
-        row_ids=list(row_ids),
+        run_vision=run_vision, response_positions=response_positions, response_labels=input_ids[response_positions + 1],
+        row_ids=list(row_ids)
     )
 
 
@@ -542,18 +513,8 @@ class StepDataset(Dataset):
         return self.rows.chat_format.encode(turns), pixels, self.rows.row_id(index)
 
 
-def make_loader(
-    rows: Rows,
-    *,
-    global_batch: int,
-    pack_tokens: int,
-    rank: int,
-    world_size: int,
-    seed: int,
-    start_step: int,
-    total_steps: int,
-    num_workers: int = 0,
-) -> Iterator[MicroBatches]:
+def make_loader(rows: Rows, *, global_batch: int, pack_tokens: int, rank: int, world_size: int, seed: int,
+                start_step: int, total_steps: int, num_workers: int = 0) -> Iterator[MicroBatches]:
     """Steps start_step ... total_steps - 1 of this rank, prepared ahead by num_workers processes (0: in this one).
 
     Step s holds exactly global_batch rows over all ranks, fewer only in the last step of an epoch; the order follows
@@ -573,11 +534,10 @@ def make_loader(
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # its own: the run's random state must not depend on how often it was resumed
     )
-    return _steps(loader)
+    return _steps(iter(loader))
 
 
-def _steps(loader: DataLoader) -> Iterator[MicroBatches]:
-    steps = iter(loader)
+def _steps(steps: Iterator[MicroBatches | UserError]) -> Iterator[MicroBatches]:
     # Workers exit when asked but ignore signals, so Python's atexit join would hang: ask them before it.
     stop_workers = getattr(steps, "_shutdown_workers", lambda: None)
     atexit.register(stop_workers)
@@ -587,8 +547,6 @@ def _steps(loader: DataLoader) -> Iterator[MicroBatches]:
                 raise batches
             yield batches
     except (RuntimeError, EOFError, ConnectionError) as error:  # how a worker's death shows depends on the moment
-        if not loader.num_workers:
-            raise
         if not isinstance(error, RuntimeError):  # its pipe broke before torch noticed the death
             error = RuntimeError(f"DataLoader worker: {error or type(error).__name__}")
         raise loader_process_died(error) or error from None

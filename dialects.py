@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from errors import UserError
-from sources import BadRow, Conversation, Source, Turn, cut_off, images_of, not_a_row, parse_row, short
+from sources import BadRow, BenchmarkRow, Conversation, Source, Turn, images_of, parse_row, published_turns, short
 
 MAX_ELEMENT_CHARS = 64_000_000  # one element of a .json array; a file with a larger one is treated as broken
 ROWS_PER_BLOCK = (
@@ -75,6 +75,11 @@ class Container(Source):
             raw = _block(self.blocks[offset // ROWS_PER_BLOCK])[offset % ROWS_PER_BLOCK]
             return raw if isinstance(raw, dict) else parse_row(raw)
         return _parquet_row(self, offset) if self.kind == "parquet" else super().read_row(offset, length)
+
+
+def cut_off(path: str, reason: object) -> UserError:
+    """The error for a file that cannot be read to its end."""
+    return UserError(f"{path}: cannot be read to its end ({reason}); download or make the file again")
 
 
 def open_container(plain: Source) -> Source:
@@ -167,7 +172,7 @@ def _scan_array(source: Container) -> Iterator[tuple[int, int, int, bytes, dict 
                 detail = f"the file is not JSON from here on ({error}); rows before this one are whole"
                 yield number, 0, 0, b"", BadRow("broken JSON, rest of the file unread", detail, "repair the file")
                 return
-            yield number, offset, len(raw), raw, row if isinstance(row, dict) else not_a_row(row)
+            yield number, offset, len(raw), raw, row if isinstance(row, dict) else parse_row(raw)  # a BadRow
 
 
 class _Window:
@@ -301,6 +306,11 @@ ACCEPTED = (
     "image_url_2|instruction_2 (a pair), conversations, messages, texts, text_en + image_text_dominant, "
     "query + response, problem + solution, instruction + output, question + answer|short_answer"
 )
+BENCHMARK_KEYS = (
+    ("MathVerse", {"problem_version", "sample_index"}), ("MathVerse", {"problem_version", "problem_index"}),
+    ("MathVista", {"pid", "metadata"}), ("We-Math", {"knowledge concept"}),
+    ("a generated benchmark (bench.jsonl)", {"problem_id", "version"})
+)
 IMAGE_KEYS = ("image", "images", "image_url", "image_path", "decoded_image")
 ROLES = {
     "human": "user",
@@ -313,10 +323,15 @@ ROLES = {
 
 
 def sides(row: dict, pairs: bool) -> list[Conversation]:
-    """The conversations of a row in another dialect, unchecked: one, or the strong and the weak side of a pair.
+    """The conversations of a row with keys of another dialect, unchecked: one, or strong and weak side of a pair.
 
-    Raises BadRow.
+    Raises BadRow, also for a row of an evaluation set.
     """
+    for benchmark, keys in BENCHMARK_KEYS:
+        if keys <= row.keys():
+            raise BenchmarkRow("benchmark row", f"a row of {benchmark}, an evaluation set", "never train on it")
+    if "image_url_2" in row or "instruction_2" in row:
+        return [published_turns(row, ""), published_turns(row, "_2")]
     if "text_en" in row and "image_text_dominant" in row:
         return _mavis_pair(row)
     if pairs:

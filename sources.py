@@ -76,8 +76,7 @@ def require_files(spec: str, made_by: str) -> None:
 
 def rows_to_draw(amount: str, usable: int) -> int:
     """Rows to draw from `usable`. A count draws at most all of them; a fraction above 1.0 repeats rows."""
-    if not amount:
-        return usable
+    amount = amount or "1.0"
     scale = {"k": 1_000, "m": 1_000_000}.get(amount[-1].lower(), 1)
     if scale == 1 and "." in amount:
         return round(float(amount) * usable)
@@ -106,7 +105,7 @@ class Source:
                         yield number, offset, len(line), parse_row(line)
                     offset += len(line)
         except OSError as error:
-            raise cut_off(self.path, error) from None
+            raise UserError(f"{self.path}: cannot be read to its end ({error}); download or make it again") from None
 
     def read_row(self, offset: int, length: int) -> dict | BadRow:
         """The row at a place that `scan` gave. Safe in forked processes: they share no file position."""
@@ -128,23 +127,13 @@ def _opened(source: Source) -> io.FileIO:
     return io.FileIO(source.path)
 
 
-def cut_off(path: str, reason: object) -> UserError:
-    """The error for a file that cannot be read to its end."""
-    return UserError(f"{path}: cannot be read to its end ({reason}); download or make the file again")
-
-
 def parse_row(text: bytes | str) -> dict | BadRow:
     """The JSON object in one line."""
     try:
         row = json.loads(text)
     except (ValueError, RecursionError) as error:  # RecursionError: nested too deeply
         return BadRow("broken JSON", f"the line is not JSON ({type(error).__name__}: {error})")
-    return row if isinstance(row, dict) else not_a_row(row)
-
-
-def not_a_row(value: object) -> BadRow:
-    """What is wrong with a JSON value that is no object."""
-    return BadRow("not a row", f"a row is an object with keys, this is {type(value).__name__}")
+    return row if isinstance(row, dict) else BadRow("not a row", f"this is {type(row).__name__}, no object with keys")
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -162,16 +151,10 @@ class Turn:
 
 Conversation = list[Turn]
 
-# A row with one of these keys is in another dialect, even if it also has those of the published form.
-DIALECT_KEYS = {"conversations", "messages", "texts", "text_en", "query", "problem", "input"}
-DIALECT_KEYS |= {"image", "images", "image_path", "decoded_image"}
-BENCHMARK_KEYS = (
-    ("MathVerse", {"problem_version", "sample_index"}),
-    ("MathVerse", {"problem_version", "problem_index"}),
-    ("MathVista", {"pid", "metadata"}),
-    ("We-Math", {"knowledge concept"}),
-    ("a generated benchmark (bench.jsonl)", {"problem_id", "version"}),
-)
+# A row with one of these keys is in another dialect or of an evaluation set, even if it also has those of the published
+# form.
+FOREIGN_KEYS = {"conversations", "messages", "texts", "text_en", "query", "problem", "input", "image", "images"}
+FOREIGN_KEYS |= {"image_path", "decoded_image", "problem_version", "pid", "knowledge concept", "problem_id"}
 
 
 def conversations(row: dict | BadRow, pairs: bool) -> list[tuple[int, Conversation]]:
@@ -182,15 +165,11 @@ def conversations(row: dict | BadRow, pairs: bool) -> list[tuple[int, Conversati
     """
     if isinstance(row, BadRow):
         raise row
-    for benchmark, keys in BENCHMARK_KEYS:
-        if keys <= row.keys():
-            raise BenchmarkRow("benchmark row", f"a row of {benchmark}, an evaluation set", "never train on it")
-    if "image_url_2" in row or "instruction_2" in row:
-        sides = [_turns(row, ""), _turns(row, "_2")]
-    elif not pairs and {"instruction", "output"} <= row.keys() and not DIALECT_KEYS & row.keys():
-        sides = [_turns(row, "")]
-    else:
+    is_pair = "image_url_2" in row or "instruction_2" in row
+    if FOREIGN_KEYS & row.keys() or not (is_pair or (not pairs and {"instruction", "output"} <= row.keys())):
         sides = _dialects().sides(row, pairs)
+    else:
+        sides = [published_turns(row, suffix) for suffix in ("", "_2")[: 1 + is_pair]]
     for turns in sides:
         _check(turns)
     if len(sides) == 1:
@@ -201,7 +180,8 @@ def conversations(row: dict | BadRow, pairs: bool) -> list[tuple[int, Conversati
     return list(zip((STRONG, WEAK), sides, strict=True))
 
 
-def _turns(row: dict, suffix: str) -> Conversation:
+def published_turns(row: dict, suffix: str) -> Conversation:
+    """One side of a row in the published form, unchecked. suffix: of its keys, "" or "_2"."""
     question = Turn("user", row.get(f"instruction{suffix}", ""), images_of(row.get(f"image_url{suffix}")))
     return [question, Turn("assistant", row.get(f"output{suffix}"))]
 
@@ -254,10 +234,10 @@ class ImageFinder(dict):
     def __missing__(self, folder: str) -> set[str]:
         try:
             with os.scandir(folder or ".") as entries:
-                self[folder] = {entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)}
+                names = {entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)}
         except (OSError, ValueError):  # no such folder, or a path that no file can have
-            self[folder] = set()
-        return self[folder]
+            names = set()
+        return self.setdefault(folder, names)
 
     def check(self, image: object, image_root: str) -> None:
         """Raise BadRow if the image's file does not exist. Images whose bytes are in the row are not looked at."""

@@ -71,18 +71,9 @@ _breaks_the_graph = functools.partial(torch.compiler.disable, reason="the PUMA l
 
 
 @_breaks_the_graph
-def puma_loss(
-    weak_logits: Tensor,
-    strong_logits: Tensor | None,
-    labels: Tensor,
-    *,
-    alpha: float = 0.2,
-    lam: float = 0.1,
-    tau: float = 1.0,
-    ignore_index: int = -100,
-    num_tokens: float | Tensor | None = None,
-    backend: str = "auto",
-) -> PumaLoss:
+def puma_loss(weak_logits: Tensor, strong_logits: Tensor | None, labels: Tensor, *, alpha: float = 0.2,
+              lam: float = 0.1, tau: float = 1.0, ignore_index: int = -100, num_tokens: float | Tensor | None = None,
+              backend: str = "auto") -> PumaLoss:
     """The PUMA loss of logits that exist already.
 
     weak_logits, strong_logits [N, V], any strides, float64 to bfloat16 (strong_logits may be None when lam = 0, and is
@@ -93,8 +84,8 @@ def puma_loss(
     Raises ValueError for wrong shapes, dtypes or weights, and, on the CPU, for a label outside [0, V). On CUDA, where
     looking would stall the GPU, such a label is never used as an address and makes the loss NaN.
     """
-    loss_kwargs = _loss_kwargs(alpha, lam, tau, ignore_index)
-    strong_logits = _check("logits", weak_logits, strong_logits, labels, weak_logits.shape[-1], lam, ignore_index)
+    loss_kwargs = {"alpha": alpha, "lam": lam, "tau": tau, "ignore_index": ignore_index}
+    strong_logits = _check("logits", weak_logits, strong_logits, labels, weak_logits.shape[-1], **loss_kwargs)
     rows_module = _rows_module(backend, weak_logits)
     dtype = torch.promote_types(weak_logits.dtype, torch.float32)
     denominator = _denominator(num_tokens, labels, ignore_index, dtype)
@@ -116,21 +107,10 @@ def puma_loss(
 
 
 @_breaks_the_graph
-def linear_puma_loss(
-    weak_hidden: Tensor,
-    strong_hidden: Tensor | None,
-    weight: Tensor,
-    labels: Tensor,
-    *,
-    alpha: float = 0.2,
-    lam: float = 0.1,
-    tau: float = 1.0,
-    ignore_index: int = -100,
-    num_tokens: float | Tensor | None = None,
-    chunk_size: int | None = None,
-    logits_dtype: torch.dtype | None = None,
-    backend: str = "auto",
-) -> PumaLoss:
+def linear_puma_loss(weak_hidden: Tensor, strong_hidden: Tensor | None, weight: Tensor, labels: Tensor, *,
+                     alpha: float = 0.2, lam: float = 0.1, tau: float = 1.0, ignore_index: int = -100,
+                     num_tokens: float | Tensor | None = None, chunk_size: int | None = None,
+                     logits_dtype: torch.dtype | None = None, backend: str = "auto") -> PumaLoss:
     """The PUMA loss of hidden states, through lm_head, without ever holding the full logits.
 
     weak_hidden, strong_hidden [N, D] and weight [V, D] of one dtype; labels [N] int64. The gradient goes to
@@ -144,12 +124,9 @@ def linear_puma_loss(
     default is the cheap one: it is hardly worse than rounding the gradient itself to bfloat16.
     """
     if hasattr(weight, "placements") or hasattr(weak_hidden, "placements"):
-        raise ValueError(
-            "weight is sharded (a DTensor): call the loss as model(loss_function, ...), "
-            "inside the root module's forward"
-        )
-    loss_kwargs = _loss_kwargs(alpha, lam, tau, ignore_index)
-    strong_hidden = _check("hidden", weak_hidden, strong_hidden, labels, weight.shape[0], lam, ignore_index)
+        raise ValueError("weight is a DTensor: call model(loss_function, ...), inside the root module's forward")
+    loss_kwargs = {"alpha": alpha, "lam": lam, "tau": tau, "ignore_index": ignore_index}
+    strong_hidden = _check("hidden", weak_hidden, strong_hidden, labels, weight.shape[0], **loss_kwargs)
     if weight.shape[1:] != weak_hidden.shape[1:] or weight.dtype != weak_hidden.dtype:
         raise ValueError(f"weight must be [V, {weak_hidden.shape[1]}] {weak_hidden.dtype}; got {_describe(weight)}")
     if logits_dtype not in (None, weak_hidden.dtype, torch.float32):
@@ -183,7 +160,8 @@ def linear_puma_loss(
         # They overwrite the weak logits, unless the products that follow need them in another dtype.
         gradients = logits if logits_dtype == weight.dtype else new(chunk_size, vocabulary, dtype=weight.dtype)
     with torch.no_grad():
-        projection = weight if _mixed_products(weight) else weight.to(logits_dtype)
+        mixed = _mixed_products(weight) and logits_dtype != weight.dtype
+        projection = weight if mixed else weight.to(logits_dtype)
         for start in range(0, num_rows, chunk_size):
             chunk = slice(start, start + chunk_size)
             inputs = weak = weak_hidden[chunk]
@@ -192,13 +170,14 @@ def linear_puma_loss(
                 inputs = torch.cat([weak, strong_hidden[chunk]])
                 inputs[rows:] -= weak  # lm_head is linear: the logits of this half are z_strong - z_weak
             chunk_logits = logits[: len(inputs)]
-            _project(inputs, projection, chunk_logits)
+            if mixed:  # rounded once, to the dtype of the logits
+                torch.mm(inputs, projection.t(), logits_dtype, out=chunk_logits)
+            else:
+                torch.mm(inputs.to(logits_dtype), projection.t(), out=chunk_logits)
             difference = None if strong_hidden is None else chunk_logits[rows:]
             gradient = None if gradients is None else gradients[:rows]
-            rows_module.puma_rows(
-                chunk_logits[:rows], None, labels[chunk], row_losses[:, chunk], gradient,
-                difference=difference, **loss_kwargs,
-            )  # fmt: skip
+            rows_module.puma_rows(chunk_logits[:rows], None, labels[chunk], row_losses[:, chunk], gradient,
+                                  difference=difference, **loss_kwargs)
             if hidden_gradient is not None:
                 torch.mm(gradient, weight, out=hidden_gradient[chunk])
             if weight_gradient is not None:
@@ -211,30 +190,12 @@ def linear_puma_loss(
     return losses._replace(loss=_FusedLoss.apply(losses.loss, denominator, make_gradients, saved, weak_hidden, weight))
 
 
-def linear_cross_entropy(
-    hidden: Tensor,
-    weight: Tensor,
-    labels: Tensor,
-    *,
-    ignore_index: int = -100,
-    num_tokens: float | Tensor | None = None,
-    chunk_size: int | None = None,
-    logits_dtype: torch.dtype | None = None,
-    backend: str = "auto",
-) -> Tensor:
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, *, ignore_index: int = -100,
+                         num_tokens: float | Tensor | None = None, chunk_size: int | None = None,
+                         logits_dtype: torch.dtype | None = None, backend: str = "auto") -> Tensor:
     """Mean cross entropy (0-d) of hidden [N, D] through lm_head's weight [V, D]: `linear_puma_loss` with lam = 0."""
-    return linear_puma_loss(
-        hidden,
-        None,
-        weight,
-        labels,
-        lam=0.0,
-        ignore_index=ignore_index,
-        num_tokens=num_tokens,
-        chunk_size=chunk_size,
-        logits_dtype=logits_dtype,
-        backend=backend,
-    ).loss
+    return linear_puma_loss(hidden, None, weight, labels, lam=0.0, ignore_index=ignore_index, num_tokens=num_tokens,
+                            chunk_size=chunk_size, logits_dtype=logits_dtype, backend=backend).loss
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -246,14 +207,6 @@ def _mixed_products(tensor: Tensor) -> bool:
     return tensor.is_cuda and tensor.dtype in (torch.float16, torch.bfloat16)
 
 
-def _project(inputs: Tensor, weight: Tensor, logits: Tensor) -> None:
-    """logits [R, V] = inputs [R, D] @ weight.T, rounded once, to the dtype of `logits`."""
-    if _mixed_products(weight) and logits.dtype != weight.dtype:
-        torch.mm(inputs, weight.t(), logits.dtype, out=logits)
-    else:
-        torch.mm(inputs.to(logits.dtype), weight.t(), out=logits)
-
-
 def _accumulate_product(total: Tensor, gradient: Tensor, hidden: Tensor, first: bool) -> None:
     """total [V, D] (float32) += gradient.T @ hidden; the first chunk writes, so that `total` needs no zeroing."""
     beta = 0 if first else 1
@@ -263,17 +216,14 @@ def _accumulate_product(total: Tensor, gradient: Tensor, hidden: Tensor, first: 
         total.addmm_(gradient.t().to(total.dtype), hidden.to(total.dtype), beta=beta)
 
 
-def _linear_gradients(
-    dtype: torch.dtype, scale: Tensor, hidden_grad: Tensor | None, weight_grad: Tensor | None, hidden: Tensor | None
-) -> tuple[Tensor | None, Tensor | None]:
+def _linear_gradients(dtype: torch.dtype, scale: Tensor, hidden_grad: Tensor | None, weight_grad: Tensor | None,
+                      hidden: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
     """scale * the gradients of hidden states and weight, in `dtype`. Given the hidden states, weight_grad holds the
     gradient rows [N, V] whose product with them is the weight's gradient."""
 
-    def scaled(tensor: Tensor | None) -> Tensor | None:
+    def scaled(x: Tensor | None) -> Tensor | None:
         """Rounded once. As a 0-d tensor the scale would itself be rounded to a 16-bit tensor's dtype first."""
-        if tensor is None:
-            return None
-        return torch.mul(tensor, scale.reshape(1), out=torch.empty_like(tensor, dtype=dtype))
+        return None if x is None else torch.mul(x, scale.reshape(1), out=torch.empty_like(x, dtype=dtype))
 
     return scaled(hidden_grad), scaled(weight_grad) if hidden is None else torch.mm(weight_grad.t(), scaled(hidden))
 
@@ -290,9 +240,7 @@ class _FusedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_output):
         if torch.is_grad_enabled():
-            raise RuntimeError(
-                "the fused PUMA loss is differentiable once (create_graph=True was asked); use backend='reference'"
-            )
+            raise RuntimeError("the PUMA loss is differentiable once; for create_graph=True use backend='reference'")
         denominator, *saved = ctx.saved_tensors
         return None, None, None, None, *ctx.make_gradients(grad_output / denominator, *saved)
 
@@ -338,17 +286,11 @@ def _rows_module(backend: str, tensor: Tensor) -> ModuleType | None:
     return triton_puma
 
 
-def _loss_kwargs(alpha: float, lam: float, tau: float, ignore_index: int) -> dict[str, float]:
-    """The loss's own arguments, checked, as one mapping."""
+def _check(name: str, weak: Tensor, strong: Tensor | None, labels: Tensor, vocabulary: int, *, alpha: float, lam: float,
+           tau: float, ignore_index: int) -> Tensor | None:
+    """Raise ValueError for arguments that do not fit. Returns strong without its graph, or None when lam = 0."""
     if not (0 <= alpha <= 1 and 0 <= lam <= 1 and 0 < tau < float("inf")):
         raise ValueError(f"alpha and lam must lie in [0, 1] and tau must be positive; got {alpha=}, {lam=}, {tau=}")
-    return {"alpha": alpha, "lam": lam, "tau": tau, "ignore_index": ignore_index}
-
-
-def _check(
-    name: str, weak: Tensor, strong: Tensor | None, labels: Tensor, vocabulary: int, lam: float, ignore_index: int
-) -> Tensor | None:
-    """Raise ValueError for tensors that do not fit. Returns strong without its graph, or None when lam = 0."""
     if weak.ndim != 2 or not weak.is_floating_point():
         raise ValueError(f"weak_{name} must be a floating point matrix; got {_describe(weak)}")
     if labels.shape != weak.shape[:1] or labels.dtype != torch.int64 or labels.device != weak.device:
@@ -357,9 +299,7 @@ def _check(
         wrong = ((labels < 0) | (labels >= vocabulary)) & (labels != ignore_index)
         if wrong.any():
             row = int(wrong.nonzero()[0])
-            raise ValueError(
-                f"labels[{row}] = {int(labels[row])} is neither in [0, {vocabulary}) nor ignore_index = {ignore_index}"
-            )
+            raise ValueError(f"labels[{row}] = {labels[row]} is neither in [0, {vocabulary}) nor {ignore_index=}")
     if lam == 0:
         return None
     if strong is None or (strong.shape, strong.dtype, strong.device) != (weak.shape, weak.dtype, weak.device):

@@ -59,7 +59,7 @@ NEIGHBOURS = tl.constexpr(8)
 
 STATISTICS = tl.constexpr(8)  # numbers that a program leaves of its part of a row
 
-# Within 1 % of the fastest that `bench.py tune` found on an H100 (bench/h100/tune.md).
+# Within 1 % of the fastest that `python -m bench tune` found on an H100 (bench/h100/tune.md).
 SHAPE = (256, 8, 16)  # lanes and warps of a program, and programs that share a row
 LAG = 33  # rows by which the second pass follows the first, fewer where they would fill more than
 CACHE_SHARE = 0.39  # of the L2 cache: from 33 to 42 rows of 0.61 MB (of 50 MB) the time rises by 21 %
@@ -106,10 +106,8 @@ def _load(row_pointer, columns, stride, VOCABULARY: tl.constexpr, padding: tl.co
 
 
 @triton.jit
-def _load_both(
-    weak_row, other_row, columns, weak_stride, other_stride,
-    VOCABULARY: tl.constexpr, DIFFERENCE: tl.constexpr, EVICTION: tl.constexpr,
-):  # fmt: skip
+def _load_both(weak_row, other_row, columns, weak_stride, other_stride, VOCABULARY: tl.constexpr,
+               DIFFERENCE: tl.constexpr, EVICTION: tl.constexpr):
     """(z, s, delta) of a block. other_row holds the strong logits or, with DIFFERENCE, delta itself; None: no strong
     branch."""
     weak = _load(weak_row, columns, weak_stride, VOCABULARY, float("-inf"), EVICTION)
@@ -131,11 +129,9 @@ def _log1p(x):
 
 
 @triton.jit
-def _measure_part(
-    weak_row, other_row, partials_row, weak_stride, other_stride, scale, label, first_block, end_block,
-    VOCABULARY: tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr,
-    EVICTION: tl.constexpr,
-):  # fmt: skip
+def _measure_part(weak_row, other_row, partials_row, weak_stride, other_stride, scale, label, first_block, end_block,
+                  VOCABULARY: tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr,
+                  EVICTION: tl.constexpr):
     """One pass over the blocks [first_block, end_block) of a row, and what is left of it: the maxima of z and s, the
     sums Q and P and those of 2^(c z_v - a) delta_v and 2^(c s_v - b) delta_v under the part's own maxima, and at
     temperature 1 the sum Q and its part without the label.
@@ -151,10 +147,8 @@ def _measure_part(
     plain_sum = tl.zeros([LANES], tl.float32)
     block = tl.arange(0, LANES)[:, None] * NEIGHBOURS + tl.arange(0, NEIGHBOURS)[None, :]
     for step in range(first_block, end_block):
-        weak, strong, delta = _load_both(
-            weak_row, other_row, block + step * (LANES * NEIGHBOURS), weak_stride, other_stride,
-            VOCABULARY, DIFFERENCE, EVICTION,
-        )  # fmt: skip
+        weak, strong, delta = _load_both(weak_row, other_row, block + step * (LANES * NEIGHBOURS), weak_stride,
+                                         other_stride, VOCABULARY, DIFFERENCE, EVICTION)
         new_max = tl.maximum(weak_max, tl.max(weak, axis=1))
         if not TAU_IS_ONE:
             powers = tl.exp2(tl.fma(weak, LOG2E, -_shift(new_max, LOG2E)[:, None]))
@@ -232,11 +226,10 @@ def _merge_parts(partials_row, scale, HAS_STRONG: tl.constexpr, TAU_IS_ONE: tl.c
 
 
 @triton.jit
-def _first_pass(
-    weak_row, other_row, partials_row, done, losses, label, ignore_index, losses_stride, weak_stride, other_stride,
-    scale, inverse_tau, part, first_block, end_block, VOCABULARY: tl.constexpr, DIFFERENCE: tl.constexpr,
-    TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr, PARTS: tl.constexpr, EVICTION: tl.constexpr,
-):  # fmt: skip
+def _first_pass(weak_row, other_row, partials_row, done, losses, label, ignore_index, losses_stride, weak_stride,
+                other_stride, scale, inverse_tau, part, first_block, end_block, VOCABULARY: tl.constexpr,
+                DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr, PARTS: tl.constexpr,
+                EVICTION: tl.constexpr):
     """Measure a part of a row; the last of the row's programs to end writes its losses."""
     if label == ignore_index:
         if part == 0:
@@ -249,10 +242,8 @@ def _first_pass(
         poison = tl.where(known, 0.0, float("nan"))
         safe_label = tl.where(known, label, 0).to(tl.int32)
         label_logit = tl.load(weak_row + safe_label.to(tl.int64) * weak_stride).to(tl.float32)
-        _measure_part(
-            weak_row, other_row, partials_row + part * STATISTICS, weak_stride, other_stride, scale, safe_label,
-            first_block, end_block, VOCABULARY, DIFFERENCE, TAU_IS_ONE, LANES, EVICTION,
-        )  # fmt: skip
+        _measure_part(weak_row, other_row, partials_row + part * STATISTICS, weak_stride, other_stride, scale,
+                      safe_label, first_block, end_block, VOCABULARY, DIFFERENCE, TAU_IS_ONE, LANES, EVICTION)
         tl.debug_barrier()  # the part's numbers are written before it counts as done
         if tl.atomic_add(done, 1, sem="acq_rel") == PARTS - 1:
             weak_max, weak_sum, weak_mean, strong_max, strong_sum, strong_mean, plain_sum, rest = _merge_parts(
@@ -276,12 +267,10 @@ def _first_pass(
 
 
 @triton.jit
-def _second_pass(
-    weak_row, other_row, gradient_row, partials_row, done, output_scale_pointer, label, ignore_index, weak_stride,
-    other_stride, scale, first_block, end_block, fkl_weight, rkl_weight, ce_weight, VOCABULARY: tl.constexpr,
-    DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr, PARTS: tl.constexpr,
-    EVICTION: tl.constexpr,
-):  # fmt: skip
+def _second_pass(weak_row, other_row, gradient_row, partials_row, done, output_scale_pointer, label, ignore_index,
+                 weak_stride, other_stride, scale, first_block, end_block, fkl_weight, rkl_weight, ce_weight,
+                 VOCABULARY: tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr,
+                 PARTS: tl.constexpr, EVICTION: tl.constexpr):
     """Write the gradient of a part of a row (it may overwrite the weak row). Given `done`, wait until all of the row's
     parts are measured. Without an fkl_weight that term is left out."""
     if label == ignore_index:
@@ -310,9 +299,8 @@ def _second_pass(
         for step in range(first_block, end_block):
             first = lanes + step * (LANES * NEIGHBOURS)  # of a lane's columns
             columns = first + neighbours
-            weak, strong, delta = _load_both(
-                weak_row, other_row, columns, weak_stride, other_stride, VOCABULARY, DIFFERENCE, EVICTION
-            )
+            weak, strong, delta = _load_both(weak_row, other_row, columns, weak_stride, other_stride, VOCABULARY,
+                                             DIFFERENCE, EVICTION)
             q = _product(tl.exp2(tl.fma(weak, scale, -(weak_max * scale))), weak_inverse)
             r = q
             if not TAU_IS_ONE:
@@ -328,13 +316,11 @@ def _second_pass(
 
 
 @triton.jit
-def puma_kernel(
-    weak_pointer, other_pointer, labels_pointer, gradient_pointer, losses_pointer, partials_pointer, done_pointer,
-    output_scale_pointer, rows, lag, weak_row_stride, weak_stride, other_row_stride, other_stride,
-    gradient_row_stride, losses_stride, ignore_index, scale, inverse_tau, fkl_weight, rkl_weight, ce_weight,
-    VOCABULARY: tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr, LANES: tl.constexpr,
-    PARTS: tl.constexpr, HINTS: tl.constexpr,
-):  # fmt: skip
+def puma_kernel(weak_pointer, other_pointer, labels_pointer, gradient_pointer, losses_pointer, partials_pointer,
+                done_pointer, output_scale_pointer, rows, lag, weak_row_stride, weak_stride, other_row_stride,
+                other_stride, gradient_row_stride, losses_stride, ignore_index, scale, inverse_tau, fkl_weight,
+                rkl_weight, ce_weight, VOCABULARY: tl.constexpr, DIFFERENCE: tl.constexpr, TAU_IS_ONE: tl.constexpr,
+                LANES: tl.constexpr, PARTS: tl.constexpr, HINTS: tl.constexpr):
     """One part of one row, in the first pass (with a losses_pointer) or the second (with a gradient_pointer).
 
     With both, programs alternate: even ones measure the parts of a row, odd ones write the gradient of the row `lag`
@@ -361,19 +347,15 @@ def puma_kernel(
         other_row = None if other_pointer is None else other_pointer + long_row * other_row_stride
         partials_row = partials_pointer + long_row * (PARTS * STATISTICS)
         if FORWARD and (not BACKWARD or odd == 0):
-            _first_pass(
-                weak_row, other_row, partials_row, done_pointer + long_row, losses_pointer + long_row, label,
-                ignore_index, losses_stride, weak_stride, other_stride, scale, inverse_tau, part, first_block,
-                end_block, VOCABULARY, DIFFERENCE, TAU_IS_ONE, LANES, PARTS,
-                "evict_last" if BACKWARD and HINTS else "",
-            )  # fmt: skip
+            _first_pass(weak_row, other_row, partials_row, done_pointer + long_row, losses_pointer + long_row, label,
+                        ignore_index, losses_stride, weak_stride, other_stride, scale, inverse_tau, part, first_block,
+                        end_block, VOCABULARY, DIFFERENCE, TAU_IS_ONE, LANES, PARTS,
+                        "evict_last" if BACKWARD and HINTS else "")
         if BACKWARD and (not FORWARD or odd == 1):
-            _second_pass(
-                weak_row, other_row, gradient_pointer + long_row * gradient_row_stride, partials_row,
-                done_pointer + long_row if FORWARD else None, output_scale_pointer, label, ignore_index, weak_stride,
-                other_stride, scale, first_block, end_block, fkl_weight, rkl_weight, ce_weight,
-                VOCABULARY, DIFFERENCE, TAU_IS_ONE, LANES, PARTS, "evict_first" if FORWARD and HINTS else "",
-            )  # fmt: skip
+            _second_pass(weak_row, other_row, gradient_pointer + long_row * gradient_row_stride, partials_row,
+                         done_pointer + long_row if FORWARD else None, output_scale_pointer, label, ignore_index,
+                         weak_stride, other_stride, scale, first_block, end_block, fkl_weight, rkl_weight, ce_weight,
+                         VOCABULARY, DIFFERENCE, TAU_IS_ONE, LANES, PARTS, "evict_first" if FORWARD and HINTS else "")
 
 
 def work_shape(size: int) -> tuple[int, int, int]:
@@ -392,21 +374,9 @@ def _lag(weak: Tensor, branches: int) -> int:
     return max(1, min(LAG, int(room / (branches * weak.shape[1] * weak.element_size()))))
 
 
-def puma_rows(
-    weak: Tensor,
-    strong: Tensor | None,
-    labels: Tensor,
-    row_losses: Tensor | None,
-    gradient: Tensor | None,
-    *,
-    difference: Tensor | None = None,
-    statistics: Tensor | None = None,
-    scale: Tensor | None = None,
-    alpha: float,
-    lam: float,
-    tau: float,
-    ignore_index: int,
-) -> Tensor:
+def puma_rows(weak: Tensor, strong: Tensor | None, labels: Tensor, row_losses: Tensor | None, gradient: Tensor | None,
+              *, difference: Tensor | None = None, statistics: Tensor | None = None, scale: Tensor | None = None,
+              alpha: float, lam: float, tau: float, ignore_index: int) -> Tensor:
     """As `torch_puma.puma_rows`, in one launch: row_losses asks for the first pass, gradient for the second.
 
     gradient may be `weak` itself: no program writes a row before all have read it. Returns the statistics [R, parts, 8]
@@ -430,35 +400,13 @@ def puma_rows(
     grid = ((rows + lag) * parts * 2 if both else rows * parts,)
     with torch.cuda.device_of(weak):
         puma_kernel[grid](
-            weak_pointer=weak,
-            other_pointer=other,
-            labels_pointer=labels.contiguous(),
-            gradient_pointer=gradient,
-            losses_pointer=row_losses,
-            partials_pointer=statistics,
-            done_pointer=done,
-            output_scale_pointer=scale,
-            rows=rows,
-            lag=lag,
-            weak_row_stride=weak.stride(0),
-            weak_stride=weak.stride(1),
-            other_row_stride=0 if other is None else other.stride(0),
-            other_stride=0 if other is None else other.stride(1),
+            weak, other, labels.contiguous(), gradient, row_losses, statistics, done, scale, rows, lag,
+            *weak.stride(), *((0, 0) if other is None else other.stride()),
             gradient_row_stride=0 if gradient is None else gradient.stride(0),
-            losses_stride=0 if row_losses is None else row_losses.stride(0),
-            ignore_index=ignore_index,
-            scale=LOG2E.value / tau,
-            inverse_tau=1 / tau,
+            losses_stride=0 if row_losses is None else row_losses.stride(0), ignore_index=ignore_index,
+            scale=LOG2E.value / tau, inverse_tau=1 / tau, rkl_weight=lam * (1 - alpha) * tau, ce_weight=1 - lam,
             fkl_weight=lam * alpha or None,  # None: an infinite term of weight 0 must be left out
-            rkl_weight=lam * (1 - alpha) * tau,
-            ce_weight=1 - lam,
-            VOCABULARY=size,
-            DIFFERENCE=difference is not None,
-            TAU_IS_ONE=tau == 1,
-            LANES=lanes,
-            PARTS=parts,
-            HINTS=EVICTION_HINTS,
-            num_warps=num_warps,
-            enable_fp_fusion=True,
+            VOCABULARY=size, DIFFERENCE=difference is not None, TAU_IS_ONE=tau == 1, LANES=lanes, PARTS=parts,
+            HINTS=EVICTION_HINTS, num_warps=num_warps, enable_fp_fusion=True,
         )
     return statistics

@@ -26,10 +26,10 @@ from data import (
     ChatFormat,
     MicroBatch,
     Rows,
+    check_held_out,
     make_loader,
     open_rows,
     plan_micro_batches,
-    refuse_equal_files,
     steps_per_epoch,
 )
 from errors import UserError, loader_process_died, run_main
@@ -282,7 +282,7 @@ def test_packs_of_no_rows_fill_the_ranks(pair_rows: Rows) -> None:
             and batch.pixel_values == {}
         )
     assert weak.run_vision  # another rank's pack has an image
-    assert batches.num_rows == 0 and batches.global_rows == 2
+    assert len(batches.row_ids) == 0 and batches.global_rows == 2
 
 
 def test_all_ranks_agree_on_touching_vision(tmp_path: Path, chat_format: ChatFormat) -> None:
@@ -373,7 +373,7 @@ def test_a_mix_draws_counts_and_fractions(tmp_path: Path, chat_format: ChatForma
     ]
     spec = f"{files[0]}:30, {files[1]}:0.5,{files[2]}:0.1k,{files[3]}:2.5"
     rows = open_rows(spec, pairs=False, chat_format=chat_format, max_length=200)
-    assert rows.counts == [30, 25, 40, 20] and len(rows) == 115
+    assert [file["drawn"] for file in rows.mix.values()] == [30, 25, 40, 20] and len(rows) == 115
     drawn = [np.bincount(rows.entries["source"][rows.epoch_order(7, epoch)]).tolist() for epoch in range(3)]
     assert drawn == [[30, 25, 40, 20]] * 3
     first, second = (set(rows.epoch_order(7, epoch).tolist()) for epoch in range(2))
@@ -430,12 +430,16 @@ def test_held_out_rows_that_are_trained_on_are_refused(tmp_path: Path) -> None:
     copy = shutil.copy(train, tmp_path / "copy.jsonl")
     (tmp_path / "link.jsonl").symlink_to(train)
     assert os.path.getsize(same_size) == os.path.getsize(train)
-    refuse_equal_files(f"{train}:3,{other}", same_size)
-    refuse_equal_files(train, str(tmp_path / "gone.jsonl"))  # open_rows reports a missing file
+    check_held_out(f"{train}:3,{other}", same_size, 1)
+    check_held_out(train, str(tmp_path / "gone.jsonl"), 1)  # open_rows reports a missing file
     for held_out in (train, f"{same_size},{copy}:0.5", str(tmp_path / "link.jsonl")):
         with pytest.raises(UserError, match="take it out of one of them") as caught:
-            refuse_equal_files(f"{other},{train}:100k", held_out)
+            check_held_out(f"{other},{train}:100k", held_out, 1)
         assert train in str(caught.value) and parse_spec(held_out)[-1][0] in str(caught.value)
+    check_held_out(train, "", 0)
+    for val_data, val_every in ((same_size, 0), ("", 5)):  # half of it would silently do nothing
+        with pytest.raises(UserError, match="give both, or neither"):
+            check_held_out(train, val_data, val_every)
 
 
 def test_a_tokenizer_that_adds_a_bos_adds_it_once() -> None:
@@ -603,7 +607,7 @@ def test_two_ranks_share_one_index(tmp_path: Path) -> None:
         subprocess.Popen(
             [sys.executable, "-c", OPEN_AS_RANK, str(tmp_path / "store"), str(rank), path],
             stdout=subprocess.PIPE,
-            env=environment,
+            env={**environment, "RANK": str(rank)},  # as torchrun sets it
         )
         for rank in range(2)
     ]

@@ -386,7 +386,7 @@ def test_parquet_mixes_of_counts_and_shares_are_drawn_by_worker_processes(
     write_parquet(tmp_path / "dialogues.parquet", dialogues, row_group_size=4)
     spec = f"{tmp_path / 'pairs.parquet'}:0.5,{tmp_path / 'dialogues.parquet'}:4"
     rows = open_fixture(spec, chat_format)
-    assert rows.counts == [12, 4]  # half of 24 sides, and 4 of 10
+    assert [file["drawn"] for file in rows.mix.values()] == [12, 4]  # half of 24 sides, and 4 of 10
     loader = make_loader(
         rows, global_batch=16, pack_tokens=4096, rank=0, world_size=1, seed=0, start_step=0, total_steps=1,
         num_workers=2,
@@ -634,7 +634,7 @@ def test_pictures_that_cannot_be_used(tmp_path: Path, chat_format: ChatFormat) -
             next(fatal)
         assert "\n" not in str(error.value)
         batches = next(skipping)
-        assert batches.num_skipped == 1 and batches.num_rows == 2 and batches.global_rows == 3
+        assert len(batches.skipped) == 1 and len(batches.row_ids) == 2 and batches.global_rows == 3
         assert batches.skipped[0].startswith(f"{path}:2: ")
         assert len(batches.micro_batches[0][0].pixel_values["pixel_values"]) == 2
 
@@ -757,6 +757,6 @@ def test_malformed_rows_are_counted_without_a_traceback(pairs: bool, tmp_path: P
         start_step=0,
         total_steps=steps_per_epoch(rows, 64),
     )
-    seen = sum(batches.num_rows for batches in loader)
+    seen = sum(len(batches.row_ids) for batches in loader)
     assert seen == len(rows)
     assert {STRONG, WEAK} >= set(np.unique(rows.entries["side"]).tolist()) - {SINGLE}
