@@ -11,6 +11,7 @@ the plan of a run, which only prints.
     python -m bench loader      pairs that data.py prepares per second, beside what the plan's GPUs take (CPU)
     python -m bench data        generated pairs per second, where the time goes, and matplotlib's figures; then pages
     python -m bench pages       questions rendered to pictures per second, and by matplotlib (CPU)
+    python -m bench lines       lines, code lines and tokens of the core, and what each training script can reach
 
 Peers that are not requirements of the project come from requirements-bench.txt; a peer that is not installed, or cannot
 run on this device, is named and left out. `python -m bench kernel --help` lists the options.
@@ -32,6 +33,7 @@ SUBCOMMANDS = {
     "loader": "runs.benchmark_loader",
     "data": "problems.benchmark",
     "pages": "augment.benchmark",
+    "lines": "bench.lines",
 }
 
 
