@@ -1,8 +1,8 @@
 """Public problems → training data: cleaned, rephrased, pictures transformed, text rendered to pictures, paired.
 
-    python augment_data.py --stage 2 --data qa_tuning.json --image_root images --expand 3.875 --out data/geo
-    python augment_data.py --stage 3 --data data/geo/stage2.jsonl --out data/geo3       # each side a row of its own
-    python augment_data.py --stage 1 --data numina.parquet:50k,metamath.json --avoid testmini.json --out data/text
+    python augment_data.py --stage 2 --data qa_tuning.json --image_root images --expand 3.875 --out_dir data/geo
+    python augment_data.py --stage 3 --data data/geo/stage2.jsonl --out_dir data/geo3       # each side a row of its own
+    python augment_data.py --stage 1 --data numina.parquet:50k,metamath.json --avoid testmini.json --out_dir data/text
     torchrun --nproc_per_node 8 augment_data.py ...               # sharded by rank over a shared folder; same bytes
 
 Stage 1 writes text rows, stage 2 pairs (strong: the problem as it is; weak: the same on a page picture; equal
@@ -35,7 +35,7 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--stage", type=int, required=True, choices=(1, 2, 3), help="which stage's training file to write")
     add("--data", required=True, help='files, with counts or fractions: "a.jsonl,b.parquet:0.3,c.json.gz:100k"')
-    add("--out", required=True, help="folder to write to")
+    add("--out_dir", required=True, help="folder to write to")
     add("--image_root", default="", help="folder of the pictures (default: each file's own)")
     add("--select", default="", metavar="KEY=REGEX", help="only rows whose KEY matches, e.g. 'image=^geo3k/'")
     add("--expand", type=float, default=1.0, help="rows to make of one problem, on average (1: no variants)")
@@ -81,14 +81,14 @@ def main() -> None:
     if world_size < 1 or workers < 1:
         raise UserError("--workers must be at least 1")
 
-    blocks.claim(plan, arguments.out)
-    blocks.work(plan, arguments.out, rank, world_size, workers)
+    blocks.claim(plan, arguments.out_dir)
+    blocks.work(plan, arguments.out_dir, rank, world_size, workers)
     if rank == 0:
-        blocks.wait_for_blocks(plan, arguments.out)
-        remove_leftovers(arguments.out, "parts")
-        manifest = blocks.merge(plan, arguments.out)
-        report.write(plan, arguments.out, manifest)
-        blocks.summarize(plan, arguments.out, manifest)
+        blocks.wait_for_blocks(plan, arguments.out_dir)
+        remove_leftovers(arguments.out_dir, "parts")
+        manifest = blocks.merge(plan, arguments.out_dir)
+        report.write(plan, arguments.out_dir, manifest)
+        blocks.summarize(plan, arguments.out_dir, manifest)
 
 
 if __name__ == "__main__":

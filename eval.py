@@ -1,13 +1,13 @@
 """Evaluate a checkpoint, a served model or answers made elsewhere: MathVerse, MathVista, We-Math or a generated bench.
 
-    python eval.py --bench generated --data out/demo/data/bench.jsonl --model out/demo/stage3 --out out/eval/x --blind
+    python eval.py --bench generated --data out/demo/data/bench.jsonl --model out/demo/stage3 --blind
     torchrun --nproc_per_node 8 eval.py --bench mathverse --data testmini.json --image_root images --model out/stage3
     python eval.py --bench mathvista --data testmini.json --image_root . --api http://localhost:8000/v1 --api_model NAME
     python eval.py --bench wemath --data testmini.json --image_root . --predictions answers.jsonl
     python eval.py --bench mathverse --data testmini.json --steps judge,report --judge URL --judge_model NAME
 
 Four steps, each of which can be run again alone (--steps): generate → extract → judge → report. Each leaves its file in
---out (predictions.jsonl, extractions.jsonl, verdicts.jsonl, report.json with report.md, chart.png and browse.html); an
+--out_dir (predictions.jsonl, extractions.jsonl, verdicts.jsonl, report.json with report.md, chart.png, browse.html); an
 interrupted run goes on where it stopped. Extraction and verdicts are by rules, offline, unless --judge names a server.
 """
 
@@ -42,13 +42,13 @@ class Config:
     bench: str = ""  # mathverse, mathvista, wemath or generated
     data: str = ""  # its question file
     image_root: str = ""  # where picture paths start; the generated bench's own folder by default
-    out: str = "out/eval"
+    out_dir: str = "out/eval"
     steps: str = "generate,extract,judge,report"
     protocol: str = "official"  # official, or puma: the paper's released prompts and their quirks
     limit: int = 0  # only the first rows; 0: all
     allow_missing_images: bool = False  # show a white picture where one is not at hand; the report counts them
     blind: bool = False  # also ask with every picture white: what is scored without seeing
-    fresh: bool = False  # throw away the earlier answers in --out
+    fresh: bool = False  # throw away the earlier answers in --out_dir
     # who answers: one of the three
     model: str = ""  # a checkpoint folder
     api: str = ""  # an OpenAI-compatible server ...
@@ -64,7 +64,7 @@ class Config:
     judge_model: str = ""
     # report
     name: str = ""  # of the model in the report
-    compare: str = ""  # other --out folders, for the table and the chart: a,b
+    compare: str = ""  # other --out_dir folders, for the table and the chart: a,b
     samples: int = 1000  # bootstrap
 
 
@@ -76,14 +76,14 @@ def main() -> None:
     """Run the steps that were asked for."""
     config = runtime.parse_config(Config)
     steps = check(config)
-    bench, out = BENCHMARKS[config.bench], Path(config.out)
+    bench, out = BENCHMARKS[config.bench], Path(config.out_dir)
     everything = bench.load(config.data, config.image_root, config.protocol)
     questions = everything[: config.limit or None]
     generating = "generate" in steps and not config.predictions
     missing = missing_pictures(config, questions, asking=generating)
 
     process = runtime.setup(seed=0, device="auto" if generating else "cpu", timeout_minutes=24 * 60)
-    runtime.run_on_first_rank(process, lambda: runtime.lock_out_dir(out, process, work="evaluating", flag="--out"))
+    runtime.run_on_first_rank(process, lambda: runtime.lock_out_dir(out, process, work="evaluating", flag="--out_dir"))
     try:
         if generating:
             generate(config, questions, missing, out, process)
@@ -91,7 +91,7 @@ def main() -> None:
         if process.is_first:  # judging may take hours, and needs no GPU
             finish(config, bench, everything, questions, missing, out, steps)
     finally:
-        runtime.unlock(process)
+        process.unlock()
 
 
 def finish(
@@ -210,7 +210,7 @@ def refuse_other_questions(out: Path, earlier: dict[str, dict], fingerprints: di
     if changed:
         raise UserError(
             f"{out}: holds answers to other questions under {len(changed)} of the same ids, the first {changed[0]}; "
-            "choose another --out, or pass --fresh to throw them away"
+            "choose another --out_dir, or pass --fresh to throw them away"
         )
 
 
@@ -276,7 +276,10 @@ def white_picture() -> bytes:
 def judge_client(config: Config) -> Client:
     """The judge's client; its replies are kept, so that judging again asks nothing twice."""
     return Client(
-        config.judge, config.judge_model, cache=str(Path(config.out) / "judge_cache"), concurrency=config.concurrency
+        config.judge,
+        config.judge_model,
+        cache=str(Path(config.out_dir) / "judge_cache"),
+        concurrency=config.concurrency,
     )
 
 

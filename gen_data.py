@@ -1,9 +1,9 @@
 """Makes training and test data: verified problems of plane geometry, solid geometry and functions, with their figures.
 
-    python gen_data.py --out data --per_category 40000               # the paper's 120K pairs, on all cores
+    python gen_data.py --out_dir data --per_category 40000               # the paper's 120K pairs, on all cores
     python gen_data.py --list                                        # the families
-    torchrun --nproc_per_node 8 gen_data.py --out data               # sharded by rank; the same bytes
-    python gen_data.py --out data --explain http://localhost:8000/v1 --explain_model NAME
+    torchrun --nproc_per_node 8 gen_data.py --out_dir data               # sharded by rank; the same bytes
+    python gen_data.py --out_dir data --explain http://localhost:8000/v1 --explain_model NAME
 
 Four roles, all in problems/: the Question Designer draws parameters and decides which facts stand in the text and
 which in the picture, the Plotter draws, the Solver answers exactly and writes the checked solution, the Pair
@@ -31,7 +31,7 @@ from problems import MODULES, families, gallery, store
 def parse_arguments() -> argparse.Namespace:
     """The flags of the command line; argparse ends the program where they are malformed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default="data", help="folder to write to (default: data)")
+    parser.add_argument("--out_dir", default="data", help="folder to write to (default: data)")
     parser.add_argument("--per_category", type=int, default=1000, help="pairs of each category (the paper: 40000)")
     parser.add_argument("--bench_per_family", type=int, default=20, help="held-out problems of each family")
     parser.add_argument("--families", default="", help="only these families, separated by commas (default: all)")
@@ -88,16 +88,17 @@ def main() -> None:
     workers = arguments.workers or max(1, len(os.sched_getaffinity(0)) // local_world)
     client = explaining_client(arguments) if arguments.explain and rank == 0 else None
     try:
-        os.makedirs(arguments.out, exist_ok=True)
+        os.makedirs(arguments.out_dir, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {arguments.out}: {error.strerror}; name a folder that can be written to") from error
+        out_dir = arguments.out_dir
+        raise UserError(f"--out_dir {out_dir}: {error.strerror}; name a folder that can be written to") from error
 
-    store.claim(plan, arguments.out)
-    store.draw_shards(plan, arguments.out, rank, world_size, workers)
+    store.claim(plan, arguments.out_dir)
+    store.draw_shards(plan, arguments.out_dir, rank, world_size, workers)
     if rank == 0:
-        store.wait_for_shards(plan, arguments.out)
-        store.remove_leftovers(arguments.out, "shards")
-        publish(plan, arguments.out, client)
+        store.wait_for_shards(plan, arguments.out_dir)
+        store.remove_leftovers(arguments.out_dir, "shards")
+        publish(plan, arguments.out_dir, client)
 
 
 def publish(plan: store.Plan, out: str, client: Client | None) -> None:
@@ -121,7 +122,7 @@ def explaining_client(arguments: argparse.Namespace) -> Client:
     """The client of --explain, once its server has answered: better now than after hours of drawing."""
     if not arguments.explain_model:
         raise UserError("--explain also needs --explain_model, the name the server knows its model by")
-    cache = arguments.llm_cache or os.path.join(arguments.out, "llm_cache")
+    cache = arguments.llm_cache or os.path.join(arguments.out_dir, "llm_cache")
     client = Client(arguments.explain, arguments.explain_model, cache=cache, concurrency=arguments.llm_concurrency)
     client.check()
     return client

@@ -27,15 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m bench pages`."""
     parser.add_argument("--pages", type=int, default=2000, help="pages of each kind")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--out", type=Path, default=Path("bench"))
+    parser.add_argument("--out_dir", type=Path, default=Path("bench"))
 
 
 def run(args: argparse.Namespace) -> None:
     """Measure pages per second and write the CSV and the table."""
     rows = measure(args.pages, args.workers)
-    args.out.mkdir(exist_ok=True)
-    write_csv(args.out / "pages.csv", rows)
-    (args.out / "pages.md").write_text(markdown_table(rows))
+    args.out_dir.mkdir(exist_ok=True)
+    write_csv(args.out_dir / "pages.csv", rows)
+    (args.out_dir / "pages.md").write_text(markdown_table(rows))
     print(markdown_table(rows))
 
 

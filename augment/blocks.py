@@ -51,7 +51,7 @@ def claim(plan: Plan, out: str) -> None:
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:
             if json.load(file)["fingerprint"] != plan.fingerprint():
-                raise UserError(f"{out}: holds data made with other settings; delete it or choose another --out")
+                raise UserError(f"{out}: holds data made with other settings; delete it or choose another --out_dir")
     else:
         write_atomically(path, json.dumps({"fingerprint": plan.fingerprint(), **asdict(plan)}, indent=1).encode())
 

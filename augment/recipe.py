@@ -121,7 +121,7 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
         min_reasoning=arguments.min_reasoning, avoid=tuple(arguments.avoid),
         avoid_image_root=arguments.avoid_image_root, rephrase=(arguments.rephrase, arguments.rephrase_model),
         explain=(arguments.explain, arguments.explain_model),
-        llm_cache=arguments.llm_cache or os.path.join(arguments.out, "llm_cache"),
+        llm_cache=arguments.llm_cache or os.path.join(arguments.out_dir, "llm_cache"),
         llm_concurrency=arguments.llm_concurrency, seed=arguments.seed,
     )  # fmt: skip
     for url, model in {plan.rephrase, plan.explain} - {("", "")}:

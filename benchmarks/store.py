@@ -148,7 +148,7 @@ def check_settings(path: Path, settings: dict) -> None:
         if changed:
             raise UserError(
                 f"{path.parent}: holds answers of another run ({'; '.join(changed)}); "
-                "choose another --out, or pass --fresh to throw them away"
+                "choose another --out_dir, or pass --fresh to throw them away"
             )
     else:
         write_text(path, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")

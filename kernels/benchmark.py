@@ -556,13 +556,13 @@ OPERATIONS = ("puma", "ce", "rows")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `bench.py kernel`."""
+    """The options of `python -m bench kernel`."""
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--operations", nargs="+", choices=OPERATIONS, default=list(OPERATIONS))
     parser.add_argument("--shapes", nargs="+", type=_shape, metavar="N,D,V", help="default: those of the full table")
     parser.add_argument("--providers", nargs="+", default=[], help="nanoPUMA and those whose names hold one of these")
     parser.add_argument("--repeats", type=int, help="default: 20 on CUDA, 3 on the CPU")
-    parser.add_argument("--out", type=Path, default=Path("bench"))
+    parser.add_argument("--out_dir", type=Path, default=Path("bench"))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -613,8 +613,8 @@ def run(args: argparse.Namespace) -> None:
                     f"{operation} {shape} {row['provider']}: {row['both_ms']} ms, {row['peak_mb']} MB {row['note']}",
                     flush=True,
                 )
-            _write(args.out / "_".join(stem), f"{threads}python bench.py kernel{options}", facts, rows)
-    print(f"written: {args.out / '_'.join(stem)}.csv, .md, .png", flush=True)
+            _write(args.out_dir / "_".join(stem), f"{threads}python -m bench kernel{options}", facts, rows)
+    print(f"written: {args.out_dir / '_'.join(stem)}.csv, .md, .png", flush=True)
 
 
 def _write(path: Path, command: str, facts: dict[str, str], rows: list[dict]) -> None:

@@ -62,22 +62,22 @@ def _make_batch(noise: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `bench.py accuracy`."""
-    parser.add_argument("--out", type=Path, default=Path("bench"))
+    """The options of `python -m bench accuracy`."""
+    parser.add_argument("--out_dir", type=Path, default=Path("bench"))
 
 
 def run(args: argparse.Namespace) -> None:
     """Compute the table's rows and write them as CSV and Markdown."""
     rows = [gradient_errors(noise, lam) for lam in (1.0, 0.1) for noise in (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)]
-    args.out.mkdir(parents=True, exist_ok=True)
-    write_csv(args.out / "kernel_accuracy.csv", rows)
+    args.out_dir.mkdir(parents=True, exist_ok=True)
+    write_csv(args.out_dir / "kernel_accuracy.csv", rows)
     table = markdown_table(rows)
     head = f"""# Error of the linear op against float64
 
 N = {NUM_ROWS}, D = {WIDTH}, V = {VOCABULARY}, alpha = 0.2, tau = 1, bfloat16 hidden states and weight; torch
-{torch.__version__}, CPU. Command: `python bench.py accuracy`.
+{torch.__version__}, CPU. Command: `python -m bench accuracy`.
 `both branches rounded`: what a loss sees that is handed two bfloat16 logits, for comparison.
 
 """
-    (args.out / "kernel_accuracy.md").write_text(head + table)
-    print(f"{table}\nwritten: {args.out}/kernel_accuracy.md")
+    (args.out_dir / "kernel_accuracy.md").write_text(head + table)
+    print(f"{table}\nwritten: {args.out_dir}/kernel_accuracy.md")

@@ -100,10 +100,10 @@ def measure(shape: tuple[int, int, int], repeats: int) -> list[dict[str, object]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `bench.py products`."""
+    """The options of `python -m bench products`."""
     parser.add_argument("--shapes", nargs="+", type=_shape, metavar="R,D,V", default=SHAPES)
     parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--out", type=Path, default=Path("bench"))
+    parser.add_argument("--out_dir", type=Path, default=Path("bench"))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -111,9 +111,9 @@ def run(args: argparse.Namespace) -> None:
     if not torch.cuda.is_available():
         raise UserError("the pieces of the linear op can be timed on a CUDA device only")
     facts = environment("cuda") | {"copy GB/s": round(copy_bandwidth("cuda"))}
-    path = args.out / f"kernel_products_{file_slug(facts['device'])}"
+    path = args.out_dir / f"kernel_products_{file_slug(facts['device'])}"
     rows: list[dict[str, object]] = []
     for shape in args.shapes:
         rows += measure(shape, args.repeats)
-        write_table(path, "The linear op in pieces", "python bench.py products", facts, rows)
+        write_table(path, "The linear op in pieces", "python -m bench products", facts, rows)
     print(f"written: {path}.csv, .md")

@@ -69,20 +69,20 @@ def time_kernel(configuration: dict, rows: int, vocabulary: int, repeats: int, d
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `bench.py tune`."""
+    """The options of `python -m bench tune`."""
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--vocabulary", type=int, default=151936)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--out", type=Path, default=Path("bench"))
+    parser.add_argument("--out_dir", type=Path, default=Path("bench"))
 
 
 def run(args: argparse.Namespace) -> None:
     """Time every configuration; write the table after each."""
     if not torch.cuda.is_available():
-        raise UserError("the kernel can be timed on a CUDA device only; `bench.py compile` needs none")
+        raise UserError("the kernel can be timed on a CUDA device only; `python -m bench compile` needs none")
     bandwidth = copy_bandwidth("cuda")
     facts = environment("cuda") | {"copy GB/s": round(bandwidth), "tokens": args.tokens, "vocabulary": args.vocabulary}
-    path = args.out / f"kernel_tune_{file_slug(facts['device'])}"
+    path = args.out_dir / f"kernel_tune_{file_slug(facts['device'])}"
     rows = []
     for configuration in configurations():
         milliseconds = time_kernel(configuration, args.tokens, args.vocabulary, args.repeats)
@@ -93,5 +93,5 @@ def run(args: argparse.Namespace) -> None:
         row |= {"parts": parts, "lag": configuration["lag"], "hints": configuration["hints"]}
         rows.append(row | {"ms": round(milliseconds, 3), "GB/s": round(rate), "of copy": f"{rate / bandwidth:.0%}"})
         print(rows[-1], flush=True)
-        write_table(path, "The row kernel, timed", "python bench.py tune", facts, rows)
+        write_table(path, "The row kernel, timed", "python -m bench tune", facts, rows)
     print(f"written: {path}.csv, .md")

@@ -1,6 +1,6 @@
 """Compile the Triton kernels ahead of time, for GPUs that need not be there; read registers and spills off the code.
 
-    python bench.py compile
+    python -m bench compile
 
 A kernel that spills registers to local memory loses its speed quietly; this shows it on any machine that has Triton.
 """
@@ -139,10 +139,10 @@ def report(vocabularies: tuple[int, ...] = VOCABULARIES) -> list[dict[str, objec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `bench.py compile`."""
+    """The options of `python -m bench compile`."""
     parser.add_argument("--vocabularies", type=int, nargs="+", default=list(VOCABULARIES))
     parser.add_argument("--json", action="store_true", help="print the rows as JSON and write no file")
-    parser.add_argument("--out", type=Path, default=Path("bench"))
+    parser.add_argument("--out_dir", type=Path, default=Path("bench"))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -151,9 +151,9 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(rows))
         return
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / "kernel_compile.md"
+    args.out_dir.mkdir(parents=True, exist_ok=True)
+    path = args.out_dir / "kernel_compile.md"
     table = markdown_table(rows)
-    versions = f"triton {triton.__version__}, command: `python bench.py compile`"
+    versions = f"triton {triton.__version__}, command: `python -m bench compile`"
     path.write_text(f"# The Triton kernels, compiled ahead of time\n\n{versions}\n\n{table}")
     print(f"{table}\nwritten: {path}")

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--figures", type=int, default=200, help="figures that matplotlib draws too")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--pages", type=int, default=2000, help="pages of each kind; 0 leaves them out")
-    parser.add_argument("--out", type=Path, default=Path("bench"))
+    parser.add_argument("--out_dir", type=Path, default=Path("bench"))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -69,16 +69,16 @@ def run(args: argparse.Namespace) -> None:
     speed = [whole_command(args.pairs, args.workers)]
     alone = in_a_fresh_process(one_process, args.pairs, args.figures)
     tables = {"speed": speed + figure_rows(alone), "stages": stage_rows(alone), "memory": memory_rows(alone)}
-    args.out.mkdir(exist_ok=True)
+    args.out_dir.mkdir(exist_ok=True)
     columns = dict.fromkeys(key for rows in tables.values() for row in rows for key in row)
     found = [(name, row) for name, rows in tables.items() for row in rows]
     own = environment()
     write_csv(
-        args.out / "data.csv",
+        args.out_dir / "data.csv",
         [{"table": name, **{column: row.get(column, "") for column in columns}, **own} for name, row in found],
     )
     text = report(tables, own)
-    (args.out / "data.md").write_text(text)
+    (args.out_dir / "data.md").write_text(text)
     print(text)
     if args.pages:
         pages.run(args)

@@ -166,9 +166,9 @@ def claim(plan: Plan, out: str) -> None:
             try:
                 found = json.load(file)["fingerprint"]
             except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{path}: is no plan of gen_data.py; delete {out} or choose another --out") from error
+                raise UserError(f"{path}: no plan of gen_data.py; delete {out} or choose another --out_dir") from error
             if found != plan.fingerprint():
-                raise UserError(f"{out}: holds data made with other settings; delete it or choose another --out")
+                raise UserError(f"{out}: holds data made with other settings; delete it or choose another --out_dir")
     else:
         write_atomically(path, json.dumps({"fingerprint": plan.fingerprint(), **asdict(plan)}, indent=1).encode())
 

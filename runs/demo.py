@@ -1,7 +1,7 @@
 """The whole method in miniature, on a laptop: data, stage 1, alignment, stage 2, stage 3, and what each stage can do.
 
     make demo                              or: python runs/demo.py
-    python runs/demo.py --out out/demo     the same; started again, it goes on where it stopped
+    python runs/demo.py --out_dir out/demo     the same; started again, it goes on where it stopped
 
 Writes report.md (the table), loss.png, examples.md and .png (pictures and what the model makes of them), and after each
 stage a folder that transformers opens. Every step is one of the project's own commands, printed before it runs.
@@ -77,11 +77,11 @@ def commands(out: Path, seed: int, quick: bool) -> list[tuple[str, Path, list[st
     data = out / "data"
     steps = {"stage1": 6, "aligned": 6, "stage2": 4, "stage3": 4} if quick else {}
     generate = [
-        "gen_data.py", "--out", data, "--families", FAMILIES, "--per_category", 60 if quick else 2400,
+        "gen_data.py", "--out_dir", data, "--families", FAMILIES, "--per_category", 60 if quick else 2400,
         "--bench_per_family", 2 if quick else 20, "--picture_size", 96, "--small_numbers", "--seed", seed,
     ]  # fmt: skip
     common = [
-        "--preset", "tiny", "--seed", seed, "--beta2", 0.95, "--pack_tokens", 4096, "--num_workers", 0,
+        "--seed", seed, "--beta2", 0.95, "--pack_tokens", 4096, "--num_workers", 0,
         "--progress", "bar", "--save_every", 100, "--keep", 1,
     ]  # fmt: skip
     text, captions, arithmetic = data / "stage1.jsonl", data / "captions.jsonl", data / "arithmetic.jsonl"
@@ -93,7 +93,8 @@ def commands(out: Path, seed: int, quick: bool) -> list[tuple[str, Path, list[st
 
     return [
         ("data", data / "manifest.json", generate),
-        train("stage1", "train_stage1.py", "", f"{text},{arithmetic}:0.7", 16, 1.5e-3, 1200, "--warmup", 0.05),
+        train("stage1", "train_stage1.py", "", f"{text},{arithmetic}:0.7", 16, 1.5e-3, 1200, "--preset", "tiny",
+              "--warmup", 0.05),  # fmt: skip
         train(
             "aligned", "train_stage3.py", out / "stage1", f"{captions},{text}:0.2,{arithmetic}:0.3", 16, 1e-3, 1200,
             "--train", "projector,llm", "--warmup", 0.05,
@@ -110,7 +111,7 @@ def evaluation(out: Path, stage: str) -> tuple[str, Path, list[str]]:
     """The evaluation of one stage's folder on the held-out problems, once more with every picture white."""
     folder = out / "eval" / stage
     flags = ["--bench", "generated", "--data", out / "data" / "bench_four.jsonl", "--image_root", out / "data"]
-    flags += ["--model", out / stage, "--out", folder, "--blind", "--batch_size", 96, "--max_new_tokens", 72]
+    flags += ["--model", out / stage, "--out_dir", folder, "--blind", "--batch_size", 96, "--max_new_tokens", 72]
     return f"evaluate {TITLES[stage]}", folder / "report.json", ["eval.py", *flags, "--name", TITLES[stage]]
 
 
@@ -248,11 +249,11 @@ def write_report(out: Path, minutes: float | None) -> None:
 def main() -> None:
     """All steps, then the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default="out/demo")
+    parser.add_argument("--out_dir", default="out/demo")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a few steps of each: does it run, not does it learn")
     arguments = parser.parse_args()
-    out = (ROOT / arguments.out).resolve()
+    out = (ROOT / arguments.out_dir).resolve()
     began = time.monotonic()
     generate, *stages = commands(out, arguments.seed, arguments.quick)
     fresh = not any(done.exists() for _, done, _ in (generate, *stages))  # else the time would be of a part
@@ -267,7 +268,7 @@ def main() -> None:
     folder = out.relative_to(ROOT) if out.is_relative_to(ROOT) else out
     print(f"wrote {folder}/report.md, loss.png, examples.md, examples.png")
     question = "Triangle ABC. Angle A = 40° and angle B = 60°. Find angle C."
-    print(f'ask it: python sample.py --model {arguments.out}/stage3 "{question}"')
+    print(f'ask it: python sample.py --model {arguments.out_dir}/stage3 "{question}"')
 
 
 if __name__ == "__main__":

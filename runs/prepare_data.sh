@@ -46,13 +46,13 @@ augment() {      # augment NAME STAGE DATA [flags]
     local name=$1 stage=$2 data=$3
     shift 3
     echo "== $name"
-    $PYTHON augment_data.py --stage "$stage" --data "$data" --out "$OUT/$name" "${FLAGS[@]}" "$@"
+    $PYTHON augment_data.py --stage "$stage" --data "$data" --out_dir "$OUT/$name" "${FLAGS[@]}" "$@"
 }
 
 GEOMETRY='(GEOS|Geometry3K|GeoQA\+|UniGeo)/'      # the geometry sets of MathV360K, by the folders of its pictures
 
 echo "== engine"
-python gen_data.py --out "$OUT/engine" --per_category "$PER_CATEGORY" --bench_per_family "$BENCH" --seed "${SEED:-0}" \
+python gen_data.py --out_dir "$OUT/engine" --per_category "$PER_CATEGORY" --bench_per_family "$BENCH" --seed "${SEED:-0}" \
     ${WORKERS:+--workers "$WORKERS"}
 
 # Stage 1: 50K rows of each of four sets. A few more are drawn, because rows without worked reasoning are dropped.

@@ -1,7 +1,7 @@
 """Make the tokenizer and the processor of the `tiny` preset, from the texts of generated problems.
 
-    python gen_data.py --out data/words --per_category 150
-    python gen_data.py --out data/small --per_category 1500 --picture_size 96 --small_numbers
+    python gen_data.py --out_dir data/words --per_category 150
+    python gen_data.py --out_dir data/small --per_category 1500 --picture_size 96 --small_numbers
     python runs/tiny_tokenizer.py data/{small,words}/{stage2,captions}.jsonl
 
 Byte-level BPE with few tokens. Digits stand alone, and so does each capital letter that names a point: a small model
@@ -96,16 +96,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path, help="gen_data's .jsonl files")
     parser.add_argument("--vocab_size", type=int, default=1024)
-    parser.add_argument("--out", type=Path, default=FOLDER)
+    parser.add_argument("--out_dir", type=Path, default=FOLDER)
     config = parser.parse_args()
     tokenizer = make_tokenizer(config.files, config.vocab_size)
     processor = make_processor(tokenizer)
-    processor.save_pretrained(config.out)
+    processor.save_pretrained(config.out_dir)
     example = "In triangle ABC, AB = 12 cm and ∠A = 35°. Find f(3)."
     ids = tokenizer(example)["input_ids"]
-    print(f"{config.out}: {len(tokenizer)} tokens; {tokenizer.convert_ids_to_tokens(ids)}")
+    print(f"{config.out_dir}: {len(tokenizer)} tokens; {tokenizer.convert_ids_to_tokens(ids)}")
     if tokenizer.decode(ids) != example:
-        raise UserError(f"{config.out}: the tokenizer does not give back its own example: {tokenizer.decode(ids)}")
+        raise UserError(f"{config.out_dir}: the tokenizer does not give back its own example: {tokenizer.decode(ids)}")
 
 
 if __name__ == "__main__":

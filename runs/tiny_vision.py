@@ -6,7 +6,7 @@ character whose centre lies on it, and its neighbours in the same label (so that
 besides, each patch tells the directions of the lines that cross it.
 
     python runs/tiny_vision.py                              # half an hour on two idle cores with bf16; resumes
-    python runs/tiny_vision.py --steps 200 --out out/try --export out/try/vision.safetensors    # a short try
+    python runs/tiny_vision.py --steps 200 --out_dir out/try --export out/try/vision.safetensors    # a short try
     python runs/tiny_vision.py --preview out/pictures.png   # look at what it trains on
 """
 
@@ -182,7 +182,7 @@ def train(config: argparse.Namespace) -> None:
         missing, unexpected = reader.tower.load_state_dict(load_file(config.init), strict=False)
         print(f"starts from {config.init} ({len(missing)} tensors not in it, {len(unexpected)} unknown)")
     optimizers = make_optimizers(reader, config.learning_rate)
-    checkpoint, start, seconds = Path(config.out) / "checkpoint.pt", 0, 0.0
+    checkpoint, start, seconds = Path(config.out_dir) / "checkpoint.pt", 0, 0.0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         reader.load_state_dict(state["reader"])
@@ -221,7 +221,7 @@ def train(config: argparse.Namespace) -> None:
             reader.train()
             row = {"step": done, "seconds": round(time.time() - began), **scores}
             print(json.dumps(row), flush=True)
-            with open(Path(config.out) / "log.jsonl", "a") as log:
+            with open(Path(config.out_dir) / "log.jsonl", "a") as log:
                 log.write(json.dumps(row) + "\n")
             state = {
                 "reader": reader.state_dict(),
@@ -256,14 +256,14 @@ def main() -> None:
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--init", help="tower weights to start from")
     parser.add_argument("--evaluate_every", type=int, default=250)
-    parser.add_argument("--out", default=str(ROOT / "out" / "tiny_vision"), help="checkpoint and log")
+    parser.add_argument("--out_dir", default=str(ROOT / "out" / "tiny_vision"), help="checkpoint and log")
     parser.add_argument("--export", default=str(ROOT / "tiny" / "vision.safetensors"))
     parser.add_argument("--preview", help="draw forty training pictures into this file, and end")
     config = parser.parse_args()
     if config.preview:
         preview(config.preview)
         return
-    Path(config.out).mkdir(parents=True, exist_ok=True)
+    Path(config.out_dir).mkdir(parents=True, exist_ok=True)
     train(config)
 
 

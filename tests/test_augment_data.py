@@ -26,7 +26,7 @@ GEO = SETS / "Geo170K" / "qa_tuning.json"
 
 def command(out, *flags, stage=2, data=GEO, image_root=SETS / "Geo170K" / "images"):
     return [sys.executable, str(ROOT / "augment_data.py"), "--stage", str(stage), "--data", str(data), "--image_root",
-            str(image_root), "--out", str(out), *map(str, flags)]  # fmt: skip
+            str(image_root), "--out_dir", str(out), *map(str, flags)]  # fmt: skip
 
 
 def run(out, *flags, **options):
@@ -268,7 +268,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
             row["padding"] = "x" * 1000
             file.write(json.dumps(row) + "\n")
     code = ("import resource, sys; sys.path.insert(0, {root!r}); sys.argv = ['x', '--stage', '1', '--data', {path!r}, "
-            "'--out', {out!r}]; import augment_data; from augment import blocks, recipe; plan = recipe.make_plan("
+            "'--out_dir', {out!r}]; import augment_data; from augment import blocks, recipe; plan = recipe.make_plan("
             "augment_data.parse_arguments()); start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; "
             "n = sum(len(rows) for _, rows in blocks.read_blocks(plan)); "
             "print(n, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start)")  # fmt: skip

@@ -15,7 +15,7 @@ from problems import benchmark, families, figure, pairs
 
 @pytest.mark.slow
 def test_the_tables_are_written_and_add_up(tmp_path):
-    command = [sys.executable, "-m", "bench", "data", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "bench", "data", "--out_dir", str(tmp_path)]
     command += ["--pairs", "48", "--figures", "3", "--workers", "1", "--pages", "2"]
     answer = subprocess.run(command, check=True, capture_output=True, text=True)
     assert {path.name for path in tmp_path.iterdir()} == {"data.csv", "data.md", "pages.csv", "pages.md"}
@@ -34,7 +34,7 @@ def test_the_tables_are_written_and_add_up(tmp_path):
 
 
 def test_too_few_pairs_are_one_clear_line(tmp_path):
-    command = [sys.executable, "-m", "bench", "data", "--pairs", "5", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "bench", "data", "--pairs", "5", "--out_dir", str(tmp_path)]
     answer = subprocess.run(command, capture_output=True, text=True)
     assert answer.returncode == 1 and "--pairs" in answer.stderr and "Traceback" not in answer.stderr
 

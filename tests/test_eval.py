@@ -47,7 +47,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict]:
     """Run eval.py's main with flags; returns report.json, {} where none was written."""
 
     def call(bench: str, *flags: object, out: str = "out") -> dict:
-        words = ["eval.py", "--bench", bench, "--data", FIXTURES / DATA[bench], "--out", tmp_path / out, *flags]
+        words = ["eval.py", "--bench", bench, "--data", FIXTURES / DATA[bench], "--out_dir", tmp_path / out, *flags]
         monkeypatch.setattr(sys, "argv", [str(word) for word in words])
         evaluation.main()
         path = tmp_path / out / "report.json"
@@ -170,7 +170,7 @@ def test_two_ranks_share_the_rows(tiny: Path, tmp_path: Path) -> None:
         "--bench",
         "generated",
     ]
-    command += ["--data", FIXTURES / "generated.jsonl", "--model", tiny, "--out", tmp_path, "--max_new_tokens", "2"]
+    command += ["--data", FIXTURES / "generated.jsonl", "--model", tiny, "--out_dir", tmp_path, "--max_new_tokens", "2"]
     subprocess.run([*map(str, command), "--allow_missing_images"], cwd=ROOT, check=True, timeout=300)
     shares = [store.read_lines(path) for path in store.parts(tmp_path, "predictions")]
     assert [len(share) for share in shares] == [6, 6]
@@ -371,12 +371,12 @@ def test_a_second_run_on_the_same_out_is_refused_until_the_first_is_gone(
     url = serve(answer).url
     flags = ("--api", url, "--api_model", "m", "--allow_missing_images", "--samples", "0")
     command = [sys.executable, "eval.py", "--bench", "generated", "--data", FIXTURES / "generated.jsonl"]
-    first = subprocess.Popen([*command, "--out", tmp_path / "out", *flags], cwd=ROOT, stdout=subprocess.DEVNULL)
+    first = subprocess.Popen([*command, "--out_dir", tmp_path / "out", *flags], cwd=ROOT, stdout=subprocess.DEVNULL)
     monkeypatch.setattr(runtime, "lock_out_dir", functools.partial(runtime.lock_out_dir, patience=0.0))
     try:
         assert asked.wait(60)
         for steps in ("generate,extract,judge,report", "report"):
-            refusal = rf"/out: process {first.pid} on .* is evaluating here; .*another --out$"
+            refusal = rf"/out: process {first.pid} on .* is evaluating here; .*another --out_dir$"
             with pytest.raises(UserError, match=refusal):
                 run("generated", *flags, "--steps", steps, "--fresh")
         assert (tmp_path / "out" / "settings.json").exists(), "--fresh threw away what the first run is writing"
@@ -387,7 +387,7 @@ def test_a_second_run_on_the_same_out_is_refused_until_the_first_is_gone(
     assert run("generated", *flags)["n"] == 12
     assert run("generated", *flags, "--steps", "report")["n"] == 12, "a run that has ended holds nothing"
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="--out .*file: .*a folder that can be written to"):
+    with pytest.raises(UserError, match="--out_dir .*file: .*a folder that can be written to"):
         run("generated", *flags, out="file")
 
 

@@ -22,7 +22,7 @@ FLAGS = ["--families", "rectangle,cuboid,line_through_points", "--per_category",
 def own(tmp_path_factory):
     """A data set with the program's own solutions."""
     out = tmp_path_factory.mktemp("own")
-    subprocess.run([sys.executable, "gen_data.py", "--out", str(out), *FLAGS], check=True, capture_output=True)
+    subprocess.run([sys.executable, "gen_data.py", "--out_dir", str(out), *FLAGS], check=True, capture_output=True)
     return str(out)
 
 
@@ -228,7 +228,7 @@ def test_a_pair_keeps_one_solution():
 
 def test_the_command_explains_and_goes_on(own, tmp_path, serve):
     server = serve(Teacher(own, right))
-    command = [sys.executable, "gen_data.py", "--out", str(tmp_path / "data"), *FLAGS]
+    command = [sys.executable, "gen_data.py", "--out_dir", str(tmp_path / "data"), *FLAGS]
     command += ["--explain", server.url, "--explain_model", "m"]
     first = subprocess.run(command, check=True, capture_output=True, text=True)
     assert "explained by the model: 48" in first.stdout and "m: 48 calls, 0 from the cache" in first.stdout
@@ -248,7 +248,7 @@ def test_the_command_explains_and_goes_on(own, tmp_path, serve):
     ],
 )
 def test_a_dead_server_is_one_clear_line_before_anything_is_drawn(tmp_path, flags, message):
-    command = [sys.executable, "gen_data.py", "--out", str(tmp_path / "data"), *FLAGS, *flags]
+    command = [sys.executable, "gen_data.py", "--out_dir", str(tmp_path / "data"), *FLAGS, *flags]
     answer = subprocess.run(command, capture_output=True, text=True)
     assert answer.returncode == 1 and message in answer.stderr and len(answer.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "data").exists()

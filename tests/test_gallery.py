@@ -19,7 +19,7 @@ FAMILIES = ["triangle_angle_sum", "rectangle", "cuboid", "line_through_points"]
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     out = tmp_path_factory.mktemp("data")
-    command = [sys.executable, "gen_data.py", "--out", str(out), "--families", ",".join(FAMILIES)]
+    command = [sys.executable, "gen_data.py", "--out_dir", str(out), "--families", ",".join(FAMILIES)]
     command += ["--per_category", "40", "--bench_per_family", "2", "--seed", "7", "--workers", "1"]
     subprocess.run(command, check=True, capture_output=True)
     return str(out)

@@ -29,7 +29,7 @@ FLAGS = [
 
 
 def generate(out, *more, env=None, check=True):
-    command = [sys.executable, "gen_data.py", "--out", str(out), *FLAGS, *more]
+    command = [sys.executable, "gen_data.py", "--out_dir", str(out), *FLAGS, *more]
     return subprocess.run(command, check=check, capture_output=True, text=True, env={**os.environ, **(env or {})})
 
 
@@ -83,7 +83,7 @@ def test_any_number_of_workers_and_machines_gives_the_same_bytes(data, tmp_path)
     generate(tmp_path / "workers", "--workers", "3")
     assert digest(tmp_path / "workers") == digest(data)
     second = subprocess.Popen(
-        [sys.executable, "gen_data.py", "--out", str(tmp_path / "ranks"), *FLAGS, "--workers", "1"],
+        [sys.executable, "gen_data.py", "--out_dir", str(tmp_path / "ranks"), *FLAGS, "--workers", "1"],
         env={**os.environ, "RANK": "1", "WORLD_SIZE": "2"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -117,7 +117,7 @@ def test_other_settings_in_the_same_folder_are_refused(data):
         (["--workers", "-1"], "--workers -1"),
         (["--picture_size", "40"], "--picture_size 40: must be 64 to 2048"),
         (["--explain_model", "m"], "--explain URL"),
-        (["--out", "gen_data.py"], "--out gen_data.py"),
+        (["--out_dir", "gen_data.py"], "--out_dir gen_data.py"),
     ],
 )
 def test_wrong_flags_are_one_clear_line(tmp_path, flags, message):
@@ -254,3 +254,10 @@ def test_a_benchmark_of_few_problems_may_hold_several_drawings_of_each():
         problem = design(solid_geometry.cube, item.category, item.seed, small=True)
         used[item.part == "bench"][problem.key] += 1
     assert set(used[True].values()) == {3} and not set(used[True]) & set(used[False])
+
+
+def test_the_engine_loads_neither_torch_nor_transformers():
+    """Its workers start in a hundredth of a second, not in 2.5."""
+    code = "import gen_data, sys; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -83,7 +83,7 @@ def test_the_command_writes_a_row_for_each_provider_and_goes_on_when_a_peer_fail
 
     monkeypatch.setattr(torch, "compile", lambda function, **options: broken)
     monkeypatch.setattr(benchmark, "copy_bandwidth", lambda device: 1.0)  # its buffers take a while to fill
-    benchmark.run(parse("--device", "cpu", "--shapes", "20,8,60", "--repeats", "1", "--out", str(tmp_path)))
+    benchmark.run(parse("--device", "cpu", "--shapes", "20,8,60", "--repeats", "1", "--out_dir", str(tmp_path)))
     with (tmp_path / "kernel_cpu_chosen.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["operation"] for row in rows} == {"puma", "ce", "rows"}
@@ -95,7 +95,7 @@ def test_the_command_writes_a_row_for_each_provider_and_goes_on_when_a_peer_fail
             assert float(row["both_ms"]) > 0 and row["note"] == ""
     assert "failed: TypeError a peer of another version" in capsys.readouterr().out
     text = (tmp_path / "kernel_cpu_chosen.md").read_text()
-    assert "python bench.py kernel --shapes 20,8,60`" in text and text.count("\n| ") == 1 + len(rows)
+    assert "python -m bench kernel --shapes 20,8,60`" in text and text.count("\n| ") == 1 + len(rows)
     assert (tmp_path / "kernel_cpu_chosen.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -122,7 +122,7 @@ def test_chosen_providers_go_to_a_table_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "copy_bandwidth", lambda device: 1.0)
     monkeypatch.setattr(benchmark, "CPU_SHAPES", [(20, 8, 60)])
     chosen = ("--operations", "puma", "ce", "--providers", "products", "eager")
-    benchmark.run(parse("--device", "cpu", *chosen, "--repeats", "1", "--out", str(tmp_path)))
+    benchmark.run(parse("--device", "cpu", *chosen, "--repeats", "1", "--out_dir", str(tmp_path)))
     assert not list(tmp_path.glob("kernel_cpu.*"))
     with (tmp_path / "kernel_cpu_puma_ce_chosen.csv").open() as file:
         names = {(row["operation"], row["provider"]) for row in csv.DictReader(file)}
@@ -159,6 +159,6 @@ def test_the_tuning_runs_the_kernel_in_each_way(monkeypatch):
 
 @pytest.mark.slow
 def test_compiled_providers_run_on_the_cpu(tmp_path):
-    benchmark.run(parse("--device", "cpu", "--shapes", "64,16,300", "--repeats", "1", "--out", str(tmp_path)))
+    benchmark.run(parse("--device", "cpu", "--shapes", "64,16,300", "--repeats", "1", "--out_dir", str(tmp_path)))
     with (tmp_path / "kernel_cpu_chosen.csv").open() as file:
         assert all(row["note"] == "" for row in csv.DictReader(file))
