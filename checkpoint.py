@@ -40,7 +40,7 @@ from torch.distributed.checkpoint.utils import _DistWrapper
 
 import guard  # noqa: F401  (before transformers)
 import transformers
-from errors import UserError
+from errors import UserError, explain
 from runtime import Process, print0, run_on_first_rank, wait_for_save
 
 # A resumed run must have its checkpoint's values of these settings, besides the same data and parameters: with others
@@ -186,6 +186,8 @@ def _saving(folder: Path) -> Iterator[None]:
         yield
     except (CheckpointException, OSError, RuntimeError) as error:
         cause = _cause(error)
+        if died := explain(cause):  # torch raises a loader's death at any line, this one too; so it does a rank's
+            raise died from error
         free = shutil.disk_usage(folder.parent).free if folder.parent.exists() else 0
         # torch's zip writer reports a short write as a RuntimeError of its own
         short_write = isinstance(cause, RuntimeError) and free < 16 << 20

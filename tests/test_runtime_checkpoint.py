@@ -179,6 +179,17 @@ def test_a_full_disk_ends_in_one_line_and_no_checkpoint(tmp_path: Path, monkeypa
     assert len(train(tmp_path, 3)) == 1
 
 
+def test_a_loaders_death_during_a_save_is_not_a_failed_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch raises it from a signal handler, wherever the main thread is."""
+
+    def killed_meanwhile(*arguments: object, **options: object) -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(checkpoint.dcp, "async_save", killed_meanwhile)
+    with pytest.raises(UserError, match=r"^a loader process died \(DataLoader worker \(pid 7\)"):
+        train(tmp_path, 1)
+
+
 def test_a_disk_full_at_the_very_end_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All shards are on the disk, the manifest finds no room."""
 
