@@ -25,7 +25,8 @@ import sys
 
 from errors import UserError, run_main
 from llm import Client
-from problems import MODULES, families, gallery, store
+from problems import gallery, store
+from problems.families import MODULES, families
 
 
 def parse_arguments() -> argparse.Namespace:

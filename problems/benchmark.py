@@ -28,7 +28,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from errors import UserError
-from problems import MODULES, families, figure, gallery, labels, pairs, solver, store
+from problems import figure, gallery, labels, pairs, solver, store
+from problems.families import MODULES, families
 
 # augment.benchmark and kernels.tables are imported where they are used: they bring torch, whose memory is not the
 # engine's.

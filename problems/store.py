@@ -25,7 +25,7 @@ import numpy
 from tqdm import tqdm
 
 from errors import UserError
-from problems import families
+from problems.families import families
 from problems.figure import NoLayout, Picture
 from problems.pairs import VERSIONS, Example, caption, construct, design
 from problems.problem import Reject

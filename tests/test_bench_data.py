@@ -10,7 +10,8 @@ import numpy
 import pytest
 from PIL import Image
 
-from problems import benchmark, families, figure, pairs
+from problems import benchmark, figure, pairs
+from problems.families import families
 
 
 @pytest.mark.slow

@@ -13,7 +13,8 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from problems import solid_geometry, store
+from problems import store
+from problems.families import solid_geometry
 from problems.pairs import design
 
 FLAGS = [

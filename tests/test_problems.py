@@ -11,7 +11,8 @@ from dataclasses import replace
 
 import pytest
 
-from problems import MODULES, evidence, families, pairs, solver, store
+from problems import evidence, pairs, solver, store
+from problems.families import MODULES, families
 from problems.equations import EquationError, check_equations
 from problems.exact import Answer
 from problems.figure import CLOSEST, SHARPEST, NoLayout, random_style

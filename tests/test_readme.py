@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from problems import plane_geometry
+from problems.families import plane_geometry
 from problems.pairs import VERSIONS, construct
 from problems.problem import Reject
 
