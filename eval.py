@@ -24,9 +24,9 @@ from PIL import Image
 from tqdm import tqdm
 
 import runtime
-from benchmarks import BENCHMARKS, generated, llm_judge, score, store
-from benchmarks.question import Question
-from benchmarks.report import compared, headline, methods, notes, write_report
+from evaluation import BENCHMARKS, generated, llm_judge, score, store
+from evaluation.question import Question
+from evaluation.report import compared, headline, methods, notes, write_report
 from errors import UserError, run_main
 from llm import Client, user_message
 
@@ -218,7 +218,7 @@ def ask_model(config: Config, questions: list[Question], missing: set[str], blin
     """Rows {"id", "response"} from a checkpoint, batch by batch."""
     if not questions:
         return
-    from benchmarks.generate import message_of, stream
+    from evaluation.generate import message_of, stream
 
     model, processor = checkpoint(config.model)
     messages = [message_of(question, blind=blind, missing=question.id in missing) for question in questions]
@@ -236,7 +236,7 @@ def ask_model(config: Config, questions: list[Question], missing: set[str], blin
 @functools.cache
 def checkpoint(folder: str) -> tuple:
     """The model and its processor, opened once."""
-    from benchmarks.generate import load_model  # transformers takes seconds to import
+    from evaluation.generate import load_model  # transformers takes seconds to import
 
     return load_model(folder)
 

@@ -233,8 +233,8 @@ def _usable(side: int, turns: list, row_id: str, image_root: str, plan: Plan) ->
 
 def agrees(response: str, answer: str, question: str) -> bool:
     """Whether a worked response ends in this answer; with choices, in the same choice."""
-    from benchmarks.answers import chosen_letter, final_answer  # sympy's import is slow, and only servers need it
-    from benchmarks.matcher import equal
+    from evaluation.answers import chosen_letter, final_answer  # sympy's import is slow, and only servers need it
+    from evaluation.matcher import equal
 
     choices = [content for _, content in split_choices(question)[1]]
     if choices:

@@ -16,8 +16,8 @@ from itertools import islice
 
 from tqdm import tqdm
 
-from benchmarks import generated
-from benchmarks.question import Question
+from evaluation import generated
+from evaluation.question import Question
 from errors import UserError
 from llm import Client, Reply, user_message
 from problems.pairs import choices_of

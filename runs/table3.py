@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 import runtime
-from benchmarks.store import model_fingerprint, read_json, write_text
+from evaluation.store import model_fingerprint, read_json, write_text
 from data import ChatFormat, open_rows
 from errors import UserError, run_main
 from kernels.tables import cpu_name

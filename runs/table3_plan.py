@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.store import read_json, write_text
+from evaluation.store import read_json, write_text
 from errors import UserError
 from runs.demo import FAMILIES as DEMO_FAMILIES
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import BENCHMARKS
-from benchmarks.metrics import VERSIONS, across_versions
-from benchmarks.question import snake
-from benchmarks.report import paper_tables
-from benchmarks.store import read_json, read_lines
+from evaluation import BENCHMARKS
+from evaluation.metrics import VERSIONS, across_versions
+from evaluation.question import snake
+from evaluation.report import paper_tables
+from evaluation.store import read_json, read_lines
 from errors import UserError
 
 COMPARED = {"all": "ALL", "text_dominant": "Text-dom.", "vision_only": "Vision-only", "gap": "Gap"}
@@ -75,7 +75,7 @@ def mean_and_deviation(values: Sequence[float | None]) -> tuple[float, float] | 
 
 
 def scores_from_weights(right: Mapping[str, np.ndarray], weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Percent right per version, `all` and what benchmarks.metrics derives of them, for each row of weights.
+    """Percent right per version, `all` and what evaluation.metrics derives of them, for each row of weights.
 
     weights [samples, problems]: how often a sample holds a problem. `all` pools the five versions with a picture.
     """

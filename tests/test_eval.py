@@ -15,15 +15,15 @@ from PIL import Image
 
 import eval as evaluation
 import runtime
-from benchmarks import BENCHMARKS, generated, llm_judge, store
-from benchmarks.generate import generate, load_model, message_of, pictures_of
-from benchmarks.question import Question
-from benchmarks.report import draw_chart
+from evaluation import BENCHMARKS, generated, llm_judge, store
+from evaluation.generate import generate, load_model, message_of, pictures_of
+from evaluation.question import Question
+from evaluation.report import draw_chart
 from errors import UserError
 from model import load_model as load_preset
 
 ROOT = Path(__file__).resolve().parents[1]
-FIXTURES = ROOT / "tests" / "fixtures" / "benchmarks"
+FIXTURES = ROOT / "tests" / "fixtures" / "evaluation"
 DATA = {
     "mathverse": "mathverse.json",
     "mathvista": "mathvista.json",
@@ -439,7 +439,7 @@ def test_the_lmms_eval_adapter_answers_requests(monkeypatch: pytest.MonkeyPatch,
     modules["lmms_eval.api.registry"].register_model = lambda name: lambda cls: cls
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
-    from benchmarks.harness.models import AVAILABLE_MODELS, nanopuma
+    from evaluation.harness.models import AVAILABLE_MODELS, nanopuma
 
     model = getattr(nanopuma, AVAILABLE_MODELS["nanopuma"])(pretrained=str(tiny), batch_size="2")
     model.task_dict = {"task": {"test": [{"picture": Image.new("RGB", (96, 96), "white")}, {"picture": None}]}}
@@ -461,7 +461,7 @@ def test_the_vlmevalkit_adapter_answers_a_message(monkeypatch: pytest.MonkeyPatc
     modules["vlmeval.vlm.base"].BaseModel = type("BaseModel", (), {"__init__": lambda self: None})
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
-    from benchmarks.harness.vlmevalkit import NanoPuma
+    from evaluation.harness.vlmevalkit import NanoPuma
 
     model = NanoPuma(folder=str(tiny), max_new_tokens=3)
     message = [{"type": "text", "value": "Find x."}]

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks import metrics
-from benchmarks.answers import LETTERS, chosen_letter, final_answer, in_range
-from benchmarks.matcher import decimals_asked, equal
-from benchmarks.question import Question, check_unique, field_of, image_path, read_rows, snake
+from evaluation import metrics
+from evaluation.answers import LETTERS, chosen_letter, final_answer, in_range
+from evaluation.matcher import decimals_asked, equal
+from evaluation.question import Question, check_unique, field_of, image_path, read_rows, snake
 
 NAME = "generated"
 LLM_EXTRACTION = LLM_VERDICT = True  # whether --judge has these two steps to do

@@ -5,8 +5,8 @@ same functions.
 from collections.abc import Mapping
 from types import ModuleType
 
-from benchmarks import generated, mathverse, mathvista, metrics, wemath
-from benchmarks.question import Question
+from evaluation import generated, mathverse, mathvista, metrics, wemath
+from evaluation.question import Question
 
 BENCHMARKS: dict[str, ModuleType] = {module.NAME: module for module in (mathverse, mathvista, wemath, generated)}
 

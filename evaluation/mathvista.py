@@ -9,11 +9,11 @@ letter scores. MathVista may not be trained on (its licence says so): data.py ne
 import re
 from collections.abc import Mapping, Sequence
 
-from benchmarks import matcher, metrics
-from benchmarks.answers import LETTERS, chosen_letter, final_answer
-from benchmarks.expressions import NotMath
-from benchmarks.mathverse import segment
-from benchmarks.question import Question, check_unique, field_of, image_path, read_rows, snake
+from evaluation import matcher, metrics
+from evaluation.answers import LETTERS, chosen_letter, final_answer
+from evaluation.expressions import NotMath
+from evaluation.mathverse import segment
+from evaluation.question import Question, check_unique, field_of, image_path, read_rows, snake
 
 NAME = "mathvista"
 LLM_EXTRACTION, LLM_VERDICT = True, False  # the verdict is always the program's

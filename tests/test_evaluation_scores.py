@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import BENCHMARKS, generated, judge_by_rules, matcher, mathverse, mathvista, metrics, score, wemath
-from benchmarks.question import Question, read_rows
-from benchmarks.report import paper_tables
+from evaluation import BENCHMARKS, generated, judge_by_rules, matcher, mathverse, mathvista, metrics, score, wemath
+from evaluation.question import Question, read_rows
+from evaluation.report import paper_tables
 from errors import UserError
 
-FIXTURES = Path(__file__).parent / "fixtures" / "benchmarks"
+FIXTURES = Path(__file__).parent / "fixtures" / "evaluation"
 
 
 def real(name: str) -> Path:

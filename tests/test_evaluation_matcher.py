@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from benchmarks import matcher
-from benchmarks.expressions import NotMath, parse_expression, plain
-from benchmarks.matcher import decimals_asked, equal
+from evaluation import matcher
+from evaluation.expressions import NotMath, parse_expression, plain
+from evaluation.matcher import decimals_asked, equal
 
 SAME = [
     ('4.4 metres', '440 cm'), ('x = 8', '$x=8 \\mathrm{~cm}$'), ('S 25 W', '205° T'),

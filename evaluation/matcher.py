@@ -24,8 +24,8 @@ from types import FrameType
 
 import sympy
 
-from benchmarks.expressions import DEGREE, PERCENT, NotMath, parse_expression, plain
-from benchmarks.units import ANY_UNIT, KNOWN, Unit, split_unit
+from evaluation.expressions import DEGREE, PERCENT, NotMath, parse_expression, plain
+from evaluation.units import ANY_UNIT, KNOWN, Unit, split_unit
 
 SECONDS_PER_COMPARISON = 1.0
 DIGITS = 60  # of every numeric comparison

@@ -14,7 +14,7 @@ a response is read, behind </think> where there is one, so a megabyte of it cost
 import re
 from itertools import takewhile
 
-from benchmarks.matcher import equal
+from evaluation.matcher import equal
 
 TAIL = 4000  # characters of a response that are read
 LONGEST_REGION = 400  # characters after a mark

@@ -8,7 +8,7 @@ llm.Client.
 import re
 from collections.abc import Iterator, Mapping
 
-from benchmarks.question import Question
+from evaluation.question import Question
 from llm import Client, user_message
 
 ATTEMPTS = 3

@@ -9,11 +9,11 @@ the paper did.
 import re
 from collections.abc import Mapping
 
-from benchmarks import metrics
-from benchmarks.answers import chosen_letter, final_answer
-from benchmarks.generated import same_choice
-from benchmarks.matcher import decimals_asked, equal
-from benchmarks.question import Question, check_unique, field_of, image_path, read_rows, snake
+from evaluation import metrics
+from evaluation.answers import chosen_letter, final_answer
+from evaluation.generated import same_choice
+from evaluation.matcher import decimals_asked, equal
+from evaluation.question import Question, check_unique, field_of, image_path, read_rows, snake
 
 NAME = "mathverse"
 LLM_EXTRACTION = LLM_VERDICT = True

@@ -13,9 +13,9 @@ from urllib.parse import quote
 
 import numpy as np
 
-from benchmarks import metrics
-from benchmarks.question import Question, snake
-from benchmarks.store import read_json, write_text
+from evaluation import metrics
+from evaluation.question import Question, snake
+from evaluation.store import read_json, write_text
 from errors import UserError
 
 PAPER = Path(__file__).with_name("paper_tables.json")

@@ -17,7 +17,7 @@ from PIL import Image
 import guard  # noqa: F401  (before transformers)
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
-from benchmarks.question import Question
+from evaluation.question import Question
 from errors import UserError
 from sources import BadRow, open_image
 

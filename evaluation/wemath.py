@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import metrics
-from benchmarks.question import Question, check_unique, field_of, image_path, read_rows, snake
+from evaluation import metrics
+from evaluation.question import Question, check_unique, field_of, image_path, read_rows, snake
 
 NAME = "wemath"
 LLM_EXTRACTION = LLM_VERDICT = False

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from benchmarks.question import Question
+from evaluation.question import Question
 
 Sums = dict[str, tuple[float, float]]
 Scores = dict[str, np.ndarray]  # name → [samples]; NaN where a denominator is nought

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from benchmarks.answers import chosen_letter, final_answer
-from benchmarks.matcher import equal
+from evaluation.answers import chosen_letter, final_answer
+from evaluation.matcher import equal
 
 ANGLES = ["40°", "50°", "65°", "90°"]
 YES_NO = ["Yes", "No"]

@@ -1,6 +1,6 @@
 """A checkpoint in lmms-eval. From this repository's root, with lmms-eval installed:
 
-    LMMS_EVAL_PLUGINS=benchmarks.harness PYTHONPATH=. python -m lmms_eval \\
+    LMMS_EVAL_PLUGINS=evaluation.harness PYTHONPATH=. python -m lmms_eval \\
         --model nanopuma --model_args pretrained=out/stage3 --tasks mathverse_testmini --batch_size 32
 
 Where a release has left that variable behind for entry points, name this class in the group `lmms_eval.models`.
@@ -12,7 +12,7 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from lmms_eval.api.registry import register_model
 
-from benchmarks.generate import generate, load_model
+from evaluation.generate import generate, load_model
 
 
 @register_model("nanopuma")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from benchmarks.question import Question, read_rows
+from evaluation.question import Question, read_rows
 from errors import UserError
 
 

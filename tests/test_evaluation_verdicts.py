@@ -7,9 +7,9 @@ prose, corrections of themselves, several candidates, Chinese, units, intervals 
 
 import pytest
 
-from benchmarks.answers import chosen_letter, final_answer
-from benchmarks.generated import same_choice
-from benchmarks.matcher import decimals_asked, equal
+from evaluation.answers import chosen_letter, final_answer
+from evaluation.generated import same_choice
+from evaluation.matcher import decimals_asked, equal
 
 CHOICES = [
     (

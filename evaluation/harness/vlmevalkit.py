@@ -1,7 +1,7 @@
 """A checkpoint in VLMEvalKit. Name it in vlmeval/config.py, then run as ever:
 
 from functools import partial
-from benchmarks.harness.vlmevalkit import NanoPuma
+from evaluation.harness.vlmevalkit import NanoPuma
 supported_VLM["nanopuma"] = partial(NanoPuma, folder="out/stage3")
 
 PYTHONPATH=PATH_OF_THIS_REPOSITORY python run.py --data MathVista_MINI --model nanopuma
@@ -9,7 +9,7 @@ PYTHONPATH=PATH_OF_THIS_REPOSITORY python run.py --data MathVista_MINI --model n
 
 from vlmeval.vlm.base import BaseModel
 
-from benchmarks.generate import generate, load_model
+from evaluation.generate import generate, load_model
 
 
 class NanoPuma(BaseModel):
