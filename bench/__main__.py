@@ -24,15 +24,15 @@ from errors import run_main
 
 # name -> module with add_arguments(parser) and run(args)
 SUBCOMMANDS = {
-    "kernel": "kernels.benchmark",
-    "products": "kernels.benchmark_products",
-    "tune": "kernels.benchmark_tune",
-    "compile": "kernels.compile_report",
-    "accuracy": "kernels.benchmark_accuracy",
-    "step": "runs.benchmark_step",
-    "loader": "runs.benchmark_loader",
-    "data": "problems.benchmark",
-    "pages": "augment.benchmark",
+    "kernel": "bench.kernels",
+    "products": "bench.products",
+    "tune": "bench.tune",
+    "compile": "bench.compile",
+    "accuracy": "bench.accuracy",
+    "step": "bench.step",
+    "loader": "bench.loader",
+    "data": "bench.data",
+    "pages": "bench.pages",
     "lines": "bench.lines",
 }
 

@@ -35,7 +35,7 @@ import runtime
 from evaluation.store import model_fingerprint, read_json, write_text
 from data import ChatFormat, open_rows
 from errors import UserError, run_main
-from kernels.tables import cpu_name
+from bench.tables import cpu_name
 from model import count_image_tokens, default_max_length, find_preset, load_processor
 from runs.demo import write_arithmetic
 from runs.table3_plan import (

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from augment import benchmark, samples, typeset
+from augment import samples, typeset
+from bench import pages as benchmark
 from augment.page import (
     PAPERS,
     Layout,

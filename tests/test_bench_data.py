@@ -10,7 +10,8 @@ import numpy
 import pytest
 from PIL import Image
 
-from problems import benchmark, figure, pairs
+from bench import data as benchmark
+from problems import figure, pairs
 from problems.families import families
 
 

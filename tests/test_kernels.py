@@ -757,7 +757,7 @@ def test_torch_compile_breaks_its_graph_once_and_gets_the_same():
 )
 def test_peak_memory_is_a_few_chunks(num_rows, chunk_size, train_weight):
     """At most 6 * chunk * V * 4 bytes live at once above the inputs, beside the weight's gradient."""
-    from kernels.benchmark import peak_live_bytes
+    from bench.kernels import peak_live_bytes
 
     width, vocabulary = 48, 20000
     weak, strong = torch.randn(2, num_rows, width)

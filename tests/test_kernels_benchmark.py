@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from errors import UserError
-from kernels import benchmark, benchmark_tune, linear_cross_entropy, linear_puma_loss, puma_loss
+from bench import kernels as benchmark
+from bench import tune as benchmark_tune
+from kernels import linear_cross_entropy, linear_puma_loss, puma_loss
 
 
 def make_case(rows=7, width=12, vocabulary=150):

@@ -29,7 +29,7 @@ from PIL import Image
 from bench.plan import ASSUMED_MFU, WORKLOADS, plan
 from data import ChatFormat, Rows, StepDataset, make_loader, open_rows
 from errors import UserError
-from kernels.tables import cpu_name, markdown_table, write_csv
+from bench.tables import cpu_name, markdown_table, write_csv
 from model import GPUS, count_image_tokens, default_max_length, find_preset, load_processor
 
 ROOT = Path(__file__).resolve().parent.parent

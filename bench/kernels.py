@@ -30,8 +30,8 @@ from torch.utils.checkpoint import checkpoint
 from errors import UserError
 from runtime import git_commit
 
-from .puma_loss import choose_backend, default_chunk_size, linear_cross_entropy, linear_puma_loss, puma_loss
-from .tables import cpu_name, file_slug, markdown_table, write_csv
+from kernels.puma_loss import choose_backend, default_chunk_size, linear_cross_entropy, linear_puma_loss, puma_loss
+from bench.tables import cpu_name, file_slug, markdown_table, write_csv
 
 ALPHA, LAM = 0.2, 0.1
 BASELINE_CHUNK = 1024  # tokens per chunk of the chunked baselines

@@ -31,7 +31,7 @@ from errors import UserError
 from problems import figure, gallery, labels, pairs, solver, store
 from problems.families import MODULES, families
 
-# augment.benchmark and kernels.tables are imported where they are used: they bring torch, whose memory is not the
+# bench.pages and bench.tables are imported where they are used: they bring torch, whose memory is not the
 # engine's.
 
 DPI = 100
@@ -64,8 +64,8 @@ def run(args: argparse.Namespace) -> None:
     """Measure, print, and write data.csv and data.md (and pages.csv and pages.md)."""
     if min(args.pairs, args.figures, args.workers) < 1 or args.pairs < 8 * len(MODULES) or args.pages < 0:
         raise UserError(f"bench data: needs --pairs {8 * len(MODULES)} or more, --figures and --workers at least 1")
-    from augment import benchmark as pages
-    from kernels.tables import write_csv
+    from bench import pages
+    from bench.tables import write_csv
 
     speed = [whole_command(args.pairs, args.workers)]
     alone = in_a_fresh_process(one_process, args.pairs, args.figures)
@@ -338,7 +338,7 @@ def joined(placed: list[tuple]) -> list[tuple]:
 
 def report(tables: dict[str, list[dict]], own: dict[str, str]) -> str:
     """The Markdown file: the tables, and whether the machine was busy."""
-    from kernels.tables import markdown_table
+    from bench.tables import markdown_table
 
     whole = tables["speed"][0]
     waiting = float(whole["per CPU second"]) / float(whole["per second and process"])
@@ -357,7 +357,7 @@ def report(tables: dict[str, list[dict]], own: dict[str, str]) -> str:
 
 def environment() -> dict[str, str]:
     """Device, versions and date, for the CSV and the last line of the report."""
-    from kernels.tables import cpu_name
+    from bench.tables import cpu_name
 
     versions = {name: importlib.metadata.version(name) for name in ("pillow", "numpy", "matplotlib")}
     cores = len(os.sched_getaffinity(0))

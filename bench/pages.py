@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from augment import samples
 from augment.page import draw, lay_out, random_style, split_choices, split_math
 from augment.typeset import rewrite_latex
-from kernels.tables import markdown_table, write_csv
+from bench.tables import markdown_table, write_csv
 from problems.store import write_atomically
 
 

@@ -16,8 +16,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from . import triton_puma
-from .tables import markdown_table
+from kernels import triton_puma
+from bench.tables import markdown_table
 
 VOCABULARIES = (102400, 151936, 152064)  # DeepSeek-Math, Qwen2 1.5B, Qwen2 7B
 ARCHITECTURES = (80, 90)

@@ -16,8 +16,8 @@ import torch
 
 from errors import UserError
 
-from .benchmark import copy_bandwidth, device_milliseconds, environment
-from .tables import file_slug, write_table
+from bench.kernels import copy_bandwidth, device_milliseconds, environment
+from bench.tables import file_slug, write_table
 
 # (lanes, warps, parts); the last two give a program a whole row, as a kernel without parts would
 SHAPES = ((256, 8, 16), (256, 4, 16), (512, 16, 8), (512, 8, 8), (256, 8, 32), (128, 4, 32))
@@ -29,7 +29,7 @@ LOSS_KWARGS = {"alpha": 0.2, "lam": 0.1, "tau": 1.0, "ignore_index": -100}
 def configurations() -> list[dict[str, object]]:
     """Every shape at its usual lag (whole rows: one for each multiprocessor of an H100), then the default shape with
     other lags, without hints to the cache, for cross entropy alone, and in two launches."""
-    from . import triton_puma
+    from kernels import triton_puma
 
     usual = {"loss": "PUMA", "launches": 1, "shape": triton_puma.SHAPE, "lag": triton_puma.LAG, "hints": True}
     found = [usual | {"shape": shape, "lag": triton_puma.LAG if shape[2] > 1 else 132} for shape in SHAPES]
@@ -40,7 +40,7 @@ def configurations() -> list[dict[str, object]]:
 
 def time_kernel(configuration: dict, rows: int, vocabulary: int, repeats: int, device: str = "cuda") -> float:
     """Median milliseconds for losses and gradient of [rows, vocabulary] bfloat16 logits."""
-    from . import triton_puma
+    from kernels import triton_puma
 
     triton_puma.SHAPE, triton_puma.LAG = configuration["shape"], configuration["lag"]
     triton_puma.EVICTION_HINTS, triton_puma.CACHE_SHARE = configuration["hints"], math.inf  # the lag as it is asked for

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .puma_loss import linear_puma_loss
-from .tables import markdown_table, write_csv
-from .torch_puma import puma_rows
+from kernels.puma_loss import linear_puma_loss
+from bench.tables import markdown_table, write_csv
+from kernels.torch_puma import puma_rows
 
 NUM_ROWS, WIDTH, VOCABULARY = 128, 1024, 16000
 

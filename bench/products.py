@@ -18,9 +18,9 @@ from torch import Tensor
 
 from errors import UserError
 
-from .benchmark import _shape, copy_bandwidth, device_milliseconds, environment
-from .benchmark_tune import LOSS_KWARGS
-from .tables import file_slug, write_table
+from bench.kernels import _shape, copy_bandwidth, device_milliseconds, environment
+from bench.tune import LOSS_KWARGS
+from bench.tables import file_slug, write_table
 
 SHAPES = [(2048, 1536, 151936), (2048, 3584, 151936), (4096, 4096, 128256)]
 
@@ -33,7 +33,7 @@ def median_milliseconds(launch: Callable[[], object], repeats: int) -> float:
 
 def measure(shape: tuple[int, int, int], repeats: int) -> list[dict[str, object]]:
     """The pieces of one chunk of R tokens, width D, vocabulary V, as rows of the table."""
-    from . import triton_puma
+    from kernels import triton_puma
 
     tokens, width, vocabulary = shape
     generator = torch.Generator("cuda").manual_seed(0)

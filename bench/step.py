@@ -31,8 +31,8 @@ import train_stage3
 from bench.plan import GIB, STAGE_PARTS, WORKLOADS, Workload
 from data import MicroBatch
 from errors import UserError
-from kernels.benchmark import environment
-from kernels.tables import markdown_table, write_csv
+from bench.kernels import environment
+from bench.tables import markdown_table, write_csv
 from model import MathModel, blank_pixels, count_image_tokens, load_model, part_of, peak_flops, step_flops
 
 TINY_WORKLOADS = {
