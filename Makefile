@@ -13,7 +13,7 @@ BASE_PYTHON ?= python3
 
 .PHONY: demo test test-all lint clean
 demo: $(READY)
-	$(PYTHON) runs/demo.py
+	$(PYTHON) experiments/demo.py
 
 test: $(READY)
 	$(PYTHON) -m pytest

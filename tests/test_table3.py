@@ -1,4 +1,4 @@
-"""runs/table3.py: the plan of runs and their budgets, the queue that resumes, the statistics and the table."""
+"""experiments/table3.py: the plan of runs and their budgets, the queue that resumes, the statistics and the table."""
 
 import json
 import math
@@ -16,8 +16,8 @@ import torch
 
 from errors import UserError
 from model import load_model
-from runs import table3, table3_stage
-from runs.table3_plan import (
+from experiments import table3, table3_stage
+from experiments.table3_plan import (
     ORDERS,
     PAPER,
     TINY,
@@ -37,7 +37,7 @@ from runs.table3_plan import (
     varied,
     with_start,
 )
-from runs.table3_report import (
+from experiments.table3_report import (
     Row,
     Scores,
     difference_table,
@@ -175,7 +175,7 @@ def test_sweeps_change_stage_2_and_nothing_before_it(tmp_path):
     frozen = chain_tasks(varied(plain, "train", "projector", "x"), 0, TINY, files, tmp_path)[1]
     assert frozen.command[-2:] == ("--train", "projector") and frozen.command.count("--train") == 1
     released = chain_tasks(varied(plain, "loss", "released", "paper"), 0, TINY, files, tmp_path)[1]
-    assert released.command[1:3] == ("runs/table3_stage.py", "released")
+    assert released.command[1:3] == ("experiments/table3_stage.py", "released")
     fewer = varied(plain, "problems", TINY.problem_counts[0], "1000")
     assert [step.variant for step in fewer] == ["", "problems=100", "problems=100"]
 

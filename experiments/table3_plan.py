@@ -22,7 +22,7 @@ from pathlib import Path
 
 from evaluation.store import read_json, write_text
 from errors import UserError
-from runs.demo import FAMILIES as DEMO_FAMILIES
+from experiments.demo import FAMILIES as DEMO_FAMILIES
 
 ORDERS = {  # as the paper's Table 3 groups them
     "123": "Standard pipeline",
@@ -33,7 +33,7 @@ ORDERS = {  # as the paper's Table 3 groups them
 }
 BUDGETS = ("equal", "paper")
 SCRIPTS = {"base": 1, "1": 1, "align": 3, "2": 2, "3": 3}  # which train_stage*.py does it
-EXTENDED = "runs/table3_stage.py"  # what only this ablation needs
+EXTENDED = "experiments/table3_stage.py"  # what only this ablation needs
 DEMO_START = "out/demo/aligned"  # what `make demo` leaves after its stage 1 and its captions
 START = ("base", "align")  # a little text, then captions: what the paper's aligned pretrained parts stand for
 SWEEPS = {

@@ -1,6 +1,6 @@
 """Draws the README's picture of the data engine: one problem in its six versions, and other families below it.
 
-    python runs/engine_picture.py --out bench/engine.png
+    python experiments/engine_picture.py --out bench/engine.png
 """
 
 import json

@@ -1,7 +1,7 @@
 """The whole method in miniature, on a laptop: data, stage 1, alignment, stage 2, stage 3, and what each stage can do.
 
-    make demo                              or: python runs/demo.py
-    python runs/demo.py --out_dir out/demo     the same; started again, it goes on where it stopped
+    make demo                              or: python experiments/demo.py
+    python experiments/demo.py --out_dir out/demo     the same; started again, it goes on where it stopped
 
 Writes report.md (the table), loss.png, examples.md and .png (pictures and what the model makes of them), and after each
 stage a folder that transformers opens. Every step is one of the project's own commands, printed before it runs.

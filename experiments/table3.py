@@ -1,10 +1,10 @@
 """Does PUMA close the gap between text and vision? The paper's Table 3 in miniature, by one command.
 
-    python runs/table3.py                            tiny, on a CPU: five orders of stages, three seeds, two budgets
-    python runs/table3.py --size small               75M parameters, meant for one GPU; not run yet
-    python runs/table3.py --preset puma-qwen2-1.5b   the paper's models at the paper's settings (8 GPUs, --data FOLDER)
-    python runs/table3.py --sweep alpha              one more question; also lam, tau, train, teacher, loss, problems
-    python runs/table3.py --dry_run                  the runs and their commands, nothing else
+    python experiments/table3.py                            tiny, on a CPU: five orders of stages, three seeds, two budgets
+    python experiments/table3.py --size small               75M parameters, meant for one GPU; not run yet
+    python experiments/table3.py --preset puma-qwen2-1.5b   the paper's models at the paper's settings (8 GPUs, --data FOLDER)
+    python experiments/table3.py --sweep alpha              one more question; also lam, tau, train, teacher, loss, problems
+    python experiments/table3.py --dry_run                  the runs and their commands, nothing else
 
 The regime is the paper's: the language model learns from many text problems; the multimodal problems are a fixed, much
 smaller set, seen a few times, the same for stages 2 and 3. Every order and every seed starts from one and the same
@@ -37,8 +37,8 @@ from data import ChatFormat, open_rows
 from errors import UserError, run_main
 from bench.tables import cpu_name
 from model import count_image_tokens, default_max_length, find_preset, load_processor
-from runs.demo import write_arithmetic
-from runs.table3_plan import (
+from experiments.demo import write_arithmetic
+from experiments.table3_plan import (
     BUDGETS,
     DEMO_START,
     ORDERS,
@@ -62,7 +62,7 @@ from runs.table3_plan import (
     varied,
     with_start,
 )
-from runs.table3_report import Row, difference_table, draw_chart, main_table, paper_table, read_scores
+from experiments.table3_report import Row, difference_table, draw_chart, main_table, paper_table, read_scores
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTE = (
@@ -91,7 +91,7 @@ class Config:
     per_category: int = 0  # problems drawn of each category; 0: the recipe's
     # where
     out_dir: str = ""  # runs; "" is out/table3/SIZE
-    results: str = ""  # table and chart; "" is runs/table3/SIZE
+    results: str = ""  # table and chart; "" is experiments/table3/SIZE
     model: str = ""  # a folder to start from; "" takes the demo's (tiny), random weights (small), pretrained parts
     data: str = ""  # a folder that gen_data.py wrote; "" makes one in --out_dir
     bench: str = "generated"  # or mathverse, with its file in --bench_data
@@ -124,7 +124,7 @@ def main() -> None:
     os.chdir(ROOT)
     recipe = the_recipe(config)
     size = recipe.preset
-    out, results = Path(config.out_dir or f"out/table3/{size}"), Path(config.results or f"runs/table3/{size}")
+    out, results = Path(config.out_dir or f"out/table3/{size}"), Path(config.results or f"experiments/table3/{size}")
     seeds = [int(seed) for seed in config.seeds.split(",")]
     folder = Path(config.data or out / "data")
     if recipe.start == DEMO_START:
@@ -182,7 +182,7 @@ def copy_of_the_demos_start(out: Path) -> Path:
     target = out / "start" / "aligned"
     if not (target / "config.json").exists():
         if not (Path(DEMO_START) / "config.json").exists():
-            subprocess.run([sys.executable, "runs/demo.py"], check=True)
+            subprocess.run([sys.executable, "experiments/demo.py"], check=True)
         shutil.copytree(DEMO_START, target, ignore=shutil.ignore_patterns("step_*", "log.jsonl"), dirs_exist_ok=True)
     return target
 
@@ -428,7 +428,7 @@ def write_results(
     stem = f"sweep-{config.sweep}" if config.sweep else "table3"
     problems = len(next(iter(rows[0].seeds[0].right.values())))
     facts = {
-        "command": shlex.join(["runs/table3.sh", *sys.argv[1:]]),
+        "command": shlex.join(["experiments/table3.sh", *sys.argv[1:]]),
         "commit": runtime.git_commit(),
         "device": device_name(),
         "torch": torch.__version__,
