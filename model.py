@@ -186,7 +186,7 @@ def assemble(
 
 
 def load_tiny_vision(tower: SiglipVisionModel) -> None:
-    """Load the tower that runs/tiny_vision.sh trained (tiny/vision.safetensors) into a tiny vision tower, in place."""
+    """Load the tower that tiny/make_vision.sh trained (tiny/vision.safetensors) into a tiny vision tower, in place."""
     weights = TINY_FOLDER / "vision.safetensors"
     trained = load_file(weights)
     if "embeddings.patch_embedding.weight" not in tower.state_dict():  # transformers 5.17 and before
@@ -195,7 +195,7 @@ def load_tiny_vision(tower: SiglipVisionModel) -> None:
     # The top layer and the norm behind it are above the feature layer: they were not trained.
     missing = [name for name in missing if "layers.5." not in name and "post_layernorm" not in name]
     if missing:
-        raise UserError(f"{weights}: lacks {sorted(missing)[:3]}; make it again: runs/tiny_vision.sh")
+        raise UserError(f"{weights}: lacks {sorted(missing)[:3]}; make it again: tiny/make_vision.sh")
 
 
 def load_processor(preset: str, source: str = "", *, random: bool = False, llm: str = "") -> ProcessorMixin:

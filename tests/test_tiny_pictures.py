@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from problems.typeset import character_places, typeset
-from runs.tiny_pictures import CHARACTERS, GRID, PATCH, picture, plain_glyphs
+from tiny.pictures import CHARACTERS, GRID, PATCH, picture, plain_glyphs
 
-RUNS = Path(__file__).resolve().parents[1] / "runs"
+SCRIPTS = [path for folder in ("experiments", "tiny") for path in (Path(__file__).resolve().parents[1] / folder).glob("*.py")]
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in RUNS.glob("*.py")))
+@pytest.mark.parametrize("name", sorted(f"{path.parent.name}.{path.stem}" for path in SCRIPTS))
 def test_every_script_of_a_published_result_can_be_imported(name):
-    assert importlib.import_module(f"runs.{name}")
+    assert importlib.import_module(name)
 
 
 @pytest.mark.parametrize("text", ["AB = 12 cm", "y=x²-3x", "3/4", "√(2)", "log₂(x)", "f(x) = -2x + 1", "x-axis", "45°"])

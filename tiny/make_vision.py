@@ -5,9 +5,9 @@ starts from a pretrained tower, as the real presets do. The task that teaches it
 character whose centre lies on it, and its neighbours in the same label (so that features know the reading order);
 besides, each patch tells the directions of the lines that cross it.
 
-    python runs/tiny_vision.py                              # half an hour on two idle cores with bf16; resumes
-    python runs/tiny_vision.py --steps 200 --out_dir out/try --export out/try/vision.safetensors    # a short try
-    python runs/tiny_vision.py --preview out/pictures.png   # look at what it trains on
+    python tiny/make_vision.py                              # half an hour on two idle cores with bf16; resumes
+    python tiny/make_vision.py --steps 200 --out_dir out/try --export out/try/vision.safetensors    # a short try
+    python tiny/make_vision.py --preview out/pictures.png   # look at what it trains on
 """
 
 import argparse
@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
-from runs.tiny_pictures import GRID, NUM_CLASSES, NUM_DIRECTIONS, OFFSETS, PATCH, SIZE, picture
+from tiny.pictures import GRID, NUM_CLASSES, NUM_DIRECTIONS, OFFSETS, PATCH, SIZE, picture
 
 ROOT = Path(__file__).resolve().parents[1]
 VISION = dict(

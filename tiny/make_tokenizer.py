@@ -2,7 +2,7 @@
 
     python gen_data.py --out_dir data/words --per_category 150
     python gen_data.py --out_dir data/small --per_category 1500 --picture_size 96 --small_numbers
-    python runs/tiny_tokenizer.py data/{small,words}/{stage2,captions}.jsonl
+    python tiny/make_tokenizer.py data/{small,words}/{stage2,captions}.jsonl
 
 Byte-level BPE with few tokens. Digits stand alone, and so does each capital letter that names a point: a small model
 then copies numbers and names character by character, just as its vision tower names them patch by patch.
