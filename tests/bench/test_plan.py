@@ -30,7 +30,7 @@ from model import (
     presets,
 )
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 STAGES = ranks_worker.STAGES
 
 

@@ -22,8 +22,8 @@ from evaluation.report import draw_chart
 from errors import UserError
 from model import load_model as load_preset
 
-ROOT = Path(__file__).resolve().parents[1]
-FIXTURES = ROOT / "tests" / "fixtures" / "evaluation"
+ROOT = Path(__file__).resolve().parents[2]
+FIXTURES = Path(__file__).parent / "fixtures"
 DATA = {
     "mathverse": "mathverse.json",
     "mathvista": "mathvista.json",

@@ -13,7 +13,7 @@ from errors import UserError
 from llm import Client
 from problems import store
 from problems.explain import TRIES, Explainer, question_of, set_solution, without_last_line
-from tests.test_llm import Server, completion
+from tests.evaluation.test_llm import Server, completion
 
 FLAGS = ["--families", "rectangle,cuboid,line_through_points", "--per_category", "16", "--bench_per_family", "1"]
 

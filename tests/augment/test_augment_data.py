@@ -17,10 +17,10 @@ from PIL import Image
 
 from augment import blocks, recipe, report
 from errors import UserError
-from tests.test_llm import Server, completion
+from tests.evaluation.test_llm import Server, completion
 
-ROOT = Path(__file__).parent.parent
-SETS = ROOT / "tests" / "fixtures" / "public_sets"
+ROOT = Path(__file__).parents[2]
+SETS = Path(__file__).parent / "public_sets"
 GEO = SETS / "Geo170K" / "qa_tuning.json"
 
 

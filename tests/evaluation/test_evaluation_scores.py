@@ -12,7 +12,7 @@ from evaluation.question import Question, read_rows
 from evaluation.report import paper_tables
 from errors import UserError
 
-FIXTURES = Path(__file__).parent / "fixtures" / "evaluation"
+FIXTURES = Path(__file__).parent / "fixtures"
 
 
 def real(name: str) -> Path:

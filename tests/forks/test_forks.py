@@ -14,7 +14,7 @@ import pytest
 import torch
 from test_train import SMALL, make_pairs
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 JSD = ROOT / "forks/jsd.patch"
 
 

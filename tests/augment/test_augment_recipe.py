@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_augment_data import ROOT, SETS, make
+from tests.augment.test_augment_data import ROOT, SETS, make
 
 # set: (file, picture folder, stage, rows it gives)
 PUBLIC = {

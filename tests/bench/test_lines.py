@@ -8,7 +8,7 @@ import pytest
 
 from bench.lines import Project, count
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 FILES = {
     "train_stage2.py": '''"""Two lines
