@@ -141,7 +141,7 @@ def list_families() -> None:
 def check_flags(arguments: argparse.Namespace) -> None:
     """Numbers that no data set can have are the user's mistake."""
     bounds = {"per_category": (1, None), "bench_per_family": (0, None), "copies": (0, None), "workers": (0, None),
-              "picture_size": (64, 2048)}  # fmt: skip
+              "picture_size": (64, 2048)}
     for name, (low, high) in bounds.items():
         value = getattr(arguments, name)
         if value < low or high is not None and value > high:

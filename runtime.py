@@ -419,8 +419,8 @@ def _units(module: nn.Module, layers: set[nn.Module], name: str = "") -> Iterato
             yield child
 
 
-# Each gather costs the host time however small the group is, and an H100 waits for it (experiments/LOG.md). A group is held
-# three times at most, in bf16: 0.8 GB.
+# Each gather costs the host time however small the group is, and an H100 waits for it (experiments/LOG.md). A group
+# is held three times at most, in bf16: 0.8 GB.
 GROUP_PARAMETERS = 2**27
 
 

@@ -129,7 +129,7 @@ def work(plan: Plan, out: str, rank: int, world_size: int, workers: int) -> None
             collect(0)
         except BrokenProcessPool as error:
             raise UserError("a worker process was killed, perhaps for memory; run the same command again "
-                            "(finished blocks are kept), with fewer --workers") from error  # fmt: skip
+                            "(finished blocks are kept), with fewer --workers") from error
         except BaseException:
             stop.set()  # blocks under way end at their next row
             raise
@@ -259,7 +259,7 @@ def merge(plan: Plan, out: str) -> dict:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; fix it and run the same command again") from None
     manifest = {"version": VERSION, "plan": asdict(plan), "file": plan.file_name, "sha256": digest.hexdigest(),
-                "counts": dict(sorted(counts.items()))}  # fmt: skip
+                "counts": dict(sorted(counts.items()))}
     write_atomically(os.path.join(out, "manifest.json"), json.dumps(manifest, indent=1, ensure_ascii=False).encode())
     return manifest
 
@@ -268,7 +268,7 @@ def summarize(plan: Plan, out: str, manifest: dict) -> None:
     """Print what was made and what was dropped, by reason."""
     counts = manifest["counts"]
     print(f"{os.path.join(out, plan.file_name)}: {counts.get('rows written', 0):,} rows of "
-          f"{counts.get('rows read', 0):,} read")  # fmt: skip
+          f"{counts.get('rows read', 0):,} read")
     for reason, count in counts.items():
         if reason not in ("rows written", "rows read"):
             print(f"  {reason}: {count:,}")

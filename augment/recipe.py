@@ -123,7 +123,7 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
         explain=(arguments.explain, arguments.explain_model),
         llm_cache=arguments.llm_cache or os.path.join(arguments.out_dir, "llm_cache"),
         llm_concurrency=arguments.llm_concurrency, seed=arguments.seed,
-    )  # fmt: skip
+    )
     for url, model in {plan.rephrase, plan.explain} - {("", "")}:
         Client(url, model).check()
     return plan

@@ -30,7 +30,7 @@ def write(plan: Plan, out: str, manifest: dict) -> None:
         f"<tr><td>{html.escape(reason)}<td>{count:,}" for reason, count in manifest["counts"].items()
     )
     parts = [f"<!doctype html><meta charset=utf-8><title>{html.escape(plan.file_name)}</title><style>{STYLE}</style>"
-             f"<h1>{html.escape(plan.file_name)}</h1><table>{counts}</table>"]  # fmt: skip
+             f"<h1>{html.escape(plan.file_name)}</h1><table>{counts}</table>"]
     for method, rows in sorted(shown.items()):
         parts.append(f"<h2>{html.escape(method)}</h2>")
         parts += [_row(row) for row in rows]
@@ -47,4 +47,4 @@ def _row(row: dict) -> str:
         cells += f"<div class=side>{picture}{html.escape(text)}</div>"
     output = html.escape(row["output"][:700])
     return (f"<small>{html.escape(row['id'])} · {html.escape(', '.join(row['methods']))}</small>"
-            f"<div class=row>{cells}<div class=side>{output}</div></div>")  # fmt: skip
+            f"<div class=row>{cells}<div class=side>{output}</div></div>")

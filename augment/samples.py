@@ -23,7 +23,7 @@ def _expression(rng: random.Random) -> str:
         rf"\vec{{{x}}} \cdot \vec{{b}}",
         rf"\left(\frac{{{x}}}{{{b}}}\right)^{{{c}}}", rf"{a} \times 10^{{-{b}}}", r"\pi r^2", rf"{a}\%", r"\emptyset",
         rf"\sqrt[3]{{{x} + {a}}}", rf"\binom{{{a}}}{{{b}}}", rf"\hat{{{x}}} \neq \widehat{{{_points(rng, 3)}}}",
-    ))  # fmt: skip
+    ))
 
 
 def _display(rng: random.Random) -> str:
@@ -35,7 +35,7 @@ def _display(rng: random.Random) -> str:
         rf"$$\begin{{cases}} {a}x + {b}y = {c} \\ x - {c}y = {a} \end{{cases}}$$",
         rf"$$A = \begin{{pmatrix}} {a} & {b} \\ -{c} & {a} \end{{pmatrix}}$$",
         rf"\begin{{align*}} y &= {a}x^2 + {b} \\ z &= \sqrt{{{c}x}} \end{{align*}}",
-    ))  # fmt: skip
+    ))
 
 
 def _points(rng: random.Random, count: int) -> str:
@@ -52,7 +52,7 @@ def _sentence(rng: random.Random) -> str:
         f"Each of the {number} {thing} weighs ${_expression(rng)}$ on average, {rng.randint(3, 40)}% less than before.",
         f"Suppose that ${_expression(rng)}$; then ${_expression(rng)}$ for every real number.",
         "A circle with centre O touches both lines, as shown in the diagram.",
-    ))  # fmt: skip
+    ))
     return sentence[0].upper() + sentence[1:]
 
 

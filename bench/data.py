@@ -91,7 +91,7 @@ def plan_of(count: int) -> store.Plan:
     return store.Plan(
         seed=0, per_category=count // len(chosen), bench_per_family=0, families=chosen, held_out=(), picture_size=400,
         small=False, copies=1,
-    )  # fmt: skip
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ def whole_command(count: int, workers: int) -> dict[str, object]:
     return {"what": f"pairs, whole command, {workers} process(es)", "count": made,
             "per second": f"{made / seconds:.1f}",
             "per second and process": f"{made / seconds / workers:.1f}", "CPU ms each": f"{1000 * cpu / made:.2f}",
-            "per CPU second": f"{made / cpu:.1f}", "kB of pictures each": f"{size / made / 1000:.1f}"}  # fmt: skip
+            "per CPU second": f"{made / cpu:.1f}", "kB of pictures each": f"{size / made / 1000:.1f}"}
 
 
 def _cpu_seconds() -> float:
@@ -196,7 +196,7 @@ def one_process(count: int, num_figures: int) -> dict:
     peaks[kept] = _peak_bytes()
     return {"pairs": kept, "figures": watch.calls["PNG"], "peaks": peaks, "seconds": dict(watch.seconds),
             "calls": dict(watch.calls), "matplotlib": time_matplotlib(sample),
-            "matplotlib figures": len(sample)}  # fmt: skip
+            "matplotlib figures": len(sample)}
 
 
 def _draw(plan: store.Plan, out: str, watch: Stopwatch) -> Iterator[int]:
@@ -237,9 +237,9 @@ def stage_rows(alone: dict) -> list[dict[str, object]]:
     for stage, seconds in sorted(alone["seconds"].items(), key=lambda item: -item[1]):
         rows.append({"stage": stage, "CPU ms per pair": f"{1000 * seconds / alone['pairs']:.2f}",
                      "share %": f"{100 * seconds / total:.1f}",
-                     "calls per pair": f"{alone['calls'][stage] / alone['pairs']:.2f}"})  # fmt: skip
+                     "calls per pair": f"{alone['calls'][stage] / alone['pairs']:.2f}"})
     rows.append({"stage": "all", "CPU ms per pair": f"{1000 * total / alone['pairs']:.2f}", "share %": "100",
-                 "calls per pair": ""})  # fmt: skip
+                 "calls per pair": ""})
     return rows
 
 
@@ -269,7 +269,7 @@ def figure_rows(alone: dict) -> list[dict[str, object]]:
         {"what": what, "count": count, "per second": "", "per second and process": "",
          "CPU ms each": f"{1000 * seconds:.2f}", "per CPU second": f"{1 / seconds:.1f}", "kB of pictures each": ""}
         for what, (count, seconds) in each.items()
-    ]  # fmt: skip
+    ]
 
 
 def time_matplotlib(sample: list[figure.Layout]) -> float:
@@ -352,7 +352,7 @@ def report(tables: dict[str, list[dict]], own: dict[str, str]) -> str:
         f"{own['device']}; Python {own['python']}, Pillow {own['pillow']}, numpy {own['numpy']}, matplotlib "
         f"{own['matplotlib']}; {own['date']}; `python -m bench {' '.join(sys.argv[1:])}`. "
         "Pages of text (`python -m bench pages`): pages.md.",
-    ]) + "\n"  # fmt: skip
+    ]) + "\n"
 
 
 def environment() -> dict[str, str]:
@@ -362,4 +362,4 @@ def environment() -> dict[str, str]:
     versions = {name: importlib.metadata.version(name) for name in ("pillow", "numpy", "matplotlib")}
     cores = len(os.sched_getaffinity(0))
     return {"device": f"{cores} core(s) of {cpu_name()}", "python": platform.python_version(), **versions,
-            "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")}  # fmt: skip
+            "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")}

@@ -144,7 +144,7 @@ def rate_of_workers(rows: Rows, steps: int, workers: int) -> float:
     loader = make_loader(
         rows, global_batch=PAIRS_OF_A_STEP, pack_tokens=16384, rank=0, world_size=1, seed=0,
         start_step=0, total_steps=3 * steps, num_workers=workers,
-    )  # fmt: skip
+    )
     arrived, pairs = [], []
     for batches in loader:
         arrived.append(time.perf_counter())
@@ -162,4 +162,4 @@ def report(results: list[dict[str, object]], args: argparse.Namespace) -> str:
         f"`python -m bench {' '.join(sys.argv[1:])}`. Stage 2. kB: what a pair weighs in shared memory on its way to "
         f"the GPU. pairs/s of a GPU: the plan's for {args.gpu} at an ASSUMED {args.mfu:.0%} MFU and rows of ASSUMED "
         "length.",
-    ]) + "\n"  # fmt: skip
+    ]) + "\n"

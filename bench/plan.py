@@ -271,7 +271,7 @@ def plan(
     preset: str, stage: int, *, nproc: int, gpu: str, trains: tuple[str, ...] = (), pack_tokens: int = 16384,
     activation_checkpointing: bool = True, sync_every_pack: bool = True, shard_size: int = 0, mfu: float = ASSUMED_MFU,
     source: str = "",
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Memory at pack_tokens, the largest pack that fits, and the time of the stage.
 
     source: a model's folder, in place of the preset. trains: (): the stage's own parts. shard_size: GPUs that share one
@@ -341,18 +341,18 @@ def print_plan(config: Any, stage: int, *, nproc: int, gpu: str) -> None:
     print(f"stage {stage}, {source or preset}, {nproc} x {gpu}; trains {', '.join(trains)}")
     print(f"parameters: {counts}")
     print(f"memory of one GPU with packs of {config.pack_tokens} tokens, "
-          f"activation checkpointing {checkpointing} (GiB):")  # fmt: skip
+          f"activation checkpointing {checkpointing} (GiB):")
     for name, value in (found["memory"] | {"of": GPUS[gpu].memory}).items():
         print(f"  {name:<54}{value / GIB:>8.2f}")
     print(_advice(config, found["fits"]))
     shared = loader_bytes(found["config"], workload, config.global_batch / nproc, config.num_workers)
     print(f"shared memory (/dev/shm) for the images of each GPU's loader, {config.num_workers} processes: "
-          f"{shared / GIB:.2f} GiB")  # fmt: skip
+          f"{shared / GIB:.2f} GiB")
     print(f"work: {workload.rows:,} rows = {flops:.3g} FLOPs; {gpu_hours:,.0f} GPU-hours, "
-          f"{gpu_hours / nproc:,.1f} hours at an ASSUMED {ASSUMED_MFU:.0%} MFU (not measured)")  # fmt: skip
+          f"{gpu_hours / nproc:,.1f} hours at an ASSUMED {ASSUMED_MFU:.0%} MFU (not measured)")
     print(f"  ASSUMED mean row: prompt {workload.prompt} text tokens, response {workload.response}, images "
           f"{workload.images:g}; strong prompt {workload.strong_prompt}, "
-          f"images {workload.strong_images:g}\n")  # fmt: skip
+          f"images {workload.strong_images:g}\n")
     print_costs([nproc], gpu=gpu, pack_tokens=config.pack_tokens)
 
 

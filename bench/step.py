@@ -255,7 +255,7 @@ def measure(way: str, stage: int, rows: list, process: runtime.Process, args: ar
 def timed_steps(
     forward: Callable[..., Tensor], batches: list, module: nn.Module, optimizer: torch.optim.Optimizer,
     process: runtime.Process, args: argparse.Namespace,
-) -> tuple[float, float]:  # fmt: skip
+) -> tuple[float, float]:
     """(median seconds of args.steps steps after one to warm up, loss of the first)."""
     cuda = process.device.type == "cuda"
     if cuda:
@@ -343,7 +343,7 @@ def report(results: list[dict[str, object]], process: runtime.Process, args: arg
             lines.append(f"stage {stage}: {speed['ours'] / speed['plain']:.2f} times the plain way's rows per second  ")
     described = "; ".join(f"{name} {value}" for name, value in facts.items())
     lines.append(f"\n{described}; `python -m bench {' '.join(sys.argv[1:])}`. Random weights and rows; blank images; "
-                 "data loading not counted. Seconds: the better of the turns' medians.")  # fmt: skip
+                 "data loading not counted. Seconds: the better of the turns' medians.")
     print("\n".join(lines))
     args.out_dir.mkdir(exist_ok=True)
     name = f"step_{args.preset.replace('.', '_')}_{process.device.type}"

@@ -31,7 +31,7 @@ MARK = re.compile(
     r"|\b(?:option|choice)\s*:[*_]*|\bI\s+(?:choose|chose|pick|select|would choose|go with)\b"
     r"|(?:答案|正确选项)\s*(?:应该是|应为|应是|是|为|选|:)|[故应]选|(?:因此|所以)选|答\s*:)",
     re.I,
-)  # fmt: skip
+)
 AFFIRMED = re.compile(  # "B is the correct answer", "option C must be right"; no point, angle or triangle B
     r"(?<!angle )(?<!triangle )(?<!point )(?<!line )(?<!∠)(?<![A-Za-z∠])(?P<letter>[A-H])\b[)\]*_\"']*\s+"
     r"(?:is|must be|should be)\s+(?:therefore\s+|thus\s+|indeed\s+|clearly\s+|also\s+)?(?:the\s+)?(?:only\s+)?"

@@ -43,7 +43,7 @@ CHARACTERS = str.maketrans({
     "：": ":", "∶": ":", "度": "°", "；": ";",
     "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u200b": "", "\ufeff": "", "\t": " ", "\r": " ",
     "¥": "", "€": "", "£": "", "$": "",
-})  # fmt: skip
+})
 GREEK = (
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau phi "
     "varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega"
@@ -67,7 +67,7 @@ COMMANDS = {
     "dots": "...", "therefore": " ", "implies": " ",
     "in": "∈", "Rightarrow": " ", "rightarrow": " ", "to": " ", "angle": " ", "triangle": " ", "lvert": "|",
     "rvert": "|", "vert": "|", "mid": "|", "colon": ":",
-}  # fmt: skip
+}
 WRAPPERS = (
     "text|textbf|textit|textrm|texttt|mathrm|mathbf|mathit|mathsf|boldsymbol|operatorname|mbox|bm|emph|underline"
     "|overline|boxed|fbox"
@@ -134,7 +134,7 @@ FUNCTIONS: dict[str, Callable] = {
     "arctan": sympy.atan, "asin": sympy.asin, "acos": sympy.acos, "atan": sympy.atan, "ln": sympy.log,
     "log": sympy.log, "exp": sympy.exp, "abs": sympy.Abs,
     "sqrt": sympy.sqrt, "cbrt": lambda x: sympy.root(x, 3),
-}  # fmt: skip
+}
 INVERSE = {"sin": sympy.asin, "cos": sympy.acos, "tan": sympy.atan}
 
 

@@ -22,7 +22,7 @@ PAPER = Path(__file__).with_name("paper_tables.json")
 VERSION_COLUMNS = {
     "all": "ALL", "text_dominant": "Text-dom.", "text_lite": "Text-lite", "vision_intensive": "Vision-int.",
     "vision_dominant": "Vision-dom.", "vision_only": "Vision-only",
-}  # fmt: skip
+}
 COLUMNS = {  # of the main table; the paper's Table 1 (MathVerse, MathVista) and Table 2 (We-Math)
     "mathverse": VERSION_COLUMNS,
     "generated": VERSION_COLUMNS,

@@ -45,7 +45,7 @@ KNOWN: dict[str, tuple[str, dict[int, int], sympy.Expr]] = {
     "$": ("dollar dollars USD", {MONEY: 1}, R(1)),
     "cent": ("cent cents", {MONEY: 1}, R(1, 100)),
     ANY_UNIT: ("unit units", {}, R(1)),
-}  # fmt: skip
+}
 SPELLINGS = {spelling: name for name, (spellings, _, _) in KNOWN.items() for spelling in spellings.split()}
 NOT_UNITS = set(
     "million thousand hundred billion trillion dozen half third quarter times squared cubed more less fewer than "

@@ -79,11 +79,11 @@ def commands(out: Path, seed: int, quick: bool) -> list[tuple[str, Path, list[st
     generate = [
         "gen_data.py", "--out_dir", data, "--families", FAMILIES, "--per_category", 60 if quick else 2400,
         "--bench_per_family", 2 if quick else 20, "--picture_size", 96, "--small_numbers", "--seed", seed,
-    ]  # fmt: skip
+    ]
     common = [
         "--seed", seed, "--beta2", 0.95, "--pack_tokens", 4096, "--num_workers", 0,
         "--progress", "bar", "--save_every", 100, "--keep", 1,
-    ]  # fmt: skip
+    ]
     text, captions, arithmetic = data / "stage1.jsonl", data / "captions.jsonl", data / "arithmetic.jsonl"
 
     def train(name: str, script: str, start: str, files: str, batch: int, rate: float, count: int, *rest: object):
@@ -94,15 +94,15 @@ def commands(out: Path, seed: int, quick: bool) -> list[tuple[str, Path, list[st
     return [
         ("data", data / "manifest.json", generate),
         train("stage1", "train_stage1.py", "", f"{text},{arithmetic}:0.7", 16, 1.5e-3, 1200, "--preset", "tiny",
-              "--warmup", 0.05),  # fmt: skip
+              "--warmup", 0.05),
         train(
             "aligned", "train_stage3.py", out / "stage1", f"{captions},{text}:0.2,{arithmetic}:0.3", 16, 1e-3, 1200,
             "--train", "projector,llm", "--warmup", 0.05,
-        ),  # fmt: skip
+        ),
         train(
             "stage2", "train_stage2.py", out / "aligned", str(data / "stage2.jsonl"), 12, 6e-4, 320,
             "--train", "vision,projector,llm",
-        ),  # fmt: skip
+        ),
         train("stage3", "train_stage3.py", out / "stage2", f"{data / 'stage3.jsonl'},{arithmetic}:0.5", 16, 6e-4, 500),
     ]
 

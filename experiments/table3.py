@@ -1,10 +1,10 @@
 """Does PUMA close the gap between text and vision? The paper's Table 3 in miniature, by one command.
 
-    python experiments/table3.py                            tiny, on a CPU: five orders of stages, three seeds, two budgets
-    python experiments/table3.py --size small               75M parameters, meant for one GPU; not run yet
-    python experiments/table3.py --preset puma-qwen2-1.5b   the paper's models at the paper's settings (8 GPUs, --data FOLDER)
-    python experiments/table3.py --sweep alpha              one more question; also lam, tau, train, teacher, loss, problems
-    python experiments/table3.py --dry_run                  the runs and their commands, nothing else
+    python experiments/table3.py                  tiny, on a CPU: five orders of stages, three seeds, two budgets
+    python experiments/table3.py --size small     75M parameters, meant for one GPU; not run yet
+    python experiments/table3.py --preset puma-qwen2-1.5b  the paper's models and settings (8 GPUs, --data FOLDER)
+    python experiments/table3.py --sweep alpha    one more question; also lam, tau, train, teacher, loss, problems
+    python experiments/table3.py --dry_run        the runs and their commands, nothing else
 
 The regime is the paper's: the language model learns from many text problems; the multimodal problems are a fixed, much
 smaller set, seen a few times, the same for stages 2 and 3. Every order and every seed starts from one and the same
@@ -357,7 +357,7 @@ def show_plan(lines: list[Line], tasks: dict[str, Task], tokens: dict[str, float
         steps = ", ".join(f"stage {step.stage} {step.steps} x {step.batch}" for step in line.steps)
         count = sum(step.steps for step in line.steps)
         print(f"{line.order:<32} {line.budget or 'both':<6} {steps}  = {count:,} steps, "
-              f"{total_tokens(line.steps, tokens) / 1e6:.2f}M tokens")  # fmt: skip
+              f"{total_tokens(line.steps, tokens) / 1e6:.2f}M tokens")
     done = sum(is_finished(task, tasks, out) for task in tasks.values())
     print(f"{len(tasks)} runs, evaluations included; {done} are finished", flush=True)
 
@@ -373,7 +373,7 @@ def finished_seeds(lines: list[Line], seeds: list[int], recipe: Recipe, tasks: d
         for seed in seeds
         if all(is_finished(tasks[f"eval/{chain_names(with_start(line.steps, recipe), seed)[-1]}"], tasks, out)
                for line in lines)
-    ]  # fmt: skip
+    ]
 
 
 def table_rows(lines: list[Line], seeds: list[int], recipe: Recipe, bench: tuple[str, ...], out: Path) -> list[Row]:
@@ -418,7 +418,7 @@ def device_name() -> str:
 def write_results(
     config: Config, recipe: Recipe, lines: list[Line], tasks: dict[str, Task], seeds: list[int], bench: tuple[str, ...],
     out: Path, results: Path,
-) -> None:  # fmt: skip
+) -> None:
     """The table, the paired comparison, the chart and all that is needed to run it again."""
     done = finished_seeds(lines, seeds, recipe, tasks, out)
     if not done:

@@ -104,7 +104,7 @@ TINY = Recipe(
     train=("--num_workers", "0", "--pack_tokens", "4096", "--save_every", "0", "--keep", "1", "--beta2", "0.95",
            "--warmup", "0.05"),
     evaluate=("--max_new_tokens", "72", "--batch_size", "128"),
-)  # fmt: skip
+)
 SMALL = replace(
     TINY,
     preset="small",
@@ -366,7 +366,7 @@ def run_tasks(
                 finished.add(task.name)
                 count += 1
                 print(f"{time.strftime('%H:%M:%S')}  {task.name}  {time.time() - began:.0f} s  "
-                      f"({len(finished)} of {len(tasks)})", flush=True)  # fmt: skip
+                      f"({len(finished)} of {len(tasks)})", flush=True)
             time.sleep(0.1)
     finally:
         for pid in running:

@@ -1,7 +1,7 @@
-"""What only experiments/table3.py needs: the folder that size `small` starts from, and stage 2 with the released code's loss.
+"""What only experiments/table3.py needs: the folder that size `small` starts from, and stage 2 with the released loss.
 
-    python experiments/table3_stage.py start --out_dir out/x                 a random LLM of 75M parameters behind tiny's tower
-    python experiments/table3_stage.py released --model out/x ...            train_stage2.py with the released loss
+    python experiments/table3_stage.py start --out_dir out/x  a random LLM of 75M parameters behind tiny's tower
+    python experiments/table3_stage.py released --model out/x ...  train_stage2.py with the released loss
 """
 
 import sys

@@ -76,7 +76,7 @@ class Explainer:
             replies = self.client.chat_many(
                 [[user_message(question.prompt)] for question in asked],
                 sample=sample, temperature=TEMPERATURE if sample else 0.0, max_tokens=MAX_TOKENS,
-            )  # fmt: skip
+            )
             again, failed = [], 0
             for rows, question, reply in zip(waiting, asked, replies, strict=True):
                 text = self._kept(question, reply)

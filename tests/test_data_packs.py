@@ -539,7 +539,7 @@ def test_a_worker_killed_during_the_training_step_is_one_line_too(
     loader = make_loader(
         pair_rows, global_batch=4, pack_tokens=1024, rank=0, world_size=1, seed=0, start_step=0, total_steps=99,
         num_workers=2,
-    )  # fmt: skip
+    )
 
     def main() -> None:
         next(loader)

@@ -377,7 +377,7 @@ def test_parquet_mixes_of_counts_and_shares_are_drawn_by_worker_processes(
             "image_url_2": images[n], "instruction_2": "What is it?", "output_2": f"It is {n}.",
         }
         for n in range(12)
-    ]  # fmt: skip
+    ]
     dialogues = [
         {"images": images[n : n + 2], "texts": [{"user": "How many?", "assistant": f"{n} a {'z' * n}"}]}
         for n in range(10)
@@ -390,7 +390,7 @@ def test_parquet_mixes_of_counts_and_shares_are_drawn_by_worker_processes(
     loader = make_loader(
         rows, global_batch=16, pack_tokens=4096, rank=0, world_size=1, seed=0, start_step=0, total_steps=1,
         num_workers=2,
-    )  # fmt: skip
+    )
     (step,) = loader
     assert sum("pairs.parquet" in row for row in step.row_ids) == 12
     for batch, _ in step:

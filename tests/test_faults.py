@@ -60,7 +60,7 @@ def command(pairs: Path, out_dir: Path, *arguments: str, ranks: int = 2, restart
         *launcher, "train_stage2.py", "--preset", "tiny", "--model", "", "--random_weights", "--data", pairs,
         "--out_dir", out_dir, "--global_batch", "4", "--pack_tokens", "768", "--num_workers", "0", "--save_every", "2",
         "--max_steps", str(STEPS), *arguments,
-    ]  # fmt: skip
+    ]
 
 
 def start(*arguments: object, **options: object) -> subprocess.Popen:
@@ -68,7 +68,7 @@ def start(*arguments: object, **options: object) -> subprocess.Popen:
     return subprocess.Popen(
         command(*arguments, **options), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
 
 
 def finish(run: subprocess.Popen, code: int = 0) -> str:

@@ -62,7 +62,7 @@ def one_launch(backend, weak, strong, labels, *, difference, alpha=0.2, lam=0.1,
     ROWS[backend].puma_rows(
         buffer, strong, labels, row_losses, buffer, difference=difference,
         alpha=alpha, lam=lam, tau=tau, ignore_index=ignore_index,
-    )  # fmt: skip
+    )
     return row_losses.sum(1), buffer
 
 
@@ -282,7 +282,7 @@ def test_the_statistics_are_float32_whatever_torchs_default_dtype_is():
     ("cache_mb", "dtype", "vocabulary", "branches", "rows"),
     [(50, torch.bfloat16, 151_936, 2, 33), (50, torch.float32, 151_936, 2, 16), (40, torch.bfloat16, 151_936, 2, 26),
      (50, torch.bfloat16, 151_936, 1, 33), (50, torch.bfloat16, 1024, 2, 33), (6, torch.float32, 2**20, 2, 1)],
-)  # fmt: skip
+)
 def test_the_second_pass_follows_within_what_the_cache_holds(monkeypatch, cache_mb, dtype, vocabulary, branches, rows):
     cache = SimpleNamespace(L2_cache_size=cache_mb * 2**20)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: cache)
@@ -407,7 +407,7 @@ def test_minus_infinity_against_a_probability_that_underflows_is_finite(backend,
         one[0, first : first + 8], other[0, first : first + 8] = -500, -math.inf
     for weak, strong in ((one, other), (other, one)):
         expected, expected_gradient = reference(weak.masked_fill(weak == -500, -math.inf),
-                                                strong.masked_fill(strong == -500, -math.inf), labels)  # fmt: skip
+                                                strong.masked_fill(strong == -500, -math.inf), labels)
         found = weak.clone().requires_grad_()
         losses = puma_loss(found, strong, labels, backend=backend)
         losses.loss.backward()
@@ -594,7 +594,7 @@ def test_one_chunk_needs_no_float32_sum_except_in_float16(monkeypatch):
     )
     for dtype, chunk_size, expected in [
         (torch.float32, 11, 0), (torch.bfloat16, None, 0), (torch.float16, None, 1), (torch.float32, 4, 3)
-    ]:  # fmt: skip
+    ]:
         case = [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in linear_case()]
         sums.clear()
         _, gradients = linear_gradients(*case, chunk_size=chunk_size)

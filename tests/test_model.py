@@ -481,7 +481,7 @@ def test_the_assemble_command_makes_a_folder_to_start_from(tmp_path, monkeypatch
     text = Qwen2Config(
         vocab_size=1100, hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2,
-    )  # fmt: skip
+    )
     Qwen2ForCausalLM(text).save_pretrained(tmp_path / "llm")
     load_processor("tiny").tokenizer.save_pretrained(tmp_path / "llm")
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}

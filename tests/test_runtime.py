@@ -71,7 +71,7 @@ def test_flags_may_be_turned_on_and_off() -> None:
     "arguments",
     [["--learning_rat", "1"], ["--steps", "many"], ["--steps", "1.5"], ["stray"], ["--backend", "tritn"],
      ["--compile", "perhaps"]],
-)  # fmt: skip
+)
 def test_a_wrong_flag_is_one_clear_error(arguments: list[str]) -> None:
     with pytest.raises(UserError, match=f"(?s){arguments[0]}.*--help"):
         runtime.parse_config(Config, arguments)
@@ -132,7 +132,7 @@ IMPOSSIBLE = [
     ("--pack_tokens 0", "at least 1"), ("--val_every -5", "at least 0"), ("--learning_rate -1", "above 0"),
     ("--loss_backend tritn", "choose from"), ("--progress dots", "choose from"), ("--train adapter", "the parts are"),
     ("--preset huge", "tiny"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("flag, bounds", IMPOSSIBLE)

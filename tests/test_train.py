@@ -60,7 +60,7 @@ def run(script: str, *arguments: object, ranks: int = 0, check: bool = True) -> 
     finished = subprocess.run(
         [sys.executable, *launch, script, *map(str, arguments)],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400,
-    )  # fmt: skip
+    )
     assert not check or finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-3000:]
     return finished
 
@@ -304,7 +304,7 @@ def test_the_stages_follow_one_another_and_the_result_opens_in_transformers(stag
     inputs = processor(text=["<image>Find angle C."], images=[Image.open(pairs.parent / "0.png")], return_tensors="pt")
     assert torch.isfinite(model(**inputs).logits).all()
     asked = run("sample.py", "--model", tmp_path / "stage3", "--image", pairs.parent / "0.png", "Find angle C.",
-                "--max_new_tokens", 5)  # fmt: skip
+                "--max_new_tokens", 5)
     assert asked.stdout.strip()
 
 

@@ -26,7 +26,7 @@ GEO = SETS / "Geo170K" / "qa_tuning.json"
 
 def command(out, *flags, stage=2, data=GEO, image_root=SETS / "Geo170K" / "images"):
     return [sys.executable, str(ROOT / "augment_data.py"), "--stage", str(stage), "--data", str(data), "--image_root",
-            str(image_root), "--out_dir", str(out), *map(str, flags)]  # fmt: skip
+            str(image_root), "--out_dir", str(out), *map(str, flags)]
 
 
 def run(out, *flags, **options):
@@ -74,7 +74,7 @@ def text_problem(number):
     a, b = number % 97 + 2, number % 53 + 3
     question = f"A box holds {a} pens and {b} pencils. How many things are in {number + 200} such boxes?"
     return {"query": question, "response": f"One box holds {a} + {b} = {a + b} things. {number + 200} boxes hold "
-            f"{(number + 200) * (a + b)} of them.\nThe answer is: {(number + 200) * (a + b)}"}  # fmt: skip
+            f"{(number + 200) * (a + b)} of them.\nThe answer is: {(number + 200) * (a + b)}"}
 
 
 # -- the three files
@@ -146,7 +146,7 @@ def test_every_variant_names_its_own_changes(tmp_path):
 
 def test_a_hint_stays_in_the_prompt_and_out_of_the_page(tmp_path):
     rows, _ = make(tmp_path, data=SETS / "MathV360K" / "train_samples_all_tuning.json",
-                   image_root=SETS / "MathV360K" / "data_images")  # fmt: skip
+                   image_root=SETS / "MathV360K" / "data_images")
     hinted = next(row for row in rows if row["instruction"].startswith("Hint:"))
     assert (
         hinted["instruction_2"]
@@ -191,7 +191,7 @@ def test_ranks_share_the_blocks(tmp_path):
     for rank in (1, 0):
         env = {**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
         ranks.append(subprocess.Popen(command(tmp_path / "two", "--methods", "reworded", stage=1, data=data),
-                                      env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE))  # fmt: skip
+                                      env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
     assert [rank.wait(60) for rank in ranks] == [0, 0]
     assert digest(tmp_path / "one") == digest(tmp_path / "two")
 
@@ -200,7 +200,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     data = write(tmp_path / "text.jsonl", [text_problem(n) for n in range(520)])
     make(tmp_path / "whole", stage=2, data=data, workers=2)
     process = subprocess.Popen(command(tmp_path / "part", "--workers", 1, data=data), cwd=ROOT,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not list((tmp_path / "part" / "parts").glob("0*.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -218,7 +218,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
 def test_workers_end_with_a_run_that_is_killed(tmp_path):
     data = write(tmp_path / "text.jsonl", [text_problem(n) for n in range(2000)])
     process = subprocess.Popen(command(tmp_path / "out", "--workers", 2, data=data), cwd=ROOT,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
     while not list((tmp_path / "out").rglob("*.png")) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -271,7 +271,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
             "'--out_dir', {out!r}]; import augment_data; from augment import blocks, recipe; plan = recipe.make_plan("
             "augment_data.parse_arguments()); start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; "
             "n = sum(len(rows) for _, rows in blocks.read_blocks(plan)); "
-            "print(n, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start)")  # fmt: skip
+            "print(n, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start)")
     code = code.format(root=str(ROOT), path=str(path), out=str(tmp_path / "out"))
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     rows, kilobytes = map(int, printed.split())
@@ -287,7 +287,7 @@ def test_benchmark_rows_end_the_run_with_file_and_row(tmp_path):
         {"pid": "3", "question": "q", "answer": "a", "metadata": {}},
         {"ID": "1", "knowledge concept": "k", "question": "q", "answer": "a"},
         {"id": "p/text-only", "problem_id": "p", "version": "text-only", "instruction": "q", "output": "a"},
-    ]):  # fmt: skip
+    ]):
         data = write(tmp_path / f"{number}.jsonl", [text_problem(1), row])
         with pytest.raises(UserError, match=f"{number}.jsonl:2: a row of .*never trained on"):
             make(tmp_path / f"out{number}", stage=1, data=data)
@@ -307,7 +307,7 @@ def test_rows_of_evaluation_files_are_dropped(tmp_path):
     assert {row["source"] for row in rows} == {f"train.jsonl:{n}" for n in range(1, 11) if n != 6}
     picture = write(tmp_path / "eval.jsonl", [{"question": "Find x.", "image": "geoqa_plus/9.png"}])
     rows, counts = make(tmp_path / "out2", "--answer_only", "keep", "--avoid", picture, "--avoid_image_root",
-                        SETS / "Geo170K" / "images", stage=3)  # fmt: skip
+                        SETS / "Geo170K" / "images", stage=3)
     assert counts["dropped: picture stands in an evaluation file"] == 2 and len(rows) == 2
 
 
@@ -329,7 +329,7 @@ def test_characters_without_glyphs_are_counted_or_drawn(tmp_path):
 
 def test_too_long_for_a_picture_is_counted(tmp_path):
     row = {"query": "Find the sum. " + "It is known that the number seven is odd. " * 200,
-           "response": "Add them all up, one after another, and the sum is 7.\nThe answer is: 7"}  # fmt: skip
+           "response": "Add them all up, one after another, and the sum is 7.\nThe answer is: 7"}
     rows, counts = make(tmp_path / "out", data=write(tmp_path / "a.jsonl", [row]))
     assert rows == [] and counts["dropped: too much text for one picture"] == 1
     rows, _ = make(tmp_path / "large", "--resolution", 1024, data=tmp_path / "a.jsonl")
@@ -342,7 +342,7 @@ def test_too_long_for_a_picture_is_counted(tmp_path):
     (["--transforms", "mirror"], "unknown mirror"), (["--expand", "0.5"], "--expand 0.5"),
     (["--font", str(GEO)], "not a font"),
     (["--rephrase", "http://127.0.0.1:9"], "--rephrase_model"), (["--avoid", "none.json"], "none.json: no such file"),
-    (["--explain", "http://127.0.0.1:9", "--explain_model", "m"], "does not answer")])  # fmt: skip
+    (["--explain", "http://127.0.0.1:9", "--explain_model", "m"], "does not answer")])
 def test_wrong_flags_are_one_clear_line(tmp_path, flags, words):
     with pytest.raises(UserError, match=words.replace("(", "\\(")):
         make(tmp_path / "out", *flags)

@@ -154,7 +154,7 @@ def test_every_paper_draws_ink_and_ruling(paper):
     r"\left\{\begin{array}{l} x=1 \\ y=2 \end{array}\right.", r"\begin{aligned} a &= b \\ &= c \end{aligned}",
     r"\begin{vmatrix} a & b \\ c & d \end{vmatrix} = ad-bc",
     r"\left[\begin{array}{cc|c} 1&2&3\\4&5&6 \end{array}\right]",
-    r"x=1 \\ y=2", r"\vec{a}\cdot\hat{n}", r"\underline{AB}", r"\underline{\hspace{1cm}}"])  # fmt: skip
+    r"x=1 \\ y=2", r"\vec{a}\cdot\hat{n}", r"\underline{AB}", r"\underline{\hspace{1cm}}"])
 def test_the_latex_of_public_sets_is_typeset(latex):
     for family in ("dejavu sans", "stix", "computer modern"):
         box = math_box(latex, family, 22)
@@ -186,7 +186,7 @@ def test_sizes_scale_and_baselines_agree():
 def test_terms_laid_out_one_by_one_stand_where_mathtext_puts_them():
     formulas = [r"x^2 - 5x + 6 = 0", r"f(x) = -3x^{2}", r"a \times 10^{-5}", r"(-3)+(-x)", r"|x|=5", r"x'+y''=z",
                 r"3 - (-2)", r"\left(\frac{1}{2}+x\right)^2 - 1", r"A = \{1,2\}", r"\lim_{x \to 0} f(x) = 1",
-                r"\sin^2 x + \cos x"]  # fmt: skip
+                r"\sin^2 x + \cos x"]
     formulas += [rewrite_latex(samples._expression(random.Random(seed))) for seed in range(60)]
     for fontset in ("dejavusans", "stix", "cm"):
         for latex in formulas:
@@ -255,9 +255,9 @@ def test_prices_are_not_formulas():
     assert [kind for kind, _ in split_math("Mary has $5 and Tom has $10 more.")] == ["text"]
     assert [kind for kind, _ in split_math("It costs $5, then $7.")] == ["text"]
     assert split_math("if $x$ is $5$ and \\$3") == [
-        ("text", "if "), ("inline", "x"), ("text", " is "), ("inline", "5"), ("text", " and $3")]  # fmt: skip
+        ("text", "if "), ("inline", "x"), ("text", " is "), ("inline", "5"), ("text", " and $3")]
     assert [kind for kind, _ in split_math("a $$b$$ \\[c\\] \\(d\\) \\begin{align}e\\end{align}")] == [
-        "text", "display", "text", "display", "text", "inline", "text", "display"]  # fmt: skip
+        "text", "display", "text", "display", "text", "inline", "text", "display"]
 
 
 @pytest.mark.parametrize("text, labels", [
@@ -265,7 +265,7 @@ def test_prices_are_not_formulas():
     ("Q?\nA. 1\nB. 2", ["A.", "B."]), ("Q?\nA:40°\nB:50°", ["A:", "B:"]),
     ("Q? (A) 1 (B) 2 (C) $x$ (D) 4", ["(A)", "(B)", "(C)", "(D)"]), ("Q? A. 1 B. 2 C. 3", ["A.", "B.", "C."]),
     ("A. Smith and B. Jones meet.", []), ("In (A) and (B)", []),
-    ("Q?\n(A) 1\n(C) 2", []), ("Is A: 3?", [])])  # fmt: skip
+    ("Q?\n(A) 1\n(C) 2", []), ("Is A: 3?", [])])
 def test_choices_are_found(text, labels):
     stem, choices = split_choices(text)
     assert [label for label, _ in choices] == labels
@@ -318,7 +318,7 @@ def test_long_formulas_break_and_the_page_stays_near_square():
 
 @pytest.mark.parametrize("text", [
     "", "\n\n\n", "$", "$$", "$$$$", "\\", "\\begin{", "$\\frac$", "{}" * 50, "|||", "| |\n| |", "a" * 500, "\\\\" * 30,
-    "$" + "{" * 80 + "$", "(A)", "A.\nB.\n", "\x00\x01", "$x", "\\[", "\\(x"])  # fmt: skip
+    "$" + "{" * 80 + "$", "(A)", "A.\nB.\n", "\x00\x01", "$x", "\\[", "\\(x"])
 def test_odd_texts_do_not_raise_anything_else(text):
     try:
         layout = lay_out(text, Style())
@@ -333,7 +333,7 @@ def test_random_punctuation_never_breaks_the_layout():
     pieces = ["$", "$$", "\\", "{", "}", "\\frac", "^", "_", "&", "\\\\", "\\begin{cases}", "\\end{cases}",
               "x", "12", " ", "\n",
               "|", "(A)", "B.", "\\left(", "\\right)", "\\[", "\\]", "%", "#", "~", "°", "\\text{", "\\sqrt",
-              "\\begin{tabular}{c}", "\\end{tabular}", "<image>", "√", "<b>"]  # fmt: skip
+              "\\begin{tabular}{c}", "\\end{tabular}", "<image>", "√", "<b>"]
     for _ in range(400):
         text = "".join(rng.choice(pieces) for _ in range(rng.randint(1, 25)))
         try:

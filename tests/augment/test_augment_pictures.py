@@ -90,7 +90,7 @@ def test_copies_of_a_picture_are_recognised_and_others_are_not(tmp_path):
     for seed in range(40):
         figure(seed).save(tmp_path / f"{seed}.png")
     (tmp_path / "eval.jsonl").write_text("".join(
-        json.dumps({"question": "Find x.", "image": f"{seed}.png"}) + "\n" for seed in range(40)))  # fmt: skip
+        json.dumps({"question": "Find x.", "image": f"{seed}.png"}) + "\n" for seed in range(40)))
     avoid = read_avoided([str(tmp_path / "eval.jsonl")])
     assert avoid.num_pictures == 40 and "40 pictures" in avoid.summary()
     found = changed = 0
@@ -112,17 +112,17 @@ def write(path, rows):
 
 
 LONG = ("A rectangular garden is twelve metres long and seven metres wide and a path of one metre runs around it, "
-        "find its area.")  # fmt: skip
+        "find its area.")
 
 
 def test_questions_are_recognised_by_13_words_in_a_row(tmp_path):
     avoid = read_avoided([write(tmp_path / "eval.jsonl", [
         {"question": LONG}, {"question": "Find x."},
-        {"question": "How many red balls are in the bag of Anna?"}])])  # fmt: skip
+        {"question": "How many red balls are in the bag of Anna?"}])])
     assert avoid.num_questions == 3
     for text in (LONG, LONG.upper(), LONG.replace(",", ""), "Hint: Think.\nQuestion: " + LONG,
                  "Note. " + LONG + " Thanks!",
-                 "A rectangular garden is $twelve$ metres long and seven metres wide and a path."):  # fmt: skip
+                 "A rectangular garden is $twelve$ metres long and seven metres wide and a path."):
         assert avoid.question(text), text
     assert avoid.question("How many red balls are in the bag of Anna?"), "9 words, all of them"
     for text in (
@@ -151,7 +151,7 @@ def test_latex_and_choices_do_not_hide_a_question(tmp_path):
 def test_common_phrases_of_a_benchmark_do_not_count(tmp_path):
     phrase = "As shown in the figure the vertices of the square lie on the circle with centre O and "
     rows = [{"question": phrase + f"the side is {number} so the radius of this circle is what number of units please?"}
-            for number in range(30)]  # fmt: skip
+            for number in range(30)]
     avoid = read_avoided([write(tmp_path / "eval.jsonl", rows)])
     assert avoid.num_boilerplate > 0
     assert avoid.question(phrase + "nothing else is the same in this one at all.") is None

@@ -53,7 +53,7 @@ def test_the_mixes_name_what_prepare_data_makes():
 
 def test_a_missing_set_is_named_before_anything_is_made(tmp_path):
     script = subprocess.run(["bash", "runs/prepare_data.sh", str(tmp_path), str(tmp_path / "out")], cwd=ROOT, text=True,
-                            capture_output=True)  # fmt: skip
+                            capture_output=True)
     assert script.returncode == 1 and "MathInstruct/MathInstruct.json is missing" in script.stderr
     assert not (tmp_path / "out").exists()
 
@@ -62,18 +62,18 @@ def test_a_missing_set_is_named_before_anything_is_made(tmp_path):
 def test_the_recipe_runs_and_every_stage_trains_on_it(tmp_path):
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     env = {**os.environ, "PATH": path, "PER_CATEGORY": "6", "BENCH": "0", "WORKERS": "1", "CUDA_VISIBLE_DEVICES": "",
-           "OMP_NUM_THREADS": "1"}  # fmt: skip
+           "OMP_NUM_THREADS": "1"}
     prepared = tmp_path / "data"
     script = subprocess.run(["bash", "runs/prepare_data.sh", str(SETS), str(prepared)], cwd=ROOT, env=env, text=True,
-                            capture_output=True)  # fmt: skip
+                            capture_output=True)
     assert script.returncode == 0, script.stderr[-2000:]
     for stage in (1, 2, 3):
         data = re.search(rf"^stage {stage}: --data (\S+)$", script.stdout, re.MULTILINE)[1]
         out = tmp_path / f"stage{stage}"
         flags = ["--preset", "tiny", "--model", "", "--random_weights", "--data", data, "--max_steps", "1",
                  "--global_batch", "4", "--max_length", "4096", "--pack_tokens", "4096", "--num_workers", "0",
-                 "--out_dir", str(out)]  # fmt: skip
+                 "--out_dir", str(out)]
         trained = subprocess.run([sys.executable, f"train_stage{stage}.py", *flags], cwd=ROOT, env=env, text=True,
-                                 capture_output=True)  # fmt: skip
+                                 capture_output=True)
         assert trained.returncode == 0, trained.stderr[-2000:]
         assert json.loads((out / "config.json").read_text()), "a folder that opens in transformers"

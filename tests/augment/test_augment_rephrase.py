@@ -26,19 +26,19 @@ from augment.rephrase import (
 GEOMETRY = Problem(
     "As shown in the figure, D lies on AC and E on BC of triangle ABC, it is known that angle A = 70.0, angle B = "
     "65.0, DE parallel AB, then the size of angle CED is ()\nChoices:\n(A) 45°\n(B) 65°\n(C) 70°\n(D) 115°",
-    "DE and AB are parallel, so the angles at E and at B correspond, and CED = 65.\nAnswer: B", "B")  # fmt: skip
+    "DE and AB are parallel, so the angles at E and at B correspond, and CED = 65.\nAnswer: B", "B")
 PLUMS = Problem(
     "Vera buys 6 crates of plums that weigh 8 kilograms each. Plums cost $2.50 per kilogram. How much does she pay?",
-    "She buys 6 * 8 = 48 kilograms and pays 48 * 2.50 = 120.\n#### 120", "120")  # fmt: skip
+    "She buys 6 * 8 = 48 kilograms and pays 48 * 2.50 = 120.\n#### 120", "120")
 STAMPS = Problem(
     "Oskar sold stamps to 46 collectors in May. He then sold half as many stamps in June. How many stamps did Oskar "
-    "sell altogether?", "46 in May, 23 in June, so 69 altogether. The answer is: 69", "69")  # fmt: skip
+    "sell altogether?", "46 in May, 23 in June, so 69 altogether. The answer is: 69", "69")
 LATEX = Problem(
     r"In $\triangle ABC$, $AB=5$, $BC=7$, and $\angle B = 60^{\circ}$. Find the length of $AC$.",
-    r"By the law of cosines $AC^2 = 25+49-35=39$, so $AC = \boxed{\sqrt{39}}$.", r"\sqrt{39}")  # fmt: skip
+    r"By the law of cosines $AC^2 = 25+49-35=39$, so $AC = \boxed{\sqrt{39}}$.", r"\sqrt{39}")
 TRIANGLE = Problem(
     "The base of a triangle is 6 cm and its height is 9 cm. What is the area of the triangle?",
-    "The area is half of base times height, 6 * 9 / 2 = 27.\nAnswer: 27 cm²", "27 cm²")  # fmt: skip
+    "The area is half of base times height, 6 * 9 / 2 = 27.\nAnswer: 27 cm²", "27 cm²")
 PROBLEMS = [GEOMETRY, PLUMS, STAMPS, LATEX, TRIANGLE]
 
 
@@ -48,7 +48,7 @@ def generated(seed):
     a, b, c = rng.sample(range(2, 60), 3)
     thing = rng.choice(("apples", "books", "tickets", "coins"))
     question = (f"A shop has {a + b + c} {thing}. It sells {a} {thing} on Monday and {b} on Tuesday. "
-                f"How many {thing} are left?")  # fmt: skip
+                f"How many {thing} are left?")
     work = f"First {a} and {b} go, which is {a + b}. {a + b + c} - {a + b} = {c} are left."
     return Problem(question, f"{work}\nAnswer: {c}", str(c))
 
@@ -130,7 +130,7 @@ def test_reordered_permutes_independent_facts_only():
     )
     for text in ("He walks, then runs, then rests.", "AB, CD = 5, 6 respectively, and EF = 7, GH = 8.",
                  "First 5, then 6.",
-                 "x is 5, and then y is 6."):  # fmt: skip
+                 "x is 5, and then y is 6."):
         assert reordered(Problem(text, "", None), random.Random(0)) is None
 
 
@@ -143,7 +143,7 @@ def test_reworded_touches_no_formula():
 @pytest.mark.parametrize("text", [
     "Read Figure 3. Find x.", "Round 2.5 to the nearest tenth.", "Simplify x_12 + y^{34}.",
     "Look at page 12 of the book.",
-    "He has 5 and then 5 more. How many?", "What are the odds?"])  # fmt: skip
+    "He has 5 and then 5 more. How many?", "What are the odds?"])
 def test_backward_leaves_numbers_that_are_no_givens(text):
     assert backward(Problem(text, "work\nAnswer: 7", "7"), random.Random(0)) is None
 
@@ -161,7 +161,7 @@ def test_the_unknown_is_a_new_letter():
     ("So 2 + 2 = 4.\nAnswer: 4", "4", "So 2 + 2 = 4."), ("†Answer: B", "B", ""), ("It is 5.\n#### 5", "5", "It is 5."),
     ("We get 3. The answer is: 3", "3", "We get 3."), (r"Thus $x = \boxed{\frac{1}{2}}$.", r"\frac{1}{2}", None),
     ("The answer is $\\boxed{7}$.", "7", ""), ("No mark here 12.", None, "No mark here 12."),
-    ("Answer:D", "D", "")])  # fmt: skip
+    ("Answer:D", "D", "")])
 def test_stated_answers(output, answer, work):
     assert stated_answer(output) == answer
     if work is not None:
@@ -191,7 +191,7 @@ def test_hints_and_sentences():
     )
     assert split_hint("How many?") == ("", "How many?")
     assert sentences("In Fig. 3 AB = 2.5 cm. Mr. Lee asks: why? Find $x. Y$ now.") == [
-        "In Fig. 3 AB = 2.5 cm.", "Mr. Lee asks: why?", "Find $x. Y$ now."]  # fmt: skip
+        "In Fig. 3 AB = 2.5 cm.", "Mr. Lee asks: why?", "Find $x. Y$ now."]
     assert numbers_in("1,000 and 2.50 and 007") == {"1000": 1, "2.5": 1, "7": 1}
 
 
@@ -203,5 +203,5 @@ def test_a_servers_rewording_is_kept_only_if_nothing_was_lost():
         ("Given a triangle ABC with AB = 5, BC = 7, what is y?\n(A) 1\n(B) 2", "name"),
         ("Given a triangle ABC with AB = 5, BC = 7, what is x?\n(A) 2\n(B) 1", "choices"),
         ("", "empty"), (question, "nothing changed"), (question + " and so on" * 60, "long"),
-    ]:  # fmt: skip
+    ]:
         assert reason in check_rewording(question, reply)

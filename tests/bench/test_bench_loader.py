@@ -19,7 +19,7 @@ def test_the_table_holds_every_preset_and_what_a_gpu_takes(tmp_path: Path) -> No
         rows = list(csv.DictReader(file))
     assert len(rows) == 6 and {row["preset"] for row in rows} == {
         "puma-qwen2-1.5b", "puma-qwen2-7b", "puma-deepseek-math-7b"
-    }  # fmt: skip
+    }
     for row in rows:
         assert 1 < float(row["pictures_a_pair"]) <= 2
         one, needed = float(row["pairs/s_of_one_process"]), float(row["pairs/s_of_a_GPU"])

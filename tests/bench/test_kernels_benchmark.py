@@ -130,7 +130,7 @@ def test_chosen_providers_go_to_a_table_of_their_own(tmp_path, monkeypatch):
         names = {(row["operation"], row["provider"]) for row in csv.DictReader(file)}
     assert {name for operation, name in names if operation == "ce"} == {
         "nanoPUMA", "eager", "three bare matrix products, in one piece"
-    }  # fmt: skip
+    }
     assert len(names) == 3 + 4
     text = (tmp_path / "kernel_cpu_puma_ce_chosen.md").read_text()
     assert "--providers 'products' 'eager'`" in text

@@ -347,7 +347,7 @@ def test_a_server_answers_and_a_failed_call_is_no_wrong_answer(
     report = run("generated", *flags)
     assert report["errors"] == 2 and report["n"] == 10 and report["metrics"]["all"] == 100
     judged = [question for question in BENCHMARKS["generated"].load(str(FIXTURES / DATA["generated"]))
-              if question.id not in report["error_ids"]]  # fmt: skip
+              if question.id not in report["error_ids"]]
     assert report["most_frequent"] == generated.most_frequent_answer(judged), "of the rows that have a verdict"
     assert report["metrics"].get("vision_only") is None, "both vision-only calls failed: there is no score"
     assert {count for text, count in seen if "angle A" in text} == {0, 1}
@@ -422,7 +422,7 @@ def test_an_unclear_verdict_is_an_error_row(run: Callable[..., dict], serve: Cal
     ("reply", "verdict"),
     [(" 1\n", True), ("Judgement: 0", False), ("1.", True), ("judgment: **1**", True), ("0", False), ("10", None),
      ("yes", None), ("", None), ("1 or 0", None)],
-)  # fmt: skip
+)
 def test_verdicts_of_a_judge(reply: str, verdict: bool | None) -> None:
     assert llm_judge.parse_verdict(reply) is verdict
 

@@ -191,7 +191,7 @@ def test_no_final_answer_is_none(response: str) -> None:
      "is " * 10**6, "**" * 10**6, "A, B or " * 10**5, "<answer>" * 10**5, "†" * 10**6, "=" * 10**6, "1. " * 10**5,
      "`" * 10**6],
     ids=range(15),
-)  # fmt: skip
+)
 def test_a_megabyte_costs_less_than_a_second(response: str) -> None:
     began = time.process_time()
     final_answer(response)

@@ -80,7 +80,7 @@ SAME = [
     ('5! ', '120'), ('72%', '0.72'), ('√147 ≈ 12.12', '\\sqrt{147}'), ('12', '12 apples'),
     ('3.0 × 10^8 m/s', '300000000 m/s'), ('36 km/h', '10 m/s'), ('10 km per hour', '$10km / h$'),
     ('a = 4 and b = 3', 'a=4, b=3'),
-]  # fmt: skip
+]
 
 DIFFERENT = [
     ('12.5', '12.6'), ('3π', '3'), ('x=2', 'x=-2'), ('1/3', '0.33'), ('9**9**9**9', '9'), ('14\x00', '14'),
@@ -114,7 +114,7 @@ DIFFERENT = [
     ('exactly 6 units from (0,0)', 'exactly 5 units from (0,0)'), ('y=2, x=-2', '(2,-2)'), ('3, 4', 'a=4, b=3'),
     ('When x<=3 f(x)=y+1', 'When x<=3 f(x)=x+1'), ('12 people', '12 cm'), ("60'", '60°'), ('N 45 E', '315° T'),
     ('sin x = 1/2', 'x = 1/2'), ('f(2) = 7', 'f(3) = 7'), ('6 + 7 = 13', '14'), ('domain: x > 2', 'domain: [2, oo)'),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("answer", "gold"), SAME)
@@ -202,7 +202,7 @@ ATTACKS = [
     "cm^" * 190, "(((1,2),(3,4)),((5,6),(7,8)))" * 18,
     "x=" * 50 + "1", "<" * 599, "5<x<" * 140, "tan(\\pi/2)", "log(0)", "0^0^-1", "1/(1-1)", "\\frac{0}{0}", "sqrt(-1)",
     "\\boxed{" * 80 + "1",
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=range(len(ATTACKS)))

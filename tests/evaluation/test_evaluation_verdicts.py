@@ -344,7 +344,7 @@ CHOICES = [
             'Options B and D are correct.', 'B and D are correct.', 'B or D is correct.',
         ],
     ),
-]  # fmt: skip
+]
 
 FREE_FORM = [
     (
@@ -1032,7 +1032,7 @@ FREE_FORM = [
             'Range: $(-3, 1]$', 'The domain and the range are [-4, 0)',
         ],
     ),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("choices", "gold", "right", "wrong"), CHOICES, ids=range(len(CHOICES)))

@@ -149,7 +149,7 @@ def test_seeds_share_the_start_alone(tmp_path):
     one, three = plan(tmp_path, ["123"]), plan(tmp_path, ["123"], seeds=(0, 1, 2))
     assert len(three) == 3 * (len(one) - 2) + 2
     seeds = {task.command[task.command.index("--seed") + 1] for name, task in three.items() if "seed2" in name
-             and not name.startswith("eval/")}  # fmt: skip
+             and not name.startswith("eval/")}
     assert seeds == {"2"}
 
 
@@ -319,7 +319,7 @@ def scores(text_dominant, vision_only, problems=100, seed=0):
     draws = np.random.default_rng(seed)
     middle = (text_dominant + vision_only) / 2
     chances = {"text_only": text_dominant, "text_dominant": text_dominant, "text_lite": middle,
-               "vision_intensive": middle, "vision_dominant": middle, "vision_only": vision_only}  # fmt: skip
+               "vision_intensive": middle, "vision_dominant": middle, "vision_only": vision_only}
     right = {version: (draws.random(problems) < chance).astype(float) for version, chance in chances.items()}
     metrics = {name: float(values[0]) for name, values in scores_from_weights(right, np.ones((1, problems))).items()}
     return Scores(metrics, metrics, right)
@@ -328,7 +328,7 @@ def scores(text_dominant, vision_only, problems=100, seed=0):
 def test_gap_skewness_and_variation_are_those_of_the_paper():
     right = {version: np.array([1.0] * count + [0.0] * (1000 - count)) for version, count in (
         ("text_dominant", 358), ("text_lite", 322), ("vision_intensive", 313), ("vision_dominant", 304),
-        ("vision_only", 185))}  # fmt: skip
+        ("vision_only", 185))}
     found = scores_from_weights(right, np.ones((1, 1000)))
     assert found["gap"][0] == pytest.approx(93.5, abs=0.05)  # Table 3, 1→2→3, Qwen2-1.5B
     five = np.array([35.8, 32.2, 31.3, 30.4, 18.5])
@@ -375,7 +375,7 @@ def test_drawings_of_one_problem_are_one_problem_to_the_bootstrap(tmp_path):
         {"id": f"{n}/{version}", "problem_id": str(n), "version": version, "instruction": "Find x.", "answer": "1",
          "key": "same" if n < 2 else "other"}
         for n in range(3) for version in ("text-only", "vision-only")
-    ]  # fmt: skip
+    ]
     verdicts = [{"id": row["id"], "correct": row["id"] in ("0/vision-only", "2/vision-only")} for row in questions]
     (tmp_path / "report.json").write_text(json.dumps({"metrics": {"vision_only": 66.7}, "blind": None}))
     for name, rows in (("verdicts", verdicts), ("bench", questions)):
@@ -455,7 +455,7 @@ def test_released_loss_aligns_one_position_late_and_takes_the_cross_entropy_at_t
             input_ids=torch.zeros(1, 12, dtype=torch.long), position_ids=None, cu_seqlens=None, max_seqlen=12,
             pixel_values={}, run_vision=False, response_positions=torch.tensor(positions),
             response_labels=torch.tensor([2, 4, 6]), row_ids=[side],
-        )  # fmt: skip
+        )
 
     model = SimpleNamespace(
         lm_head=SimpleNamespace(weight=lm_head),

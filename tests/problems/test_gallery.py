@@ -127,12 +127,12 @@ def test_nothing_in_the_data_becomes_markup(tmp_path):
     evil = '<script>alert("1")</script>&\'"'
     row = {"id": evil, "family": evil, "level": "text-only", "instruction": evil, "output": evil, "answer": evil,
            "image_url": f'x" onerror="alert(1)/{evil}.png', "problem_id": evil, "version": "text-only",
-           "question": evil, "choices": [evil] * 4}  # fmt: skip
+           "question": evil, "choices": [evil] * 4}
     for name in ("stage1", "stage2", "stage3", "captions", "bench"):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
     plan = {"seed": 0, "per_category": 1, "picture_size": 400, "families": {evil: [evil]}}
     manifest = {"version": 1, "plan": plan, "files": {evil: {"rows": 1}}, "dropped": {evil: 1}, "families": {},
-                "explanations": {"model": evil}}  # fmt: skip
+                "explanations": {"model": evil}}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     gallery.write(str(tmp_path))
     text = report(tmp_path)

@@ -228,7 +228,7 @@ def test_a_problem_without_a_legible_picture_is_replaced(tmp_path, monkeypatch):
     plan = store.Plan(
         seed=1, per_category=6, bench_per_family=3, families={"solid_geometry": ("cuboid",)}, held_out=(),
         picture_size=300, small=False, copies=1,
-    )  # fmt: skip
+    )
     out = str(tmp_path)
     store.claim(plan, out)
     store.draw_shards(plan, out, 0, 1, 1)
@@ -249,7 +249,7 @@ def test_a_benchmark_of_few_problems_may_hold_several_drawings_of_each():
     plan = store.Plan(
         seed=1, per_category=60, bench_per_family=40, families={"solid_geometry": ("cube",)}, held_out=(),
         picture_size=96, small=True, copies=50, bench_copies=3,
-    )  # fmt: skip
+    )
     used = {True: Counter(), False: Counter()}
     for item in store.walk(plan, Counter()):
         problem = design(solid_geometry.cube, item.category, item.seed, small=True)

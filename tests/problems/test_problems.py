@@ -184,14 +184,14 @@ def test_text_and_picture_hold_all_facts_at_every_level(category, family):
 def test_benchmark_versions_say_one_kind_of_fact_less_each(category, family):
     """As MathVerse: text-dominant says all, lite no description, intensive no property, dominant no condition."""
     silent = {"text-dominant": (), "text-lite": ("description",), "vision-intensive": ("description", "property"),
-              "vision-dominant": ("description", "property", "condition")}  # fmt: skip
+              "vision-dominant": ("description", "property", "condition")}
     for problem in problems_of(category, family, 6):
         for level, kinds in silent.items():
             in_text, _ = pairs.carriers(problem, level, None)
             expected = {
                 k for k, fact in enumerate(problem.facts)
                 if fact.kind not in kinds or not (fact.marks or fact.kind == "description")
-            }  # fmt: skip
+            }
             assert set(in_text) == expected, level
 
 
@@ -218,7 +218,7 @@ def test_what_is_stated_is_so_in_the_figure(category, family):
             return digits.sub(lambda match: str(int(match.group()) + 1), text)
 
         marks = tuple(replace(mark, text=changed(mark.text)) if getattr(mark, "text", "") else mark
-                      for mark in fact.marks)  # fmt: skip
+                      for mark in fact.marks)
         problem.facts[number] = replace(fact, text=changed(fact.text), marks=marks)
         assert evidence.contradictions(problem), problem.facts[number]
 

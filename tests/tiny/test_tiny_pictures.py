@@ -9,7 +9,8 @@ import pytest
 from problems.typeset import character_places, typeset
 from tiny.pictures import CHARACTERS, GRID, PATCH, picture, plain_glyphs
 
-SCRIPTS = [path for folder in ("experiments", "tiny") for path in (Path(__file__).resolve().parents[2] / folder).glob("*.py")]
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = [*ROOT.glob("experiments/*.py"), *ROOT.glob("tiny/*.py")]
 
 
 @pytest.mark.parametrize("name", sorted(f"{path.parent.name}.{path.stem}" for path in SCRIPTS))
