@@ -302,10 +302,8 @@ def _block(block: bytes) -> list:
 # Dialects
 
 
-ACCEPTED = (
-    "image_url_2|instruction_2 (a pair), conversations, messages, texts, text_en + image_text_dominant, "
-    "query + response, problem + solution, instruction + output, question + answer|short_answer"
-)
+ACCEPTED = ("image_url_2|instruction_2 (a pair), conversations, messages, texts, text_en + image_text_dominant, "
+            "query + response, problem + solution, instruction + output, question + answer|short_answer")
 BENCHMARK_KEYS = (
     ("MathVerse", {"problem_version", "sample_index"}), ("MathVerse", {"problem_version", "problem_index"}),
     ("MathVista", {"pid", "metadata"}), ("We-Math", {"knowledge concept"}),
@@ -313,12 +311,8 @@ BENCHMARK_KEYS = (
 )
 IMAGE_KEYS = ("image", "images", "image_url", "image_path", "decoded_image")
 ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "model": "assistant",
-    "system": "system",
+    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "model": "assistant",
+    "system": "system"
 }
 
 
@@ -336,9 +330,8 @@ def sides(row: dict, pairs: bool) -> list[Conversation]:
         return _mavis_pair(row)
     if pairs:
         keys = ", ".join(sorted(map(str, row))[:12])
-        raise BadRow(
-            "not a pair", f"a pair has image_url, instruction, output and the same with _2; the keys here are: {keys}"
-        )
+        raise BadRow("not a pair",
+                     f"a pair has image_url, instruction, output and the same with _2; the keys here are: {keys}")
     return [_single(row)]
 
 
@@ -373,10 +366,8 @@ def _single(row: dict) -> Conversation:
             question = f"{question}\n{row['input']}"
     elif "question" in row and ("answer" in row or "short_answer" in row):
         answer = row.get("answer")
-        question, answer = (
-            _with_choices(row["question"], row.get("choices")),
-            row.get("short_answer") if answer is None else answer,
-        )
+        question, answer = (_with_choices(row["question"], row.get("choices")),
+                            row.get("short_answer") if answer is None else answer)
     else:
         keys = ", ".join(sorted(map(str, row))[:12]) or "none"
         raise BadRow("unknown dialect", f"the keys are: {keys}; accepted: {ACCEPTED}")
@@ -400,9 +391,8 @@ def _dialogue(items: object, role_key: str, text_key: str, images: list) -> Conv
     for item in items:
         role = ROLES.get(item.get(role_key)) if isinstance(item, dict) and isinstance(item.get(role_key), str) else None
         if role is None:
-            raise BadRow(
-                "unknown speaker", f"a turn is not one of {', '.join(ROLES)} by its key {role_key!r}: {short(item)}"
-            )
+            raise BadRow("unknown speaker",
+                         f"a turn is not one of {', '.join(ROLES)} by its key {role_key!r}: {short(item)}")
         if role == "assistant" and not any(turn.role == "user" for turn in turns):
             continue  # a greeting before the first question; LLaVA skips it too
         turns.append(Turn(role, item.get(text_key)))
@@ -425,9 +415,8 @@ def _fine_vision(texts: object, images: list) -> Conversation:
     turns: Conversation = []
     for item in texts if isinstance(texts, list) else []:
         if not isinstance(item, dict):
-            raise BadRow(
-                "field is not what it should be", "texts holds something that is not a {user, assistant} object"
-            )
+            raise BadRow("field is not what it should be",
+                         "texts holds something that is not a {user, assistant} object")
         turns += [Turn("user", item.get("user")), Turn("assistant", item.get("assistant"))]
     if not turns:
         raise BadRow("field is not what it should be", "texts is not a list of {user, assistant} objects")

@@ -94,15 +94,8 @@ def main() -> None:
         process.unlock()
 
 
-def finish(
-    config: Config,
-    bench: ModuleType,
-    everything: list[Question],
-    questions: list[Question],
-    missing: set[str],
-    out: Path,
-    steps: list[str],
-) -> None:
+def finish(config: Config, bench: ModuleType, everything: list[Question], questions: list[Question], missing: set[str],
+           out: Path, steps: list[str]) -> None:
     """The steps after generate, in one process."""
     for stem in ["predictions"] + ["predictions_blind"] * config.blind:
         answers = store.read_given(config.predictions) if config.predictions else store.read_parts(out, stem)
@@ -184,17 +177,15 @@ def prepare(config: Config, out: Path) -> None:
     if config.fresh:
         for path in [out / "settings.json", *out.glob("predictions*.jsonl")]:
             path.unlink(missing_ok=True)
-    store.check_settings(
-        out / "settings.json",
-        {
-            "bench": config.bench,
-            "protocol": config.protocol,
-            "model": config.model or config.api_model,
-            "weights": store.model_fingerprint(config.model) if config.model else "",
-            "max_new_tokens": config.max_new_tokens,
-            "temperature": config.temperature,
-        },
-    )
+    store.check_settings(out / "settings.json",
+                         {
+                             "bench": config.bench,
+                             "protocol": config.protocol,
+                             "model": config.model or config.api_model,
+                             "weights": store.model_fingerprint(config.model) if config.model else "",
+                             "max_new_tokens": config.max_new_tokens,
+                             "temperature": config.temperature,
+                         })
 
 
 def fingerprint(question: Question) -> str:
@@ -222,14 +213,8 @@ def ask_model(config: Config, questions: list[Question], missing: set[str], blin
 
     model, processor = checkpoint(config.model)
     messages = [message_of(question, blind=blind, missing=question.id in missing) for question in questions]
-    for position, text in stream(
-        model,
-        processor,
-        messages,
-        batch_size=config.batch_size,
-        max_new_tokens=config.max_new_tokens,
-        temperature=config.temperature,
-    ):
+    for position, text in stream(model, processor, messages, batch_size=config.batch_size,
+                                 max_new_tokens=config.max_new_tokens, temperature=config.temperature):
         yield {"id": questions[position].id, "response": text}
 
 
@@ -254,11 +239,9 @@ def ask_server(config: Config, questions: list[Question], missing: set[str], bli
     calls = (message(question) for question in questions)
     options = {"max_tokens": config.max_new_tokens, "temperature": config.temperature}
     for question, reply in zip(questions, client.chat_many(calls, **options), strict=True):
-        yield (
-            {"id": question.id, "response": reply.text}
-            if reply.error is None
-            else {"id": question.id, "error": reply.error}
-        )
+        yield ({"id": question.id, "response": reply.text}
+               if reply.error is None
+               else {"id": question.id, "error": reply.error})
     print(client.summary())
 
 
@@ -275,12 +258,8 @@ def white_picture() -> bytes:
 
 def judge_client(config: Config) -> Client:
     """The judge's client; its replies are kept, so that judging again asks nothing twice."""
-    return Client(
-        config.judge,
-        config.judge_model,
-        cache=str(Path(config.out_dir) / "judge_cache"),
-        concurrency=config.concurrency,
-    )
+    return Client(config.judge, config.judge_model, cache=str(Path(config.out_dir) / "judge_cache"),
+                  concurrency=config.concurrency)
 
 
 def extract(config: Config, bench: ModuleType, questions: list[Question], answers: dict[str, dict]) -> list[dict]:

@@ -39,18 +39,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--held_out_families", default="", help="families that only the benchmark may use")
     parser.add_argument("--picture_size", type=int, default=400, help="side of the pictures in pixels")
     parser.add_argument("--small_numbers", action="store_true", help="small numbers, short texts: for the tiny preset")
+    parser.add_argument("--copies",
+                        type=int,
+                        default=0,
+                        help="how often one problem (family and parameters) may stand in the training data, each time "
+                        "drawn anew; more are dropped and counted (default: 1, with --small_numbers 50)")
     parser.add_argument(
-        "--copies",
-        type=int,
-        default=0,
-        help="how often one problem (family and parameters) may stand in the training data, each time "
-        "drawn anew; more are dropped and counted (default: 1, with --small_numbers 50)",
-    )
-    parser.add_argument(
-        "--bench_copies",
-        type=int,
-        default=1,
-        help="how often one held-out problem may stand in bench.jsonl, each time drawn anew (default: 1)",
+        "--bench_copies", type=int, default=1,
+        help="how often one held-out problem may stand in bench.jsonl, each time drawn anew (default: 1)"
     )
     parser.add_argument("--explain", default="", metavar="URL", help="OpenAI-compatible server that explains solutions")
     parser.add_argument("--explain_model", default="", metavar="NAME", help="its model")
@@ -74,15 +70,11 @@ def main() -> None:
         return
     check_flags(arguments)
     plan = store.Plan(
-        seed=arguments.seed,
-        per_category=arguments.per_category,
-        bench_per_family=arguments.bench_per_family,
+        seed=arguments.seed, per_category=arguments.per_category, bench_per_family=arguments.bench_per_family,
         families=chosen_families(family_names("--families", arguments.families)),
         held_out=tuple(family_names("--held_out_families", arguments.held_out_families)),
-        picture_size=arguments.picture_size,
-        small=arguments.small_numbers,
-        copies=arguments.copies or (50 if arguments.small_numbers else 1),
-        bench_copies=arguments.bench_copies,
+        picture_size=arguments.picture_size, small=arguments.small_numbers,
+        copies=arguments.copies or (50 if arguments.small_numbers else 1), bench_copies=arguments.bench_copies
     )
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_world = int(os.environ.get("LOCAL_WORLD_SIZE", 1))

@@ -144,15 +144,8 @@ class Client:
         if self.concurrency < 1 or self.retries < 0 or self.timeout <= 0:
             raise UserError("an LLM client needs concurrency >= 1, retries >= 0 and timeout > 0")
 
-    def chat(
-        self,
-        messages: list[dict],
-        *,
-        max_tokens: int = 2048,
-        temperature: float = 0.0,
-        sample: int = 0,
-        extra: dict | None = None,
-    ) -> Reply:
+    def chat(self, messages: list[dict], *, max_tokens: int = 2048, temperature: float = 0.0, sample: int = 0,
+             extra: dict | None = None) -> Reply:
         """Ask once (or answer from the cache).
 
         sample  tells apart several answers to one question: each number has its own place in the cache
@@ -193,19 +186,15 @@ class Client:
         try:
             self._send(json.dumps(body).encode())
         except (_Refused, _TryAgain) as error:
-            raise UserError(
-                f"{self.url} does not answer for model {self.model!r}: {error}; check the address, "
-                f"the model's name and the environment variable {self.key_variable}"
-            ) from error
+            raise UserError(f"{self.url} does not answer for model {self.model!r}: {error}; check the address, "
+                            f"the model's name and the environment variable {self.key_variable}") from error
 
     def summary(self) -> str:
         """One line: calls, cached, failed, tokens, cost."""
         cost = (self.prompt_tokens * self.prices[0] + self.completion_tokens * self.prices[1]) / 1e6
-        line = (
-            f"{self.model}: {self.num_asked + self.num_cached} calls, {self.num_cached} from the cache, "
-            f"{self.num_failed} failed, {self.num_retries} retries, "
-            f"{self.prompt_tokens} + {self.completion_tokens} tokens"
-        )
+        line = (f"{self.model}: {self.num_asked + self.num_cached} calls, {self.num_cached} from the cache, "
+                f"{self.num_failed} failed, {self.num_retries} retries, "
+                f"{self.prompt_tokens} + {self.completion_tokens} tokens")
         if any(self.prices):
             line += f", ${cost:.2f}"
         return line + (f"; last error: {self.last_error}" if self.num_failed else "")
@@ -225,10 +214,8 @@ class Client:
 
     def _give_up_if_hopeless(self) -> None:
         if self.give_up_after is not None and self._failed_in_a_row >= self.give_up_after:
-            raise UserError(
-                f"{self.url}: {self._failed_in_a_row} calls in a row failed, the last with: "
-                f"{self.last_error}; fix the server and start again (what was answered is kept)"
-            )
+            raise UserError(f"{self.url}: {self._failed_in_a_row} calls in a row failed, the last with: "
+                            f"{self.last_error}; fix the server and start again (what was answered is kept)")
 
     def _cache_path(self, body: dict, sample: int) -> str | None:
         if self.cache is None:

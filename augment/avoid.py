@@ -102,11 +102,9 @@ class Avoid:
 
     def summary(self) -> str:
         """One line for the log: how much there is to avoid, and what could not be found."""
-        return (
-            f"{self.num_questions} questions and {self.num_pictures} pictures to avoid"
-            + (f" ({self.num_pictures_missing} pictures not found)" if self.num_pictures_missing else "")
-            + (f"; {self.num_boilerplate} common phrases left out" if self.num_boilerplate else "")
-        )
+        return (f"{self.num_questions} questions and {self.num_pictures} pictures to avoid"
+                + (f" ({self.num_pictures_missing} pictures not found)" if self.num_pictures_missing else "")
+                + (f"; {self.num_boilerplate} common phrases left out" if self.num_boilerplate else ""))
 
 
 def read_avoided(paths: Iterable[str], image_root: str = "") -> Avoid:

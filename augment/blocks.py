@@ -23,17 +23,7 @@ from multiprocessing.synchronize import Event as EventType
 
 from tqdm import tqdm
 
-from augment.recipe import (
-    VERSION,
-    Dropped,
-    Plan,
-    avoided,
-    explain,
-    read_examples,
-    reword,
-    vary,
-    write_rows,
-)
+from augment.recipe import (VERSION, Dropped, Plan, avoided, explain, read_examples, reword, vary, write_rows)
 from augment.rephrase import num_reasoning_words
 from errors import UserError
 from llm import Client

@@ -18,34 +18,22 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from augment.typeset import (
-    FALLBACKS,
-    FAMILIES,
-    MONO,
-    Box,
-    Unrenderable,
-    font_path,
-    math_box,
-    rewrite_latex,
-    space_width,
-    word_box,
-)
+from augment.typeset import (FALLBACKS, FAMILIES, MONO, Box, Unrenderable, font_path, math_box, rewrite_latex,
+                             space_width, word_box)
 
 # ----------------------------------------------------------------------------------------------------------------------
 # From text to items: words, formulas, tables
 
 
 _DISPLAY_NAMES = r"equation|align|alignat|gather|eqnarray|displaymath|multline"
-_SEGMENTS = re.compile(
-    r"(?P<escaped>\\[$%&#_])"
-    r"|\$\$(?P<dollars>.+?)\$\$"
-    r"|\\\[(?P<brackets>.+?)\\\]"
-    r"|\\\((?P<parens>.+?)\\\)"
-    rf"|(?P<environment>\\begin\{{(?P<name>(?:{_DISPLAY_NAMES})\*?)\}}.*?\\end\{{(?P=name)\}})"
-    r"|(?P<tabular>\\begin\{(?P<kind>tabular|array)\}.*?\\end\{(?P=kind)\})"
-    r"|\$(?P<inline>(?:[^$\\]|\\.)+?)\$(?P<digit>(?=\d))?",
-    re.DOTALL,
-)
+_SEGMENTS = re.compile(r"(?P<escaped>\\[$%&#_])"
+                       r"|\$\$(?P<dollars>.+?)\$\$"
+                       r"|\\\[(?P<brackets>.+?)\\\]"
+                       r"|\\\((?P<parens>.+?)\\\)"
+                       rf"|(?P<environment>\\begin\{{(?P<name>(?:{_DISPLAY_NAMES})\*?)\}}.*?\\end\{{(?P=name)\}})"
+                       r"|(?P<tabular>\\begin\{(?P<kind>tabular|array)\}.*?\\end\{(?P=kind)\})"
+                       r"|\$(?P<inline>(?:[^$\\]|\\.)+?)\$(?P<digit>(?=\d))?",
+                       re.DOTALL)
 _MATH_SIGNS = re.compile(r"[\\^_={}<>+|]")
 
 
@@ -107,11 +95,9 @@ def split_choices(text: str) -> tuple[str, list[tuple[str, str]]]:
         while marks and marks[0][1] != "A":
             marks.pop(0)
         letters = "".join(mark[1] for mark in marks)
-        if (
-            len(letters) < 2
+        if (len(letters) < 2
             or letters != "ABCDEFGH"[: len(letters)]
-            or (len(letters) < 3 and form in _CHOICE_FORMS[2:])
-        ):
+            or (len(letters) < 3 and form in _CHOICE_FORMS[2:])):
             continue
         ends = [mark.start() for mark in marks[1:]] + [len(text)]
         choices = [(mark[0].strip(), text[mark.end() : end].strip()) for mark, end in zip(marks, ends, strict=True)]
@@ -178,19 +164,12 @@ class Style:
 def random_style(rng: random.Random) -> Style:
     """One of the many ways in which textbooks, slides and web pages look."""
     paper = rng.choices(list(PAPERS), weights=(8, 2, 2, 2, 2, 2, 1, 1))[0]
-    return Style(
-        family=rng.choice(list(FAMILIES)),
-        size=rng.choice((18, 20, 22, 24, 26, 28)),
-        paper=paper,
-        ink=rng.choice(PAPERS[paper][1]),
-        leading=rng.choice((1.25, 1.35, 1.5)),
-        margin=rng.choice((0.8, 1.2, 1.8)),
-        aspect=rng.choice((0.85, 1.0, 1.15, 1.3)),
-        picture_place=rng.choice(("under", "under", "above", "right")),
-        picture_length=rng.choice((12.0, 14.0, 16.0)),
-        table=rng.choice(("grid", "rules", "none")),
-        choices=rng.choice(("table", "table", "lines")),
-    )
+    return Style(family=rng.choice(list(FAMILIES)), size=rng.choice((18, 20, 22, 24, 26, 28)), paper=paper,
+                 ink=rng.choice(PAPERS[paper][1]), leading=rng.choice((1.25, 1.35, 1.5)),
+                 margin=rng.choice((0.8, 1.2, 1.8)), aspect=rng.choice((0.85, 1.0, 1.15, 1.3)),
+                 picture_place=rng.choice(("under", "under", "above", "right")),
+                 picture_length=rng.choice((12.0, 14.0, 16.0)), table=rng.choice(("grid", "rules", "none")),
+                 choices=rng.choice(("table", "table", "lines")))
 
 
 @dataclass

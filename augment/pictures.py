@@ -88,14 +88,8 @@ def background(image: Image.Image, rng: random.Random) -> Image.Image:
 
 # In the order in which they are applied: geometry, then light, then what a camera and a codec add.
 TRANSFORMS = {
-    "scale": scale,
-    "stretch": stretch,
-    "rotate": rotate,
-    "background": background,
-    "gamma": gamma,
-    "blur": blur,
-    "noise": noise,
-    "jpeg": jpeg,
+    "scale": scale, "stretch": stretch, "rotate": rotate, "background": background, "gamma": gamma, "blur": blur,
+    "noise": noise, "jpeg": jpeg
 }
 
 

@@ -17,15 +17,7 @@ from PIL import Image
 from augment.avoid import Avoid, read_avoided
 from augment.page import Layout, Style, draw, lay_out, random_style, split_choices
 from augment.pictures import TRANSFORMS, transform
-from augment.rephrase import (
-    METHODS,
-    REWORD_PROMPT,
-    SOLVE_PROMPT,
-    Problem,
-    check_rewording,
-    split_hint,
-    stated_answer,
-)
+from augment.rephrase import (METHODS, REWORD_PROMPT, SOLVE_PROMPT, Problem, check_rewording, split_hint, stated_answer)
 from augment.typeset import MissingGlyphs, coverage
 from errors import UserError
 from llm import Client, user_message
@@ -113,17 +105,15 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
             coverage(arguments.font)
         except (OSError, RuntimeError, ValueError) as error:
             raise UserError(f"--font {arguments.font}: not a font that FreeType reads ({error})") from None
-    plan = Plan(
-        stage=arguments.stage, data=tuple(parse_spec(arguments.data)), image_root=arguments.image_root,
-        select=arguments.select, expand=arguments.expand, methods=methods, transforms=transforms,
-        transform_pages=arguments.transform_pages, fonts=(arguments.font,) if arguments.font else (),
-        resolution=arguments.resolution, min_text=arguments.min_text, answer_only=arguments.answer_only,
-        min_reasoning=arguments.min_reasoning, avoid=tuple(arguments.avoid),
-        avoid_image_root=arguments.avoid_image_root, rephrase=(arguments.rephrase, arguments.rephrase_model),
-        explain=(arguments.explain, arguments.explain_model),
-        llm_cache=arguments.llm_cache or os.path.join(arguments.out_dir, "llm_cache"),
-        llm_concurrency=arguments.llm_concurrency, seed=arguments.seed,
-    )
+    plan = Plan(stage=arguments.stage, data=tuple(parse_spec(arguments.data)), image_root=arguments.image_root,
+                select=arguments.select, expand=arguments.expand, methods=methods, transforms=transforms,
+                transform_pages=arguments.transform_pages, fonts=(arguments.font,) if arguments.font else (),
+                resolution=arguments.resolution, min_text=arguments.min_text, answer_only=arguments.answer_only,
+                min_reasoning=arguments.min_reasoning, avoid=tuple(arguments.avoid),
+                avoid_image_root=arguments.avoid_image_root, rephrase=(arguments.rephrase, arguments.rephrase_model),
+                explain=(arguments.explain, arguments.explain_model),
+                llm_cache=arguments.llm_cache or os.path.join(arguments.out_dir, "llm_cache"),
+                llm_concurrency=arguments.llm_concurrency, seed=arguments.seed)
     for url, model in {plan.rephrase, plan.explain} - {("", "")}:
         Client(url, model).check()
     return plan
@@ -210,9 +200,8 @@ def _usable(side: int, turns: list, row_id: str, image_root: str, plan: Plan) ->
     answer = stated_answer(response.text)
     if answer is None and len(response.text) <= 40 and "\n" not in response.text:
         answer = response.text.rstrip(".")
-    example = Example(
-        row_id + ("/weak" if side == WEAK else ""), Problem(question.text, response.text, answer), picture, image_root
-    )
+    example = Example(row_id + ("/weak" if side == WEAK else ""), Problem(question.text, response.text, answer),
+                      picture, image_root)
     avoid = avoided(plan.avoid, plan.avoid_image_root)
     reason = avoid.question(question.text)
     if reason:

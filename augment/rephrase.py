@@ -172,10 +172,8 @@ _BEFORE_FIXED = re.compile(
     r"year|equation|in|part|option|choice)\s*$",
     re.IGNORECASE,
 )
-_LONE_NUMBER = re.compile(
-    r"(?<![\w.^_{\\,/:-])\d+(?:\.\d+)?"
-    r"(?!\d|[\w_({/:]|\^(?!\{?\s*\\circ)|[.,]\d|\s*(?:st|nd|rd|th)\b|-[A-Za-z])"
-)
+_LONE_NUMBER = re.compile(r"(?<![\w.^_{\\,/:-])\d+(?:\.\d+)?"
+                          r"(?!\d|[\w_({/:]|\^(?!\{?\s*\\circ)|[.,]\d|\s*(?:st|nd|rd|th)\b|-[A-Za-z])")
 
 
 def _unknown(stem: str, rng: random.Random) -> tuple[str, str, str] | None:
@@ -207,10 +205,8 @@ def _shown(answer: str) -> str:
 
 def _turned_round(question: str, problem: Problem, stem: str, number: str, letter: str) -> Problem:
     work = reasoning(problem.output)
-    output = (
-        f"Try {letter} = {number}. The problem then reads: {stem}\n{work}\n"
-        f"The answer is then {_shown(problem.answer)}, as stated, so {letter} = {number} fits.\nAnswer: {number}"
-    )
+    output = (f"Try {letter} = {number}. The problem then reads: {stem}\n{work}\n"
+              f"The answer is then {_shown(problem.answer)}, as stated, so {letter} = {number} fits.\nAnswer: {number}")
     return Problem(question, output, number)
 
 
@@ -233,21 +229,10 @@ def backward(problem: Problem, rng: random.Random) -> Problem | None:
 
 
 _VERBS = {
-    "have": ("has", "had"),
-    "need": ("needs", "needed"),
-    "get": ("gets", "got"),
-    "pay": ("pays", "paid"),
-    "earn": ("earns", "earned"),
-    "make": ("makes", "made"),
-    "spend": ("spends", "spent"),
-    "buy": ("buys", "bought"),
-    "sell": ("sells", "sold"),
-    "eat": ("eats", "ate"),
-    "own": ("owns", "owned"),
-    "use": ("uses", "used"),
-    "save": ("saves", "saved"),
-    "receive": ("receives", "received"),
-    "lose": ("loses", "lost"),
+    "have": ("has", "had"), "need": ("needs", "needed"), "get": ("gets", "got"), "pay": ("pays", "paid"),
+    "earn": ("earns", "earned"), "make": ("makes", "made"), "spend": ("spends", "spent"), "buy": ("buys", "bought"),
+    "sell": ("sells", "sold"), "eat": ("eats", "ate"), "own": ("owns", "owned"), "use": ("uses", "used"),
+    "save": ("saves", "saved"), "receive": ("receives", "received"), "lose": ("loses", "lost")
 }
 
 
@@ -272,9 +257,8 @@ def declare(question: str, answer: str) -> str | None:
     if match:
         there = "There are" if match[2] == "there" else "What is left are"
         return f"{there} {number} {match[1]}{match[3]}."
-    match = re.fullmatch(
-        r"how many ([a-z ]{2,60}?) (does|do|did) ([A-Za-z ]{2,40}?) ([a-z]+)((?: [a-z ]+)?)\?", question, re.IGNORECASE
-    )
+    match = re.fullmatch(r"how many ([a-z ]{2,60}?) (does|do|did) ([A-Za-z ]{2,40}?) ([a-z]+)((?: [a-z ]+)?)\?",
+                         question, re.IGNORECASE)
     if match and match[4] in _VERBS:
         verb = {"does": _VERBS[match[4]][0], "do": match[4], "did": _VERBS[match[4]][1]}[match[2].lower()]
         subject = match[3] if match[3][0].isupper() else match[3].capitalize()
@@ -320,10 +304,8 @@ def question_first(problem: Problem, rng: random.Random) -> Problem | None:
 
 
 _NAME = r"(?:(?:angle|side|line|segment|arc|chord|triangle|radius|diameter)\s+|[∠△⊙]\s*)?[A-Z]{1,4}'?"
-_FACT = re.compile(
-    rf"(?:and\s+)?(?:{_NAME}\s*=\s*[\w.°√/ ]{{1,20}}|{_NAME}\s*[∥⊥]\s*{_NAME}|[\ue000-\uf8ff]"
-    rf"|{_NAME}\s*(?:is\s+)?(?:parallel|perpendicular)(?:\s+to)?\s*{_NAME})"
-)
+_FACT = re.compile(rf"(?:and\s+)?(?:{_NAME}\s*=\s*[\w.°√/ ]{{1,20}}|{_NAME}\s*[∥⊥]\s*{_NAME}|[\ue000-\uf8ff]"
+                   rf"|{_NAME}\s*(?:is\s+)?(?:parallel|perpendicular)(?:\s+to)?\s*{_NAME})")
 
 
 def reordered(problem: Problem, rng: random.Random) -> Problem | None:
@@ -429,11 +411,8 @@ def reworded(problem: Problem, rng: random.Random) -> Problem | None:
 
 
 METHODS = {
-    "reworded": reworded,
-    "question_first": question_first,
-    "reordered": reordered,
-    "backward": backward,
-    "self_verification": self_verification,
+    "reworded": reworded, "question_first": question_first, "reordered": reordered, "backward": backward,
+    "self_verification": self_verification
 }
 
 

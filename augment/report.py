@@ -26,9 +26,7 @@ def write(plan: Plan, out: str, manifest: dict) -> None:
                 rows = shown.setdefault(method, [])
                 if len(rows) < PER_METHOD:
                     rows.append(row)
-    counts = "".join(
-        f"<tr><td>{html.escape(reason)}<td>{count:,}" for reason, count in manifest["counts"].items()
-    )
+    counts = "".join(f"<tr><td>{html.escape(reason)}<td>{count:,}" for reason, count in manifest["counts"].items())
     parts = [f"<!doctype html><meta charset=utf-8><title>{html.escape(plan.file_name)}</title><style>{STYLE}</style>"
              f"<h1>{html.escape(plan.file_name)}</h1><table>{counts}</table>"]
     for method, rows in sorted(shown.items()):

@@ -16,26 +16,22 @@ def _expression(rng: random.Random) -> str:
     return rng.choice((
         f"{x} = {a}", f"{a}{x} + {b} = {c}", rf"\frac{{{a}}}{{{b}}}", rf"\sqrt{{{a}}}", f"{x}^2 - {a}{x} + {b} = 0",
         rf"f({x}) = {a}{x}^{{{b}}} - {c}", rf"\angle {_points(rng, 3)} = {5 * a}^\circ",
-        rf"\triangle {_points(rng, 3)}",
-        rf"\overline{{{_points(rng, 2)}}} = {a}", rf"{x} \le {a}",
-        rf"{_points(rng, 2)} \parallel {_points(rng, 2)}",
-        rf"\sin^2 {x} + \cos {x}", rf"\log_{{{a}}} {b}", rf"{x}_1, {x}_2, \ldots, {x}_{{{a}}}",
-        rf"\vec{{{x}}} \cdot \vec{{b}}",
+        rf"\triangle {_points(rng, 3)}", rf"\overline{{{_points(rng, 2)}}} = {a}", rf"{x} \le {a}",
+        rf"{_points(rng, 2)} \parallel {_points(rng, 2)}", rf"\sin^2 {x} + \cos {x}", rf"\log_{{{a}}} {b}",
+        rf"{x}_1, {x}_2, \ldots, {x}_{{{a}}}", rf"\vec{{{x}}} \cdot \vec{{b}}",
         rf"\left(\frac{{{x}}}{{{b}}}\right)^{{{c}}}", rf"{a} \times 10^{{-{b}}}", r"\pi r^2", rf"{a}\%", r"\emptyset",
-        rf"\sqrt[3]{{{x} + {a}}}", rf"\binom{{{a}}}{{{b}}}", rf"\hat{{{x}}} \neq \widehat{{{_points(rng, 3)}}}",
+        rf"\sqrt[3]{{{x} + {a}}}", rf"\binom{{{a}}}{{{b}}}", rf"\hat{{{x}}} \neq \widehat{{{_points(rng, 3)}}}"
     ))
 
 
 def _display(rng: random.Random) -> str:
     a, b, c = (rng.randint(1, 9) for _ in range(3))
-    return rng.choice((
-        rf"$$\int_{{0}}^{{{a}}} \left({b}x^2 + \frac{{{c}}}{{x+1}}\right)\,dx$$",
-        rf"\[\sum_{{k=1}}^{{\infty}} \frac{{{a}}}{{k^{{{b + 1}}}}} = S\]",
-        rf"$$\lim_{{x \to {a}}} \frac{{x^2 - {a * a}}}{{x - {a}}}$$",
-        rf"$$\begin{{cases}} {a}x + {b}y = {c} \\ x - {c}y = {a} \end{{cases}}$$",
-        rf"$$A = \begin{{pmatrix}} {a} & {b} \\ -{c} & {a} \end{{pmatrix}}$$",
-        rf"\begin{{align*}} y &= {a}x^2 + {b} \\ z &= \sqrt{{{c}x}} \end{{align*}}",
-    ))
+    return rng.choice((rf"$$\int_{{0}}^{{{a}}} \left({b}x^2 + \frac{{{c}}}{{x+1}}\right)\,dx$$",
+                       rf"\[\sum_{{k=1}}^{{\infty}} \frac{{{a}}}{{k^{{{b + 1}}}}} = S\]",
+                       rf"$$\lim_{{x \to {a}}} \frac{{x^2 - {a * a}}}{{x - {a}}}$$",
+                       rf"$$\begin{{cases}} {a}x + {b}y = {c} \\ x - {c}y = {a} \end{{cases}}$$",
+                       rf"$$A = \begin{{pmatrix}} {a} & {b} \\ -{c} & {a} \end{{pmatrix}}$$",
+                       rf"\begin{{align*}} y &= {a}x^2 + {b} \\ z &= \sqrt{{{c}x}} \end{{align*}}"))
 
 
 def _points(rng: random.Random, count: int) -> str:

@@ -27,12 +27,9 @@ logging.getLogger("matplotlib.mathtext").setLevel(logging.ERROR)  # it warns of 
 FONT_FOLDER = os.path.join(matplotlib.get_data_path(), "fonts", "ttf")
 # family: (font of the words, mathtext's font set). Computer Modern's file maps TeX's codes: few are what they say.
 FAMILIES = {
-    "dejavu sans": ("DejaVuSans.ttf", "dejavusans"),
-    "dejavu serif": ("DejaVuSerif.ttf", "dejavuserif"),
-    "stix": ("STIXGeneral.ttf", "stix"),
-    "computer modern": ("cmr10.ttf", "cm"),
-    "typewriter": ("DejaVuSansMono.ttf", "dejavusans"),
-    "sans with stix": ("DejaVuSans.ttf", "stixsans"),
+    "dejavu sans": ("DejaVuSans.ttf", "dejavusans"), "dejavu serif": ("DejaVuSerif.ttf", "dejavuserif"),
+    "stix": ("STIXGeneral.ttf", "stix"), "computer modern": ("cmr10.ttf", "cm"),
+    "typewriter": ("DejaVuSansMono.ttf", "dejavusans"), "sans with stix": ("DejaVuSans.ttf", "stixsans")
 }
 MONO = "DejaVuSansMono.ttf"
 FALLBACKS = ("DejaVuSans.ttf", "STIXGeneral.ttf")
@@ -93,11 +90,9 @@ def coverage(path: str) -> frozenset[int]:
 
 def font_path(name: str) -> str:
     """A bundled font's file by its name; a path, or a name not bundled, as it is."""
-    return (
-        name
-        if os.path.dirname(name) or not os.path.exists(os.path.join(FONT_FOLDER, name))
-        else os.path.join(FONT_FOLDER, name)
-    )
+    return (name
+            if os.path.dirname(name) or not os.path.exists(os.path.join(FONT_FOLDER, name))
+            else os.path.join(FONT_FOLDER, name))
 
 
 def needs_shaping(character: str) -> bool:
@@ -161,11 +156,9 @@ def _assemble(placed: list[tuple], advance: float) -> Box:
     for mask, x, y in masks:
         part = canvas[y - y0 : y - y0 + mask.shape[0], x - x0 : x - x0 + mask.shape[1]]
         np.maximum(part, mask, out=part)
-    ink = tuple(
-        (max(0, a - x0), max(0, b - y0), min(x1 - x0, c - x0), min(y1 - y0, d - y0))
-        for mask, a, b, c, d in placed
-        if c is not None
-    )
+    ink = tuple((max(0, a - x0), max(0, b - y0), min(x1 - x0, c - x0), min(y1 - y0, d - y0))
+                for mask, a, b, c, d in placed
+                if c is not None)
     return Box(canvas, x0, -y0, advance, ink)
 
 
@@ -372,12 +365,10 @@ def _simple_math_box(latex: str, fontset: str, size: int) -> Box:
     return _assemble(placed, width * scale)
 
 
-_ENVIRONMENT = re.compile(
-    r"(?:\\left\s*(?P<left>\\?[.\[({|]|\\lbrace|\\lvert)\s*)?"
-    r"\\begin\{(?P<name>[a-zA-Z]+)\*?\}(?P<body>.*?)\\end\{(?P=name)\*?\}"
-    r"(?:\s*\\right\s*(?P<right>\\?[.\])}|]|\\rbrace|\\rvert))?",
-    re.DOTALL,
-)
+_ENVIRONMENT = re.compile(r"(?:\\left\s*(?P<left>\\?[.\[({|]|\\lbrace|\\lvert)\s*)?"
+                          r"\\begin\{(?P<name>[a-zA-Z]+)\*?\}(?P<body>.*?)\\end\{(?P=name)\*?\}"
+                          r"(?:\s*\\right\s*(?P<right>\\?[.\])}|]|\\rbrace|\\rvert))?",
+                          re.DOTALL)
 _GRIDS = {  # environment: (alignment of its columns, in turn; delimiters)
     "cases": ("l", "{", ""),
     "dcases": ("l", "{", ""),

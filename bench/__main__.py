@@ -24,24 +24,16 @@ from errors import run_main
 
 # name -> module with add_arguments(parser) and run(args)
 SUBCOMMANDS = {
-    "kernel": "bench.kernels",
-    "products": "bench.products",
-    "tune": "bench.tune",
-    "compile": "bench.compile",
-    "accuracy": "bench.accuracy",
-    "step": "bench.step",
-    "loader": "bench.loader",
-    "data": "bench.data",
-    "pages": "bench.pages",
-    "lines": "bench.lines",
+    "kernel": "bench.kernels", "products": "bench.products", "tune": "bench.tune", "compile": "bench.compile",
+    "accuracy": "bench.accuracy", "step": "bench.step", "loader": "bench.loader", "data": "bench.data",
+    "pages": "bench.pages", "lines": "bench.lines"
 }
 
 
 def main() -> None:
     """Hand the remaining options to the subcommand's own parser, and run it."""
-    parser = argparse.ArgumentParser(
-        "python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser("python -m bench", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("subcommand", choices=["plan", *SUBCOMMANDS])
     parser.add_argument("options", nargs=argparse.REMAINDER, help="the subcommand's own: SUBCOMMAND --help lists them")
     chosen = parser.parse_args()

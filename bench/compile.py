@@ -41,22 +41,12 @@ def compile_kernel(variant: str, vocabulary: int, architecture: int) -> dict[str
     forward, backward, strong, difference, tau_is_one, logits, gradient = VARIANTS[variant]
     lanes, num_warps, parts = triton_puma.work_shape(vocabulary)
     constants = {
-        "VOCABULARY": vocabulary,
-        "DIFFERENCE": difference,
-        "TAU_IS_ONE": tau_is_one,
-        "LANES": lanes,
-        "PARTS": parts,
-        "HINTS": triton_puma.EVICTION_HINTS,
-        "weak_stride": 1,
-        "other_stride": 1,
+        "VOCABULARY": vocabulary, "DIFFERENCE": difference, "TAU_IS_ONE": tau_is_one, "LANES": lanes, "PARTS": parts,
+        "HINTS": triton_puma.EVICTION_HINTS, "weak_stride": 1, "other_stride": 1
     }
     unused = {
-        "other_pointer": not strong,
-        "fkl_weight": not strong,
-        "gradient_pointer": not backward,
-        "losses_pointer": not forward,
-        "done_pointer": not forward,
-        "output_scale_pointer": forward,
+        "other_pointer": not strong, "fkl_weight": not strong, "gradient_pointer": not backward,
+        "losses_pointer": not forward, "done_pointer": not forward, "output_scale_pointer": forward
     }
     constants |= {name: None for name, absent in unused.items() if absent}
     pointers = {"weak_pointer": logits, "other_pointer": logits, "labels_pointer": "i64"}
@@ -76,25 +66,16 @@ def compile_kernel(variant: str, vocabulary: int, architecture: int) -> dict[str
         if name not in constants and aligned:
             attributes[(index,)] = [["tt.divisibility", 16]]
     source = ASTSource(
-        triton_puma.puma_kernel,
-        signature,
-        {(names.index(name),): value for name, value in constants.items()},
-        attributes,
+        triton_puma.puma_kernel, signature, {(names.index(name),): value for name, value in constants.items()},
+        attributes
     )
-    kernel = triton.compile(
-        source, target=GPUTarget("cuda", architecture, 32), options={"num_warps": num_warps, "enable_fp_fusion": True}
-    )
+    kernel = triton.compile(source, target=GPUTarget("cuda", architecture, 32),
+                            options={"num_warps": num_warps, "enable_fp_fusion": True})
     elements_per_thread = lanes * triton_puma.NEIGHBOURS.value / (32 * num_warps)
     usage, looped = _read_machine_code(kernel.asm["cubin"])
     return {
-        "architecture": f"sm_{architecture}",
-        "vocabulary": vocabulary,
-        "kernel": variant,
-        "lanes": lanes,
-        "warps": num_warps,
-        "parts": parts,
-        **usage,
-        "instructions_per_element": round(looped / elements_per_thread, 1),
+        "architecture": f"sm_{architecture}", "vocabulary": vocabulary, "kernel": variant, "lanes": lanes,
+        "warps": num_warps, "parts": parts, **usage, "instructions_per_element": round(looped / elements_per_thread, 1)
     }
 
 
@@ -105,10 +86,8 @@ def _read_machine_code(cubin: bytes) -> tuple[dict[str, int], int]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(cubin)
-        usage, code = (
-            subprocess.run([cuobjdump, option, path], capture_output=True, text=True, check=True).stdout
-            for option in ("-res-usage", "-sass")
-        )
+        usage, code = (subprocess.run([cuobjdump, option, path], capture_output=True, text=True, check=True).stdout
+                       for option in ("-res-usage", "-sass"))
     resources = {name: int(value) for name, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", usage)}
     instructions = re.findall(r"^\s+/\*([0-9a-f]{4,})\*/\s+(.*?);", code, re.MULTILINE)
     addresses = [int(address, 16) for address, _ in instructions]
@@ -120,11 +99,10 @@ def _read_machine_code(cubin: bytes) -> tuple[dict[str, int], int]:
             exponentials = sum("MUFU.EX2" in text for _, text in body)
             looped += len(body) if exponentials >= triton_puma.NEIGHBOURS.value else 0
     return {
-        "registers": resources["REG"],
-        "stack_bytes": resources["STACK"] + resources["LOCAL"],
+        "registers": resources["REG"], "stack_bytes": resources["STACK"] + resources["LOCAL"],
         "local_accesses": len(re.findall(r"\b(?:LDL|STL)\b", code)),
         "loads_16_byte": len(re.findall(r"\bLDG\.E[.A-Z0-9]*\.128\b", code)),
-        "stores_16_byte": len(re.findall(r"\bSTG\.E[.A-Z0-9]*\.128\b", code)),
+        "stores_16_byte": len(re.findall(r"\bSTG\.E[.A-Z0-9]*\.128\b", code))
     }, looped
 
 

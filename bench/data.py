@@ -44,9 +44,8 @@ STAGES: tuple[tuple[object, str, str], ...] = (
     (solver, "require_hidden_answer", "gates: answer hidden, measured, equations"),
     (solver, "check", "gates: answer hidden, measured, equations"),
     (pairs, "draw_version", "plotting, without the search for places"),
-    (labels, "place_all", "plotting: search for the labels' places"),
-    (store, "png", "PNG"),
-    (store, "write_atomically", "pictures' files"),
+    (labels, "place_all", "plotting: search for the labels' places"), (store, "png", "PNG"),
+    (store, "write_atomically", "pictures' files")
 )
 PLAN, ROWS, MERGE = "plan: every problem drawn once, without its gate", "rows and JSON", "merging, report.html"
 
@@ -74,10 +73,8 @@ def run(args: argparse.Namespace) -> None:
     columns = dict.fromkeys(key for rows in tables.values() for row in rows for key in row)
     found = [(name, row) for name, rows in tables.items() for row in rows]
     own = environment()
-    write_csv(
-        args.out_dir / "data.csv",
-        [{"table": name, **{column: row.get(column, "") for column in columns}, **own} for name, row in found],
-    )
+    write_csv(args.out_dir / "data.csv",
+              [{"table": name, **{column: row.get(column, "") for column in columns}, **own} for name, row in found])
     text = report(tables, own)
     (args.out_dir / "data.md").write_text(text)
     print(text)
@@ -88,10 +85,8 @@ def run(args: argparse.Namespace) -> None:
 def plan_of(count: int) -> store.Plan:
     """Pairs of all families, no benchmark."""
     chosen = {category: tuple(family.__name__ for family in families(category)) for category in MODULES}
-    return store.Plan(
-        seed=0, per_category=count // len(chosen), bench_per_family=0, families=chosen, held_out=(), picture_size=400,
-        small=False, copies=1,
-    )
+    return store.Plan(seed=0, per_category=count // len(chosen), bench_per_family=0, families=chosen, held_out=(),
+                      picture_size=400, small=False, copies=1)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -262,8 +257,7 @@ def figure_rows(alone: dict) -> list[dict[str, object]]:
     each = {
         "figures by the Plotter: places searched, retries, PNG": (alone["figures"], ours),
         "a sample of them by matplotlib: places given, PNG": (alone["matplotlib figures"], theirs),
-        "pairs in one process": (alone["pairs"], pair),
-        "pairs in one process, had matplotlib drawn them": ("", others),
+        "pairs in one process": (alone["pairs"], pair), "pairs in one process, had matplotlib drawn them": ("", others)
     }
     return [
         {"what": what, "count": count, "per second": "", "per second and process": "",

@@ -210,32 +210,27 @@ def providers(operation: str, device: str) -> dict[str, Callable]:
     compile_ = functools.partial(torch.compile, dynamic=False)
     if operation == "puma":
         found = {
-            "nanoPUMA": ours_puma,
-            "nanoPUMA, float32 logits": functools.partial(ours_puma, logits_dtype=torch.float32),
-            "eager": eager_puma,
-            "torch.compile": compile_(eager_puma),
+            "nanoPUMA": ours_puma, "nanoPUMA, float32 logits": functools.partial(ours_puma, logits_dtype=torch.float32),
+            "eager": eager_puma, "torch.compile": compile_(eager_puma),
             "chunked, recomputed": functools.partial(chunked_puma, _chunk_puma),
             "chunked, recomputed, compiled": functools.partial(chunked_puma, compile_(_chunk_puma)),
             "three bare matrix products": puma_products,
-            "three bare matrix products, in one piece": functools.partial(puma_products, rows=10**9),
+            "three bare matrix products, in one piece": functools.partial(puma_products, rows=10**9)
         }
     elif operation == "ce":
         found = {
-            "nanoPUMA": ours_ce,
-            "nanoPUMA, float32 logits": functools.partial(ours_ce, logits_dtype=torch.float32),
-            "eager": eager_ce,
-            "torch.compile": compile_(eager_ce),
+            "nanoPUMA": ours_ce, "nanoPUMA, float32 logits": functools.partial(ours_ce, logits_dtype=torch.float32),
+            "eager": eager_ce, "torch.compile": compile_(eager_ce),
             "chunked, recomputed": functools.partial(chunked_ce, _chunk_ce),
             "chunked, recomputed, compiled": functools.partial(chunked_ce, compile_(_chunk_ce)),
-            "three bare matrix products, in one piece": ce_products,
+            "three bare matrix products, in one piece": ce_products
         }
         if hasattr(F, "linear_cross_entropy"):
             found["torch linear_cross_entropy"] = F.linear_cross_entropy
     else:
         found = {
             "nanoPUMA": lambda weak, strong, labels: puma_loss(weak, strong, labels, alpha=ALPHA, lam=LAM).loss,
-            "eager": rows_eager,
-            "torch.compile": compile_(rows_eager),
+            "eager": rows_eager, "torch.compile": compile_(rows_eager)
         }
     if device == "cpu":
         found.pop("nanoPUMA, float32 logits", None)  # float32 is what the CPU runs in anyway
@@ -360,14 +355,8 @@ def device_milliseconds(launch: Callable[[], object]) -> float:
     return start.elapsed_time(end)
 
 
-def measure(
-    operation: str,
-    shape: tuple[int, int, int],
-    dtype: torch.dtype,
-    device: str,
-    repeats: int,
-    compared: dict[str, Callable],
-) -> list[dict]:
+def measure(operation: str, shape: tuple[int, int, int], dtype: torch.dtype, device: str, repeats: int,
+            compared: dict[str, Callable]) -> list[dict]:
     """Rows of the CSV for one operation at one shape: the providers of `compared`, timed in turn to share the noise."""
     rows, width, vocabulary = shape
     generator = torch.Generator(device).manual_seed(0)
@@ -417,20 +406,14 @@ def _csv_row(
     rows, width, vocabulary = shape
     size = dtype.itemsize
     row = {
-        "operation": operation,
-        "provider": name,
-        "tokens": rows,
-        "width": width if operation != "rows" else "",
-        "vocabulary": vocabulary,
-        "dtype": str(dtype).removeprefix("torch."),
-        "note": result["note"],
-        "repeats": len(result["times"]),
+        "operation": operation, "provider": name, "tokens": rows, "width": width if operation != "rows" else "",
+        "vocabulary": vocabulary, "dtype": str(dtype).removeprefix("torch."), "note": result["note"],
+        "repeats": len(result["times"])
     }
     times = result["times"]
     for mode, values in {
-        "forward": [forward for forward, _ in times],
-        "backward": [backward for _, backward in times],
-        "both": [forward + backward for forward, backward in times],
+        "forward": [forward for forward, _ in times], "backward": [backward for _, backward in times],
+        "both": [forward + backward for forward, backward in times]
     }.items():
         quantiles = _quantiles(values)
         row |= {f"{mode}_ms": quantiles[1], f"{mode}_ms_p20": quantiles[0], f"{mode}_ms_p80": quantiles[2]}
@@ -461,19 +444,14 @@ def environment(device: str) -> dict[str, str]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
-    name = (
-        torch.cuda.get_device_name()
-        if device == "cuda"
-        else f"CPU ({cpu_name()}, {torch.get_num_threads()} thread(s))"
-    )
+    name = (torch.cuda.get_device_name()
+            if device == "cuda"
+            else f"CPU ({cpu_name()}, {torch.get_num_threads()} thread(s))")
     backend, reason = choose_backend(torch.zeros(1, device=device))
     return {
-        "device": name,
-        **({"driver": driver_version()} if device == "cuda" else {}),
-        **versions,
-        "commit": git_commit(),
-        "backend": f"{backend}: {reason}",
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "device": name, **({"driver": driver_version()} if device == "cuda" else {}), **versions,
+        "commit": git_commit(), "backend": f"{backend}: {reason}",
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")
     }
 
 
@@ -492,18 +470,16 @@ def _report_table(rows: list[dict]) -> str:
     for row in rows:
         shape = ("operation", "tokens", "width", "vocabulary")
         ours = next(r for r in rows if r["provider"] == "nanoPUMA" and all(r[key] == row[key] for key in shape))
-        table.append(
-            {key: row[key] for key in (*shape, "provider")}
-            | {
-                "forward ms": row["forward_ms"],
-                "both ms (20-80 %)": f"{row['both_ms']} ({row['both_ms_p20']}-{row['both_ms_p80']})",
-                "time / ours": row["note"] or _ratio(row["both_ms"], ours["both_ms"], ".2f"),
-                "peak MB": row["peak_mb"],
-                "peak / ours": _ratio(row["peak_mb"], ours["peak_mb"], ".1f"),
-                "GB/s": row["gb_per_s"],
-                "TFLOP/s": row["tflops"],
-            }
-        )
+        table.append({key: row[key] for key in (*shape, "provider")}
+                     | {
+                         "forward ms": row["forward_ms"],
+                         "both ms (20-80 %)": f"{row['both_ms']} ({row['both_ms_p20']}-{row['both_ms_p80']})",
+                         "time / ours": row["note"] or _ratio(row["both_ms"], ours["both_ms"], ".2f"),
+                         "peak MB": row["peak_mb"],
+                         "peak / ours": _ratio(row["peak_mb"], ours["peak_mb"], ".1f"),
+                         "GB/s": row["gb_per_s"],
+                         "TFLOP/s": row["tflops"],
+                     })
     return markdown_table(table)
 
 
@@ -531,9 +507,8 @@ def _draw_chart(path: Path, rows: list[dict], title: str) -> None:
         left.barh(names, [r["both_ms"] for r in here], color=colors)
         right.barh(names, [r["peak_mb"] for r in here], color=colors)
         right.set_yticklabels([])
-        left.set_title(
-            f"{operation}: N = {tokens}" + (f", D = {width}" if width else "") + f", V = {vocabulary}", fontsize=9
-        )
+        left.set_title(f"{operation}: N = {tokens}" + (f", D = {width}" if width else "") + f", V = {vocabulary}",
+                       fontsize=9)
         left.set_xlabel("forward + backward, ms", fontsize=8)
         right.set_xlabel("peak memory above the inputs, MB", fontsize=8)
         for axis in (left, right):
@@ -609,10 +584,8 @@ def run(args: argparse.Namespace) -> None:
             torch.compiler.reset()
             for row in measure(operation, shape, dtype, device, repeats, wanted):
                 rows.append(facts | row)
-                print(
-                    f"{operation} {shape} {row['provider']}: {row['both_ms']} ms, {row['peak_mb']} MB {row['note']}",
-                    flush=True,
-                )
+                print(f"{operation} {shape} {row['provider']}: {row['both_ms']} ms, {row['peak_mb']} MB {row['note']}",
+                      flush=True)
             _write(args.out_dir / "_".join(stem), f"{threads}python -m bench kernel{options}", facts, rows)
     print(f"written: {args.out_dir / '_'.join(stem)}.csv, .md, .png", flush=True)
 

@@ -120,13 +120,10 @@ def measure(preset: str, path: Path, args: argparse.Namespace, needed: float) ->
     clock, cpu = time.perf_counter() - clock, time.process_time() - cpu
     rate = pairs / clock
     return {
-        "pictures_a_pair": f"{images / pairs:.2f}",
-        "kB_a_pair": f"{size / pairs / 1000:,.0f}",
-        "CPU_ms_a_pair": f"{1000 * cpu / pairs:.1f}",
-        "pairs/s_of_one_process": f"{rate:.0f}",
-        f"of_{args.workers}": f"{rate_of_workers(rows, steps, args.workers):.0f}",
-        "pairs/s_of_a_GPU": f"{needed:.1f}",
-        "processes_a_GPU_needs": f"{needed / rate:.2g}",
+        "pictures_a_pair": f"{images / pairs:.2f}", "kB_a_pair": f"{size / pairs / 1000:,.0f}",
+        "CPU_ms_a_pair": f"{1000 * cpu / pairs:.1f}", "pairs/s_of_one_process": f"{rate:.0f}",
+        f"of_{args.workers}": f"{rate_of_workers(rows, steps, args.workers):.0f}", "pairs/s_of_a_GPU": f"{needed:.1f}",
+        "processes_a_GPU_needs": f"{needed / rate:.2g}"
     }
 
 
@@ -141,10 +138,8 @@ def prepared(dataset: StepDataset, steps: int) -> Iterator:
 
 def rate_of_workers(rows: Rows, steps: int, workers: int) -> float:
     """Pairs per second that arrive from `workers` processes, by the clock, from the first step's arrival on."""
-    loader = make_loader(
-        rows, global_batch=PAIRS_OF_A_STEP, pack_tokens=16384, rank=0, world_size=1, seed=0,
-        start_step=0, total_steps=3 * steps, num_workers=workers,
-    )
+    loader = make_loader(rows, global_batch=PAIRS_OF_A_STEP, pack_tokens=16384, rank=0, world_size=1, seed=0,
+                         start_step=0, total_steps=3 * steps, num_workers=workers)
     arrived, pairs = [], []
     for batches in loader:
         arrived.append(time.perf_counter())

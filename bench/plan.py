@@ -30,21 +30,8 @@ from torch.utils._pytree import tree_leaves
 
 from errors import UserError, run_main
 from kernels.puma_loss import default_chunk_size
-from model import (
-    ALL_ATTENTION_FUNCTIONS,
-    DEFAULT_PRESET,
-    GPUS,
-    PARTS,
-    MathModel,
-    PretrainedConfig,
-    blank_pixels,
-    count_image_tokens,
-    load_model,
-    parse_parts,
-    part_of,
-    pass_flops,
-    presets,
-)
+from model import (ALL_ATTENTION_FUNCTIONS, DEFAULT_PRESET, GPUS, PARTS, MathModel, PretrainedConfig, blank_pixels,
+                   count_image_tokens, load_model, parse_parts, part_of, pass_flops, presets)
 from runtime import checkpoint_activations, fsdp_groups, parse_config
 
 GIB = 2**30
@@ -232,9 +219,8 @@ def plan_memory(
     frozen = sum(parameter.numel() for parameter in here) - trained
 
     state = {
-        "parameters": (4 * trained + 2 * frozen) / nproc,
-        "gradients": 4 * trained / (nproc if sync_every_pack else 1),
-        "AdamW state": 8 * trained / nproc,
+        "parameters": (4 * trained + 2 * frozen) / nproc, "gradients": 4 * trained / (nproc if sync_every_pack else 1),
+        "AdamW state": 8 * trained / nproc
     }
     # bf16: the root's group for the whole pass; a group, the next one on its way, and the buffer it arrives in.
     # On the way back: the root's bf16 gradient, a group's bf16 gradient and two fp32 buffers that are being summed.
@@ -267,11 +253,9 @@ def build_model(preset: str, trains: Iterable[str], activation_checkpointing: bo
     return model.train()
 
 
-def plan(
-    preset: str, stage: int, *, nproc: int, gpu: str, trains: tuple[str, ...] = (), pack_tokens: int = 16384,
-    activation_checkpointing: bool = True, sync_every_pack: bool = True, shard_size: int = 0, mfu: float = ASSUMED_MFU,
-    source: str = "",
-) -> dict[str, Any]:
+def plan(preset: str, stage: int, *, nproc: int, gpu: str, trains: tuple[str, ...] = (), pack_tokens: int = 16384,
+         activation_checkpointing: bool = True, sync_every_pack: bool = True, shard_size: int = 0,
+         mfu: float = ASSUMED_MFU, source: str = "") -> dict[str, Any]:
     """Memory at pack_tokens, the largest pack that fits, and the time of the stage.
 
     source: a model's folder, in place of the preset. trains: (): the stage's own parts. shard_size: GPUs that share one
@@ -304,24 +288,19 @@ def plan(
     other_tokens = 4096 if pack_tokens != 4096 else 8192
     slope = (memory[TOTAL] - memory_at(other_tokens)[TOTAL]) / (pack_tokens - other_tokens)
     fits = pack_tokens + (GPUS[gpu].memory - memory[TOTAL]) / slope
-    flops = workload.rows * sum(
-        pass_flops(
-            model.costs,
-            tokens=length,
-            squared_lengths=length**2,
-            responses=workload.response,
-            images=images,
-            trains=learning,
-        )
-        for (length, images), learning in zip(sides, (trains, ()), strict=False)
-    )
+    flops = workload.rows * sum(pass_flops(
+                                    model.costs,
+                                    tokens=length,
+                                    squared_lengths=length**2,
+                                    responses=workload.response,
+                                    images=images,
+                                    trains=learning,
+                                )
+                                for (length, images), learning in zip(sides, (trains, ()), strict=False))
     return {
-        "config": model.config,
-        "parameters": count_parameters(model),
-        "memory": memory,
-        "fits": max(0, int(fits) // 1024 * 1024),
-        "flops": flops,
-        "gpu_hours": flops / (GPUS[gpu].peak_flops * mfu) / 3600,
+        "config": model.config, "parameters": count_parameters(model), "memory": memory,
+        "fits": max(0, int(fits) // 1024 * 1024), "flops": flops,
+        "gpu_hours": flops / (GPUS[gpu].peak_flops * mfu) / 3600
     }
 
 
@@ -386,18 +365,15 @@ def print_presets() -> None:
     for name, preset in presets().items():
         counts = count_parameters(load_model(name, random=True, device="meta"))
         vision, projector, llm = (f"{counts[part] / 1e6:.1f}M" for part in PARTS)
-        totals = (
-            sum(counts[part] * (16 if part in STAGE_PARTS[stage] else 2) for part in ON_GPU[stage])
-            for stage in STAGE_PARTS
-        )
+        totals = (sum(counts[part] * (16 if part in STAGE_PARTS[stage] else 2) for part in ON_GPU[stage])
+                  for stage in STAGE_PARTS)
         memory = " / ".join(f"{total / 1e9:.2f}" for total in totals)
         print(f"{name:<24}{vision:>9}{projector:>11}{llm:>10}{count_image_tokens(preset.config):>14}   {memory}")
     print("GB: weights, gradients and AdamW state over all GPUs; a whole run: python -m bench.plan train_stage2.py")
 
 
-def print_costs(
-    gpu_counts: list[int], *, gpu: str, pack_tokens: int, names: Iterable[str] = (), mfu: float | None = None
-) -> None:
+def print_costs(gpu_counts: list[int], *, gpu: str, pack_tokens: int, names: Iterable[str] = (),
+                mfu: float | None = None) -> None:
     """The table of presets x stages: memory, largest pack, and hours of the paper's data on each number of GPUs.
 
     names: presets; (): all but tiny. mfu: a rate that was measured; None takes ASSUMED_MFU and says so. Memory is that

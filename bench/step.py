@@ -100,13 +100,10 @@ def pack(model: MathModel, rows: list[Row], run_vision: bool) -> MicroBatch:
     return MicroBatch(
         input_ids=torch.tensor([token for one in sequences for token in one])[None],
         position_ids=torch.cat([torch.arange(int(length)) for length in lengths[1:]])[None],
-        cu_seqlens=ends.to(torch.int32),
-        max_seqlen=int(lengths.max()),
-        pixel_values=black_images(model, rows),
-        run_vision=run_vision,
-        response_positions=torch.cat(positions),
+        cu_seqlens=ends.to(torch.int32), max_seqlen=int(lengths.max()), pixel_values=black_images(model, rows),
+        run_vision=run_vision, response_positions=torch.cat(positions),
         response_labels=torch.tensor([token for row in rows for token in row.response]),
-        row_ids=[str(number) for number in range(len(rows))],
+        row_ids=[str(number) for number in range(len(rows))]
     )
 
 
@@ -252,10 +249,8 @@ def measure(way: str, stage: int, rows: list, process: runtime.Process, args: ar
     return {"seconds": seconds, "loss": loss, "peak": peak, "flops": flops, "tokens": tokens}
 
 
-def timed_steps(
-    forward: Callable[..., Tensor], batches: list, module: nn.Module, optimizer: torch.optim.Optimizer,
-    process: runtime.Process, args: argparse.Namespace,
-) -> tuple[float, float]:
+def timed_steps(forward: Callable[..., Tensor], batches: list, module: nn.Module, optimizer: torch.optim.Optimizer,
+                process: runtime.Process, args: argparse.Namespace) -> tuple[float, float]:
     """(median seconds of args.steps steps after one to warm up, loss of the first)."""
     cuda = process.device.type == "cuda"
     if cuda:

@@ -11,9 +11,8 @@ from evaluation.question import Question
 BENCHMARKS: dict[str, ModuleType] = {module.NAME: module for module in (mathverse, mathvista, wemath, generated)}
 
 
-def judge_by_rules(
-    bench: ModuleType, questions: list[Question], responses: Mapping[str, str], protocol: str = "official"
-) -> dict[str, bool]:
+def judge_by_rules(bench: ModuleType, questions: list[Question], responses: Mapping[str, str],
+                   protocol: str = "official") -> dict[str, bool]:
     """{id: verdict} of the responses, offline: extraction and judgement by rules."""
     asked = [question for question in questions if question.id in responses]
     return {

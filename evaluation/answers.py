@@ -43,15 +43,12 @@ CORRECTED = re.compile(
     r"(?:mistake|error))\b",
     re.I,
 )
-UNDETERMINED = re.compile(
-    r"\b(?:(?:cannot|can't|can not|could not) be (?:determined|found|answered)"
-    r"|(?:not enough|insufficient) information)\b",
-    re.I,
-)
+UNDETERMINED = re.compile(r"\b(?:(?:cannot|can't|can not|could not) be (?:determined|found|answered)"
+                          r"|(?:not enough|insufficient) information)\b",
+                          re.I)
 # what stands before a mark that is none: "if the answer is B", "neither A nor B is correct"
-SUPPOSED = re.compile(
-    r"\b(?:if|suppose|assum\w+|whether)\s+(?:that\s+)?(?:the\s+)?(?:option\s+|choice\s+)?[(\[]?$", re.I
-)
+SUPPOSED = re.compile(r"\b(?:if|suppose|assum\w+|whether)\s+(?:that\s+)?(?:the\s+)?(?:option\s+|choice\s+)?[(\[]?$",
+                      re.I)
 DENIED = re.compile(
     r"\b(?:neither|none|not|nor)\b[^.!?\n]*$|\b[A-H]\b\W*(?:,|and|or)\W*(?:option\s+|choice\s+)?[(\[]?$", re.I
 )
@@ -89,17 +86,15 @@ JOINT = re.compile(
 def tidy(response: str) -> str:
     """The end of a response, which alone is read: without its thinking, special tokens and full-width letters."""
     text = response.rpartition("</think>")[2][-TAIL:].translate(FULL_WIDTH)
-    text = re.sub(
-        r"\\(?:begin|end)\{(?:align|aligned|equation|gather|gathered|split)\*?\}|(?<=[\s\w])&(?==|\s*=)", " ", text
-    )
+    text = re.sub(r"\\(?:begin|end)\{(?:align|aligned|equation|gather|gathered|split)\*?\}|(?<=[\s\w])&(?==|\s*=)", " ",
+                  text)
     return SPECIAL_TOKEN.sub("", text)
 
 
 def clean(text: str) -> str:
     """Without Markdown's emphasis and code marks, quotes around the whole, and a full stop at the end."""
-    text = re.sub(
-        r"(?<![\w)])\*\*|\*\*(?![\w(])|__(?=\S)|`+|^#+\s*|^(?:[*•]\s+|-\s+(?=\D))", "", text.strip(), flags=re.M
-    ).strip()
+    text = re.sub(r"(?<![\w)])\*\*|\*\*(?![\w(])|__(?=\S)|`+|^#+\s*|^(?:[*•]\s+|-\s+(?=\D))", "", text.strip(),
+                  flags=re.M).strip()
     text = re.sub(r"(?:</\w+>|<[A-Za-z]{2,}>)\s*$|(?<=\w)[*_]+$", "", text).strip()
     text = re.sub(r"^(?:<<|<|\"|')([^<>]*?)(?:>>|>|\"|')\.?$", r"\1", text, flags=re.S)
     return text.strip().rstrip(".。").strip()
@@ -147,13 +142,11 @@ def marked(text: str, choices: list[str] | None = None) -> list[str] | None:
             if region is None:
                 continue
             between, box = text[box_end : match.start()], region.strip()
-            if (
-                box_end >= 0
+            if (box_end >= 0
                 and len(between) < 40
                 and "\n" not in between
                 and JOINT.fullmatch(between)
-                and box != last_box
-            ):
+                and box != last_box):
                 region = f"{regions.pop()}, {region}"
             box_end, last_box = match.end() + len(box) + 1, box
         else:
@@ -329,12 +322,10 @@ def letter_of(region: str, choices: list[str], strict: bool = False) -> tuple[st
     title = TITLE.match(bare)
     if title and not any(fold(choice).startswith(fold(title[0])) for choice in choices):  # no choice is "Solution B"
         bare = bare[title.end() :]
-    match = re.match(
-        r"^(?P<open>[(\[{<\"']*)(?P<letter>[A-Ha-h])(?P<close>[)\]}>\"'_]*)"
-        r"(?P<mark>\s*[.:,;、]|\s*$|\s+|\s*[-–—=]|(?<=[)\]]))(?P<rest>.*)$",
-        bare,
-        re.S,
-    )
+    match = re.match(r"^(?P<open>[(\[{<\"']*)(?P<letter>[A-Ha-h])(?P<close>[)\]}>\"'_]*)"
+                     r"(?P<mark>\s*[.:,;、]|\s*$|\s+|\s*[-–—=]|(?<=[)\]]))(?P<rest>.*)$",
+                     bare,
+                     re.S)
     if match is None or not in_range(match["letter"].upper(), choices):
         letter = by_text(region, choices)
         told = {first or second for first, second in TOLD.findall(region)}
@@ -356,13 +347,11 @@ def letter_of(region: str, choices: list[str], strict: bool = False) -> tuple[st
     wrapped = bool(match["close"]) or mark in (".", ":", "、") or not rest
     sure = wrapped or text_agrees or bool(by_words and letter.isupper())
     told = letter.isupper() or match["open"] or match["close"] or mark in (".", ":") or not rest
-    loose = (
-        letter.isupper()
-        and letter != "A"
-        and not strict
-        and (mark == "," or not re.match(r"[=<>+\-*/^\d°a-z]", rest))
-        and mark not in ("=", "-", "–", "—")
-    )
+    loose = (letter.isupper()
+             and letter != "A"
+             and not strict
+             and (mark == "," or not re.match(r"[=<>+\-*/^\d°a-z]", rest))
+             and mark not in ("=", "-", "–", "—"))
     if (sure and told) or loose:
         return letter.upper(), True
     return by_text(region, choices), False
@@ -388,11 +377,9 @@ def by_text(text: str, choices: list[str], whole: bool = False) -> str | None:
     ]
     longest = max((len(fold(choices[k])) for k in begins), default=0)
     rest = folded[longest:]
-    if any(
-        re.search(rf"(?<!\w){re.escape(fold(c))}(?!\w)", rest)
-        for c in choices
-        if fold(c) and fold(c) != folded[:longest]
-    ):
+    if any(re.search(rf"(?<!\w){re.escape(fold(c))}(?!\w)", rest)
+           for c in choices
+           if fold(c) and fold(c) != folded[:longest]):
         return None  # it names a second choice further on
     begins = [k for k in begins if len(fold(choices[k])) == longest]
     return LETTERS[begins[0]] if begins and len({fold(choices[k]) for k in begins}) == 1 else None

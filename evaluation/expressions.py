@@ -32,17 +32,12 @@ SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789
 SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 CHARACTERS = str.maketrans({
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "﹣": "-", "×": "*", "·": "*", "⋅": "*", "∙": "*", "•": "*",
-    "÷": "/", "∕": "/", "⁄": "/",
-    "√": r"\sqrt ", "∛": r"\sqrt[3]", "π": " pi ", "𝜋": " pi ", "∞": " oo ", "≤": "<=", "⩽": "<=", "≦": "<=",
-    "≥": ">=", "⩾": ">=", "≧": ">=",
-    "≠": "≠", "º": "°", "˚": "°", "∘": "°", "掳": "°", "∪": "∪", "⋃": "∪", "≒": "≈", "≅": "≈", "％": "%", "½": " 1/2 ",
-    "⅓": " 1/3 ", "⅔": " 2/3 ",
-    "¼": " 1/4 ", "¾": " 3/4 ", "⅕": " 1/5 ", "⅛": " 1/8 ", "′": "'", "’": "'", "∠": " ", "△": " ",
-    "“": '"', "”": '"', "（": "(", "）": ")",
-    "【": "[", "】": "]", "，": ",",
-    "：": ":", "∶": ":", "度": "°", "；": ";",
-    "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u200b": "", "\ufeff": "", "\t": " ", "\r": " ",
-    "¥": "", "€": "", "£": "", "$": "",
+    "÷": "/", "∕": "/", "⁄": "/", "√": r"\sqrt ", "∛": r"\sqrt[3]", "π": " pi ", "𝜋": " pi ", "∞": " oo ", "≤": "<=",
+    "⩽": "<=", "≦": "<=", "≥": ">=", "⩾": ">=", "≧": ">=", "≠": "≠", "º": "°", "˚": "°", "∘": "°", "掳": "°", "∪": "∪",
+    "⋃": "∪", "≒": "≈", "≅": "≈", "％": "%", "½": " 1/2 ", "⅓": " 1/3 ", "⅔": " 2/3 ", "¼": " 1/4 ", "¾": " 3/4 ",
+    "⅕": " 1/5 ", "⅛": " 1/8 ", "′": "'", "’": "'", "∠": " ", "△": " ", "“": '"', "”": '"', "（": "(", "）": ")",
+    "【": "[", "】": "]", "，": ",", "：": ":", "∶": ":", "度": "°", "；": ";", "\u00a0": " ", "\u2009": " ",
+    "\u202f": " ", "\u200b": "", "\ufeff": "", "\t": " ", "\r": " ", "¥": "", "€": "", "£": "", "$": ""
 })
 GREEK = (
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau phi "
@@ -58,15 +53,12 @@ def _greek_letter(name: str) -> str:
 GREEK_LETTERS = {_greek_letter(name): name.replace("var", "") for name in GREEK}
 COMMANDS = {
     "leq": "<=", "le": "<=", "leqslant": "<=", "lt": "<", "geq": ">=", "ge": ">=", "geqslant": ">=", "gt": ">",
-    "neq": "≠", "ne": "≠", "approx": "≈", "simeq": "≈",
-    "cdot": "*", "times": "*", "ast": "*", "div": "/", "infty": " oo ", "cup": "∪", "pm": "±", "pi": " pi ",
-    "circ": "°", "degree": "°", "degrees": "°",
-    "dfrac": r"\frac", "tfrac": r"\frac", "cfrac": r"\frac", "left": "", "right": "", "big": "", "Big": "", "bigg": "",
-    "Bigg": "", "bigl": "", "bigr": "",
-    "displaystyle": "", "textstyle": "", "limits": "", "hline": "", "quad": " ", "qquad": " ", "ldots": "...",
-    "dots": "...", "therefore": " ", "implies": " ",
-    "in": "∈", "Rightarrow": " ", "rightarrow": " ", "to": " ", "angle": " ", "triangle": " ", "lvert": "|",
-    "rvert": "|", "vert": "|", "mid": "|", "colon": ":",
+    "neq": "≠", "ne": "≠", "approx": "≈", "simeq": "≈", "cdot": "*", "times": "*", "ast": "*", "div": "/",
+    "infty": " oo ", "cup": "∪", "pm": "±", "pi": " pi ", "circ": "°", "degree": "°", "degrees": "°", "dfrac": r"\frac",
+    "tfrac": r"\frac", "cfrac": r"\frac", "left": "", "right": "", "big": "", "Big": "", "bigg": "", "Bigg": "",
+    "bigl": "", "bigr": "", "displaystyle": "", "textstyle": "", "limits": "", "hline": "", "quad": " ", "qquad": " ",
+    "ldots": "...", "dots": "...", "therefore": " ", "implies": " ", "in": "∈", "Rightarrow": " ", "rightarrow": " ",
+    "to": " ", "angle": " ", "triangle": " ", "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "colon": ":"
 }
 WRAPPERS = (
     "text|textbf|textit|textrm|texttt|mathrm|mathbf|mathit|mathsf|boldsymbol|operatorname|mbox|bm|emph|underline"
@@ -130,10 +122,9 @@ TOKEN = re.compile(
 )
 FUNCTIONS: dict[str, Callable] = {
     "sin": sympy.sin, "cos": sympy.cos, "tan": sympy.tan, "sec": sympy.sec, "csc": sympy.csc, "cot": sympy.cot,
-    "arcsin": sympy.asin, "arccos": sympy.acos,
-    "arctan": sympy.atan, "asin": sympy.asin, "acos": sympy.acos, "atan": sympy.atan, "ln": sympy.log,
-    "log": sympy.log, "exp": sympy.exp, "abs": sympy.Abs,
-    "sqrt": sympy.sqrt, "cbrt": lambda x: sympy.root(x, 3),
+    "arcsin": sympy.asin, "arccos": sympy.acos, "arctan": sympy.atan, "asin": sympy.asin, "acos": sympy.acos,
+    "atan": sympy.atan, "ln": sympy.log, "log": sympy.log, "exp": sympy.exp, "abs": sympy.Abs, "sqrt": sympy.sqrt,
+    "cbrt": lambda x: sympy.root(x, 3)
 }
 INVERSE = {"sin": sympy.asin, "cos": sympy.acos, "tan": sympy.atan}
 
@@ -266,12 +257,10 @@ class _Parser:
         kinds = [self.peek(k) for k in range(7)]
         if kinds[0][0] == "number" and kinds[1][1] == "/" and kinds[2][0] == "number":
             top, bottom, used = kinds[0][1], kinds[2][1], 3
-        elif (
-            [k[1] for k in kinds[:2]] == [r"\frac", "{"]
-            and kinds[3][1] == "}"
-            and kinds[4][1] == "{"
-            and kinds[6][1] == "}"
-        ):
+        elif ([k[1] for k in kinds[:2]] == [r"\frac", "{"]
+              and kinds[3][1] == "}"
+              and kinds[4][1] == "{"
+              and kinds[6][1] == "}"):
             top, bottom, used = kinds[2][1], kinds[5][1], 7
         else:
             return whole

@@ -41,33 +41,18 @@ def load_model(folder: str) -> tuple[PreTrainedModel, ProcessorMixin]:
     return model, processor
 
 
-def generate(
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
-    messages: Sequence[Message],
-    *,
-    batch_size: int = 64,
-    max_new_tokens: int = 512,
-    temperature: float = 0.0,
-) -> list[str]:
+def generate(model: PreTrainedModel, processor: ProcessorMixin, messages: Sequence[Message], *, batch_size: int = 64,
+             max_new_tokens: int = 512, temperature: float = 0.0) -> list[str]:
     """The responses, in the order of the messages. temperature 0 is greedy."""
     responses = [""] * len(messages)
-    for k, text in stream(
-        model, processor, messages, batch_size=batch_size, max_new_tokens=max_new_tokens, temperature=temperature
-    ):
+    for k, text in stream(model, processor, messages, batch_size=batch_size, max_new_tokens=max_new_tokens,
+                          temperature=temperature):
         responses[k] = text
     return responses
 
 
-def generate_answers(
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
-    questions: Sequence[Question],
-    *,
-    blind: bool = False,
-    batch_size: int = 64,
-    max_new_tokens: int = 512,
-) -> list[str]:
+def generate_answers(model: PreTrainedModel, processor: ProcessorMixin, questions: Sequence[Question], *,
+                     blind: bool = False, batch_size: int = 64, max_new_tokens: int = 512) -> list[str]:
     """The responses to a benchmark's questions; blind: every picture is replaced by a white one of its size."""
     messages = [message_of(question, blind=blind) for question in questions]
     return generate(model, processor, messages, batch_size=batch_size, max_new_tokens=max_new_tokens)
@@ -81,15 +66,8 @@ def message_of(question: Question, *, blind: bool = False, missing: bool = False
     return [{"type": "image", "value": question.image, "blank": blind or missing}, text] if question.image else [text]
 
 
-def stream(
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
-    messages: Sequence[Message],
-    *,
-    batch_size: int = 64,
-    max_new_tokens: int = 512,
-    temperature: float = 0.0,
-) -> Iterator[tuple[int, str]]:
+def stream(model: PreTrainedModel, processor: ProcessorMixin, messages: Sequence[Message], *, batch_size: int = 64,
+           max_new_tokens: int = 512, temperature: float = 0.0) -> Iterator[tuple[int, str]]:
     """(position, response) as batches are done, the longest prompts first: memory that does not suffice shows at
     once.
     """
@@ -114,9 +92,8 @@ def stream(
             if value.is_floating_point():
                 inputs[name] = value.to(model.dtype)
         with torch.inference_mode():
-            outputs = model.generate(
-                **inputs, max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id or 0, **sampling
-            )
+            outputs = model.generate(**inputs, max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id or 0,
+                                     **sampling)
         texts = tokenizer.batch_decode(outputs[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         yield from zip(rows, (text.strip() for text in texts), strict=True)
 

@@ -24,23 +24,21 @@ def load(path: str, image_root: str = "", protocol: str = "official") -> list[Qu
     questions = []
     for number, row in enumerate(read_rows(path), 1):
         instruction, answer = field_of(row, "instruction", path, number), str(field_of(row, "answer", path, number))
-        questions.append(
-            Question(
-                id=str(field_of(row, "id", path, number)),
-                prompt=instruction,
-                image=image_path(root, row.get("image_url") or ""),
-                text=row.get("question") or instruction,
-                answer=answer,
-                choices=tuple(row.get("choices") or ()),
-                cluster=str(row.get("problem_id") or row["id"]),
-                row=row,
-                groups={
-                    "version": row.get("version", "text-only"),
-                    "category": row.get("category", ""),
-                    "family": row.get("family", ""),
-                },
-            )
-        )
+        questions.append(Question(
+                             id=str(field_of(row, "id", path, number)),
+                             prompt=instruction,
+                             image=image_path(root, row.get("image_url") or ""),
+                             text=row.get("question") or instruction,
+                             answer=answer,
+                             choices=tuple(row.get("choices") or ()),
+                             cluster=str(row.get("problem_id") or row["id"]),
+                             row=row,
+                             groups={
+                                 "version": row.get("version", "text-only"),
+                                 "category": row.get("category", ""),
+                                 "family": row.get("family", ""),
+                             },
+                         ))
     check_unique(questions, path)
     return questions
 
@@ -88,11 +86,8 @@ def cluster_sums(cluster: list[Question], verdicts: Mapping[str, bool]) -> metri
         version, right = snake(question.groups["version"]), float(verdicts[question.id])
         metrics.add(sums, version, right)
         if version != "text_only":
-            names = (
-                "all",
-                f"category.{snake(question.groups['category'])}",
-                f"family.{snake(question.groups['family'])}",
-            )
+            names = ("all", f"category.{snake(question.groups['category'])}",
+                     f"family.{snake(question.groups['family'])}")
             for name in names:
                 metrics.add(sums, name, right)
     return sums

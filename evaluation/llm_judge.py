@@ -153,10 +153,8 @@ def judge(client: Client, questions: list[Question], extractions: Mapping[str, s
 
 def verdict_prompt(question: Question, extraction: str) -> str:
     """The few-shot examples and this row, its judgement left open."""
-    return (
-        f"{VERDICT}\n[Question]: {question.text}\n[Standard answer]: {question.answer}\n"
-        f"[Model answer]: {extraction[:2000]}\nJudgement: "
-    )
+    return (f"{VERDICT}\n[Question]: {question.text}\n[Standard answer]: {question.answer}\n"
+            f"[Model answer]: {extraction[:2000]}\nJudgement: ")
 
 
 def parse_verdict(reply: str) -> bool | None:

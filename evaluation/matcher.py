@@ -231,19 +231,14 @@ def read_several(text: str, depth: int) -> object | None:
     if "±" in text:
         both = [read_value(text.replace("±", sign), depth + 1) for sign in "+-"]
         return Sequence(",", tuple(both)) if None not in both else None
-    for kind, separators in (
-        ("∪", r"∪|(?<=[)\]])\s*(?:U|or|and)\s*(?=[(\[])"),
-        (",", r"\n|;|\s+(?:and|or)\s+|,\s*(?:and|or)\s+"),
-        (",", r",(?!\d{3}(?!\d))|,(?=\s)"),
-    ):
+    for kind, separators in (("∪", r"∪|(?<=[)\]])\s*(?:U|or|and)\s*(?=[(\[])"),
+                             (",", r"\n|;|\s+(?:and|or)\s+|,\s*(?:and|or)\s+"), (",", r",(?!\d{3}(?!\d))|,(?=\s)")):
         pieces = [piece.strip() for piece in split_top(text, separators)]
         pieces = [piece for piece in pieces if piece]
         if len(pieces) > 1:
             values = [read_value(strip_end(piece), depth + 1) for piece in pieces]
-            if all(
-                isinstance(value, Sequence) if kind == "∪" else value is not None and not isinstance(value, Labelled)
-                for value in values
-            ):
+            if all(isinstance(value, Sequence) if kind == "∪" else value is not None and not isinstance(value, Labelled)
+                   for value in values):
                 return Sequence(kind, tuple(values))
     return None
 
@@ -374,13 +369,11 @@ def read_labelled(text: str, depth: int) -> Labelled | None:
     text = as_intervals(text)
     parts, position = [], 0
     for match in BRACKETED.finditer(text):
-        label = tuple(
-            sorted(
-                stem(word)
-                for word in words_of(text[position : match.start()])
-                if word.isalpha() and word not in SMALL_WORDS
-            )
-        )
+        label = tuple(sorted(
+                          stem(word)
+                          for word in words_of(text[position : match.start()])
+                          if word.isalpha() and word not in SMALL_WORDS
+                      ))
         value = read_value(match.group().strip(), depth + 2)
         if not label or value is None or re.search(r"\d", text[position : match.start()]):
             return None
@@ -400,11 +393,8 @@ def stem(word: str) -> str:
 def as_intervals(text: str) -> str:
     """ "domain: -4 <= x < 0" → "domain: [-4, 0)"; "increasing on x > 2" → "increasing on (2, oo)"."""
     number = r"(-?\d+(?:\.\d+|/\d+)?)"
-    text = re.sub(
-        rf"{number}\s*(<=?)\s*[xy]\s*(<=?)\s*{number}",
-        lambda m: f"{'[' if '=' in m[2] else '('}{m[1]}, {m[4]}{']' if '=' in m[3] else ')'}",
-        text,
-    )
+    text = re.sub(rf"{number}\s*(<=?)\s*[xy]\s*(<=?)\s*{number}",
+                  lambda m: f"{'[' if '=' in m[2] else '('}{m[1]}, {m[4]}{']' if '=' in m[3] else ')'}", text)
     text = re.sub(rf"\b[xy]\s*(>=?)\s*{number}", lambda m: f"{'[' if '=' in m[1] else '('}{m[2]}, oo)", text)
     return re.sub(rf"\b[xy]\s*(<=?)\s*{number}", lambda m: f"(-oo, {m[2]}{']' if '=' in m[1] else ')'}", text)
 
@@ -465,12 +455,10 @@ def same_reading(
         if a_unit.dimension != g_unit.dimension:
             return False
         a = a * a_unit.factor / g_unit.factor
-    elif (
-        a_unit is not None
-        and g_unit is not None
-        and a_unit.power() != g_unit.power()
-        and 0 not in (a_unit.power(), g_unit.power())
-    ):
+    elif (a_unit is not None
+          and g_unit is not None
+          and a_unit.power() != g_unit.power()
+          and 0 not in (a_unit.power(), g_unit.power())):
         return False
     elif (a_unit is None) != (g_unit is None) and "%" in (a_unit or g_unit).name:
         a_share, g_share = (e / 100 if u is not None else e for e, u in (answer, gold))
@@ -561,10 +549,8 @@ def same_sequence(answer: object, gold: object, decimals: int | None) -> bool:
         if answer.kind != gold.kind:
             return False
         first_a, first_g = (full_reading(s.items[0]) for s in (answer, gold))
-        return all(
-            same_number(full_reading(a) * first_g, full_reading(g) * first_a, None)
-            for a, g in zip(answer.items, gold.items, strict=True)
-        )
+        return all(same_number(full_reading(a) * first_g, full_reading(g) * first_a, None)
+                   for a, g in zip(answer.items, gold.items, strict=True))
     in_order = all(same(a, g, decimals) for a, g in zip(answer.items, gold.items, strict=True))
     kinds = {answer.kind, gold.kind}
     if not kinds <= {"∪", ","}:

@@ -30,23 +30,21 @@ def load(path: str, image_root: str = "", protocol: str = "official") -> list[Qu
         metadata = row.get("metadata") or {}
         text = row.get("question_for_eval") or row.get("question") or ""
         choices = parse_choices(text) if row.get("question_type") == "multi-choice" else ()
-        questions.append(
-            Question(
-                id=str(field_of(row, "sample_index", path, number)),
-                prompt=field_of(row, query, path, number),
-                image=image_path(image_root, row.get("image") or ""),
-                text=text,
-                answer=str(field_of(row, "answer", path, number)),
-                choices=choices,
-                cluster=str(row.get("problem_index", row["sample_index"])),
-                row=row,
-                groups={
-                    "version": field_of(row, "problem_version", path, number),
-                    "subject": metadata.get("subject", ""),
-                    "subfield": metadata.get("subfield", ""),
-                },
-            )
-        )
+        questions.append(Question(
+                             id=str(field_of(row, "sample_index", path, number)),
+                             prompt=field_of(row, query, path, number),
+                             image=image_path(image_root, row.get("image") or ""),
+                             text=text,
+                             answer=str(field_of(row, "answer", path, number)),
+                             choices=choices,
+                             cluster=str(row.get("problem_index", row["sample_index"])),
+                             row=row,
+                             groups={
+                                 "version": field_of(row, "problem_version", path, number),
+                                 "subject": metadata.get("subject", ""),
+                                 "subfield": metadata.get("subfield", ""),
+                             },
+                         ))
     check_unique(questions, path)
     return questions
 

@@ -19,20 +19,12 @@ NAME = "mathvista"
 LLM_EXTRACTION, LLM_VERDICT = True, False  # the verdict is always the program's
 TITLE = "MathVista testmini"
 TASKS = {
-    "figure question answering": "FQA",
-    "geometry problem solving": "GPS",
-    "math word problem": "MWP",
-    "textbook question answering": "TQA",
-    "visual question answering": "VQA",
+    "figure question answering": "FQA", "geometry problem solving": "GPS", "math word problem": "MWP",
+    "textbook question answering": "TQA", "visual question answering": "VQA"
 }
 SKILLS = {
-    "arithmetic reasoning": "ARI",
-    "statistical reasoning": "STA",
-    "algebraic reasoning": "ALG",
-    "geometry reasoning": "GEO",
-    "numeric commonsense": "NUM",
-    "scientific reasoning": "SCI",
-    "logical reasoning": "LOG",
+    "arithmetic reasoning": "ARI", "statistical reasoning": "STA", "algebraic reasoning": "ALG",
+    "geometry reasoning": "GEO", "numeric commonsense": "NUM", "scientific reasoning": "SCI", "logical reasoning": "LOG"
 }
 OTHER_GROUPS = ("question_type", "answer_type", "category", "source", "context", "grade", "language")
 PUMA_HINT = "Hint: Please answer the question and provide the final answer at the end."
@@ -68,8 +60,7 @@ def load(path: str, image_root: str = "", protocol: str = "official") -> list[Qu
 def query(row: dict) -> str:
     """The prompt: hint, question with its unit, choices; as the benchmark's query.json has them."""
     lines = [
-        f"Hint: {hint(row)}",
-        f"Question: {row['question']}" + (f" (Unit: {row['unit']})" if row.get("unit") else ""),
+        f"Hint: {hint(row)}", f"Question: {row['question']}" + (f" (Unit: {row['unit']})" if row.get("unit") else "")
     ]
     if row.get("choices"):
         lines += ["Choices:", *(f"({chr(65 + k)}) {choice}" for k, choice in enumerate(row["choices"]))]
@@ -159,9 +150,8 @@ def edit_distance(a: str, b: str) -> int:
     return row[-1]
 
 
-def normalize(
-    extraction: str | None, choices: Sequence[str] | None, question_type: str, answer_type: str, precision: float | None
-) -> str | None:
+def normalize(extraction: str | None, choices: Sequence[str] | None, question_type: str, answer_type: str,
+              precision: float | None) -> str | None:
     """What the official scorer compares with the gold answer; None where it gives up.
 
     An empty extraction of a multiple-choice row goes to the nearest choice too (the shortest), as in the official
@@ -174,11 +164,9 @@ def normalize(
         if match := re.search(r"\(([a-zA-Z])\)", text):
             text = match.group(1).upper()
         options = [chr(65 + k) for k in range(len(choices))]
-        return (
-            choices[options.index(text)]
-            if text in options
-            else min(choices, key=lambda choice: edit_distance(text, choice))
-        )
+        return (choices[options.index(text)]
+                if text in options
+                else min(choices, key=lambda choice: edit_distance(text, choice)))
     try:
         if answer_type == "integer":
             return str(int(float(extraction)))
@@ -192,9 +180,8 @@ def normalize(
 def judge(question: Question, extraction: str | None, protocol: str = "official") -> bool:
     """Whether the normalised extraction is the gold answer, letter for letter."""
     row = question.row
-    prediction = normalize(
-        extraction, question.choices, row.get("question_type", ""), row.get("answer_type", ""), row.get("precision")
-    )
+    prediction = normalize(extraction, question.choices, row.get("question_type", ""), row.get("answer_type", ""),
+                           row.get("precision"))
     return prediction is not None and prediction == question.answer
 
 
@@ -213,9 +200,8 @@ def cluster_sums(cluster: list[Question], verdicts: Mapping[str, bool]) -> metri
             continue
         groups = question.groups
         names = [
-            "all",
-            TASKS.get(groups["task"], snake(groups["task"])),
-            *(SKILLS.get(skill, snake(skill)) for skill in groups["skills"]),
+            "all", TASKS.get(groups["task"], snake(groups["task"])),
+            *(SKILLS.get(skill, snake(skill)) for skill in groups["skills"])
         ]
         names += [
             f"{kind}.{snake(groups[kind])}"

@@ -35,14 +35,9 @@ def clusters_of(questions: Iterable[Question]) -> dict[str, list[Question]]:
     return dict(clusters)
 
 
-def evaluate(
-    questions: Iterable[Question],
-    verdicts: Mapping[str, bool],
-    cluster_sums: Callable[[list[Question], Mapping[str, bool]], Sums],
-    derive: Callable[[Scores], Scores],
-    samples: int = 1000,
-    seed: int = 0,
-) -> tuple[dict[str, float | None], dict[str, tuple[float, float]]]:
+def evaluate(questions: Iterable[Question], verdicts: Mapping[str, bool],
+             cluster_sums: Callable[[list[Question], Mapping[str, bool]], Sums], derive: Callable[[Scores], Scores],
+             samples: int = 1000, seed: int = 0) -> tuple[dict[str, float | None], dict[str, tuple[float, float]]]:
     """(scores, 95 % intervals): each name's value, and the 2.5th and 97.5th percentile over `samples` bootstraps of
     clusters.
     """
@@ -55,11 +50,9 @@ def evaluate(
         len(rows), len(names)
     )
     draws = np.random.default_rng(seed)
-    weights = (
-        draws.multinomial(len(rows), np.full(len(rows), 1 / max(1, len(rows))), size=samples)
-        if rows and samples
-        else np.zeros((0, len(rows)))
-    )
+    weights = (draws.multinomial(len(rows), np.full(len(rows), 1 / max(1, len(rows))), size=samples)
+               if rows and samples
+               else np.zeros((0, len(rows))))
     value = _scores(np.ones((1, len(rows))), tops, bottoms, names, derive)
     spread = _scores(weights.astype(float), tops, bottoms, names, derive)
     scores = {name: None if not np.isfinite(array[0]) else round(float(array[0]), 4) for name, array in value.items()}
@@ -72,9 +65,8 @@ def evaluate(
     return scores, intervals
 
 
-def _scores(
-    weights: np.ndarray, tops: np.ndarray, bottoms: np.ndarray, names: list[str], derive: Callable[[Scores], Scores]
-) -> Scores:
+def _scores(weights: np.ndarray, tops: np.ndarray, bottoms: np.ndarray, names: list[str],
+            derive: Callable[[Scores], Scores]) -> Scores:
     with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # means over nothing are NaN, and reported as such
         ratios = 100 * (weights @ tops) / (weights @ bottoms)

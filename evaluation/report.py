@@ -30,9 +30,7 @@ COLUMNS = {  # of the main table; the paper's Table 1 (MathVerse, MathVista) and
     "wemath": {"strict.score": "AVG (strict)", "strict.RM": "RM (strict)"},
 }
 ALSO_PRINTED = {
-    "wemath": ("S1", "S2", "S3", "loose.score"),
-    "mathverse": ("text_only", "gap"),
-    "generated": ("text_only", "gap"),
+    "wemath": ("S1", "S2", "S3", "loose.score"), "mathverse": ("text_only", "gap"), "generated": ("text_only", "gap")
 }
 TABLES = {"mathverse": "table1", "mathvista": "table1", "wemath": "table2"}
 LONGEST_SHOWN = 6000  # characters of a response on the page
@@ -225,22 +223,17 @@ def draw_chart(path: Path, models: list[tuple[str, Mapping[str, float | None]]])
     if not shown:
         return False
     places, width = np.arange(len(shown)), 0.38
-    figure, (above, below) = pyplot.subplots(
-        2, 1, figsize=(max(6, 0.75 * len(shown) + 2), 7), sharex=True, height_ratios=(3, 2)
-    )
-    for offset, key, label, colour in (
-        (-0.5, "text_average", "Text", "#3b6ea5"),
-        (0.5, "vision_average", "Vision", "#d98b3a"),
-    ):
+    figure, (above, below) = pyplot.subplots(2, 1, figsize=(max(6, 0.75 * len(shown) + 2), 7), sharex=True,
+                                             height_ratios=(3, 2))
+    for offset, key, label, colour in ((-0.5, "text_average", "Text", "#3b6ea5"),
+                                       (0.5, "vision_average", "Vision", "#d98b3a")):
         bars = above.bar(places + offset * width, [row[key] for _, row in shown], width, label=label, color=colour)
         above.bar_label(bars, fmt="%.1f", fontsize=7)
     above.set_ylabel("average accuracy, %")
     above.legend(frameon=False, loc="upper left", ncols=2)
     above.margins(y=0.15)
-    for key, label, marker in (
-        ("absolute_skewness", "absolute skewness", "o"),
-        ("coefficient_of_variation", "coefficient of variation", "s"),
-    ):
+    for key, label, marker in (("absolute_skewness", "absolute skewness", "o"),
+                               ("coefficient_of_variation", "coefficient of variation", "s")):
         below.plot(places, [row[key] for _, row in shown], marker=marker, linestyle="--", linewidth=1, label=label)
     below.set_ylim(bottom=0)
     below.legend(frameon=False, loc="upper left", ncols=2)
@@ -279,9 +272,8 @@ verdict.onchange = text.oninput = show; show();
 """
 
 
-def browse_page(
-    title: str, questions: list[Question], rows: Mapping[str, dict], missing: set[str], folder: Path, white: bool
-) -> str:
+def browse_page(title: str, questions: list[Question], rows: Mapping[str, dict], missing: set[str], folder: Path,
+                white: bool) -> str:
     """One article per row: picture, question, response, extraction, gold, verdict. Everything from outside is escaped.
 
     rows: {id: {"response", "extraction", "correct" or "error"}}. Pictures are linked relative to `folder`. white: the
@@ -300,13 +292,11 @@ def browse_page(
             shown = "a white picture was shown: the real one is not at hand" if white else "its picture is not at hand"
             groups = f"{groups} ({shown})"
         extraction = row.get("extraction")
-        articles.append(
-            f'<article class="{kind}">{picture}<b>{_shown(question.id)}</b> <small>{_shown(groups)}</small>'
-            f"<pre>{_shown(question.prompt)}</pre>Response<pre>{_shown(row.get('response', ''))}</pre>"
-            f"Extracted: <b>{'(none)' if extraction is None else _shown(extraction)}</b> · "
-            f"gold: <b>{_shown(question.answer)}</b> · "
-            f"<b>{kind}</b> {_shown(row.get('error', ''))}</article>"
-        )
+        articles.append(f'<article class="{kind}">{picture}<b>{_shown(question.id)}</b> <small>{_shown(groups)}</small>'
+                        f"<pre>{_shown(question.prompt)}</pre>Response<pre>{_shown(row.get('response', ''))}</pre>"
+                        f"Extracted: <b>{'(none)' if extraction is None else _shown(extraction)}</b> · "
+                        f"gold: <b>{_shown(question.answer)}</b> · "
+                        f"<b>{kind}</b> {_shown(row.get('error', ''))}</article>")
     return Template(PAGE).substitute(title=html.escape(title), rows="\n".join(articles))
 
 
@@ -337,7 +327,6 @@ def write_report(
         chart = "chart.png" if draw_chart(out / "chart.png", models) else None
     write_text(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     write_text(out / "report.md", markdown(report, questions, chart))
-    page = browse_page(
-        f"{report['title']}: {report['model']}", questions, rows, missing, out, bool(report["missing_images"])
-    )
+    page = browse_page(f"{report['title']}: {report['model']}", questions, rows, missing, out,
+                       bool(report["missing_images"]))
     write_text(out / "browse.html", page)

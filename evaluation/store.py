@@ -114,10 +114,8 @@ def check_ids(rows: Mapping[str, dict], questions: list[Question], known: set[st
         )
     missing = [question.id for question in questions if question.id not in rows]
     if missing:
-        raise UserError(
-            f"{source}: {_names(missing, 'is', 'are')} missing; run the generate step to the end, "
-            "or give each of them a row"
-        )
+        raise UserError(f"{source}: {_names(missing, 'is', 'are')} missing; run the generate step to the end, "
+                        "or give each of them a row")
 
 
 def _names(ids: list[str], one: str, many: str) -> str:
@@ -146,10 +144,8 @@ def check_settings(path: Path, settings: dict) -> None:
             f"{key} {before.get(key)!r}, now {value!r}" for key, value in settings.items() if before.get(key) != value
         ]
         if changed:
-            raise UserError(
-                f"{path.parent}: holds answers of another run ({'; '.join(changed)}); "
-                "choose another --out_dir, or pass --fresh to throw them away"
-            )
+            raise UserError(f"{path.parent}: holds answers of another run ({'; '.join(changed)}); "
+                            "choose another --out_dir, or pass --fresh to throw them away")
     else:
         write_text(path, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
 

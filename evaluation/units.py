@@ -19,32 +19,20 @@ KNOWN: dict[str, tuple[str, dict[int, int], sympy.Expr]] = {
     "dm": ("dm decimeter decimeters decimetre decimetres", {LENGTH: 1}, R(1, 10)),
     "m": ("m meter meters metre metres 米", {LENGTH: 1}, R(1)),
     "km": ("km kms kilometer kilometers kilometre kilometres 千米", {LENGTH: 1}, R(1000)),
-    "in": ("inch inches", {LENGTH: 1}, R(254, 10000)),
-    "ft": ("ft foot feet", {LENGTH: 1}, R(3048, 10000)),
-    "yd": ("yd yard yards", {LENGTH: 1}, R(9144, 10000)),
-    "mi": ("mi mile miles", {LENGTH: 1}, R(1609344, 1000)),
-    "nmi": ("nmi 海里", {LENGTH: 1}, R(1852)),
-    "mph": ("mph", {LENGTH: 1, TIME: -1}, R(1609344, 3600000)),
-    "kph": ("kph kmh", {LENGTH: 1, TIME: -1}, R(1000, 3600)),
-    "ha": ("ha hectare hectares", {LENGTH: 2}, R(10000)),
+    "in": ("inch inches", {LENGTH: 1}, R(254, 10000)), "ft": ("ft foot feet", {LENGTH: 1}, R(3048, 10000)),
+    "yd": ("yd yard yards", {LENGTH: 1}, R(9144, 10000)), "mi": ("mi mile miles", {LENGTH: 1}, R(1609344, 1000)),
+    "nmi": ("nmi 海里", {LENGTH: 1}, R(1852)), "mph": ("mph", {LENGTH: 1, TIME: -1}, R(1609344, 3600000)),
+    "kph": ("kph kmh", {LENGTH: 1, TIME: -1}, R(1000, 3600)), "ha": ("ha hectare hectares", {LENGTH: 2}, R(10000)),
     "L": ("l L litre litres liter liters Litre Litres", {LENGTH: 3}, R(1, 1000)),
     "mL": ("ml mL millilitre millilitres milliliter milliliters", {LENGTH: 3}, R(1, 10**6)),
-    "mg": ("mg milligram milligrams", {MASS: 1}, R(1, 1000)),
-    "g": ("g gram grams", {MASS: 1}, R(1)),
-    "t": ("tonne tonnes", {MASS: 1}, R(10**6)),
-    "kg": ("kg kgs kilogram kilograms", {MASS: 1}, R(1000)),
-    "s": ("s sec secs second seconds", {TIME: 1}, R(1)),
-    "min": ("min mins minute minutes", {TIME: 1}, R(60)),
-    "h": ("h hr hrs hour hours", {TIME: 1}, R(3600)),
-    "day": ("day days", {TIME: 1}, R(86400)),
-    "week": ("week weeks", {TIME: 1}, R(7 * 86400)),
-    "year": ("year years yr yrs", {TIME: 1}, R(86400 * 1461, 4)),
-    "°": ("°", {ANGLE: 1}, sympy.pi / 180),
-    "rad": ("rad rads radian radians", {ANGLE: 1}, sympy.Integer(1)),
-    "%": ("%", {SHARE: 1}, R(1, 100)),
-    "$": ("dollar dollars USD", {MONEY: 1}, R(1)),
-    "cent": ("cent cents", {MONEY: 1}, R(1, 100)),
-    ANY_UNIT: ("unit units", {}, R(1)),
+    "mg": ("mg milligram milligrams", {MASS: 1}, R(1, 1000)), "g": ("g gram grams", {MASS: 1}, R(1)),
+    "t": ("tonne tonnes", {MASS: 1}, R(10**6)), "kg": ("kg kgs kilogram kilograms", {MASS: 1}, R(1000)),
+    "s": ("s sec secs second seconds", {TIME: 1}, R(1)), "min": ("min mins minute minutes", {TIME: 1}, R(60)),
+    "h": ("h hr hrs hour hours", {TIME: 1}, R(3600)), "day": ("day days", {TIME: 1}, R(86400)),
+    "week": ("week weeks", {TIME: 1}, R(7 * 86400)), "year": ("year years yr yrs", {TIME: 1}, R(86400 * 1461, 4)),
+    "°": ("°", {ANGLE: 1}, sympy.pi / 180), "rad": ("rad rads radian radians", {ANGLE: 1}, sympy.Integer(1)),
+    "%": ("%", {SHARE: 1}, R(1, 100)), "$": ("dollar dollars USD", {MONEY: 1}, R(1)),
+    "cent": ("cent cents", {MONEY: 1}, R(1, 100)), ANY_UNIT: ("unit units", {}, R(1))
 }
 SPELLINGS = {spelling: name for name, (spellings, _, _) in KNOWN.items() for spelling in spellings.split()}
 NOT_UNITS = set(
@@ -76,14 +64,10 @@ class Unit:
 
 
 _NAMES = "|".join(sorted(map(re.escape, SPELLINGS), key=len, reverse=True))
-_ATOM = (
-    rf"(?P<before{{0}}>square|sq\.?|cubic|平方|立方)?\s*(?P<name{{0}}>{_NAMES})(?![A-Za-z])\s*"
-    r"(?:\^?\s*\{{?\s*(?P<power{0}>-?[1-3])\s*\}}?(?!\d)|(?P<word{0}>squared|cubed)(?![a-z]))?"
-)
-_UNIT = re.compile(
-    rf"\s*{_ATOM.format(0)}(?:\s*(?P<joint>[/*]|\bper\b|\ba\b|\s)\s*{_ATOM.format(1)})?"
-    r"\s*(?:long|wide|high|tall|away|deep|old|of \w+)?\s*$"
-)
+_ATOM = (rf"(?P<before{{0}}>square|sq\.?|cubic|平方|立方)?\s*(?P<name{{0}}>{_NAMES})(?![A-Za-z])\s*"
+         r"(?:\^?\s*\{{?\s*(?P<power{0}>-?[1-3])\s*\}}?(?!\d)|(?P<word{0}>squared|cubed)(?![a-z]))?")
+_UNIT = re.compile(rf"\s*{_ATOM.format(0)}(?:\s*(?P<joint>[/*]|\bper\b|\ba\b|\s)\s*{_ATOM.format(1)})?"
+                   r"\s*(?:long|wide|high|tall|away|deep|old|of \w+)?\s*$")
 _COUNTED = re.compile(r"^(?P<head>[-+]?[\d.,/\s]*\d)\s*(?P<word>[A-Za-z]{3,})$")
 POWERS = {"square": 2, "sq": 2, "sq.": 2, "cubic": 3, "squared": 2, "cubed": 3, "平方": 2, "立方": 3, None: 1}
 LONGEST_UNIT = 48
@@ -118,11 +102,8 @@ def _unit_of(match: re.Match) -> Unit:
     dimension = dict(first.dimension)
     for base, power in second.dimension:
         dimension[base] = dimension.get(base, 0) + sign * power
-    return Unit(
-        f"{first.name}{'*' if sign > 0 else '/'}{second.name}",
-        tuple(sorted((b, p) for b, p in dimension.items() if p)),
-        first.factor * second.factor**sign,
-    )
+    return Unit(f"{first.name}{'*' if sign > 0 else '/'}{second.name}",
+                tuple(sorted((b, p) for b, p in dimension.items() if p)), first.factor * second.factor**sign)
 
 
 def _atom(match: re.Match, k: int) -> Unit:

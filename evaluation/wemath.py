@@ -50,11 +50,9 @@ def load(path: str, image_root: str = "", protocol: str = "official") -> list[Qu
 def read_domains(folder: Path) -> dict[str, str]:
     """{knowledge concept in lower case: its domain, one of twelve}; empty where the tree's file is not at hand."""
     files = sorted(folder.glob("*knowledge_structure_nodes.json"))
-    return (
-        {node["full node"].rsplit("_", 1)[-1].strip().lower(): node["root2"] for node in read_rows(files[0])}
-        if files
-        else {}
-    )
+    return ({node["full node"].rsplit("_", 1)[-1].strip().lower(): node["root2"] for node in read_rows(files[0])}
+            if files
+            else {})
 
 
 def prompt(row: dict, with_knowledge: bool) -> str:
@@ -114,9 +112,8 @@ def cluster_sums(cluster: list[Question], verdicts: Mapping[str, bool]) -> metri
             steps.append(right)
             metrics.add(sums, "S1", right)
             if question.groups["domain"]:
-                metrics.add(
-                    sums, f"{LEAF}{question.groups['domain']}.{question.groups['concept'].strip().lower()}", right
-                )
+                metrics.add(sums, f"{LEAF}{question.groups['domain']}.{question.groups['concept'].strip().lower()}",
+                            right)
     number_of_steps = int(cluster[0].groups["key"][0]) if cluster[0].groups["key"][:1].isdigit() else -1
     if len(wholes) == 1 and len(steps) == number_of_steps:
         add_dimensions(sums, steps, wholes[0])

@@ -27,12 +27,7 @@ from errors import UserError, run_main  # noqa: E402
 FAMILIES = "triangle_angle_sum,angles_on_a_line,rectangle,cuboid,cube,linear_value,line_through_points"
 VERSIONS = ("text_only", "text_dominant", "vision_dominant", "vision_only")
 STAGES = ("stage1", "aligned", "stage2", "stage3")
-TITLES = {
-    "stage1": "1: text",
-    "aligned": "1, captions",
-    "stage2": "1 → 2: PUMA",
-    "stage3": "1 → 2 → 3",
-}
+TITLES = {"stage1": "1: text", "aligned": "1, captions", "stage2": "1 → 2: PUMA", "stage3": "1 → 2 → 3"}
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Arithmetic: the real presets start from a language model that knows it; tiny's starts from nothing

@@ -38,30 +38,9 @@ from errors import UserError, run_main
 from bench.tables import cpu_name
 from model import count_image_tokens, default_max_length, find_preset, load_processor
 from experiments.demo import write_arithmetic
-from experiments.table3_plan import (
-    BUDGETS,
-    DEMO_START,
-    ORDERS,
-    SWEEPS,
-    Recipe,
-    Step,
-    Task,
-    arrows,
-    chain_names,
-    chain_tasks,
-    evaluation,
-    is_finished,
-    one_epoch,
-    recipe_of,
-    run_tasks,
-    scaled,
-    schedule,
-    total_tokens,
-    totals,
-    usual_value,
-    varied,
-    with_start,
-)
+from experiments.table3_plan import (BUDGETS, DEMO_START, ORDERS, SWEEPS, Recipe, Step, Task, arrows, chain_names,
+                                     chain_tasks, evaluation, is_finished, one_epoch, recipe_of, run_tasks, scaled,
+                                     schedule, total_tokens, totals, usual_value, varied, with_start)
 from experiments.table3_report import Row, difference_table, draw_chart, main_table, paper_table, read_scores
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -336,9 +315,8 @@ def sweep_lines(config: Config, recipe: Recipe, tokens: dict[str, float]) -> lis
     return lines
 
 
-def all_tasks(
-    lines: list[Line], seeds: list[int], recipe: Recipe, files: Callable[[Step], str], bench: tuple[str, ...], out: Path
-) -> dict[str, Task]:
+def all_tasks(lines: list[Line], seeds: list[int], recipe: Recipe, files: Callable[[Step], str], bench: tuple[str, ...],
+              out: Path) -> dict[str, Task]:
     """Every run by name, seed after seed; shared ones once."""
     tasks: dict[str, Task] = {}
     for seed in seeds:
@@ -415,10 +393,8 @@ def device_name() -> str:
     return f"{cores} core{'s' * (cores > 1)} of {cpu_name()}"
 
 
-def write_results(
-    config: Config, recipe: Recipe, lines: list[Line], tasks: dict[str, Task], seeds: list[int], bench: tuple[str, ...],
-    out: Path, results: Path,
-) -> None:
+def write_results(config: Config, recipe: Recipe, lines: list[Line], tasks: dict[str, Task], seeds: list[int],
+                  bench: tuple[str, ...], out: Path, results: Path) -> None:
     """The table, the paired comparison, the chart and all that is needed to run it again."""
     done = finished_seeds(lines, seeds, recipe, tasks, out)
     if not done:
@@ -428,18 +404,14 @@ def write_results(
     stem = f"sweep-{config.sweep}" if config.sweep else "table3"
     problems = len(next(iter(rows[0].seeds[0].right.values())))
     facts = {
-        "command": shlex.join(["experiments/table3.sh", *sys.argv[1:]]),
-        "commit": runtime.git_commit(),
-        "device": device_name(),
-        "torch": torch.__version__,
-        "seeds": done,
-        "test problems": problems,
+        "command": shlex.join(["experiments/table3.sh", *sys.argv[1:]]), "commit": runtime.git_commit(),
+        "device": device_name(), "torch": torch.__version__, "seeds": done, "test problems": problems,
         "hours": round(sum(record["seconds"] for record in records) / 3600, 2),
         "processor hours": round(sum(record["cpu_seconds"] for record in records) / 3600, 2),
         "runs at a time": jobs_of(config),
         "milliseconds per row, forward and backward": stage_costs(lines, done, recipe, out),
         "start": f"{recipe.start}, weights {model_fingerprint(recipe.start)}" if recipe.start else "trained here",
-        "recipe": asdict(recipe),
+        "recipe": asdict(recipe)
     }
     reference = next((row for row in rows if "default" in row.order), rows[0])
     first = "Variant" if config.sweep else "Order"

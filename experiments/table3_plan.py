@@ -106,35 +106,19 @@ TINY = Recipe(
     evaluate=("--max_new_tokens", "72", "--batch_size", "128"),
 )
 SMALL = replace(
-    TINY,
-    preset="small",
+    TINY, preset="small",
     generate=("--per_category", "60000", "--bench_per_family", "20", "--picture_size", "96", "--small_numbers"),
-    problems=10000,
-    problem_counts=("500", "2000", "10000", "50000"),
-    captions=40000,
-    start="",
-    skipped=(),
-    align_text=0.5,
-    steps={"base": 1000, "1": 3000, "align": 1000, "2": 600, "3": 600},
+    problems=10000, problem_counts=("500", "2000", "10000", "50000"), captions=40000, start="", skipped=(),
+    align_text=0.5, steps={"base": 1000, "1": 3000, "align": 1000, "2": 600, "3": 600},
     batch={"base": 256, "1": 256, "align": 128, "2": 128, "3": 128},
     learning_rate={"base": 6e-4, "1": 6e-4, "align": 3e-4, "2": 3e-4, "3": 3e-4},
     train=("--num_workers", "3", "--pack_tokens", "32768", "--save_every", "0", "--keep", "1"),
-    evaluate=("--max_new_tokens", "128", "--batch_size", "512"),
-    arithmetic=0.0,
+    evaluate=("--max_new_tokens", "128", "--batch_size", "512"), arithmetic=0.0
 )
-PAPER = Recipe(
-    preset="",
-    generate=("--per_category", "40000"),
-    problems=0,
-    problem_counts=(),
-    captions=0,
-    steps={"1": 0, "align": 0, "2": 0, "3": 0},
-    batch={"1": 256, "align": 256, "2": 512, "3": 256},
-    learning_rate={"1": 3e-5, "align": 1e-3, "2": 5e-5, "3": 3e-5},
-    skipped=("base",),
-    evaluate=("--max_new_tokens", "768"),
-    nproc=8,
-)
+PAPER = Recipe(preset="", generate=("--per_category", "40000"), problems=0, problem_counts=(), captions=0,
+               steps={"1": 0, "align": 0, "2": 0, "3": 0}, batch={"1": 256, "align": 256, "2": 512, "3": 256},
+               learning_rate={"1": 3e-5, "align": 1e-3, "2": 5e-5, "3": 3e-5}, skipped=("base",),
+               evaluate=("--max_new_tokens", "768"), nproc=8)
 
 
 def recipe_of(size: str, preset: str) -> Recipe:
@@ -325,16 +309,13 @@ def is_finished(task: Task, tasks: Mapping[str, Task], out: Path) -> bool:
         return False
     record = read_json(path)
     if record["identity"] != identity(task, tasks):
-        raise UserError(
-            f"{path.parent}: holds a run with other settings ({shlex.join(record['command'])}); "
-            "choose another --out_dir, or delete the folder and what was trained from it"
-        )
+        raise UserError(f"{path.parent}: holds a run with other settings ({shlex.join(record['command'])}); "
+                        "choose another --out_dir, or delete the folder and what was trained from it")
     return record["finished"]
 
 
-def run_tasks(
-    tasks: Mapping[str, Task], out: Path, jobs: int, environment: Mapping[str, str] | None = None, fork: bool = False
-) -> int:
+def run_tasks(tasks: Mapping[str, Task], out: Path, jobs: int, environment: Mapping[str, str] | None = None,
+              fork: bool = False) -> int:
     """Run what is not finished, parents first, `jobs` at a time; return how many were run. UserError when one fails.
 
     fork: scripts run in forks of this process, which has imported torch and transformers already: that saves seconds
@@ -437,8 +418,6 @@ def totals(log: Path) -> dict[str, float]:
     """Sums over a training log: steps, rows, tokens, and the seconds of forward and backward passes."""
     rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     return {
-        "steps": len(rows),
-        "rows": sum(row["rows"] for row in rows),
-        "tokens": sum(row["tokens"] for row in rows),
-        "compute_seconds": sum(row.get("forward_backward_seconds", 0.0) for row in rows),
+        "steps": len(rows), "rows": sum(row["rows"] for row in rows), "tokens": sum(row["tokens"] for row in rows),
+        "compute_seconds": sum(row.get("forward_backward_seconds", 0.0) for row in rows)
     }

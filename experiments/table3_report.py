@@ -179,11 +179,9 @@ def difference_table(rows: Sequence[Row], reference: Row, first: str = "Order", 
         cells = []
         for name in COMPARED:
             found = paired_bootstrap(row.seeds, reference.seeds, name, samples)
-            cells.append(
-                "–"
-                if found is None
-                else f"{found.value:+.1f} ({found.low:+.1f} to {found.high:+.1f}), {p_text(found.p)}"
-            )
+            cells.append("–"
+                         if found is None
+                         else f"{found.value:+.1f} ({found.low:+.1f} to {found.high:+.1f}), {p_text(found.p)}")
         lines.append(f"| {row.label} | {' | '.join(cells)} |")
     return lines
 
@@ -209,26 +207,21 @@ def draw_chart(path: Path, rows: Sequence[Row]) -> None:
     from matplotlib import pyplot
 
     places, width = np.arange(len(rows)), 0.38
-    figure, (above, below) = pyplot.subplots(
-        2, 1, figsize=(max(5.5, 0.8 * len(rows) + 1.5), 6), sharex=True, height_ratios=(3, 2)
-    )
+    figure, (above, below) = pyplot.subplots(2, 1, figsize=(max(5.5, 0.8 * len(rows) + 1.5), 6), sharex=True,
+                                             height_ratios=(3, 2))
 
     def series(name: str) -> np.ndarray:
         found = [mean_and_deviation(column(row, name)) or (math.nan, math.nan) for row in rows]
         return np.array(found).T
 
-    for offset, name, label, colour in (
-        (-0.5, "text_average", "Text", "#3b6ea5"),
-        (0.5, "vision_average", "Vision", "#d98b3a"),
-    ):
+    for offset, name, label, colour in ((-0.5, "text_average", "Text", "#3b6ea5"),
+                                        (0.5, "vision_average", "Vision", "#d98b3a")):
         means, deviations = series(name)
         bars = above.bar(places + offset * width, means, width, yerr=deviations, label=label, color=colour, capsize=2)
         above.bar_label(bars, fmt="%.1f", fontsize=7)
     above.set_ylabel("average accuracy, %")
-    for name, label, marker in (
-        ("absolute_skewness", "absolute skewness", "o"),
-        ("coefficient_of_variation", "coefficient of variation", "s"),
-    ):
+    for name, label, marker in (("absolute_skewness", "absolute skewness", "o"),
+                                ("coefficient_of_variation", "coefficient of variation", "s")):
         means, deviations = series(name)
         below.errorbar(places, means, deviations, marker=marker, linestyle="--", linewidth=1, capsize=2, label=label)
     below.set_ylim(bottom=0)

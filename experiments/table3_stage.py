@@ -54,9 +54,8 @@ def released_divergences(weak_logits: Tensor, strong_logits: Tensor, tau: float)
     return fkl, rkl
 
 
-def released_puma(
-    model: models.MathModel, weak: MicroBatch, strong: MicroBatch, *, num_tokens: int, config: train_stage2.Config
-) -> PumaLoss:
+def released_puma(model: models.MathModel, weak: MicroBatch, strong: MicroBatch, *, num_tokens: int,
+                  config: train_stage2.Config) -> PumaLoss:
     """Stage 2 as the paper's released code computes it, where that differs from the paper's equations.
 
     Logits are standardised over the vocabulary before the softmax. The divergences are taken one position late (after

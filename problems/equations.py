@@ -181,19 +181,9 @@ def _translate(side: str) -> tuple[str | None, frozenset[str]]:
 
 
 _BASE: dict[str, object] = {
-    "__builtins__": {},
-    "sqrt": math.sqrt,
-    "pi": math.pi,
-    "abs": abs,
-    "DEGREE": math.pi / 180,
-    "sin": math.sin,
-    "cos": math.cos,
-    "tan": math.tan,
-    "ln": math.log,
-    "log": math.log10,
-    "arctan": math.atan,
-    "arcsin": math.asin,
-    "arccos": math.acos,
+    "__builtins__": {}, "sqrt": math.sqrt, "pi": math.pi, "abs": abs, "DEGREE": math.pi / 180, "sin": math.sin,
+    "cos": math.cos, "tan": math.tan, "ln": math.log, "log": math.log10, "arctan": math.atan, "arcsin": math.asin,
+    "arccos": math.acos
 } | {f"log_{base}": (lambda value, base=base: math.log(value, base)) for base in (2, 3, 5, 10)}
 
 

@@ -98,16 +98,8 @@ def random_style(free: random.Random, picture_size: int) -> Style:
 # The picture
 
 
-def plot(
-    scene: Scene,
-    marks: list[Mark],
-    style: Style,
-    *,
-    turn: float = 0.0,
-    mirror: bool = False,
-    question: str = "",
-    below: bool = False,
-) -> Picture:
+def plot(scene: Scene, marks: list[Mark], style: Style, *, turn: float = 0.0, mirror: bool = False, question: str = "",
+         below: bool = False) -> Picture:
     """Draw a scene with these marks.
 
     Args:
@@ -223,10 +215,8 @@ class Sheet:
         if axes is None or axes.equal:
             scale_x = scale_y = min(scale_x, scale_y)
         self.scale = (scale_x, scale_y)
-        self.offset = (
-            (left + right) / 2 - scale_x * (x_low + x_high) / 2,
-            (top + bottom) / 2 + scale_y * (y_low + y_high) / 2,
-        )
+        self.offset = ((left + right) / 2 - scale_x * (x_low + x_high) / 2,
+                       (top + bottom) / 2 + scale_y * (y_low + y_high) / 2)
         self.layout.points = {name: self.pixel(name) for name in self.scene.points}
 
     def require_room(self, marks: list[Mark]) -> None:
@@ -451,15 +441,8 @@ class Sheet:
 
         labels.place_all(self, marks)
 
-    def find(
-        self,
-        label: Label,
-        candidates: numpy.ndarray,
-        margin: float,
-        optional: bool = False,
-        apart: float = 0.0,
-        accept: Callable[[Box], bool] = lambda box: True,
-    ) -> bool:
+    def find(self, label: Label, candidates: numpy.ndarray, margin: float, optional: bool = False, apart: float = 0.0,
+             accept: Callable[[Box], bool] = lambda box: True) -> bool:
         """Put the label at the first candidate centre [n, 2] where its box with a margin is free of ink and canvas
         edges, further from other labels by `apart`, and acceptable to the caller."""
         width, height = label.size

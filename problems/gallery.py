@@ -186,13 +186,11 @@ def _family(category: str, name: str, family: Shown) -> str:
         order = [row for version in VERSIONS for row in family.held_out if row["version"] == version]
         first = order[0]
         choices = "; ".join(f"{letter}: {text}" for letter, text in zip(LETTERS, first["choices"], strict=False))
-        parts.append(
-            f"<h4>One held-out problem in every version <small>{html.escape(first['problem_id'])}</small></h4>"
-            f"<div class='cards versions'>{''.join(_card(row['version'], row) for row in order)}</div>"
-            f"<p><b>Question</b> {html.escape(first['question'])}<br><b>Choices</b> "
-            f"{html.escape(choices or 'none')}<br><b>Answer</b> {html.escape(first['answer'])}</p>"
-            f"<pre>{html.escape(first['output'])}</pre>"
-        )
+        parts.append(f"<h4>One held-out problem in every version <small>{html.escape(first['problem_id'])}</small></h4>"
+                     f"<div class='cards versions'>{''.join(_card(row['version'], row) for row in order)}</div>"
+                     f"<p><b>Question</b> {html.escape(first['question'])}<br><b>Choices</b> "
+                     f"{html.escape(choices or 'none')}<br><b>Answer</b> {html.escape(first['answer'])}</p>"
+                     f"<pre>{html.escape(first['output'])}</pre>")
     rows = [(level, row) for level in LEVELS for row in family.training.get(level, [])]
     if rows:
         cards = "".join(_card(level, row, solved=True) for level, row in rows)
@@ -207,7 +205,5 @@ def _card(level: str, row: dict, solved: bool = False) -> str:
     url, number = html.escape(quote(row["image_url"])), row["id"].partition("/")[0]
     picture = f'<a href="{url}"><img loading="lazy" alt="" src="{url}"></a>' if url else ""
     solution = f"<p><b>Answer</b> {html.escape(row['answer'])}</p><pre>{html.escape(row['output'])}</pre>"
-    return (
-        f"<div class=card><b class=level>{html.escape(level)}</b> <small>{html.escape(number)}</small>{picture}"
-        f"<p>{html.escape(row['instruction'])}</p>{solution if solved else ''}</div>"
-    )
+    return (f"<div class=card><b class=level>{html.escape(level)}</b> <small>{html.escape(number)}</small>{picture}"
+            f"<p>{html.escape(row['instruction'])}</p>{solution if solved else ''}</div>")

@@ -19,12 +19,8 @@ LEVELS = ("text-only", "text-dominant", "vision-dominant", "vision-only")  # mos
 VERSIONS = ("text-only", "text-dominant", "text-lite", "vision-intensive", "vision-dominant", "vision-only")
 LETTERS = "ABCD"
 NBSP = "\u00a0"  # keeps a choice in one piece when lines are broken
-LOOK = (
-    "Solve the problem in the picture.",
-    "Answer the question that is written in the picture.",
-    "The picture states a problem. Solve it.",
-    "Read the problem in the image and solve it step by step.",
-)
+LOOK = ("Solve the problem in the picture.", "Answer the question that is written in the picture.",
+        "The picture states a problem. Solve it.", "Read the problem in the image and solve it step by step.")
 POINTERS = ("", "", "Look at the figure. ", "Some of the data are in the figure. ", "Use the figure. ")
 
 
@@ -155,15 +151,8 @@ def draw_version(problem: Problem, version: Version, style: Style, free: random.
     """The picture of a version; raises NoLayout where no legible one exists for these free choices."""
     if version.in_picture is None:
         return None
-    return plot(
-        problem.scene,
-        marks_of(problem, version),
-        style,
-        turn=problem.turn,
-        mirror=problem.mirror,
-        question=version.picture_question,
-        below=free.random() < 0.3 and not problem.small,
-    )
+    return plot(problem.scene, marks_of(problem, version), style, turn=problem.turn, mirror=problem.mirror,
+                question=version.picture_question, below=free.random() < 0.3 and not problem.small)
 
 
 def marks_of(problem: Problem, version: Version) -> list[Mark]:
@@ -209,16 +198,8 @@ class Example:
         return f"{solver.solution(self.problem)}\nAnswer: {self.answer}"
 
 
-def construct(
-    family: Callable[[Draw], Problem],
-    category: str,
-    seed: str,
-    *,
-    small: bool,
-    picture_size: int,
-    levels: tuple[str, ...] = (),
-    attempts: int = 40,
-) -> Example:
+def construct(family: Callable[[Draw], Problem], category: str, seed: str, *, small: bool, picture_size: int,
+              levels: tuple[str, ...] = (), attempts: int = 40) -> Example:
     """Design, solve and draw one problem in the versions asked for; by default a pair of two levels drawn at random;
     levels are the benchmark's.
 

@@ -151,23 +151,21 @@ class Note:
     text: str
 
 
-Mark = (
-    Segment
-    | Path
-    | Circle
-    | Arc
-    | Shade
-    | Dot
-    | Name
-    | Angle
-    | RightAngle
-    | Ticks
-    | ParallelArrows
-    | Length
-    | Dimension
-    | CurveName
-    | Note
-)
+Mark = (Segment
+        | Path
+        | Circle
+        | Arc
+        | Shade
+        | Dot
+        | Name
+        | Angle
+        | RightAngle
+        | Ticks
+        | ParallelArrows
+        | Length
+        | Dimension
+        | CurveName
+        | Note)
 
 
 @dataclass(frozen=True)

@@ -125,9 +125,8 @@ def with_spares(wanted: int, share: int) -> int:
     return wanted + -(-wanted // share)
 
 
-def _find(
-    plan: Plan, part: str, category: str, name: str, number: int, used: Counter[str], counts: Counter[str], bench: bool
-) -> Item | None:
+def _find(plan: Plan, part: str, category: str, name: str, number: int, used: Counter[str], counts: Counter[str],
+          bench: bool) -> Item | None:
     """The first draw for this place that is neither a duplicate nor on the other side of the split."""
     family = _family(category, name)
     for attempt in range(PATIENCE * (BENCH_SHARE if bench else 1)):
@@ -264,9 +263,8 @@ def draw_item(plan: Plan, out: str, item: Item) -> dict:
     levels = VERSIONS if item.part == "bench" else ()
     family = _family(item.category, item.family)
     try:
-        example = construct(
-            family, item.category, item.seed, small=plan.small, picture_size=plan.picture_size, levels=levels
-        )
+        example = construct(family, item.category, item.seed, small=plan.small, picture_size=plan.picture_size,
+                            levels=levels)
     except NoLayout as error:
         return {"dropped": str(error), "family": item.family}
     name = f"{item.part}-{item.number:06d}"
@@ -363,26 +361,13 @@ def training_rows(example: Example, name: str, urls: list[str]) -> dict[str, lis
     response = example.response
     text_only = example.text_only
     stage1 = {
-        "id": name,
-        "image_url": "",
-        "instruction": text_only,
-        "output": response,
-        **shared,
-        "level": "text-only",
-        **last,
+        "id": name, "image_url": "", "instruction": text_only, "output": response, **shared, "level": "text-only",
+        **last
     }
     pair = {
-        "id": name,
-        "image_url": urls[0],
-        "instruction": strong.instruction,
-        "output": response,
-        "image_url_2": urls[1],
-        "instruction_2": weak.instruction,
-        "output_2": response,
-        **shared,
-        "level": strong.level,
-        "level_2": weak.level,
-        **last,
+        "id": name, "image_url": urls[0], "instruction": strong.instruction, "output": response, "image_url_2": urls[1],
+        "instruction_2": weak.instruction, "output_2": response, **shared, "level": strong.level, "level_2": weak.level,
+        **last
     }
     singles = [
         {
@@ -397,14 +382,8 @@ def training_rows(example: Example, name: str, urls: list[str]) -> dict[str, lis
         for version, url in zip(example.versions, urls, strict=True)
     ]
     described = {
-        "id": name,
-        "image_url": urls[1],
-        "instruction": CAPTION,
-        "output": caption(example),
-        **shared,
-        "level": weak.level,
-        "answer": "",
-        "seed": problem.seed,
+        "id": name, "image_url": urls[1], "instruction": CAPTION, "output": caption(example), **shared,
+        "level": weak.level, "answer": "", "seed": problem.seed
     }
     return {"stage1": [stage1], "stage2": [pair], "stage3": singles, "captions": [described]}
 
@@ -506,12 +485,9 @@ def merge(plan: Plan, out: str, explainer: "Explainer | None" = None) -> None:
             writer.discard()
         raise
     manifest = {
-        "version": VERSION,
-        "plan": asdict(plan),
-        "files": files,
-        "dropped": dict(sorted(counts.items())),
+        "version": VERSION, "plan": asdict(plan), "files": files, "dropped": dict(sorted(counts.items())),
         "families": {name: dict(sorted(tally.items())) for name, tally in sorted(per_family.items())},
-        "pictures": {folder: digest.hexdigest() for folder, digest in folders.items()},
+        "pictures": {folder: digest.hexdigest() for folder, digest in folders.items()}
     }
     if explainer:
         manifest["explanations"] = explainer.manifest()

@@ -82,9 +82,7 @@ def glyph_height(text: str, family: str, size: int, italic: bool = False) -> flo
     return min((_lowest(run, family, run_size, slanted) for run, run_size, slanted, _, _ in runs), default=float(size))
 
 
-def character_places(
-    text: str, family: str, size: int, italic: bool = False
-) -> list[tuple[str, float, float, int]]:
+def character_places(text: str, family: str, size: int, italic: bool = False) -> list[tuple[str, float, float, int]]:
     """Where a label's characters stand: (character, x and y of its middle, its size), in pixels from the left end of
     the label's ink and from the baseline, y downwards. Spaces are left out."""
     if _NEEDS_LAYOUT.search(text):

@@ -10,12 +10,10 @@ import guard  # noqa: F401  (before transformers)
 from transformers import LlavaProcessor, PreTrainedTokenizerFast, SiglipImageProcessor
 
 NUM_IMAGE_TOKENS = 144
-CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
-    "{% for part in m['content'] %}{% if part['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}"
-    "{% for part in m['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
-    "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
+CHATML = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
+          "{% for part in m['content'] %}{% if part['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}"
+          "{% for part in m['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
+          "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -35,14 +33,9 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 def tiny_processor(chat_template: str = CHATML) -> LlavaProcessor:
     """A stock LLaVA processor for 96 x 96 images in 8-pixel patches: 144 image tokens."""
-    return LlavaProcessor(
-        image_processor=SiglipImageProcessor(size={"height": 96, "width": 96}),
-        tokenizer=tiny_tokenizer(),
-        patch_size=8,
-        vision_feature_select_strategy="full",
-        num_additional_image_tokens=0,
-        chat_template=chat_template,
-    )
+    return LlavaProcessor(image_processor=SiglipImageProcessor(size={"height": 96, "width": 96}),
+                          tokenizer=tiny_tokenizer(), patch_size=8, vision_feature_select_strategy="full",
+                          num_additional_image_tokens=0, chat_template=chat_template)
 
 
 def draw_image(path: Path, seed: int = 0, size: tuple[int, int] = (120, 80)) -> Path:

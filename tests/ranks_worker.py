@@ -28,9 +28,8 @@ NUM_PACKS = 4
 
 def small_hybrid() -> MathModel:
     """DeepSeek's architecture in miniature."""
-    images = SimpleNamespace(
-        image_mean=[0.5] * 3, image_std=[0.5] * 3, high_res_image_mean=[0.4] * 3, high_res_image_std=[0.3] * 3
-    )
+    images = SimpleNamespace(image_mean=[0.5] * 3, image_std=[0.5] * 3, high_res_image_mean=[0.4] * 3,
+                             high_res_image_std=[0.3] * 3)
     hf = DeepseekVLHybridForConditionalGeneration(small_hybrid_config())
     with torch.no_grad():
         hf.model.high_res_vision_alpha.fill_(0.5)  # starts at 0, where SAM gets no gradient
@@ -44,9 +43,7 @@ def make_pack(number: int, image_token: int, images: int, kind: str = "tiny") ->
     """Two rows: one with `images` images, one of text; random, the same for every number."""
     generator = torch.Generator().manual_seed(number)
     sizes, image_tokens = SIZES[kind]
-    rows = [
-        [image_token] * image_tokens * images + torch.randint(10, 90, (12 + number,), generator=generator).tolist()
-    ]
+    rows = [[image_token] * image_tokens * images + torch.randint(10, 90, (12 + number,), generator=generator).tolist()]
     rows.append(torch.randint(10, 90, (9,), generator=generator).tolist())
     lengths = torch.tensor([0, *(len(row) for row in rows)])
     ends = lengths.cumsum(0)
@@ -57,15 +54,11 @@ def make_pack(number: int, image_token: int, images: int, kind: str = "tiny") ->
         for name, size in sizes.items()
     }
     return MicroBatch(
-        input_ids=tokens[None],
-        position_ids=torch.cat([torch.arange(int(length)) for length in lengths[1:]])[None],
-        cu_seqlens=ends.to(torch.int32),
-        max_seqlen=int(lengths.max()),
-        pixel_values=pixels if images else {},
-        run_vision=True,
-        response_positions=positions,
+        input_ids=tokens[None], position_ids=torch.cat([torch.arange(int(length)) for length in lengths[1:]])[None],
+        cu_seqlens=ends.to(torch.int32), max_seqlen=int(lengths.max()), pixel_values=pixels if images else {},
+        run_vision=True, response_positions=positions,
         response_labels=torch.randint(10, 90, (len(positions),), generator=torch.Generator().manual_seed(7)),
-        row_ids=[f"rows:{number}", f"rows:{number}b"],
+        row_ids=[f"rows:{number}", f"rows:{number}b"]
     )
 
 

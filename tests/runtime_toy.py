@@ -60,15 +60,8 @@ def build(process: runtime.Process, total_steps: int, config: ToyConfig, width: 
     return model, optimizer, runtime.cosine_schedule(optimizer, total_steps, 0.1), process
 
 
-def train(
-    out_dir: Path,
-    steps: int,
-    *,
-    total_steps: int = 8,
-    config: ToyConfig | None = None,
-    resume: str = "auto",
-    keep: int = 3,
-) -> list[float]:
+def train(out_dir: Path, steps: int, *, total_steps: int = 8, config: ToyConfig | None = None, resume: str = "auto",
+          keep: int = 3) -> list[float]:
     """Train in this process up to step `steps`, saving every config.save_every; the losses of the steps done now."""
     config = config or ToyConfig()
     process = runtime.setup(config.seed)

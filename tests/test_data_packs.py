@@ -22,25 +22,15 @@ from PIL import Image
 from tokenizers.processors import TemplateProcessing
 from transformers import DeepseekVLHybridImageProcessor, DeepseekVLHybridProcessor
 
-from data import (
-    ChatFormat,
-    MicroBatch,
-    Rows,
-    check_held_out,
-    make_loader,
-    open_rows,
-    plan_micro_batches,
-    steps_per_epoch,
-)
+from data import (ChatFormat, MicroBatch, Rows, check_held_out, make_loader, open_rows, plan_micro_batches,
+                  steps_per_epoch)
 from errors import UserError, loader_process_died, run_main
 from sources import BadRow, Turn, open_image, parse_spec
 
-DEEPSEEK = (
-    "{{ bos_token }}{% for m in messages %}{{ 'User: ' if m['role'] == 'user' else 'Assistant: ' }}"
-    "{% for part in m['content'] %}{{ '<image>\n' if part['type'] == 'image' else part['text'] }}{% endfor %}"
-    "{{ '\n\n' if m['role'] == 'user' else eos_token }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
-)
+DEEPSEEK = ("{{ bos_token }}{% for m in messages %}{{ 'User: ' if m['role'] == 'user' else 'Assistant: ' }}"
+            "{% for part in m['content'] %}{{ '<image>\n' if part['type'] == 'image' else part['text'] }}{% endfor %}"
+            "{{ '\n\n' if m['role'] == 'user' else eos_token }}{% endfor %}"
+            "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}")
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +48,7 @@ def pair_file(tmp_path_factory: pytest.TempPathFactory) -> str:
     for n in range(50):
         answer = f"Because {n}, {'the sum ' * (n * 7 % 23)}it is so.\nAnswer: {n}"
         strong = {
-            "image_url": "" if n % 3 else f"{n % 4}.png",
-            "instruction": f"Given the angle {n}, " + "and " * (n % 11),
+            "image_url": "" if n % 3 else f"{n % 4}.png", "instruction": f"Given the angle {n}, " + "and " * (n % 11)
         }
         weak = {"image_url_2": f"{(n + 1) % 4}.png", "instruction_2": "Solve." if n % 2 else ""}
         rows.append({**strong, "output": answer, **weak, "output_2": answer})
@@ -105,11 +94,8 @@ def test_prompt_tokens_equal_the_stock_processors(num_images: int, template: str
 
 def test_every_answer_of_a_conversation_bears_loss(chat_format: ChatFormat) -> None:
     turns = [
-        Turn("system", "Be brief."),
-        Turn("user", "2 + 2?", ["a.png"]),
-        Turn("assistant", "4"),
-        Turn("user", "And 3 + 3?"),
-        Turn("assistant", "It is 6"),
+        Turn("system", "Be brief."), Turn("user", "2 + 2?", ["a.png"]), Turn("assistant", "4"),
+        Turn("user", "And 3 + 3?"), Turn("assistant", "It is 6")
     ]
     tokens = chat_format.encode(turns)
     tokenizer = chat_format.processor.tokenizer
@@ -172,10 +158,8 @@ def test_pixels_equal_the_stock_processors_bit_for_bit(size: tuple[int, int], fa
     for name, values in pixels.items():
         assert values.dtype == torch.uint8
         prefix = "high_res_" if name.startswith("high_res") else ""
-        mean, std = (
-            torch.tensor(getattr(image_processor, f"{prefix}image_{part}"), dtype=torch.float32)[:, None, None]
-            for part in ("mean", "std")
-        )
+        mean, std = (torch.tensor(getattr(image_processor, f"{prefix}image_{part}"), dtype=torch.float32)[:, None, None]
+                     for part in ("mean", "std"))
         normalised = ((values.double() * image_processor.rescale_factor).float() - mean) / std
         assert torch.equal(normalised, stock[name][0])
 
@@ -206,11 +190,9 @@ def test_packs_hold_their_rows_exactly(pair_rows: Rows) -> None:
                 length = batch.input_ids.numel()
                 assert batch.input_ids.shape == batch.position_ids.shape == (1, length)
                 assert batch.input_ids.dtype == batch.position_ids.dtype == batch.response_labels.dtype == torch.int64
-                assert (
-                    batch.cu_seqlens.dtype == torch.int32
-                    and batch.cu_seqlens[0] == 0
-                    and batch.cu_seqlens[-1] == length
-                )
+                assert (batch.cu_seqlens.dtype == torch.int32
+                        and batch.cu_seqlens[0] == 0
+                        and batch.cu_seqlens[-1] == length)
                 lengths = batch.cu_seqlens.diff()
                 assert batch.max_seqlen == lengths.max() and length <= 1024
                 assert batch.position_ids[0].tolist() == [position for n in lengths.tolist() for position in range(n)]
@@ -275,12 +257,10 @@ def test_packs_of_no_rows_fill_the_ranks(pair_rows: Rows) -> None:
     for batch in (weak, strong):
         assert batch.input_ids.tolist() == [[pair_rows.chat_format.eos_token_id]]
         assert batch.position_ids.tolist() == [[0]] and batch.cu_seqlens.tolist() == [0, 1] and batch.max_seqlen == 1
-        assert (
-            batch.num_response_tokens == 0
-            and batch.num_tokens == 0
-            and batch.row_ids == []
-            and batch.pixel_values == {}
-        )
+        assert (batch.num_response_tokens == 0
+                and batch.num_tokens == 0
+                and batch.row_ids == []
+                and batch.pixel_values == {})
     assert weak.run_vision  # another rank's pack has an image
     assert len(batches.row_ids) == 0 and batches.global_rows == 2
 
@@ -486,17 +466,8 @@ def test_a_workers_error_is_one_line_in_the_main_process(tmp_path: Path, chat_fo
 
 
 def test_workers_leave_signals_to_the_trainer_and_end_with_it(pair_rows: Rows) -> None:
-    loader = make_loader(
-        pair_rows,
-        global_batch=4,
-        pack_tokens=1024,
-        rank=0,
-        world_size=1,
-        seed=0,
-        start_step=0,
-        total_steps=99,
-        num_workers=2,
-    )
+    loader = make_loader(pair_rows, global_batch=4, pack_tokens=1024, rank=0, world_size=1, seed=0, start_step=0,
+                         total_steps=99, num_workers=2)
     next(loader), next(loader)  # one from each: both are past their start
     workers = multiprocessing.active_children()
     assert len(workers) == 2
@@ -511,17 +482,8 @@ def test_workers_leave_signals_to_the_trainer_and_end_with_it(pair_rows: Rows) -
 
 
 def test_a_killed_worker_is_one_line(pair_rows: Rows) -> None:
-    loader = make_loader(
-        pair_rows,
-        global_batch=4,
-        pack_tokens=1024,
-        rank=0,
-        world_size=1,
-        seed=0,
-        start_step=0,
-        total_steps=99,
-        num_workers=1,
-    )
+    loader = make_loader(pair_rows, global_batch=4, pack_tokens=1024, rank=0, world_size=1, seed=0, start_step=0,
+                         total_steps=99, num_workers=1)
     next(loader)
     [worker] = multiprocessing.active_children()
     with pytest.raises((UserError, RuntimeError)) as caught:  # a RuntimeError where the sleep is what was interrupted
@@ -536,10 +498,8 @@ def test_a_worker_killed_during_the_training_step_is_one_line_too(
     pair_rows: Rows, capsys: pytest.CaptureFixture
 ) -> None:
     """torch raises from its signal handler, in whatever the main thread does just then."""
-    loader = make_loader(
-        pair_rows, global_batch=4, pack_tokens=1024, rank=0, world_size=1, seed=0, start_step=0, total_steps=99,
-        num_workers=2,
-    )
+    loader = make_loader(pair_rows, global_batch=4, pack_tokens=1024, rank=0, world_size=1, seed=0, start_step=0,
+                         total_steps=99, num_workers=2)
 
     def main() -> None:
         next(loader)
@@ -624,9 +584,8 @@ def test_memory_stays_flat(pair_rows: Rows) -> None:
 
     if not Path("/proc/self/statm").exists():
         pytest.skip("needs /proc")
-    loader = make_loader(
-        pair_rows, global_batch=8, pack_tokens=1024, rank=0, world_size=1, seed=0, start_step=0, total_steps=160
-    )
+    loader = make_loader(pair_rows, global_batch=8, pack_tokens=1024, rank=0, world_size=1, seed=0, start_step=0,
+                         total_steps=160)
     sizes = [resident() for _ in loader]
     assert len(sizes) == 160
     assert max(sizes[-40:]) - max(sizes[40:80]) < 8 << 20

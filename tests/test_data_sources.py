@@ -17,17 +17,7 @@ from PIL import Image
 
 from data import ChatFormat, Rows, make_loader, open_rows, steps_per_epoch
 from errors import UserError
-from sources import (
-    SINGLE,
-    STRONG,
-    WEAK,
-    BadRow,
-    BenchmarkRow,
-    ImageFinder,
-    conversations,
-    open_image,
-    open_source,
-)
+from sources import (SINGLE, STRONG, WEAK, BadRow, BenchmarkRow, ImageFinder, conversations, open_image, open_source)
 
 FIXTURES = Path(__file__).parent / "fixtures" / "dialects"
 # file: (rows as single ones, images in them, the first question's beginning, the first response's end)
@@ -36,8 +26,7 @@ DIALECTS = {
     "puma_stage2.json": (4, 3, "In the right triangle", "Answer: 5"),
     "puma_stage3.jsonl": (2, 1, "Find the area.", "Answer: 6"),
     "mathv360k.json": (2, 2, "Hint: Please answer", "The answer is 6"),
-    "geo170k.json": (2, 2, "Find angle B.", "The answer is 60."),
-    "llava_text.json": (1, 0, "What is 2 + 2?", "4"),
+    "geo170k.json": (2, 2, "Find angle B.", "The answer is 60."), "llava_text.json": (1, 0, "What is 2 + 2?", "4"),
     "metamathqa.json": (1, 0, "If one pen", "The answer is: 6"),
     "numinamath_cot.jsonl": (2, 0, "Find $\\sqrt{16}$.", "It is $\\boxed{4}$."),
     "mathinstruct.json": (2, 0, "Half of 10?", "The answer is 5"),
@@ -46,10 +35,9 @@ DIALECTS = {
     "visualwebinstruct_conversation.jsonl": (3, 3, "Find the perimeter.", "= 12"),
     "visualwebinstruct_qa.jsonl": (2, 1, "Find the circumference", "2π"),
     "mavis_geometry.json": (2, 2, "The legs are 3 and 4. Find the area.\nChoices:\n(A) 5\n(B) 6", "The answer is (B)."),
-    "finevision.jsonl": (2, 1, "What is it?", "Three."),
-    "llama_factory.json": (1, 1, "Name the shape.", "A circle."),
+    "finevision.jsonl": (2, 1, "What is it?", "Three."), "llama_factory.json": (1, 1, "Name the shape.", "A circle."),
     "geogpt4v.jsonl": (1, 1, "Which is the area?\nChoices:\n(A) 5\n(B) 6", "(B)"),
-    "rows_by_id.json": (2, 0, "1 + 2?", "3"),
+    "rows_by_id.json": (2, 0, "1 + 2?", "3")
 }
 
 
@@ -59,9 +47,8 @@ def chat_format() -> ChatFormat:
 
 
 def open_fixture(path: object, chat_format: ChatFormat, pairs: bool = False, **options: object) -> object:
-    return open_rows(
-        str(path), pairs=pairs, chat_format=chat_format, max_length=options.pop("max_length", 2048), **options
-    )
+    return open_rows(str(path), pairs=pairs, chat_format=chat_format, max_length=options.pop("max_length", 2048),
+                     **options)
 
 
 def dropped_from(rows: Rows) -> list[dict[str, int]]:
@@ -103,34 +90,22 @@ def small_model() -> torch.nn.Module:
     from transformers import LlavaConfig, LlavaForConditionalGeneration, Qwen2Config, SiglipVisionConfig
 
     tokenizer = tiny_processor().tokenizer
-    vision = SiglipVisionConfig(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=96, patch_size=8
-    )
-    text = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-    )
+    vision = SiglipVisionConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+                                image_size=96, patch_size=8)
+    text = Qwen2Config(vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+                       num_attention_heads=2, num_key_value_heads=2)
     torch.manual_seed(0)
-    config = LlavaConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        vision_feature_select_strategy="full",
-        image_seq_length=NUM_IMAGE_TOKENS,
-    )
+    config = LlavaConfig(vision_config=vision, text_config=text,
+                         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+                         vision_feature_select_strategy="full", image_seq_length=NUM_IMAGE_TOKENS)
     return LlavaForConditionalGeneration(config)
 
 
 @pytest.mark.parametrize("name", DIALECTS)
 def test_one_step_trains_on_every_dialect(name: str, chat_format: ChatFormat, small_model: torch.nn.Module) -> None:
     rows = open_fixture(FIXTURES / name, chat_format)
-    loader = make_loader(
-        rows, global_batch=8, pack_tokens=2048, rank=0, world_size=1, seed=0, start_step=0, total_steps=1
-    )
+    loader = make_loader(rows, global_batch=8, pack_tokens=2048, rank=0, world_size=1, seed=0, start_step=0,
+                         total_steps=1)
     [(batch, _)] = next(iter(loader)).micro_batches
     optimizer = torch.optim.SGD(small_model.parameters(), lr=0.1)
     losses = []
@@ -169,16 +144,8 @@ def test_picture_values_of_every_kind(tmp_path: Path) -> None:
     held = {"bytes": png, "path": None}
     row = {"question": "q", "answer": "a"}
     for value, count in [
-        ("a.png", 1),
-        (["a.png", "a.png"], 2),
-        (held, 1),
-        ([held], 1),
-        (Image.new("RGB", (4, 4)), 1),
-        ({"bytes": None, "path": "a.png"}, 1),
-        ({"bytes": None, "path": None}, 0),
-        (None, 0),
-        ("", 0),
-        ([], 0),
+        ("a.png", 1), (["a.png", "a.png"], 2), (held, 1), ([held], 1), (Image.new("RGB", (4, 4)), 1),
+        ({"bytes": None, "path": "a.png"}, 1), ({"bytes": None, "path": None}, 0), (None, 0), ("", 0), ([], 0)
     ]:
         [(side, turns)] = conversations({**row, "image": value}, pairs=False)
         assert side == SINGLE and len(turns[0].images) == count
@@ -200,10 +167,7 @@ def test_pictures_go_to_the_turn_of_their_placeholder() -> None:
     }
     [(_, turns)] = conversations(row, pairs=False)
     assert [(turn.text, turn.images) for turn in turns] == [
-        ("First:", ["a.png"]),
-        ("one", []),
-        ("second?", ["b.png"]),
-        ("two", []),
+        ("First:", ["a.png"]), ("one", []), ("second?", ["b.png"]), ("two", [])
     ]
 
 
@@ -361,9 +325,8 @@ def test_parquet_rows_are_read_again_from_any_row_group(tmp_path: Path, chat_for
             assert source.read_row(offset, length) == row
     index = open_fixture(tmp_path / "small.parquet", chat_format)
     assert index.entries["images"][:, 0].tolist() == [int(n % 3 > 0) for n in range(40)]
-    loader = make_loader(
-        index, global_batch=40, pack_tokens=8192, rank=0, world_size=1, seed=0, start_step=0, total_steps=1
-    )
+    loader = make_loader(index, global_batch=40, pack_tokens=8192, rank=0, world_size=1, seed=0, start_step=0,
+                         total_steps=1)
     assert sum(len(batch.pixel_values["pixel_values"]) for batch, _ in next(loader)) == 26
 
 
@@ -387,10 +350,8 @@ def test_parquet_mixes_of_counts_and_shares_are_drawn_by_worker_processes(
     spec = f"{tmp_path / 'pairs.parquet'}:0.5,{tmp_path / 'dialogues.parquet'}:4"
     rows = open_fixture(spec, chat_format)
     assert [file["drawn"] for file in rows.mix.values()] == [12, 4]  # half of 24 sides, and 4 of 10
-    loader = make_loader(
-        rows, global_batch=16, pack_tokens=4096, rank=0, world_size=1, seed=0, start_step=0, total_steps=1,
-        num_workers=2,
-    )
+    loader = make_loader(rows, global_batch=16, pack_tokens=4096, rank=0, world_size=1, seed=0, start_step=0,
+                         total_steps=1, num_workers=2)
     (step,) = loader
     assert sum("pairs.parquet" in row for row in step.row_ids) == 12
     for batch, _ in step:
@@ -432,9 +393,8 @@ def test_damaged_parquet_is_one_line(tmp_path: Path, chat_format: ChatFormat) ->
     message = error_of(tmp_path / "question.parquet", chat_format, skip_bad_rows=True)
     assert "cannot be read to its end" in message and "download or make the file again" in message
     index = open_fixture(tmp_path / "image.bytes.parquet", chat_format)  # the index leaves images where they are
-    loader = make_loader(
-        index, global_batch=4, pack_tokens=4096, rank=0, world_size=1, seed=0, start_step=0, total_steps=1
-    )
+    loader = make_loader(index, global_batch=4, pack_tokens=4096, rank=0, world_size=1, seed=0, start_step=0,
+                         total_steps=1)
     with pytest.raises(UserError, match="image.bytes.parquet: cannot be read to its end") as caught:
         next(loader)
     assert "\n" not in str(caught.value)
@@ -493,14 +453,7 @@ def test_a_file_that_changes_under_the_run_is_said(tmp_path: Path, chat_format: 
 # Bad input
 
 GOOD = {"query": "1 + 1?", "response": "2"}
-PAIR = {
-    "image_url": "",
-    "instruction": "q",
-    "output": "a",
-    "image_url_2": "",
-    "instruction_2": "q2",
-    "output_2": "a",
-}
+PAIR = {"image_url": "", "instruction": "q", "output": "a", "image_url_2": "", "instruction_2": "q2", "output_2": "a"}
 BAD_ROWS = [
     ('{"query": "1', "broken JSON", "not JSON"),
     ("[1, 2]", "not a row", "this is list"),
@@ -537,9 +490,8 @@ BAD_PAIRS = [
 
 
 @pytest.mark.parametrize(("row", "reason", "detail"), BAD_ROWS + BAD_PAIRS)
-def test_bad_row_is_one_clear_line_or_counted(
-    row: object, reason: str, detail: str, tmp_path: Path, chat_format: ChatFormat
-) -> None:
+def test_bad_row_is_one_clear_line_or_counted(row: object, reason: str, detail: str, tmp_path: Path,
+                                              chat_format: ChatFormat) -> None:
     pairs = (row, reason, detail) in BAD_PAIRS
     (tmp_path / "folder").mkdir()
     good = PAIR if pairs else GOOD
@@ -611,13 +563,11 @@ def test_pictures_that_cannot_be_used(tmp_path: Path, chat_format: ChatFormat) -
     bomb(tmp_path / "bomb.png")
     Image.new("L", (9000, 6000)).save(tmp_path / "large.png")
     for name, reason, detail in [
-        ("cut.png", "image unreadable", "cut.png"),
-        ("text.png", "image unreadable", "cannot identify"),
-        ("nothing.png", "image unreadable", "cannot identify"),
-        ("page.eps", "image unreadable", "cannot identify"),
+        ("cut.png", "image unreadable", "cut.png"), ("text.png", "image unreadable", "cannot identify"),
+        ("nothing.png", "image unreadable", "cannot identify"), ("page.eps", "image unreadable", "cannot identify"),
         ("bomb.png", "image too large", "pixels"),
         ("large.png", "image too large", "9000 x 6000 pixels, at most 50,000,000"),
-        ("gone.png", "image missing", "gone.png"),
+        ("gone.png", "image missing", "gone.png")
     ]:
         with pytest.raises(BadRow) as caught:
             open_image(name, str(tmp_path))
@@ -674,21 +624,7 @@ def test_picture_finder_lists_each_folder_once(tmp_path: Path, monkeypatch: pyte
 def damage(generator: random.Random, value: object) -> object:
     """The value with one thing in it broken."""
     junk = [
-        None,
-        0,
-        -1.5,
-        True,
-        "",
-        " ",
-        [],
-        {},
-        [None],
-        "<image>",
-        "\ud800",
-        "\0",
-        "<|im_end|>",
-        ["a.png", 3],
-        "x" * 9000,
+        None, 0, -1.5, True, "", " ", [], {}, [None], "<image>", "\ud800", "\0", "<|im_end|>", ["a.png", 3], "x" * 9000
     ]
     if isinstance(value, dict) and value and generator.random() < 0.8:
         key = generator.choice(list(value))
@@ -711,13 +647,11 @@ def fuzzed_lines(count: int, seed: int) -> list[bytes]:
     seeds = []
     for name in DIALECTS:
         text = (FIXTURES / name).read_text()
-        rows = (
-            json.loads(text)
-            if text.startswith("[")
-            else [json.loads(line) for line in text.splitlines()]
-            if name[-1] == "l"
-            else []
-        )
+        rows = (json.loads(text)
+                if text.startswith("[")
+                else [json.loads(line) for line in text.splitlines()]
+                if name[-1] == "l"
+                else [])
         seeds += rows
     lines = []
     for _ in range(count):
@@ -736,9 +670,8 @@ def fuzzed_lines(count: int, seed: int) -> list[bytes]:
 def test_malformed_rows_are_counted_without_a_traceback(pairs: bool, tmp_path: Path, chat_format: ChatFormat) -> None:
     lines = fuzzed_lines(5000, seed=pairs)
     (tmp_path / "fuzz.jsonl").write_bytes(b"\n".join(lines) + b"\n")
-    rows = open_fixture(
-        tmp_path / "fuzz.jsonl", chat_format, pairs, skip_bad_rows=True, image_root=str(FIXTURES), max_length=1024
-    )
+    rows = open_fixture(tmp_path / "fuzz.jsonl", chat_format, pairs, skip_bad_rows=True, image_root=str(FIXTURES),
+                        max_length=1024)
     [reasons] = dropped_from(rows)
     dropped, total = sum(reasons.values()), sum(bool(line.strip()) for line in lines)
     assert dropped > total / 2 and len(reasons) >= 10
@@ -747,16 +680,8 @@ def test_malformed_rows_are_counted_without_a_traceback(pairs: bool, tmp_path: P
     else:  # a pair counts twice when it is used
         sides = np.unique(rows.entries["number"])
         assert total - dropped <= len(sides) + (rows.entries["side"] != SINGLE).sum() and len(sides) <= total
-    loader = make_loader(
-        rows,
-        global_batch=64,
-        pack_tokens=1024,
-        rank=0,
-        world_size=1,
-        seed=0,
-        start_step=0,
-        total_steps=steps_per_epoch(rows, 64),
-    )
+    loader = make_loader(rows, global_batch=64, pack_tokens=1024, rank=0, world_size=1, seed=0, start_step=0,
+                         total_steps=steps_per_epoch(rows, 64))
     seen = sum(len(batches.row_ids) for batches in loader)
     assert seen == len(rows)
     assert {STRONG, WEAK} >= set(np.unique(rows.entries["side"]).tolist()) - {SINGLE}

@@ -31,16 +31,14 @@ def write_pairs(folder: Path, number: int = 90) -> Path:
         ImageDraw.Draw(picture).text((10, 40), f"{first} + {second} = ?", fill="black")
         picture.save(folder / f"{index}.png")
         answer = f"{first} + {second} = {first + second}.\nAnswer: {first + second}"
-        rows.append(
-            {
-                "image_url": "" if index % 3 else f"{index}.png",
-                "instruction": f"What is {first} + {second}?",
-                "output": answer,
-                "image_url_2": f"{index}.png",
-                "instruction_2": "What is the sum in the picture?",
-                "output_2": answer,
-            }
-        )
+        rows.append({
+                        "image_url": "" if index % 3 else f"{index}.png",
+                        "instruction": f"What is {first} + {second}?",
+                        "output": answer,
+                        "image_url_2": f"{index}.png",
+                        "instruction_2": "What is the sum in the picture?",
+                        "output_2": answer,
+                    })
     path = folder / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -65,10 +63,8 @@ def command(pairs: Path, out_dir: Path, *arguments: str, ranks: int = 2, restart
 
 def start(*arguments: object, **options: object) -> subprocess.Popen:
     """A run in a session of its own, so that all of it can be killed at once."""
-    return subprocess.Popen(
-        command(*arguments, **options), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    return subprocess.Popen(command(*arguments, **options), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            text=True, start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 def finish(run: subprocess.Popen, code: int = 0) -> str:

@@ -59,10 +59,8 @@ def one_launch(backend, weak, strong, labels, *, difference, alpha=0.2, lam=0.1,
     else:
         strong, difference = (None, strong - weak) if difference else (strong, None)
     row_losses = torch.empty(3, weak.shape[0], device=weak.device)
-    ROWS[backend].puma_rows(
-        buffer, strong, labels, row_losses, buffer, difference=difference,
-        alpha=alpha, lam=lam, tau=tau, ignore_index=ignore_index,
-    )
+    ROWS[backend].puma_rows(buffer, strong, labels, row_losses, buffer, difference=difference, alpha=alpha, lam=lam,
+                            tau=tau, ignore_index=ignore_index)
     return row_losses.sum(1), buffer
 
 
@@ -294,9 +292,7 @@ def test_the_second_pass_follows_within_what_the_cache_holds(monkeypatch, cache_
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_sixteen_bit_logits_match_float64_of_the_same_logits(backend, dtype):
     for vocabulary, tau, scale, mixture in [
-        (1000, 1.0, 1.0, "default"),
-        (4097, 2.0, 10.0, "heavy"),
-        (7, 0.5, 50.0, "rkl"),
+        (1000, 1.0, 1.0, "default"), (4097, 2.0, 10.0, "heavy"), (7, 0.5, 50.0, "rkl")
     ]:
         check_against_float64(backend, *make_logits(3, vocabulary, scale, dtype), tau, mixture)
     check_against_float64(backend, *make_logits(5, 32000, 1.0, dtype, ignored=2), 1.0, "fkl")
@@ -331,14 +327,12 @@ def test_the_gradient_survives_bfloat16_where_the_branches_nearly_agree(backend,
     hidden, weight = hidden.bfloat16(), (torch.randn(1000, 64, device=DEVICE) * 0.7).bfloat16()
     labels = torch.randint(1000, (6,), device=DEVICE)
     expected_hidden = hidden.double().requires_grad_()
-    expected = linear_puma_loss(
-        expected_hidden, strong_hidden.double(), weight.double(), labels, lam=1.0, backend="reference"
-    )
+    expected = linear_puma_loss(expected_hidden, strong_hidden.double(), weight.double(), labels, lam=1.0,
+                                backend="reference")
     expected.loss.backward()
     found_hidden = hidden.clone().requires_grad_()
-    found = linear_puma_loss(
-        found_hidden, strong_hidden, weight, labels, lam=1.0, logits_dtype=logits_dtype, backend=backend
-    )
+    found = linear_puma_loss(found_hidden, strong_hidden, weight, labels, lam=1.0, logits_dtype=logits_dtype,
+                             backend=backend)
     found.loss.backward()
 
     weak, strong = ((h @ weight.t()).detach() for h in (hidden, strong_hidden))
@@ -367,9 +361,8 @@ def test_minus_infinity_in_both_branches_is_a_smaller_vocabulary(backend):
     weak[:, banned] = strong[:, banned] = -math.inf
     for tau, mixture in [(1.0, "default"), (2.0, "fkl"), (1.0, "rkl"), (1.0, "ce")]:
         alpha, lam = MIXTURES[mixture]
-        expected, expected_gradient = reference(
-            weak[:, ~banned], strong[:, ~banned], torch.zeros_like(labels), alpha=alpha, lam=lam, tau=tau
-        )
+        expected, expected_gradient = reference(weak[:, ~banned], strong[:, ~banned], torch.zeros_like(labels),
+                                                alpha=alpha, lam=lam, tau=tau)
         found = weak.clone().requires_grad_()
         losses = puma_loss(found, strong, labels, alpha=alpha, lam=lam, tau=tau, backend=backend)
         losses.loss.backward()
@@ -472,9 +465,8 @@ def test_ignored_rows_and_empty_batches_give_zero_with_the_graph_intact(backend)
             for leaf in leaves:
                 leaf.grad = None
             first = puma_loss(leaves[0], strong[:rows], labels[:rows], num_tokens=num_tokens, backend=backend)
-            second = linear_puma_loss(
-                leaves[1], hidden[:rows], leaves[2], labels[:rows], num_tokens=num_tokens, backend=backend
-            )
+            second = linear_puma_loss(leaves[1], hidden[:rows], leaves[2], labels[:rows], num_tokens=num_tokens,
+                                      backend=backend)
             assert first.loss == 0 and second.loss == 0
             (first.loss + second.loss).backward()
             assert all(torch.equal(leaf.grad, torch.zeros_like(leaf)) for leaf in leaves)
@@ -589,9 +581,8 @@ def test_one_chunk_needs_no_float32_sum_except_in_float16(monkeypatch):
     """The weight's gradient is one product in its own dtype; float16 has no room for hidden states / num_tokens."""
     sums = []
     accumulate = sys.modules["kernels.puma_loss"]._accumulate_product
-    monkeypatch.setattr(
-        sys.modules["kernels.puma_loss"], "_accumulate_product", lambda *a, **k: (sums.append(1), accumulate(*a, **k))
-    )
+    monkeypatch.setattr(sys.modules["kernels.puma_loss"], "_accumulate_product", lambda *a,
+                        **k: (sums.append(1), accumulate(*a, **k)))
     for dtype, chunk_size, expected in [
         (torch.float32, 11, 0), (torch.bfloat16, None, 0), (torch.float16, None, 1), (torch.float32, 4, 3)
     ]:
@@ -707,10 +698,8 @@ def test_small_gradients_survive_sixteen_bits_and_a_large_token_count():
 def test_backward_scales_and_can_be_repeated(backend):
     weak, strong, weight, labels = linear_case(dtype=torch.float32)
     weak.requires_grad_(), weight.requires_grad_()
-    for loss, leaves in (
-        (linear_puma_loss(weak, strong, weight, labels, backend=backend).loss, (weak, weight)),
-        (puma_loss(weak, strong, labels.clamp(max=11), backend=backend).loss, (weak,)),
-    ):
+    for loss, leaves in ((linear_puma_loss(weak, strong, weight, labels, backend=backend).loss, (weak, weight)),
+                         (puma_loss(weak, strong, labels.clamp(max=11), backend=backend).loss, (weak,))):
         first = torch.autograd.grad(loss, leaves, retain_graph=True)
         kept = [gradient.clone() for gradient in first]
         tripled = torch.autograd.grad(3 * loss, leaves, retain_graph=True)
@@ -724,10 +713,8 @@ def test_backward_scales_and_can_be_repeated(backend):
 def test_double_backward_is_refused_with_a_message():
     weak, strong, weight, labels = linear_case(dtype=torch.float32)
     weak.requires_grad_()
-    for loss in (
-        linear_puma_loss(weak, strong, weight, labels, backend="torch").loss,
-        puma_loss(weak, strong, labels.clamp(max=11), backend="torch").loss,
-    ):
+    for loss in (linear_puma_loss(weak, strong, weight, labels, backend="torch").loss,
+                 puma_loss(weak, strong, labels.clamp(max=11), backend="torch").loss):
         with pytest.raises(RuntimeError, match="differentiable once.*backend='reference'"):
             torch.autograd.grad(loss, weak, create_graph=True)
     loss = linear_puma_loss(weak, strong, weight, labels, backend="reference").loss
@@ -752,9 +739,8 @@ def test_torch_compile_breaks_its_graph_once_and_gets_the_same():
 # Memory, defaults, messages
 
 
-@pytest.mark.parametrize(
-    ("num_rows", "chunk_size", "train_weight"), [(300, 64, False), (300, 64, True), (1000, None, False)]
-)
+@pytest.mark.parametrize(("num_rows", "chunk_size", "train_weight"),
+                         [(300, 64, False), (300, 64, True), (1000, None, False)])
 def test_peak_memory_is_a_few_chunks(num_rows, chunk_size, train_weight):
     """At most 6 * chunk * V * 4 bytes live at once above the inputs, beside the weight's gradient."""
     from bench.kernels import peak_live_bytes

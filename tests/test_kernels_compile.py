@@ -162,10 +162,6 @@ for vocabulary in (7, 4097, 151936):
     linear_puma_loss(hidden, hidden + 1, weight, labels, chunk_size=2, backend="triton").loss.backward()
 torch.cuda.synchronize()
 """
-    result = subprocess.run(
-        ["compute-sanitizer", "--error-exitcode", "9", sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
-    )
+    result = subprocess.run(["compute-sanitizer", "--error-exitcode", "9", sys.executable, "-c", code],
+                            capture_output=True, text=True, env=os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"})
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]

@@ -39,9 +39,8 @@ class TiedModel(torch.nn.Module):
 
     def forward(self, tokens, labels, num_tokens, backend="torch"):
         hidden = torch.tanh(self.embedding(tokens))
-        return linear_puma_loss(
-            hidden, hidden.detach() * 0.5, self.embedding.weight, labels, num_tokens=num_tokens, backend=backend
-        ).loss
+        return linear_puma_loss(hidden, hidden.detach() * 0.5, self.embedding.weight, labels, num_tokens=num_tokens,
+                                backend=backend).loss
 
 
 def _sharded_case():

@@ -14,20 +14,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import guard  # noqa: F401  (before transformers)
-from transformers import (
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    DeepseekVLHybridConfig,
-    DeepseekVLHybridForConditionalGeneration,
-    LlamaConfig,
-    LlamaForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    SamVisionConfig,
-    SiglipConfig,
-    SiglipModel,
-    SiglipVisionConfig,
-)
+from transformers import (AutoModelForImageTextToText, AutoProcessor, DeepseekVLHybridConfig,
+                          DeepseekVLHybridForConditionalGeneration, LlamaConfig, LlamaForCausalLM, Qwen2Config,
+                          Qwen2ForCausalLM, SamVisionConfig, SiglipConfig, SiglipModel, SiglipVisionConfig)
 
 import model as model_file
 import runtime
@@ -35,57 +24,45 @@ import train_stage2
 import train_stage3
 from bench.plan import count_parameters
 from errors import UserError
-from model import (
-    PARTS,
-    MathModel,
-    assemble,
-    count_image_tokens,
-    default_max_length,
-    load_model,
-    load_processor,
-    parse_parts,
-    part_of,
-    presets,
-)
+from model import (PARTS, MathModel, assemble, count_image_tokens, default_max_length, load_model, load_processor,
+                   parse_parts, part_of, presets)
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def small_hybrid_config(tie: bool = False) -> DeepseekVLHybridConfig:
     """DeepSeek's architecture in miniature: 16 image tokens."""
-    return DeepseekVLHybridConfig(
-        vision_config=SiglipVisionConfig(
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=32,
-            patch_size=8,
-            vision_use_head=False,
-        ),
-        high_res_vision_config=SamVisionConfig(
-            hidden_size=32,
-            output_channels=8,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=64,
-            patch_size=16,
-            mlp_dim=64,
-            window_size=2,
-            global_attn_indexes=[1],
-        ),
-        text_config=LlamaConfig(
-            vocab_size=640,
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            tie_word_embeddings=tie,
-        ),
-        image_token_id=3,
-        tie_word_embeddings=tie,
-    )
+    return DeepseekVLHybridConfig(vision_config=SiglipVisionConfig(
+                                      hidden_size=32,
+                                      intermediate_size=64,
+                                      num_hidden_layers=2,
+                                      num_attention_heads=2,
+                                      image_size=32,
+                                      patch_size=8,
+                                      vision_use_head=False,
+                                  ),
+                                  high_res_vision_config=SamVisionConfig(
+                                      hidden_size=32,
+                                      output_channels=8,
+                                      num_hidden_layers=2,
+                                      num_attention_heads=2,
+                                      image_size=64,
+                                      patch_size=16,
+                                      mlp_dim=64,
+                                      window_size=2,
+                                      global_attn_indexes=[1],
+                                  ),
+                                  text_config=LlamaConfig(
+                                      vocab_size=640,
+                                      hidden_size=64,
+                                      intermediate_size=128,
+                                      num_hidden_layers=2,
+                                      num_attention_heads=4,
+                                      num_key_value_heads=2,
+                                      tie_word_embeddings=tie,
+                                  ),
+                                  image_token_id=3,
+                                  tie_word_embeddings=tie)
 
 
 def pack(rows: list[torch.Tensor], image_token_id: int, pixels: dict | None = None, run_vision: bool = False):
@@ -95,14 +72,9 @@ def pack(rows: list[torch.Tensor], image_token_id: int, pixels: dict | None = No
     starts = cu_seqlens[:-1].tolist()
     positions = torch.cat([start + torch.arange(len(row) - 1) for start, row in zip(starts, rows, strict=True)])
     return SimpleNamespace(
-        input_ids=torch.cat(rows)[None],
-        position_ids=torch.cat([torch.arange(len(row)) for row in rows])[None],
-        cu_seqlens=cu_seqlens,
-        max_seqlen=int(lengths.max()),
-        pixel_values=pixels or {},
-        run_vision=run_vision,
-        response_positions=positions.long(),
-        response_labels=torch.cat([row[1:] for row in rows]),
+        input_ids=torch.cat(rows)[None], position_ids=torch.cat([torch.arange(len(row)) for row in rows])[None],
+        cu_seqlens=cu_seqlens, max_seqlen=int(lengths.max()), pixel_values=pixels or {}, run_vision=run_vision,
+        response_positions=positions.long(), response_labels=torch.cat([row[1:] for row in rows])
     )
 
 
@@ -144,9 +116,8 @@ def tiny() -> MathModel:
 @pytest.fixture(scope="module")
 def hybrid() -> MathModel:
     torch.manual_seed(0)
-    images = SimpleNamespace(
-        image_mean=[0.5] * 3, image_std=[0.5] * 3, high_res_image_mean=[0.4] * 3, high_res_image_std=[0.3] * 3
-    )
+    images = SimpleNamespace(image_mean=[0.5] * 3, image_std=[0.5] * 3, high_res_image_mean=[0.4] * 3,
+                             high_res_image_std=[0.3] * 3)
     model = DeepseekVLHybridForConditionalGeneration(small_hybrid_config()).eval()
     return MathModel(model, SimpleNamespace(image_processor=images, image_token_id=3))
 
@@ -400,13 +371,9 @@ def test_every_variant_of_a_layer_is_compiled(monkeypatch, caplog):
             with torch.set_grad_enabled(with_gradients):
                 model.hf.model.get_image_features(pixel_values=torch.zeros(images, 3, 96, 96))
                 embeddings = torch.zeros(1, 20 * images, 192, requires_grad=with_gradients)
-                model.language_model(
-                    inputs_embeds=embeddings,
-                    position_ids=torch.arange(20 * images)[None],
-                    use_cache=False,
-                    cu_seq_lens_q=torch.tensor([0, 20 * images], dtype=torch.int32),
-                    max_length_q=20 * images,
-                )
+                model.language_model(inputs_embeds=embeddings, position_ids=torch.arange(20 * images)[None],
+                                     use_cache=False, cu_seq_lens_q=torch.tensor([0, 20 * images], dtype=torch.int32),
+                                     max_length_q=20 * images)
     assert "recompile_limit" not in caplog.text
 
 
@@ -423,15 +390,8 @@ def test_unknown_names_are_errors():
 @pytest.mark.parametrize("tie", [True, False])
 def test_llava_from_pretrained_parts(tie, tmp_path):
     """Folders in the format of the hub's: a Qwen2 LM and a whole SigLIP; every weight arrives, tied as the LLM is."""
-    text = Qwen2Config(
-        vocab_size=640,
-        hidden_size=48,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=tie,
-    )
+    text = Qwen2Config(vocab_size=640, hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+                       num_key_value_heads=2, tie_word_embeddings=tie)
     llm = Qwen2ForCausalLM(text)
     llm.save_pretrained(tmp_path / "llm")
     vision = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, image_size=32)
@@ -445,9 +405,8 @@ def test_llava_from_pretrained_parts(tie, tmp_path):
     preset = presets()["puma-qwen2-1.5b"]
     hf = assemble(preset, llm=str(tmp_path / "llm"), vision=str(tmp_path / "siglip"), dtype=torch.float32)
     assert not any(parameter.is_meta for parameter in hf.parameters())
-    for (name, value), (_, other) in zip(
-        hf.model.language_model.named_parameters(), llm.model.named_parameters(), strict=True
-    ):
+    for (name, value), (_, other) in zip(hf.model.language_model.named_parameters(), llm.model.named_parameters(),
+                                         strict=True):
         assert torch.equal(value, other), name
     theirs = {name.split("vision_model.")[-1]: value for name, value in siglip.state_dict().items()}
     for name, value in hf.model.vision_tower.state_dict().items():
@@ -478,10 +437,8 @@ def test_hybrid_from_pretrained_parts_takes_ties_from_the_llm(tmp_path):
 
 def test_the_assemble_command_makes_a_folder_to_start_from(tmp_path, monkeypatch):
     """Tokenizer, chat template, image token and image size in it are those that the model was put together with."""
-    text = Qwen2Config(
-        vocab_size=1100, hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2,
-    )
+    text = Qwen2Config(vocab_size=1100, hidden_size=48, intermediate_size=96, num_hidden_layers=2,
+                       num_attention_heads=4, num_key_value_heads=2)
     Qwen2ForCausalLM(text).save_pretrained(tmp_path / "llm")
     load_processor("tiny").tokenizer.save_pretrained(tmp_path / "llm")
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}

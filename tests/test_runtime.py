@@ -100,9 +100,7 @@ def help_of(config_class: type, capsys: pytest.CaptureFixture, monkeypatch: pyte
     return capsys.readouterr().out
 
 
-def test_help_shows_comment_default_and_choices(
-    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_help_shows_comment_default_and_choices(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = help_of(Config, capsys, monkeypatch)
     assert re.search(r"model:\n +--preset TEXT +which model, 100 % of it \[tiny\]\n", shown)
     assert re.search(r"--compile \[BOOL\] +a \"slow\" start \[False\]\n", shown)
@@ -111,9 +109,8 @@ def test_help_shows_comment_default_and_choices(
 
 
 @pytest.mark.parametrize("script", ["train_stage1", "train_stage2", "train_stage3"])
-def test_each_flags_help_is_its_fields_comment(
-    script: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_flags_help_is_its_fields_comment(script: str, capsys: pytest.CaptureFixture,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
     """Read here with the tokenizer, so that a comment that parse_config misses is seen."""
     config_class = importlib.import_module(script).Config
     lines = (ROOT / f"{script}.py").read_text().splitlines()
@@ -156,10 +153,8 @@ def test_a_rank_other_than_the_first_leaves_the_word_to_it(monkeypatch: pytest.M
 
 
 def test_main_turns_a_user_error_into_one_line_and_exit_code_1() -> None:
-    code = (
-        "from errors import UserError, run_main\n\n"
-        "def main():\n    raise UserError('a.jsonl:3: broken; fix it')\n\nrun_main(main)"
-    )
+    code = ("from errors import UserError, run_main\n\n"
+            "def main():\n    raise UserError('a.jsonl:3: broken; fix it')\n\nrun_main(main)")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == "error: a.jsonl:3: broken; fix it\n"
@@ -280,9 +275,8 @@ def test_mfu_is_flops_over_time_and_peak(tmp_path: Path, process: runtime.Proces
     assert row["mfu"] == pytest.approx(1e11 / (row["step_seconds"] * 4 * 1e12), rel=0.02)
 
 
-def test_wandb_gets_every_row_or_is_said_to_be_missing(
-    tmp_path: Path, process: runtime.Process, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wandb_gets_every_row_or_is_said_to_be_missing(tmp_path: Path, process: runtime.Process,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     told = []
     run = SimpleNamespace(
         log=lambda row, step: told.append((step, row["loss"])), finish=lambda: told.append("finished")
@@ -344,9 +338,8 @@ def test_a_signal_is_a_stop_request(tmp_path: Path, process: runtime.Process, nu
     assert f"step 12, {signal.Signals(number).name}" in (tmp_path / "STOPPED").read_text()
 
 
-def test_a_stop_file_is_a_stop_request_and_a_restart_reads_the_marker(
-    tmp_path: Path, process: runtime.Process, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_stop_file_is_a_stop_request_and_a_restart_reads_the_marker(tmp_path: Path, process: runtime.Process,
+                                                                      capsys: pytest.CaptureFixture) -> None:
     handlers = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGUSR1)]
     try:
         (tmp_path / "STOP").touch()
@@ -393,13 +386,11 @@ def test_two_runs_cannot_share_an_out_dir(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_gives_its_lock_back_though_its_workers_live(tmp_path: Path) -> None:
-    code = (
-        "import os, sys, time, runtime\n"
-        "runtime.lock_out_dir(sys.argv[1], runtime.setup(0, device='cpu'))\n"
-        "worker = os.fork()\n"
-        "if worker: print(worker, flush=True)\n"
-        "time.sleep(60)\n"
-    )
+    code = ("import os, sys, time, runtime\n"
+            "runtime.lock_out_dir(sys.argv[1], runtime.setup(0, device='cpu'))\n"
+            "worker = os.fork()\n"
+            "if worker: print(worker, flush=True)\n"
+            "time.sleep(60)\n")
     run = subprocess.Popen([sys.executable, "-c", code, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     worker = int(run.stdout.readline())
     try:
@@ -430,9 +421,8 @@ def test_the_header_names_versions_and_boxes_slow_paths(
     assert re.search("^loss: +torch \\(the tensors are on meta", capsys.readouterr().out, re.M)
 
 
-def test_a_gpu_without_triton_is_a_slow_path(
-    process: runtime.Process, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gpu_without_triton_is_a_slow_path(process: runtime.Process, capsys: pytest.CaptureFixture,
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "device", torch.device("cuda"))
     card = SimpleNamespace(name="H100", total_memory=80 * 2**30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
@@ -455,12 +445,8 @@ def test_the_slurm_script_asks_for_a_checkpoint_and_requeues(tmp_path: Path) -> 
         (commands / name).write_text(text)
         (commands / name).chmod(0o755)
     environment = os.environ | {
-        "PATH": f"{commands}:{os.environ['PATH']}",
-        "SLURM_SUBMIT_DIR": str(tmp_path),
-        "SLURM_JOB_ID": "42",
-        "SLURM_JOB_NODELIST": "node[1-2]",
-        "SLURM_JOB_NUM_NODES": "2",
-        "OUT_DIR": "out",
+        "PATH": f"{commands}:{os.environ['PATH']}", "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "42",
+        "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_NUM_NODES": "2", "OUT_DIR": "out"
     }
     job = subprocess.Popen(["bash", ROOT / "runs" / "slurm_stage2.sh", "--seed", "1"], env=environment)
     while not (tmp_path / "srun.txt").exists():

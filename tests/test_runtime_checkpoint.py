@@ -68,9 +68,8 @@ def cut(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [flip_a_bit, cut, Path.unlink])
 @pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata", "rng_0.pt"])
-def test_damage_names_the_file_and_the_older_checkpoint(
-    tmp_path_factory: pytest.TempPathFactory, damage: object, name: str
-) -> None:
+def test_damage_names_the_file_and_the_older_checkpoint(tmp_path_factory: pytest.TempPathFactory, damage: object,
+                                                        name: str) -> None:
     out_dir = tmp_path_factory.mktemp("run")
     train(out_dir, 2)
     damage(out_dir / "step_00000002" / name)
@@ -273,9 +272,8 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """(folder, output) of checkpoint_worker.py."""
     out = tmp_path_factory.mktemp("two_ranks")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*torchrun, ROOT / "tests" / "checkpoint_worker.py", out], cwd=ROOT, capture_output=True, text=True, timeout=280
-    )
+    done = subprocess.run([*torchrun, ROOT / "tests" / "checkpoint_worker.py", out], cwd=ROOT, capture_output=True,
+                          text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     return out, done.stdout
 

@@ -18,10 +18,8 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 
 
 def start(ranks: int, out: Path, *arguments: str) -> dict:
-    done = subprocess.run(
-        [*TORCHRUN, str(ranks), ROOT / "tests" / "ranks_worker.py", out, *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=280,
-    )
+    done = subprocess.run([*TORCHRUN, str(ranks), ROOT / "tests" / "ranks_worker.py", out, *arguments], cwd=ROOT,
+                          capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     return torch.load(out / f"ranks_{ranks}.pt", weights_only=True)
 

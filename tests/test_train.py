@@ -44,8 +44,7 @@ def make_pairs(folder: Path, count: int) -> Path:
         output = f"{first} + {second} = {first + second}\nAnswer: {180 - first - second}"
         strong = {
             "image_url": f"{number}.png" if number % 3 == 0 else "",
-            "instruction": f"Triangle ABC. Angle A = {first} and angle B = {second}. Find angle C.",
-            "output": output,
+            "instruction": f"Triangle ABC. Angle A = {first} and angle B = {second}. Find angle C.", "output": output
         }
         weak = {"image_url_2": f"{number}.png", "instruction_2": "Find angle C.", "output_2": output}
         lines.append(json.dumps(strong | weak))
@@ -57,10 +56,8 @@ def make_pairs(folder: Path, count: int) -> Path:
 def run(script: str, *arguments: object, ranks: int = 0, check: bool = True) -> subprocess.CompletedProcess:
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)] if ranks else []
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    finished = subprocess.run(
-        [sys.executable, *launch, script, *map(str, arguments)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400,
-    )
+    finished = subprocess.run([sys.executable, *launch, script, *map(str, arguments)], cwd=ROOT, env=environment,
+                              capture_output=True, text=True, timeout=400)
     assert not check or finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-3000:]
     return finished
 

@@ -27,15 +27,13 @@ FOLDER = Path(__file__).resolve().parents[1] / "tiny"
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>")
 ALONE = r"[0-9]|[A-Z](?![a-z])"
 TEXT_KEYS = ("instruction", "output", "instruction_2", "output_2", "question")
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}{{ '<image>' }}{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}"
-    "{{ '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
+CHAT_TEMPLATE = ("{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+                 "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+                 "{% for part in message['content'] %}"
+                 "{% if part['type'] == 'image' %}{{ '<image>' }}{% else %}{{ part['text'] }}{% endif %}"
+                 "{% endfor %}{% endif %}"
+                 "{{ '<|im_end|>\n' }}{% endfor %}"
+                 "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
 
 
 def texts(paths: list[Path]) -> Iterator[str]:
@@ -53,42 +51,26 @@ def texts(paths: list[Path]) -> Iterator[str]:
 def make_tokenizer(paths: list[Path], vocab_size: int) -> PreTrainedTokenizerFast:
     """Train the byte-level BPE. The texts are read in their order, so the same files give the same tokenizer."""
     bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(ALONE), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
-    )
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([
+                                                    pre_tokenizers.Split(Regex(ALONE), behavior="isolated"),
+                                                    pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+                                                ])
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+        vocab_size=vocab_size, special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     bpe.train_from_iterator(texts(paths), trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        extra_special_tokens={"image_token": "<image>"},
-        padding_side="left",
-        model_max_length=1024,
-        clean_up_tokenization_spaces=False,
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>",
+                                   extra_special_tokens={"image_token": "<image>"}, padding_side="left",
+                                   model_max_length=1024, clean_up_tokenization_spaces=False)
 
 
 def make_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
     """tiny's stock processor: 96-pixel pictures in 8-pixel patches, 144 image tokens."""
-    return LlavaProcessor(
-        image_processor=SiglipImageProcessor(size={"height": 96, "width": 96}),
-        tokenizer=tokenizer,
-        patch_size=8,
-        vision_feature_select_strategy="full",
-        num_additional_image_tokens=0,
-        image_token="<image>",
-        chat_template=CHAT_TEMPLATE,
-    )
+    return LlavaProcessor(image_processor=SiglipImageProcessor(size={"height": 96, "width": 96}), tokenizer=tokenizer,
+                          patch_size=8, vision_feature_select_strategy="full", num_additional_image_tokens=0,
+                          image_token="<image>", chat_template=CHAT_TEMPLATE)
 
 
 def main() -> None:

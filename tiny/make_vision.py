@@ -31,16 +31,8 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 from tiny.pictures import GRID, NUM_CLASSES, NUM_DIRECTIONS, OFFSETS, PATCH, SIZE, picture
 
 ROOT = Path(__file__).resolve().parents[1]
-VISION = dict(
-    image_size=SIZE,
-    patch_size=PATCH,
-    num_channels=3,
-    hidden_size=160,
-    intermediate_size=640,
-    num_hidden_layers=6,
-    num_attention_heads=4,
-    vision_use_head=False,
-)
+VISION = dict(image_size=SIZE, patch_size=PATCH, num_channels=3, hidden_size=160, intermediate_size=640,
+              num_hidden_layers=6, num_attention_heads=4, vision_use_head=False)
 FEATURE_LAYER = -2  # the last layer and the final norm are never used, never trained, not shipped
 OFFSET_WEIGHTS = (1.0, 0.6, 0.5, 0.4, 0.3, 0.2, 0.2, 0.4, 0.2, 0.2)
 
@@ -126,15 +118,12 @@ def evaluate(reader: Reader, batches: list[tuple[Tensor, Tensor, Tensor]]) -> di
         right[..., 0] = logits.argmax(-1) == here
         right[..., 1:][text] = around_logits.argmax(-1) == characters[text][:, 1:]
         answers = {
-            "characters": right[..., 0][text],
-            "digits": right[..., 0][(here >= 1) & (here <= 10)],
-            "capitals": right[..., 0][(here >= 11) & (here <= 36)],
-            "empty": right[..., 0][~text],
+            "characters": right[..., 0][text], "digits": right[..., 0][(here >= 1) & (here <= 10)],
+            "capitals": right[..., 0][(here >= 11) & (here <= 36)], "empty": right[..., 0][~text],
             "next": right[..., 1][text & (characters[..., 1] > 0)],
             "next but one": right[..., 2][text & (characters[..., 2] > 0)],
             "previous": right[..., OFFSETS.index(-1)][text & (characters[..., OFFSETS.index(-1)] > 0)],
-            "four in a row": right[..., :4].all(-1)[text],
-            "lines": ((line_logits > 0) == (lines > 0)).all(-1),
+            "four in a row": right[..., :4].all(-1)[text], "lines": ((line_logits > 0) == (lines > 0)).all(-1)
         }
         for name, values in answers.items():
             total = counts.setdefault(name, [0.0, 0.0])
@@ -191,9 +180,8 @@ def train(config: argparse.Namespace) -> None:
         start, seconds = state["step"], state["seconds"]
         print(f"goes on at step {start} of {checkpoint}")
     held_out = [draw_batch("held out", range(k * 50, (k + 1) * 50)) for k in range(10)]
-    loader = torch.utils.data.DataLoader(
-        Pictures(f"seed {config.seed}", config.batch, start), batch_size=None, num_workers=1, prefetch_factor=4
-    )
+    loader = torch.utils.data.DataLoader(Pictures(f"seed {config.seed}", config.batch, start), batch_size=None,
+                                         num_workers=1, prefetch_factor=4)
     began, losses = time.time() - seconds, []
     for step, (pixels, characters, lines) in zip(range(start, config.steps), loader, strict=False):
         for optimizer in optimizers:
@@ -211,10 +199,8 @@ def train(config: argparse.Namespace) -> None:
         if done % 50 == 0:
             elapsed = time.time() - began
             left = elapsed / done * (config.steps - done)
-            print(
-                f"step {done}/{config.steps} loss {np.mean(losses[-50:]):.3f} {elapsed:.0f} s, {left:.0f} s left",
-                flush=True,
-            )
+            print(f"step {done}/{config.steps} loss {np.mean(losses[-50:]):.3f} {elapsed:.0f} s, {left:.0f} s left",
+                  flush=True)
         if done % config.evaluate_every == 0 or done == config.steps:
             reader.eval()
             scores = evaluate(reader, held_out)
@@ -224,10 +210,8 @@ def train(config: argparse.Namespace) -> None:
             with open(Path(config.out_dir) / "log.jsonl", "a") as log:
                 log.write(json.dumps(row) + "\n")
             state = {
-                "reader": reader.state_dict(),
-                "optimizers": [o.state_dict() for o in optimizers],
-                "step": done,
-                "seconds": time.time() - began,
+                "reader": reader.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": done,
+                "seconds": time.time() - began
             }
             torch.save(state, checkpoint.with_suffix(".tmp"))
             checkpoint.with_suffix(".tmp").replace(checkpoint)
@@ -249,9 +233,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1900)
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--learning_rate", type=float, default=1.5e-3)
-    parser.add_argument(
-        "--decay", type=float, default=0.4, help="the part of the steps over which the learning rate falls"
-    )
+    parser.add_argument("--decay", type=float, default=0.4,
+                        help="the part of the steps over which the learning rate falls")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--init", help="tower weights to start from")

@@ -42,28 +42,22 @@ FONTS = {  # DejaVu Sans is what the engine draws with; the others keep the towe
     "STIXGeneral": 4,
     "STIXGeneralItalic": 3,
 }
-WORDS = (
-    "find angle area side length value volume radius height base circle triangle square the of is a what cm m x y "
-    "f(x) perimeter diameter slope vertex point line cube cone cylinder sphere prism edge surface total roots "
-    "zero at how many for and in to sum axis sin cos tan max min degree degrees arc chord sector midpoint "
-    "distance equal parallel right"
-).split()
-QUESTIONS = (
-    "Find angle {A}.", "Find angle {A}", "Find {A}{B}.", "Find {A}{B}", "Find x.", "Find x", "angle {A}?", "area?",
-    "Area = ?", "Find the area.", "volume?", "Find the volume.", "perimeter?", "What is x?", "Find f({n}).",
-    "f({n}) = ?", "Find y at x = {n}.", "slope?", "Find the slope.", "How long is {A}{B}?", "{A}{B} = ?", "Radius?",
-    "Find r.", "Find h.", "surface area?", "Zero of f?", "∠{A} = ?", "∠{A}{B}{C} = ?", "{A}{B} ∥ {C}{D}",
-    "{A}{B} ⊥ {C}{D}", "{A}{B} = {n}", "∠{A} = {m}°", "V = ?", "S = ?", "Find the", "side {A}{B}",
-    "angle {A}{B}{C}", "Perimeter of", "{A}{B}{C}{D}?", "radius {n}", "height {n}", "What is", "max of f?",
-    "vertex?",
-)
-FORMULAS = (
-    "{A}{B}={n} cm", "{A}{B} = {n}", "{A}{B}={n}", "f(x)={n}x+{k}", "f(x)=x²-{k}", "y={n}x+{k}", "y = {n}x − {k}",
-    "y=-{n}x", "r={n}", "r = {n}", "h={n}", "h = {n}", "a={n}", "x={n}", "x = {n}", "l = {n} cm", "y=x²",
-    "f(x)=({k}-x)", "y = {n}", "d={n}", "{n}x+{k}", "x²+{n}x", "√{n}", "{n}π", "{n}/{k}", "2x+{n}", "f", "g(x)",
-    "f(x)", "({n},{k})", "({n}, {k})", "x>{n}", "x ≤ {n}", "3x°", "{n}x", "sin x", "+{n}", "-{n}", "−{n}", "s={n}",
-    "w = {n}", "b={n} m", "{n}%", "V={n}", "S={n}",
-)
+WORDS = ("find angle area side length value volume radius height base circle triangle square the of is a what cm m x y "
+         "f(x) perimeter diameter slope vertex point line cube cone cylinder sphere prism edge surface total roots "
+         "zero at how many for and in to sum axis sin cos tan max min degree degrees arc chord sector midpoint "
+         "distance equal parallel right").split()
+QUESTIONS = ("Find angle {A}.", "Find angle {A}", "Find {A}{B}.", "Find {A}{B}", "Find x.", "Find x", "angle {A}?",
+             "area?", "Area = ?", "Find the area.", "volume?", "Find the volume.", "perimeter?", "What is x?",
+             "Find f({n}).", "f({n}) = ?", "Find y at x = {n}.", "slope?", "Find the slope.", "How long is {A}{B}?",
+             "{A}{B} = ?", "Radius?", "Find r.", "Find h.", "surface area?", "Zero of f?", "∠{A} = ?", "∠{A}{B}{C} = ?",
+             "{A}{B} ∥ {C}{D}", "{A}{B} ⊥ {C}{D}", "{A}{B} = {n}", "∠{A} = {m}°", "V = ?", "S = ?", "Find the",
+             "side {A}{B}", "angle {A}{B}{C}", "Perimeter of", "{A}{B}{C}{D}?", "radius {n}", "height {n}", "What is",
+             "max of f?", "vertex?")
+FORMULAS = ("{A}{B}={n} cm", "{A}{B} = {n}", "{A}{B}={n}", "f(x)={n}x+{k}", "f(x)=x²-{k}", "y={n}x+{k}",
+            "y = {n}x − {k}", "y=-{n}x", "r={n}", "r = {n}", "h={n}", "h = {n}", "a={n}", "x={n}", "x = {n}",
+            "l = {n} cm", "y=x²", "f(x)=({k}-x)", "y = {n}", "d={n}", "{n}x+{k}", "x²+{n}x", "√{n}", "{n}π", "{n}/{k}",
+            "2x+{n}", "f", "g(x)", "f(x)", "({n},{k})", "({n}, {k})", "x>{n}", "x ≤ {n}", "3x°", "{n}x", "sin x",
+            "+{n}", "-{n}", "−{n}", "s={n}", "w = {n}", "b={n} m", "{n}%", "V={n}", "S={n}")
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -87,15 +81,8 @@ def number(rng: random.Random) -> str:
 def fill(template: str, rng: random.Random) -> str:
     """A question or a formula with letters and numbers put in."""
     letters = rng.sample(UPPER[:6] if rng.random() < 0.4 else UPPER, 4)
-    return template.format(
-        A=letters[0],
-        B=letters[1],
-        C=letters[2],
-        D=letters[3],
-        n=number(rng),
-        m=rng.randint(1, 179),
-        k=rng.randint(0, 12),
-    )
+    return template.format(A=letters[0], B=letters[1], C=letters[2], D=letters[3], n=number(rng), m=rng.randint(1, 179),
+                           k=rng.randint(0, 12))
 
 
 FORMULA_POOL = [fill(template, random.Random(f"{template}/{k}")) for k in range(24) for template in FORMULAS]  # cached
@@ -173,10 +160,8 @@ class Canvas:
             pieces = range(0, steps, 3) if dashed else (None,)
             for k in pieces:
                 a, b = (0.0, 1.0) if k is None else (k / steps, min(1.0, (k + 1.6) / steps))
-                ends = (
-                    [(x0 + (x1 - x0) * t) * self.scale for t in (a, b)],
-                    [(y0 + (y1 - y0) * t) * self.scale for t in (a, b)],
-                )
+                ends = ([(x0 + (x1 - x0) * t) * self.scale for t in (a, b)],
+                        [(y0 + (y1 - y0) * t) * self.scale for t in (a, b)])
                 self.draw.line(list(zip(*ends, strict=True)), fill=color, width=max(1, round(width * self.scale)))
 
     def ink(self, box: tuple[float, float, float, float]) -> bool:
@@ -347,10 +332,7 @@ def draw_polygon(canvas: Canvas) -> list[tuple[float, float]]:
     if rng.random() < 0.25:  # right angles, as in rectangles and boxes
         w, h = rng.uniform(20, 60), rng.uniform(15, 50)
         points = [
-            (cx - w / 2, cy - h / 2),
-            (cx + w / 2, cy - h / 2),
-            (cx + w / 2, cy + h / 2),
-            (cx - w / 2, cy + h / 2),
+            (cx - w / 2, cy - h / 2), (cx + w / 2, cy - h / 2), (cx + w / 2, cy + h / 2), (cx - w / 2, cy + h / 2)
         ]
         if rng.random() < 0.4:
             dx, dy = rng.uniform(5, 16), -rng.uniform(4, 12)
@@ -372,16 +354,8 @@ def draw_polygon(canvas: Canvas) -> list[tuple[float, float]]:
     return points
 
 
-def arc(
-    canvas: Canvas,
-    cx: float,
-    cy: float,
-    radius: float,
-    start: float,
-    sweep: float,
-    squash: float = 1.0,
-    dashed: bool = False,
-) -> None:
+def arc(canvas: Canvas, cx: float, cy: float, radius: float, start: float, sweep: float, squash: float = 1.0,
+        dashed: bool = False) -> None:
     """Draw an arc of a circle, or of one that is seen from the side (squash); angles in radians."""
     steps = max(4, round(radius * sweep / 3))
     points = [

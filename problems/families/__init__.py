@@ -3,17 +3,8 @@
 from collections.abc import Callable
 from types import ModuleType
 
-from problems.families import (
-    functions,
-    functions_curves,
-    plane_geometry,
-    plane_geometry_circles,
-    plane_geometry_maps,
-    plane_geometry_polygons,
-    solid_geometry,
-    solid_geometry_round,
-    solid_geometry_stacks,
-)
+from problems.families import (functions, functions_curves, plane_geometry, plane_geometry_circles, plane_geometry_maps,
+                               plane_geometry_polygons, solid_geometry, solid_geometry_round, solid_geometry_stacks)
 from problems.problem import Draw, Problem
 
 MODULES: dict[str, tuple[ModuleType, ...]] = {

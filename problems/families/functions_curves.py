@@ -24,13 +24,8 @@ def exponential(draw: Draw) -> Problem:
     def function(t: float) -> float:
         return points[P][1] * growth ** (t - shown[0])
 
-    axes = Axes(
-        -draw.free.uniform(1.2, 2.5),
-        n + draw.free.uniform(0.4, 0.9),
-        -0.12 * points[Q][1],
-        points[Q][1] * draw.free.uniform(1.15, 1.4),
-        ticks=False,
-    )
+    axes = Axes(-draw.free.uniform(1.2, 2.5), n + draw.free.uniform(0.4, 0.9), -0.12 * points[Q][1],
+                points[Q][1] * draw.free.uniform(1.15, 1.4), ticks=False)
     curve = curve_paths(function, axes)
     scene = Scene(points, [*curve, Dot(P), Dot(Q)], functions={"f": function}, axes=axes)
     facts = [
@@ -48,36 +43,23 @@ def exponential(draw: Draw) -> Problem:
     else:
         steps = (*steps, f"That is {power} steps to the right, and {base}^{power} = {ratio}, so b = {base}.")
     if asked == "base":
-        ask = Ask(
-            asked,
-            draw.say("Find the base b.", "What is the base b?"),
-            "Find b",
-            number(base),
-            steps,
-            lambda at: at.functions["f"](1.7) / at.functions["f"](0.7),
-            wrong("", ratio, start, base + 1, Fraction(ratio, power), base * start),
-        )
+        ask = Ask(asked, draw.say("Find the base b.", "What is the base b?"), "Find b", number(base), steps,
+                  lambda at: at.functions["f"](1.7) / at.functions["f"](0.7),
+                  wrong("", ratio, start, base + 1, Fraction(ratio, power), base * start))
     elif asked == "value":
         m = draw.given("m", (n + 1, n + 2))
         value = start * base**m
         ask = Ask(
-            asked,
-            draw.say(f"What is y at x = {m}?", f"Find y for x = {m}."),
-            f"Find y at x = {m}",
-            number(value),
+            asked, draw.say(f"What is y at x = {m}?", f"Find y for x = {m}."), f"Find y at x = {m}", number(value),
             (*steps, f"y = {start * base**n} × {' × '.join([str(base)] * (m - n))} = {value}"),
             lambda at: at.functions["f"](m),
-            wrong("", 2 * start * base**n - start, start * base * m, value + start, value - base),
+            wrong("", 2 * start * base**n - start, start * base * m, value + start, value - base)
         )
     else:
         ask = Ask(
-            asked,
-            draw.say("Find c, the value at x = 0.", "What is c, the value of y for x = 0?"),
-            "Find c",
-            number(start),
-            (*steps, f"c = {shown[1]}/{base} = {start}"),
-            lambda at: at.functions["f"](0.0),
-            wrong("", shown[1] - base, base, start + 1, 2 * start, shown[1]),
+            asked, draw.say("Find c, the value at x = 0.", "What is c, the value of y for x = 0?"), "Find c",
+            number(start), (*steps, f"c = {shown[1]}/{base} = {start}"), lambda at: at.functions["f"](0.0),
+            wrong("", shown[1] - base, base, start + 1, 2 * start, shown[1])
         )
         draw.require(start != base)
     return draw.finish(facts, ask, scene)
@@ -87,9 +69,8 @@ def logarithm(draw: Draw) -> Problem:
     """A logarithm from its equation: domain, zero, asymptote, the place where it takes a value."""
     asked = draw.asked("domain", "zero", "argument", "value")
     base, shift, lift = (
-        draw.given("base", (2, 3, 5)),
-        draw.given("shift", [k for k in range(-9, 10) if k]),
-        draw.given("lift", range(-3, 4)),
+        draw.given("base", (2, 3, 5)), draw.given("shift", [k for k in range(-9, 10) if k]),
+        draw.given("lift", range(-3, 4))
     )
 
     def function(t: float) -> float:
@@ -98,14 +79,9 @@ def logarithm(draw: Draw) -> Problem:
     span = base ** max(1, 1 - lift) if base ** max(1, 1 - lift) < 30 else 9
     axes = window_around([shift - 0.6, shift + span * 1.3], [lift - 2.0, lift + 2.6], draw, 0.12)
     text = f"y = log{'₂₃₅'[(2, 3, 5).index(base)]}({polynomial(1, -shift)})" + (f" {signed(lift)}" if lift else "")
-    scene, facts = graph_of(
-        draw,
-        function,
-        axes,
-        text,
-        draw.say("The graph of a logarithm is given", "A curve is the graph of a logarithm"),
-        (Segment((float(shift), axes.y_low), (float(shift), axes.y_high), dashed=True, thin=True),),
-    )
+    scene, facts = graph_of(draw, function, axes, text,
+                            draw.say("The graph of a logarithm is given", "A curve is the graph of a logarithm"),
+                            (Segment((float(shift), axes.y_low), (float(shift), axes.y_high), dashed=True, thin=True),))
     sub = "₂₃₅"[(2, 3, 5).index(base)]
     if asked == "domain":
         ask = Ask(
@@ -206,24 +182,16 @@ def sine_wave(draw: Draw) -> Problem:
 
     spread = f"The highest and the lowest value differ by {d + a} - {factor_text(d - a)} = {2 * a}."
     if asked == "amplitude":
-        ask = Ask(
-            asked,
-            draw.say("What is the amplitude?", "Find the amplitude of the curve."),
-            "Find the amplitude",
-            number(a),
-            (spread, f"Amplitude = {2 * a}/2 = {a}"),
-            lambda at: (peak(at, 1)[1] - peak(at, -1)[1]) / 2,
-            wrong("", 2 * a, d + a, half, a + 1, 4 * a),
-        )
+        ask = Ask(asked, draw.say("What is the amplitude?", "Find the amplitude of the curve."), "Find the amplitude",
+                  number(a), (spread, f"Amplitude = {2 * a}/2 = {a}"),
+                  lambda at: (peak(at, 1)[1] - peak(at, -1)[1]) / 2, wrong("", 2 * a, d + a, half, a + 1, 4 * a))
     elif asked == "midline":
         ask = Ask(
-            asked,
-            draw.say("What is the equation of the midline?", "Find the equation of the midline."),
-            "Find the midline",
-            equation(f"y = {d}", d),
+            asked, draw.say("What is the equation of the midline?", "Find the equation of the midline."),
+            "Find the midline", equation(f"y = {d}", d),
             (f"The midline is halfway: ({d + a} + {factor_text(d - a)})/2 = {d}.",),
             lambda at: measure.integral(at.functions["f"], start, start + 2 * half, 6) / (2 * half),
-            tuple(f"y = {v}" for v in (a, d + a, -d, d + 1, d - a)),
+            tuple(f"y = {v}" for v in (a, d + a, -d, d + 1, d - a))
         )
     elif asked == "period":
         ask = Ask(
@@ -264,9 +232,8 @@ def absolute_value(draw: Draw) -> Problem:
     """A graph with a corner, y = a|x - h| + k: its corner, a value, its zeros' distance, its range."""
     asked = draw.asked("corner", "value", "zero distance", "range")
     a, h, k = (
-        draw.given("a", (-3, -2, -1, 1, 2, 3)),
-        draw.given("h", [v for v in range(-6, 7) if v]),
-        draw.given("k", [v for v in range(-9, 10) if v]),
+        draw.given("a", (-3, -2, -1, 1, 2, 3)), draw.given("h", [v for v in range(-6, 7) if v]),
+        draw.given("k", [v for v in range(-9, 10) if v])
     )
 
     def function(t: float) -> float:
@@ -276,11 +243,8 @@ def absolute_value(draw: Draw) -> Problem:
     lead = {1: "", -1: "-"}.get(a, str(a))
     text = f"y = {lead}|{polynomial(1, -h)}| {signed(k)}"
     scene, facts = graph_of(
-        draw,
-        function,
-        axes,
-        text,
-        draw.say("The graph of a function has one corner", "The graph of a function with an absolute value is given"),
+        draw, function, axes, text,
+        draw.say("The graph of a function has one corner", "The graph of a function with an absolute value is given")
     )
     sign = -1 if a > 0 else 1
     corner = (
@@ -289,48 +253,34 @@ def absolute_value(draw: Draw) -> Problem:
     )
     if asked == "corner":
         ask = Ask(
-            asked,
-            draw.say("What are the coordinates of the corner?", "Find the corner of the graph."),
-            "Find the corner",
-            point(h, k),
-            (corner,),
+            asked, draw.say("What are the coordinates of the corner?", "Find the corner of the graph."),
+            "Find the corner", point(h, k), (corner,),
             lambda at: measure.greatest(at.functions["f"], h - 4.1, h + 5.3, sign),
-            tuple(point(*v).text for v in ((-h, k), (h, -k), (k, h), (-h, -k))),
+            tuple(point(*v).text for v in ((-h, k), (h, -k), (k, h), (-h, -k)))
         )
     elif asked == "value":
         x = draw.given("x", range(-9, 10))
         draw.require(abs(x - h) >= 2)
         value = a * abs(x - h) + k
         ask = Ask(
-            asked,
-            draw.say(f"What is y at x = {x}?", f"Find y for x = {x}."),
-            f"Find y at x = {x}",
-            number(value),
+            asked, draw.say(f"What is y at x = {x}?", f"Find y for x = {x}."), f"Find y at x = {x}", number(value),
             (f"|{x} {signed(-h)}| = {abs(x - h)}", f"y = {factor_text(a)} × {abs(x - h)} {signed(k)} = {value}"),
             lambda at: at.functions["f"](x),
-            tuple(str(v) for v in (-value, a * (x + h) + k, k - a * abs(x - h), value + 1)),
+            tuple(str(v) for v in (-value, a * (x + h) + k, k - a * abs(x - h), value + 1))
         )
     elif asked == "range":
         answer = interval(k, INFINITY, "[)") if a > 0 else interval(-INFINITY, k, "(]")
-        others = (
-            interval(h, INFINITY, "[)"),
-            interval(-INFINITY, k, "(]") if a > 0 else interval(k, INFINITY, "[)"),
-            interval(k, INFINITY),
-            interval(-k, INFINITY, "[)"),
-        )
+        others = (interval(h, INFINITY, "[)"), interval(-INFINITY, k, "(]") if a > 0 else interval(k, INFINITY, "[)"),
+                  interval(k, INFINITY), interval(-k, INFINITY, "[)"))
 
         def measured(at: Scene) -> tuple[float, float]:
             edge = measure.greatest(at.functions["f"], h - 4.1, h + 5.3, sign)[1]
             return (edge, INFINITY) if at.functions["f"](1e6) > edge else (-INFINITY, edge)
 
         ask = Ask(
-            asked,
-            draw.say("What is the range of the function, as an interval?", "Find the range as an interval."),
-            "Find the range",
-            answer,
-            (corner, f"This is the {'least' if a > 0 else 'greatest'} value."),
-            measured,
-            tuple(v.text for v in others),
+            asked, draw.say("What is the range of the function, as an interval?", "Find the range as an interval."),
+            "Find the range", answer, (corner, f"This is the {'least' if a > 0 else 'greatest'} value."), measured,
+            tuple(v.text for v in others)
         )
     else:
         draw.require(a * k < 0)
@@ -355,11 +305,8 @@ def absolute_value(draw: Draw) -> Problem:
 def piecewise(draw: Draw) -> Problem:
     """A graph of two straight pieces with a jump, read off: a value, a value of a value, the range."""
     asked = draw.asked("sum", "range")
-    left, jump, right = (
-        draw.given("left", range(-5, -1)),
-        draw.given("jump", range(-1, 3)),
-        draw.given("right", range(4, 8)),
-    )
+    left, jump, right = (draw.given("left", range(-5, -1)), draw.given("jump", range(-1, 3)),
+                         draw.given("right", range(4, 8)))
     a, b = draw.given("a", range(-4, 6)), draw.given("b", range(-4, 6))
     c, d = draw.given("c", range(-4, 6)), draw.given("d", range(-4, 6))
     draw.require(a != b and c != d and abs(b - c) >= 2)
@@ -376,12 +323,8 @@ def piecewise(draw: Draw) -> Problem:
     ends = {"A": (left, a), "B": (jump, b), "C": (jump, c), "D": (right, d)}
     points = {name: (float(x), float(y)) for name, (x, y) in ends.items()}
     base = [
-        Segment("A", "B"),
-        Segment("C", "D"),
-        Dot("A"),
-        Dot("D"),
-        Dot("B", open=not closed_left),
-        Dot("C", open=closed_left),
+        Segment("A", "B"), Segment("C", "D"), Dot("A"), Dot("D"), Dot("B", open=not closed_left),
+        Dot("C", open=closed_left)
     ]
     scene = Scene(points, base, functions={"f": function}, axes=axes)
     kept, lost = ("B", "C") if closed_left else ("C", "B")
@@ -453,10 +396,8 @@ def rational(draw: Draw) -> Problem:
     reach = math.sqrt(abs(c)) * 1.6 + 1
     axes = window_around([p - reach, p + reach], [q - reach, q + reach], draw, 0.08)
     text = f"y = ({polynomial(*top)})/({polynomial(1, -p)})"
-    dashed = (
-        Segment((float(p), axes.y_low), (float(p), axes.y_high), dashed=True, thin=True),
-        Segment((axes.x_low, float(q)), (axes.x_high, float(q)), dashed=True, thin=True),
-    )
+    dashed = (Segment((float(p), axes.y_low), (float(p), axes.y_high), dashed=True, thin=True),
+              Segment((axes.x_low, float(q)), (axes.x_high, float(q)), dashed=True, thin=True))
     scene, facts = graph_of(
         draw,
         function,
@@ -470,25 +411,19 @@ def rational(draw: Draw) -> Problem:
     )
     if asked == "horizontal asymptote":
         ask = Ask(
-            asked,
-            draw.say("What is the equation of the horizontal asymptote?", "Find the horizontal asymptote."),
-            "Find the horizontal asymptote",
-            equation(f"y = {q}", q),
+            asked, draw.say("What is the equation of the horizontal asymptote?", "Find the horizontal asymptote."),
+            "Find the horizontal asymptote", equation(f"y = {q}", q),
             (f"Far out only the leading terms count: their quotient tends to {q}/1 = {q}.",),
-            lambda at: at.functions["f"](1e9),
-            tuple(f"y = {v}" for v in (-q, p, 0, q + 1)),
+            lambda at: at.functions["f"](1e9), tuple(f"y = {v}" for v in (-q, p, 0, q + 1))
         )
     elif asked == "zero":
         zero = Fraction(-top[1], q)
         draw.require(zero != p and top[1] != 0)
         ask = Ask(
-            asked,
-            draw.say("At which x does the curve meet the x-axis?", "Find the zero of the function."),
-            "Find the zero x",
-            number(zero),
-            ("The numerator must be 0.", f"x = {-top[1]}/{factor_text(q)} = {zero}"),
+            asked, draw.say("At which x does the curve meet the x-axis?", "Find the zero of the function."),
+            "Find the zero x", number(zero), ("The numerator must be 0.", f"x = {-top[1]}/{factor_text(q)} = {zero}"),
             lambda at: measure.crossing(at.functions["f"], *_beside(float(zero), float(p))),
-            tuple(str(v) for v in (-zero, p, q, zero + 1)),
+            tuple(str(v) for v in (-zero, p, q, zero + 1))
         )
     else:
         x = p + draw.given("step", (-2, -1, 1, 2))
@@ -546,9 +481,8 @@ def cubic_graph(draw: Draw) -> Problem:
 
     def bend(at: Scene) -> tuple[float, float]:
         place = measure.crossing(
-            lambda t: measure.derivative(lambda u: measure.derivative(at.functions["f"], u, 0.1), t, 0.1),
-            p - 1.3,
-            q + 1.1,
+            lambda t: measure.derivative(lambda u: measure.derivative(at.functions["f"], u, 0.1), t, 0.1), p - 1.3,
+            q + 1.1
         )
         return place, at.functions["f"](place)
 
@@ -597,9 +531,8 @@ def cubic_graph(draw: Draw) -> Problem:
             else f"solutions does the equation f(x) = {level} have, where f is this function"
         )
         inside = {
-            1: f"{level} does not lie between {low} and {high}",
-            2: f"{level} is itself one of the turning values",
-            3: f"{level} lies between {low} and {high}",
+            1: f"{level} does not lie between {low} and {high}", 2: f"{level} is itself one of the turning values",
+            3: f"{level} lies between {low} and {high}"
         }[value]
         ask = Ask(
             asked,
@@ -629,9 +562,8 @@ def circle_equation(draw: Draw) -> Problem:
     r = math.dist(points[M], points[P])
     base_axes = window_around([h - r, h + r], [k - r, k + r], draw, 0.12)
     axes = Axes(base_axes.x_low, base_axes.x_high, base_axes.y_low, base_axes.y_high, ticks=False, equal=True)
-    scene = Scene(
-        points, [Circle(M, r), Dot(M), Dot(P), Segment(M, P, thin=True)], circles={"c": (points[M], r)}, axes=axes
-    )
+    scene = Scene(points, [Circle(M, r), Dot(M), Dot(P), Segment(M, P, thin=True)], circles={"c": (points[M], r)},
+                  axes=axes)
     facts = [
         description(f"A circle in the coordinate plane has the centre {M} and passes through {P}"),
         *point_facts(draw, {M: (h, k), P: (h + dx, k + dy)}),
@@ -642,15 +574,9 @@ def circle_equation(draw: Draw) -> Problem:
     )
     left = f"({polynomial(1, -h)})² + ({polynomial(1, -k, variable='y')})²"
     if asked == "radius":
-        ask = Ask(
-            asked,
-            draw.say("What is the radius?", "Find the radius of the circle."),
-            "Find the radius",
-            number(radius),
-            (*start, f"r = √{square} = {radius}"),
-            lambda at: at.circles["c"][1],
-            wrong("", square, abs(dx) + abs(dy), sqrt(abs(dx * dx - dy * dy)), sqrt(square + 1)),
-        )
+        ask = Ask(asked, draw.say("What is the radius?", "Find the radius of the circle."), "Find the radius",
+                  number(radius), (*start, f"r = √{square} = {radius}"), lambda at: at.circles["c"][1],
+                  wrong("", square, abs(dx) + abs(dy), sqrt(abs(dx * dx - dy * dy)), sqrt(square + 1)))
     elif asked == "equation":
         other = f"({polynomial(1, h)})² + ({polynomial(1, k, variable='y')})²"
         ask = Ask(

@@ -57,19 +57,17 @@ def triangle_angle_sum(draw: Draw) -> Problem:
     points[D] = s.add(top, s.mul(s.unit(s.sub(top, points[B])), draw.free.uniform(1.2, 1.8)))
     drawing += [Segment(C, D), Name(D, D)]
     facts[0] = description(f"In triangle {A}{B}{C}, side {B}{C} is extended beyond {C} to {D}")
-    ask = Ask(
-        asked,
-        draw.say(f"Find angle {A}{C}{D}.", f"What is the size of the exterior angle {A}{C}{D}?"),
-        f"Find angle {A}{C}{D}",
-        number(total, "°"),
-        (
-            "An exterior angle of a triangle equals the sum of the two opposite interior angles.",
-            f"∠{A}{C}{D} = ∠{A} + ∠{B} = {first}° + {second}° = {total}°",
-        ),
-        lambda scene: measure.angle(scene, A, C, D),
-        wrong("°", third, 180 - first, 180 - second, 360 - total),
-        symbols,
-    )
+    ask = Ask(asked,
+              draw.say(f"Find angle {A}{C}{D}.", f"What is the size of the exterior angle {A}{C}{D}?"),
+              f"Find angle {A}{C}{D}",
+              number(total, "°"),
+              (
+                  "An exterior angle of a triangle equals the sum of the two opposite interior angles.",
+                  f"∠{A}{C}{D} = ∠{A} + ∠{B} = {first}° + {second}° = {total}°",
+              ),
+              lambda scene: measure.angle(scene, A, C, D),
+              wrong("°", third, 180 - first, 180 - second, 360 - total),
+              symbols)
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
 
 
@@ -98,17 +96,13 @@ def isosceles_triangle(draw: Draw) -> Problem:
     text = draw.say(f"{A}{B}{C} is a triangle", f"Consider triangle {A}{B}{C}")
     given = f"∠{stated}"
     if asked == "apex angle":
-        steps = (
-            f"In an isosceles triangle the base angles are equal, so ∠{C} = ∠{B} = {base_angle}°.",
-            f"∠{A} = 180° - 2 × {base_angle}° = {answer}°",
-        )
+        steps = (f"In an isosceles triangle the base angles are equal, so ∠{C} = ∠{B} = {base_angle}°.",
+                 f"∠{A} = 180° - 2 × {base_angle}° = {answer}°")
         target, place, symbols = A, (B, A, C), {given: base_angle}
         mistakes = wrong("°", 180 - base_angle, base_angle, 2 * base_angle, abs(90 - base_angle))
     else:
-        steps = (
-            "In an isosceles triangle the base angles are equal.",
-            f"∠{B} = (180° - {apex_angle}°)/2 = {180 - apex_angle}°/2 = {base_angle}°",
-        )
+        steps = ("In an isosceles triangle the base angles are equal.",
+                 f"∠{B} = (180° - {apex_angle}°)/2 = {180 - apex_angle}°/2 = {base_angle}°")
         target, place, symbols = B, (A, B, C), {given: apex_angle}
         mistakes = wrong("°", 180 - apex_angle, apex_angle, 180 - answer, abs(90 - apex_angle))
     if asked == "exterior angle":
@@ -126,33 +120,18 @@ def isosceles_triangle(draw: Draw) -> Problem:
         plus, minus = ("+", "-") if offset > 0 else ("-", "+")
         term = f"{factor}x {plus} {abs(offset)}"
         facts.append(condition(f"{angle}{B} = ({term})°", Angle(A, B, C, f"({term})°")))
-        steps = (
-            *steps,
-            f"{term} = {base_angle}",
-            f"{factor}x = {base_angle} {minus} {abs(offset)} = {base_angle - offset}",
-            f"x = {base_angle - offset}/{factor} = {x}",
-        )
-        ask = Ask(
-            asked,
-            draw.say("Find x.", "What is the value of x?"),
-            "Find x",
-            number(x),
-            steps,
-            lambda scene: (measure.angle(scene, A, B, C) - offset) / factor,
-            wrong("", base_angle, base_angle - offset, x + 5, abs(apex_angle - offset) // factor, x + offset),
-            symbols,
-        )
+        steps = (*steps, f"{term} = {base_angle}",
+                 f"{factor}x = {base_angle} {minus} {abs(offset)} = {base_angle - offset}",
+                 f"x = {base_angle - offset}/{factor} = {x}")
+        ask = Ask(asked, draw.say("Find x.", "What is the value of x?"), "Find x", number(x), steps,
+                  lambda scene: (measure.angle(scene, A, B, C) - offset) / factor,
+                  wrong("", base_angle, base_angle - offset, x + 5, abs(apex_angle - offset) // factor, x + offset),
+                  symbols)
         return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
-    ask = Ask(
-        asked,
-        draw.say(f"Find angle {target}.", f"What is the size of {angle}{target}?", f"Calculate {angle}{target}."),
-        f"Find angle {target}",
-        number(answer, "°"),
-        steps,
-        lambda scene: measure.angle(scene, *place),
-        mistakes,
-        symbols,
-    )
+    ask = Ask(asked,
+              draw.say(f"Find angle {target}.", f"What is the size of {angle}{target}?", f"Calculate {angle}{target}."),
+              f"Find angle {target}", number(answer, "°"), steps, lambda scene: measure.angle(scene, *place), mistakes,
+              symbols)
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
 
 
@@ -200,13 +179,10 @@ def angles_on_a_line(draw: Draw) -> Problem:
         target = f"{E}{O}{B}"
     first_letter = target[0]
     ask = Ask(
-        asked,
-        draw.say(f"Find angle {target}.", f"What is the size of {draw.angle_word}{target}?"),
-        f"Find angle {target}",
-        number(answer, "°"),
-        tuple(steps),
+        asked, draw.say(f"Find angle {target}.", f"What is the size of {draw.angle_word}{target}?"),
+        f"Find angle {target}", number(answer, "°"), tuple(steps),
         lambda scene: measure.angle(scene, first_letter, O, B),
-        wrong("°", total, 360 - total, abs(90 - given[0]), 180 - given[0], rest if asked == "bisector" else rest + 10),
+        wrong("°", total, 360 - total, abs(90 - given[0]), 180 - given[0], rest if asked == "bisector" else rest + 10)
     )
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
 
@@ -225,14 +201,8 @@ def parallel_lines(draw: Draw) -> Problem:
     upper = s.meet(foot, s.direction(theta), (0.0, height), (1.0, 0.0))
     middle = upper[0] / 2
     points = {
-        A: (middle - 3.2, height),
-        B: (middle + 3.2, height),
-        C: (middle - 3.2, 0.0),
-        D: (middle + 3.2, 0.0),
-        E: upper,
-        F: foot,
-        G: s.add(upper, s.mul(s.direction(theta), 1.2)),
-        H: s.polar(foot, 1.2, theta + 180),
+        A: (middle - 3.2, height), B: (middle + 3.2, height), C: (middle - 3.2, 0.0), D: (middle + 3.2, 0.0), E: upper,
+        F: foot, G: s.add(upper, s.mul(s.direction(theta), 1.2)), H: s.polar(foot, 1.2, theta + 180)
     }
     drawing = [Segment(A, B), Segment(C, D), Segment(G, H), *s.names([A, B, C, D, E, F, G, H])]
     word = draw.angle_word
@@ -262,21 +232,11 @@ def parallel_lines(draw: Draw) -> Problem:
         term = f"({factor}x {'+' if offset > 0 else '-'} {abs(offset)})°"
         facts.append(condition(f"{word}{E}{F}{D} = {term}", Angle(E, F, D, term)))
         back = f"{theta} {'-' if offset > 0 else '+'} {abs(offset)}"
-        steps = (
-            f"{rule}",
-            f"{factor}x {'+' if offset > 0 else '-'} {abs(offset)} = {theta}",
-            f"{factor}x = {back} = {theta - offset}",
-            f"x = {theta - offset}/{factor} = {x}",
-        )
-        ask = Ask(
-            asked,
-            draw.say("Find x.", "What is the value of x?"),
-            "Find x",
-            number(x),
-            steps,
-            lambda scene: (measure.angle(scene, E, F, D) - offset) / factor,
-            wrong("", theta - offset, theta, x + offset, abs(180 - theta - offset) // factor, x + 5),
-        )
+        steps = (f"{rule}", f"{factor}x {'+' if offset > 0 else '-'} {abs(offset)} = {theta}",
+                 f"{factor}x = {back} = {theta - offset}", f"x = {theta - offset}/{factor} = {x}")
+        ask = Ask(asked, draw.say("Find x.", "What is the value of x?"), "Find x", number(x), steps,
+                  lambda scene: (measure.angle(scene, E, F, D) - offset) / factor,
+                  wrong("", theta - offset, theta, x + offset, abs(180 - theta - offset) // factor, x + 5))
     else:
         steps = (rule, f"∠{E}{F}{D} = ∠{name} = {found}°")
         if asked == "co-interior":
@@ -285,16 +245,9 @@ def parallel_lines(draw: Draw) -> Problem:
             draw.require(theta != 90)
             steps = (*steps, f"∠{C}{F}{E} = 180° - ∠{E}{F}{D} = 180° - {found}° = {180 - found}°")
         ends, value = ((E, F, D), found) if asked == "co-interior" else ((C, F, E), 180 - found)
-        ask = Ask(
-            asked,
-            draw.say(f"Find angle {''.join(ends)}.", f"What is the size of {word}{''.join(ends)}?"),
-            f"Find angle {''.join(ends)}",
-            number(value, "°"),
-            steps,
-            lambda scene: measure.angle(scene, *ends),
-            wrong("°", stated, 180 - value, abs(90 - stated), 90 + abs(90 - stated), 360 - stated),
-            symbols,
-        )
+        ask = Ask(asked, draw.say(f"Find angle {''.join(ends)}.", f"What is the size of {word}{''.join(ends)}?"),
+                  f"Find angle {''.join(ends)}", number(value, "°"), steps, lambda scene: measure.angle(scene, *ends),
+                  wrong("°", stated, 180 - value, abs(90 - stated), 90 + abs(90 - stated), 360 - stated), symbols)
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
 
 
@@ -339,31 +292,24 @@ def right_triangle(draw: Draw) -> Problem:
         facts += [leg_p, long_side]
         hyp_square = square
         answer = number(q, unit)
-        steps = (
-            f"By Pythagoras, {CB}² = {AB}² - {CA}² = {hyp_square} - {p * p} = {q * q}.",
-            f"{CB} = √{q * q} = {q}",
-        )
+        steps = (f"By Pythagoras, {CB}² = {AB}² - {CA}² = {hyp_square} - {p * p} = {q * q}.", f"{CB} = √{q * q} = {q}")
         mistakes = wrong(unit, sqrt(hyp_square + p * p), hyp_square - p * p, abs(q - p), q + p)
         ask = Ask(asked, question, f"Find {CB}", answer, steps, lambda at: measure.distance(at, C, B), mistakes)
     elif asked == "area":
         facts += [leg_p, long_side]
-        steps = (
-            f"By Pythagoras, {CB}² = {AB}² - {CA}² = {hypotenuse}² - {p}² = {q * q}, so {CB} = √{q * q} = {q}.",
-            f"Area = {CA} × {CB}/2 = {p} × {q}/2 = {number(Fraction(p * q, 2)).text}",
-        )
+        steps = (f"By Pythagoras, {CB}² = {AB}² - {CA}² = {hypotenuse}² - {p}² = {q * q}, so {CB} = √{q * q} = {q}.",
+                 f"Area = {CA} × {CB}/2 = {p} × {q}/2 = {number(Fraction(p * q, 2)).text}")
         answer = number(Fraction(p * q, 2), draw.area_unit)
         mistakes = wrong(draw.area_unit, p * q, Fraction(p * hypotenuse, 2), p * hypotenuse, p + q + hypotenuse)
         ask = Ask(asked, question, "Find the area", answer, steps, lambda at: measure.area(at, [A, B, C]), mistakes)
     elif asked == "altitude":
         facts += [leg_p, leg_q]
         height = Fraction(p * q, hypotenuse)
-        steps = (
-            f"By Pythagoras, {pythagoras}, so {AB} = √{square} = {hypotenuse}.",
-            f"Twice the area is {CA} × {CB} = {p} × {q} = {p * q}, and also {AB} times the distance.",
-            f"Distance = {p * q}/{hypotenuse} = {height}"
-            if p * q % hypotenuse == 0 or height.denominator != hypotenuse
-            else f"Distance = {p * q}/{hypotenuse}",
-        )
+        steps = (f"By Pythagoras, {pythagoras}, so {AB} = √{square} = {hypotenuse}.",
+                 f"Twice the area is {CA} × {CB} = {p} × {q} = {p * q}, and also {AB} times the distance.",
+                 f"Distance = {p * q}/{hypotenuse} = {height}"
+                 if p * q % hypotenuse == 0 or height.denominator != hypotenuse
+                 else f"Distance = {p * q}/{hypotenuse}")
         answer = number(height, unit)
         mistakes = wrong(unit, Fraction(p * q, 2), Fraction(hypotenuse, 2), Fraction(p + q, 2), Fraction(p * q, p + q))
 
@@ -373,22 +319,13 @@ def right_triangle(draw: Draw) -> Problem:
         ask = Ask(asked, question, f"Distance of {C} from {AB}?", answer, steps, distance, mistakes)
     else:
         facts += [leg_p, leg_q]
-        steps = (
-            f"By Pythagoras, {pythagoras}, so {AB} = √{square} = {hypotenuse}.",
-            "The midpoint of the hypotenuse is equally far from all three corners.",
-            f"Median = {AB}/2 = {hypotenuse}/2" + (f" = {hypotenuse // 2}" if hypotenuse % 2 == 0 else ""),
-        )
+        steps = (f"By Pythagoras, {pythagoras}, so {AB} = √{square} = {hypotenuse}.",
+                 "The midpoint of the hypotenuse is equally far from all three corners.",
+                 f"Median = {AB}/2 = {hypotenuse}/2" + (f" = {hypotenuse // 2}" if hypotenuse % 2 == 0 else ""))
         answer = number(Fraction(hypotenuse, 2), unit)
         mistakes = wrong(unit, hypotenuse, Fraction(p + q, 2), Fraction(p, 2), Fraction(q, 2))
-        ask = Ask(
-            asked,
-            question,
-            f"Median from {C}?",
-            answer,
-            steps,
-            lambda at: math.dist(at.points[C], s.between(at.points[A], at.points[B], 0.5)),
-            mistakes,
-        )
+        ask = Ask(asked, question, f"Median from {C}?", answer, steps,
+                  lambda at: math.dist(at.points[C], s.between(at.points[A], at.points[B], 0.5)), mistakes)
     ask.symbols.update({CA: p} if asked in ("leg", "area") else {CA: p, CB: q})
     if asked in ("leg", "area"):
         ask.symbols[AB] = float(hypotenuse)
@@ -410,9 +347,8 @@ def trigonometry(draw: Draw) -> Problem:
     AB, BC, AC = A + B, B + C, A + C
     word, unit = draw.angle_word, draw.unit
     facts = [
-        description(f"{A}{B}{C} is a triangle"),
-        property_(f"angle {B} is a right angle", RightAngle(A, B, C)),
-        condition(f"{word}{A} = {degrees}°", Angle(B, A, C, f"{degrees}°")),
+        description(f"{A}{B}{C} is a triangle"), property_(f"angle {B} is a right angle", RightAngle(A, B, C)),
+        condition(f"{word}{A} = {degrees}°", Angle(B, A, C, f"{degrees}°"))
     ]
     if asked in ("opposite", "tower"):
         facts.append(condition(f"{AB} = {draw.size(side)}", Length(A, B, draw.size(side))))
@@ -422,11 +358,9 @@ def trigonometry(draw: Draw) -> Problem:
     else:
         facts.append(condition(f"{BC} = {draw.size(side)}", Length(B, C, draw.size(side))))
         value, wanted = (side / tangent, (A, B)) if asked == "adjacent" else (side / sine, (A, C))
-        relation = (
-            f"{AB} = {BC}/tan({degrees}°) = {side}/tan({degrees}°)"
-            if asked == "adjacent"
-            else f"{AC} = {BC}/sin({degrees}°) = {side}/sin({degrees}°)"
-        )
+        relation = (f"{AB} = {BC}/tan({degrees}°) = {side}/tan({degrees}°)"
+                    if asked == "adjacent"
+                    else f"{AC} = {BC}/sin({degrees}°) = {side}/sin({degrees}°)")
         others = (side * tangent, side * cosine, side * sine, side / cosine)
     if asked == "tower":
         unit = "m"
@@ -440,28 +374,26 @@ def trigonometry(draw: Draw) -> Problem:
         drawing.append(RightAngle(A, B, C))
     answer = decimal(value, 1, unit)
     wanted_name = "".join(wanted)
-    ask = Ask(
-        asked,
-        "How high is the tower, to one decimal place?"
-        if asked == "tower"
-        else draw.say(
-            f"Find {wanted_name}, to one decimal place.", f"How long is {wanted_name}, to one decimal place?"
-        ),
-        f"Find {wanted_name} to 1 decimal",
-        answer,
-        (
-            {
-                "opposite": "The tangent is opposite over adjacent.",
-                "tower": "The tangent is opposite over adjacent.",
-                "adjacent": "The tangent is opposite over adjacent.",
-                "hypotenuse": "The sine is opposite over hypotenuse.",
-            }[asked],
-            f"{relation} ≈ {decimal(value, 1).text}",
-        ),
-        lambda scene: measure.distance(scene, *wanted),
-        tuple(decimal(v, 1, unit).text for v in others),
-        {AB: scale, BC: scale * tangent, AC: scale / cosine},
-    )
+    ask = Ask(asked,
+              "How high is the tower, to one decimal place?"
+              if asked == "tower"
+              else draw.say(
+                  f"Find {wanted_name}, to one decimal place.", f"How long is {wanted_name}, to one decimal place?"
+              ),
+              f"Find {wanted_name} to 1 decimal",
+              answer,
+              (
+                  {
+                      "opposite": "The tangent is opposite over adjacent.",
+                      "tower": "The tangent is opposite over adjacent.",
+                      "adjacent": "The tangent is opposite over adjacent.",
+                      "hypotenuse": "The sine is opposite over hypotenuse.",
+                  }[asked],
+                  f"{relation} ≈ {decimal(value, 1).text}",
+              ),
+              lambda scene: measure.distance(scene, *wanted),
+              tuple(decimal(v, 1, unit).text for v in others),
+              {AB: scale, BC: scale * tangent, AC: scale / cosine})
     turn, mirror = (0.0, draw.mirror()) if asked == "tower" else (draw.turn(), draw.mirror())
     return draw.finish(facts, ask, Scene(points, drawing), turn, mirror)
 
@@ -502,10 +434,8 @@ def similar_triangles(draw: Draw) -> Problem:
     if asked != "side":
         facts.append(condition(f"{DB} = {size(lower)}", Length(D, B, size(lower))))
     symbols = {AD: upper, DB: lower, AB: upper + lower}
-    start = (
-        f"Triangle {A}{D}{E} is similar to triangle {A}{B}{C}.",
-        f"{AB} = {AD} + {DB} = {upper} + {lower} = {upper + lower}",
-    )
+    start = (f"Triangle {A}{D}{E} is similar to triangle {A}{B}{C}.",
+             f"{AB} = {AD} + {DB} = {upper} + {lower} = {upper + lower}")
     if asked == "parallel":
         facts.append(condition(f"{BC} = {size(base)}", Length(B, C, size(base))))
         steps = (*start, f"{DE} = {BC} × {AD}/{AB} = {base} × {upper}/{upper + lower} = {number(short).text}")
@@ -521,42 +451,26 @@ def similar_triangles(draw: Draw) -> Problem:
     elif asked == "side":
         facts.append(condition(f"{DE} = {size(short)}", Length(D, E, size(short))))
         facts.append(condition(f"{BC} = {size(base)}", Length(B, C, size(base))))
-        steps = (
-            start[0],
-            f"{AB} = {AD} × {BC}/{DE} = {upper} × {base}/{_over(short)} = {upper + lower}",
-            f"{DB} = {AB} - {AD} = {upper + lower} - {upper} = {lower}",
-        )
+        steps = (start[0], f"{AB} = {AD} × {BC}/{DE} = {upper} × {base}/{_over(short)} = {upper + lower}",
+                 f"{DB} = {AB} - {AD} = {upper + lower} - {upper} = {lower}")
         answer, target, measured = number(lower, draw.unit), DB, lambda at: measure.distance(at, D, B)
         mistakes = wrong(draw.unit, upper + lower, base - short, upper, 2 * upper)
         symbols = {AD: upper, BC: base, DE: short}
     else:
-        facts.append(
-            condition(
-                f"the area of triangle {A}{B}{C} is {number(whole, draw.area_unit).text}",
-                s.Note(f"area {A}{B}{C} = {number(whole, draw.area_unit).text}"),
-            )
-        )
-        steps = (
-            *start,
-            "Areas of similar triangles are as the squares of their sides.",
-            f"Area = {whole} × ({upper}/{upper + lower})² = {number(small_part).text}",
-        )
+        facts.append(condition(
+                         f"the area of triangle {A}{B}{C} is {number(whole, draw.area_unit).text}",
+                         s.Note(f"area {A}{B}{C} = {number(whole, draw.area_unit).text}"),
+                     ))
+        steps = (*start, "Areas of similar triangles are as the squares of their sides.",
+                 f"Area = {whole} × ({upper}/{upper + lower})² = {number(small_part).text}")
         answer, target = number(small_part, draw.area_unit), f"the area of triangle {A}{D}{E}"
         mistakes = wrong(draw.area_unit, share * whole, whole - small_part, Fraction(whole, 4), Fraction(whole, 2))
 
         def measured(at: Scene) -> float:
             return measure.area(at, [A, D, E])
 
-    ask = Ask(
-        asked,
-        draw.say(f"Find {target}.", f"What is {target}?"),
-        f"Find {target}",
-        answer,
-        steps,
-        measured,
-        mistakes,
-        symbols,
-    )
+    ask = Ask(asked, draw.say(f"Find {target}.", f"What is {target}?"), f"Find {target}", answer, steps, measured,
+              mistakes, symbols)
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
 
 
@@ -586,20 +500,15 @@ def law_of_cosines(draw: Draw) -> Problem:
         sign, cosine = (-1, "1/2") if degrees == 60 else (1, "(-1/2)")
         other = p * p + q * q + sign * p * q
         side = sqrt(other)
-        steps = (
-            f"The law of cosines says {BC}² = {AB}² + {AC}² - 2 × {AB} × {AC} × cos({degrees}°).",
-            f"{BC}² = {p * p} + {q * q} - 2 × {p} × {q} × {cosine} = {other}",
-            f"{BC} = √{other} = {side}",
-        )
+        steps = (f"The law of cosines says {BC}² = {AB}² + {AC}² - 2 × {AB} × {AC} × cos({degrees}°).",
+                 f"{BC}² = {p * p} + {q * q} - 2 × {p} × {q} × {cosine} = {other}", f"{BC} = √{other} = {side}")
         answer, target, measured = number(side, draw.unit), BC, lambda at: measure.distance(at, B, C)
         mistakes = wrong(draw.unit, sqrt(p * p + q * q), other, p + q, sqrt(p * p + q * q - sign * p * q))
     elif asked == "area":
         area = sine * p * q / 2 if not isinstance(sine, Fraction) else Fraction(p * q, 4)
-        steps = (
-            "The area is half the product of two sides and the sine of the angle between them.",
-            f"sin({degrees}°) = {sine}",
-            f"Area = {AB} × {AC} × sin({degrees}°)/2 = {p} × {q} × ({sine})/2 = {number(area).text}",
-        )
+        steps = ("The area is half the product of two sides and the sine of the angle between them.",
+                 f"sin({degrees}°) = {sine}",
+                 f"Area = {AB} × {AC} × sin({degrees}°)/2 = {p} × {q} × ({sine})/2 = {number(area).text}")
         answer, target = number(area, draw.area_unit), f"the area of triangle {A}{B}{C}"
         mistakes = wrong(draw.area_unit, Fraction(p * q, 2), area * 2, p * q, area + p)
 
@@ -607,26 +516,15 @@ def law_of_cosines(draw: Draw) -> Problem:
             return measure.area(at, [A, B, C])
     else:
         height = sine * q
-        steps = (
-            f"The altitude from {C} is {AC} times the sine of the angle at {A}.",
-            f"sin({degrees}°) = {sine}",
-            f"Altitude = {q} × ({sine}) = {number(height).text}",
-        )
+        steps = (f"The altitude from {C} is {AC} times the sine of the angle at {A}.", f"sin({degrees}°) = {sine}",
+                 f"Altitude = {q} × ({sine}) = {number(height).text}")
         answer, target = number(height, draw.unit), f"the distance of {C} from line {AB}"
         mistakes = wrong(draw.unit, sine * p, Fraction(q, 2) + 1, sqrt(3) * q, sqrt(2) * q)
 
         def measured(at: Scene) -> float:
             return measure.distance_to_line(at, C, A, B)
 
-    ask = Ask(
-        asked,
-        draw.say(f"Find {target}.", f"What is {target}?"),
-        f"Find {target}",
-        answer,
-        steps,
-        measured,
-        mistakes,
-        symbols,
-    )
+    ask = Ask(asked, draw.say(f"Find {target}.", f"What is {target}?"), f"Find {target}", answer, steps, measured,
+              mistakes, symbols)
     drawing = s.sides([A, B, C]) + s.names([A, B, C])
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())

@@ -20,24 +20,15 @@ def _circle(radius: float) -> list[s.Mark]:
 
 
 def _angle_fact(draw: Draw, first: str, vertex: str, last: str, degrees: int) -> Fact:
-    return condition(
-        f"{draw.angle_word}{first}{vertex}{last} = {degrees}°", Angle(first, vertex, last, f"{degrees}°", arcs=1)
-    )
+    return condition(f"{draw.angle_word}{first}{vertex}{last} = {degrees}°",
+                     Angle(first, vertex, last, f"{degrees}°", arcs=1))
 
 
 def _ask_angle(draw: Draw, asked: str, place: tuple[str, str, str], value: int, steps, mistakes, symbols) -> Ask:
     name = "".join(place)
     question = draw.say(f"Find angle {name}.", f"What is the size of {draw.angle_word}{name}?", f"Work out ∠{name}.")
-    return Ask(
-        asked,
-        question,
-        f"Find angle {name}",
-        number(value, "°"),
-        tuple(steps),
-        lambda at: measure.angle(at, *place),
-        wrong("°", *mistakes),
-        symbols,
-    )
+    return Ask(asked, question, f"Find angle {name}", number(value, "°"), tuple(steps),
+               lambda at: measure.angle(at, *place), wrong("°", *mistakes), symbols)
 
 
 def inscribed_angle(draw: Draw) -> Problem:
@@ -47,21 +38,17 @@ def inscribed_angle(draw: Draw) -> Problem:
     start = draw.free.uniform(200, 250)
     AOB, ACB, OAB = f"∠{A}{O}{B}", f"∠{A}{C}{B}", f"∠{O}{A}{B}"
     points, drawing = {O: ORIGIN}, _circle(3.0) + s.names([A, B, C])
-    text = description(
-        draw.say(
-            f"{A}, {B} and {C} are points of a circle with centre {O}",
-            f"A circle with centre {O} passes through {A}, {B} and {C}",
-        )
-    )
+    text = description(draw.say(
+                           f"{A}, {B} and {C} are points of a circle with centre {O}",
+                           f"A circle with centre {O} passes through {A}, {B} and {C}",
+                       ))
     if asked == "diameter":
         given = draw.degrees("angle", 22, 68)
         points |= {A: (-3.0, 0.0), B: (3.0, 0.0), C: s.polar(ORIGIN, 3, 2 * given)}
         drawing += s.sides([A, B, C])
         facts = [text, property_(f"{A}{B} is a diameter", Dot(O)), _angle_fact(draw, C, A, B, given)]
-        steps = (
-            f"The angle in a semicircle is a right angle, so {ACB} = 90°.",
-            f"∠{A}{B}{C} = 90° - {given}° = {90 - given}°",
-        )
+        steps = (f"The angle in a semicircle is a right angle, so {ACB} = 90°.",
+                 f"∠{A}{B}{C} = 90° - {given}° = {90 - given}°")
         mistakes = (180 - given, given, 2 * given, 180 - 2 * given)
         ask = _ask_angle(draw, asked, (A, B, C), 90 - given, steps, mistakes, {f"∠{C}{A}{B}": given})
         return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
@@ -70,19 +57,15 @@ def inscribed_angle(draw: Draw) -> Problem:
         half = first + second
         draw.require(36 <= half <= 80)
         points |= {
-            C: s.polar(ORIGIN, 3, 90),
-            A: s.polar(ORIGIN, 3, 90 + 180 - 2 * first),
-            B: s.polar(ORIGIN, 3, 90 - 180 + 2 * second),
+            C: s.polar(ORIGIN, 3, 90), A: s.polar(ORIGIN, 3, 90 + 180 - 2 * first),
+            B: s.polar(ORIGIN, 3, 90 - 180 + 2 * second)
         }
         drawing += [Segment(a, b) for a, b in ((C, A), (C, B), (O, A), (O, B), (O, C))]
         text = replace(text, text=f"{text.text}, and {O} lies inside angle {A}{C}{B}")
         facts = [text, _angle_fact(draw, O, A, C, first), _angle_fact(draw, O, B, C, second)]
-        steps = (
-            f"{O}{A} = {O}{B} = {O}{C}, so the triangles {O}{A}{C} and {O}{B}{C} are isosceles.",
-            f"∠{O}{C}{A} = {first}° and ∠{O}{C}{B} = {second}°",
-            f"{ACB} = {first}° + {second}° = {half}°",
-            f"{AOB} = 2 × {half}° = {2 * half}°",
-        )
+        steps = (f"{O}{A} = {O}{B} = {O}{C}, so the triangles {O}{A}{C} and {O}{B}{C} are isosceles.",
+                 f"∠{O}{C}{A} = {first}° and ∠{O}{C}{B} = {second}°", f"{ACB} = {first}° + {second}° = {half}°",
+                 f"{AOB} = 2 × {half}° = {2 * half}°")
         radii = {O + A: 3, O + B: 3, O + C: 3, f"∠{O}{C}{A}": first, f"∠{O}{C}{B}": second}
         mistakes = (half, 180 - half, 180 - 2 * half, 360 - 2 * half)
         ask = _ask_angle(draw, asked, (A, O, B), 2 * half, steps, mistakes, radii)
@@ -98,9 +81,8 @@ def inscribed_angle(draw: Draw) -> Problem:
     central, inscribed = _angle_fact(draw, A, O, B, 2 * half), _angle_fact(draw, A, C, B, half)
     if asked == "inscribed angle":
         steps = (rule, f"{ACB} = {AOB}/2 = {2 * half}°/2 = {half}°")
-        ask = _ask_angle(
-            draw, asked, (A, C, B), half, steps, (4 * half, 180 - 2 * half, 180 - half, 90 - half), {AOB: 2 * half}
-        )
+        ask = _ask_angle(draw, asked, (A, C, B), half, steps, (4 * half, 180 - 2 * half, 180 - half, 90 - half),
+                         {AOB: 2 * half})
         text = replace(text, text=f"{text.text}, and {C} lies on the longer arc {A}{B}")
         return draw.finish([text, central], ask, Scene(points, drawing), draw.turn(), draw.mirror())
     if asked == "central angle":
@@ -109,10 +91,8 @@ def inscribed_angle(draw: Draw) -> Problem:
         ask = _ask_angle(draw, asked, (A, O, B), 2 * half, steps, mistakes, {ACB: half})
     else:
         drawing.append(Segment(A, B))
-        steps = (
-            f"{AOB} = 2 × {ACB} = 2 × {half}° = {2 * half}°, because it stands on the same arc.",
-            f"Triangle {O}{A}{B} is isosceles, so {OAB} = (180° - {2 * half}°)/2 = {90 - half}°.",
-        )
+        steps = (f"{AOB} = 2 × {ACB} = 2 × {half}° = {2 * half}°, because it stands on the same arc.",
+                 f"Triangle {O}{A}{B} is isosceles, so {OAB} = (180° - {2 * half}°)/2 = {90 - half}°.")
         mistakes = (2 * half, half, 180 - 2 * half, 180 - half)
         ask = _ask_angle(draw, asked, (O, A, B), 90 - half, steps, mistakes, {ACB: half})
     return draw.finish([text, inscribed], ask, Scene(points, drawing), draw.turn(), draw.mirror())
@@ -152,30 +132,23 @@ def cyclic_quadrilateral(draw: Draw) -> Problem:
         facts[0] = description(f"The corners of {name} lie on a circle, and {D}{C} is extended beyond {C} to {E}")
         facts.append(_angle_fact(draw, A, B, C, second))
         draw.require(second != first)
-        steps = (
-            f"{rule} So ∠{B}{C}{D} = 180° - {first}° = {rest}°.",
-            f"∠{B}{C}{E} = 180° - ∠{B}{C}{D} = 180° - {rest}° = {first}°",
-        )
+        steps = (f"{rule} So ∠{B}{C}{D} = 180° - {first}° = {rest}°.",
+                 f"∠{B}{C}{E} = 180° - ∠{B}{C}{D} = 180° - {rest}° = {first}°")
         # the exterior angle equals the angle that is given, so it is asked together with what it makes of the other
         steps = (*steps, f"∠{B}{C}{E} + ∠{A}{B}{C} = {first}° + {second}° = {first + second}°")
         total = first + second
         ask = Ask(
             asked,
             draw.say(f"Find the sum of the angles {B}{C}{E} and {A}{B}{C}.", f"How large is ∠{B}{C}{E} + ∠{A}{B}{C}?"),
-            f"Find angle {B}{C}{E} + angle {A}{B}{C}",
-            number(total, "°"),
-            steps,
+            f"Find angle {B}{C}{E} + angle {A}{B}{C}", number(total, "°"), steps,
             lambda at: measure.angle(at, B, C, E) + measure.angle(at, A, B, C),
-            wrong("°", 180 - first + second, 360 - total, 180 - second + first, 180),
-            symbols,
+            wrong("°", 180 - first + second, 360 - total, 180 - second + first, 180), symbols
         )
     elif asked == "central angle":
         drawing += [Segment(O, B), Segment(O, D), Dot(O), Name(O, O)]
         facts[0] = description(f"The corners of {name} lie on a circle with centre {O}")
-        steps = (
-            "The angle at the centre is twice the angle at the circle on the same arc.",
-            f"∠{B}{O}{D} = 2 × ∠{D}{A}{B} = 2 × {first}° = {2 * first}°",
-        )
+        steps = ("The angle at the centre is twice the angle at the circle on the same arc.",
+                 f"∠{B}{O}{D} = 2 × ∠{D}{A}{B} = 2 × {first}° = {2 * first}°")
         mistakes = (rest, 360 - 2 * first, 2 * rest, 90 + first)
         ask = _ask_angle(draw, asked, (B, O, D), 2 * first, steps, mistakes, symbols)
     else:
@@ -183,21 +156,11 @@ def cyclic_quadrilateral(draw: Draw) -> Problem:
         draw.require((rest - offset) % factor == 0 and rest - offset > 5 * factor)
         x, term = (rest - offset) // factor, f"({factor}x + {offset})°"
         facts.append(condition(f"{word}{B}{C}{D} = {term}", Angle(B, C, D, term)))
-        steps = (
-            rule,
-            f"{factor}x + {offset} = 180 - {first} = {rest}",
-            f"{factor}x = {rest} - {offset} = {rest - offset}",
-            f"x = {rest - offset}/{factor} = {x}",
-        )
-        ask = Ask(
-            asked,
-            draw.say("Find x.", "What is the value of x?", "Work out x."),
-            "Find x",
-            number(x),
-            steps,
-            lambda at: (measure.angle(at, B, C, D) - offset) / factor,
-            wrong("", rest, rest - offset, abs(first - offset) // factor, x + offset, x + 6),
-        )
+        steps = (rule, f"{factor}x + {offset} = 180 - {first} = {rest}",
+                 f"{factor}x = {rest} - {offset} = {rest - offset}", f"x = {rest - offset}/{factor} = {x}")
+        ask = Ask(asked, draw.say("Find x.", "What is the value of x?", "Work out x."), "Find x", number(x), steps,
+                  lambda at: (measure.angle(at, B, C, D) - offset) / factor,
+                  wrong("", rest, rest - offset, abs(first - offset) // factor, x + offset, x + 6))
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
 
 
@@ -250,23 +213,14 @@ def tangent(draw: Draw) -> Problem:
         facts[0] = description(f"{T} is a point of a circle with centre {O}, and {OP} meets the circle at {Q}")
         facts.append(tangent_fact)
         near = far - radius
-        steps = (
-            rule,
-            f"{OP}² = {OT}² + {PT}² = {radius}² + {length}² = {far * far}, so {OP} = √{far * far} = {far}.",
-            f"{PQ} = {OP} - {O}{Q} = {far} - {radius} = {near}",
-        )
+        steps = (rule, f"{OP}² = {OT}² + {PT}² = {radius}² + {length}² = {far * far}, so {OP} = √{far * far} = {far}.",
+                 f"{PQ} = {OP} - {O}{Q} = {far} - {radius} = {near}")
         question, short, answer = _find(draw, "the distance", PQ), f"Find {PQ}", number(near, draw.unit)
         mistakes = (far, abs(length - radius), far + radius, length)
         ends, symbols = (P, Q), {OT: radius, PT: length, O + Q: radius}
     ask = Ask(
-        asked,
-        question,
-        short,
-        answer,
-        steps,
-        lambda at: measure.distance(at, *ends),
-        wrong(draw.unit, *mistakes),
-        {key: float(value) for key, value in symbols.items()},
+        asked, question, short, answer, steps, lambda at: measure.distance(at, *ends), wrong(draw.unit, *mistakes),
+        {key: float(value) for key, value in symbols.items()}
     )
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
 
@@ -302,11 +256,8 @@ def _two_tangents(draw: Draw, asked: str) -> Problem:
         drawing.append(Segment(A, B))
         facts.append(_angle_fact(draw, A, P, B, between))
         value = central // 2
-        steps = (
-            f"The tangents {P}{A} and {P}{B} are equally long, so triangle {P}{A}{B} is isosceles.",
-            f"∠{P}{A}{B} = (180° - {between}°)/2 = {value}°",
-            f"∠{O}{A}{B} = 90° - {value}° = {90 - value}°",
-        )
+        steps = (f"The tangents {P}{A} and {P}{B} are equally long, so triangle {P}{A}{B} is isosceles.",
+                 f"∠{P}{A}{B} = (180° - {between}°)/2 = {value}°", f"∠{O}{A}{B} = 90° - {value}° = {90 - value}°")
         mistakes = (value, central, 180 - value, between)
         ask = _ask_angle(draw, asked, (O, A, B), 90 - value, steps, mistakes, {})
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
@@ -351,11 +302,9 @@ def chord(draw: Draw) -> Problem:
     if asked == "chord":
         facts += [radius_fact, gap_fact]
         rest = radius * radius - gap * gap
-        steps = (
-            "The perpendicular from the centre halves a chord.",
-            f"{AM}² = {OA}² - {OM}² = {radius}² - {gap}² = {rest}, so {AM} = √{rest} = {half}.",
-            f"{AB} = 2 × {AM} = {whole}",
-        )
+        steps = ("The perpendicular from the centre halves a chord.",
+                 f"{AM}² = {OA}² - {OM}² = {radius}² - {gap}² = {rest}, so {AM} = √{rest} = {half}.",
+                 f"{AB} = 2 × {AM} = {whole}")
         answer, place, target = number(whole, unit), (A, B), AB
         mistakes = (half, 2 * (radius - gap), sqrt(radius * radius + gap * gap) * 2, rest)
     elif asked == "distance":
@@ -377,25 +326,14 @@ def chord(draw: Draw) -> Problem:
         drawing += [Segment(M, N), Name(N, N)]
         facts[0] = description(f"{AB} is a chord of a circle with centre {O}; the radius {O}{N} crosses it at {M}")
         rest, height = radius * radius - half * half, radius - gap
-        steps = (
-            rule,
-            halving,
-            f"{OM}² = {OA}² - {AM}² = {radius}² - {half}² = {rest}, so {OM} = √{rest} = {gap}.",
-            f"{M}{N} = {O}{N} - {OM} = {radius} - {gap} = {height}",
-        )
+        steps = (rule, halving, f"{OM}² = {OA}² - {AM}² = {radius}² - {half}² = {rest}, so {OM} = √{rest} = {gap}.",
+                 f"{M}{N} = {O}{N} - {OM} = {radius} - {gap} = {height}")
         answer, place, target = number(height, unit), (M, N), M + N
         mistakes = (gap, radius - half, radius + gap, whole - radius)
         symbols[O + N] = radius
-    ask = Ask(
-        asked,
-        draw.say(f"Find {target}.", f"How long is {target}?", f"What is the length of {target}?"),
-        f"Find {target}",
-        answer,
-        steps,
-        lambda at: measure.distance(at, *place),
-        wrong(unit, *mistakes),
-        {key: float(value) for key, value in symbols.items() if key != target},
-    )
+    ask = Ask(asked, draw.say(f"Find {target}.", f"How long is {target}?", f"What is the length of {target}?"),
+              f"Find {target}", answer, steps, lambda at: measure.distance(at, *place), wrong(unit, *mistakes),
+              {key: float(value) for key, value in symbols.items() if key != target})
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
 
 
@@ -471,20 +409,14 @@ def sector(draw: Draw) -> Problem:
     arc, area = PI * (2 * radius * share), PI * (radius * radius * share)
     OA, unit = O + A, draw.unit
     text = draw.say(f"{O}{A}{B} is a sector of a circle with centre {O}", f"Consider the sector {O}{A}{B}, centre {O}")
-    facts = [
-        description(text),
-        condition(f"the radius is {draw.size(radius)}", Length(O, A, draw.size(radius))),
-    ]
+    facts = [description(text), condition(f"the radius is {draw.size(radius)}", Length(O, A, draw.size(radius)))]
     angle_fact = condition(f"the angle of the sector is {degrees}°", Angle(A, O, B, f"{degrees}°"))
     arc_step = f"Arc = {degrees}/360 × 2π × {radius} = {arc}"
     if asked == "angle":
         label = _arc_label(begin, degrees, radius, draw.size(arc))
         facts.append(condition(f"the arc of the sector is {draw.size(arc)} long", label))
         turn = f"{2 * radius}π"
-        steps = (
-            f"The whole circle is 2π × {radius} = {turn} long.",
-            f"Angle = 360° × ({arc})/({turn}) = {degrees}°",
-        )
+        steps = (f"The whole circle is 2π × {radius} = {turn} long.", f"Angle = 360° × ({arc})/({turn}) = {degrees}°")
         answer, target = number(degrees, "°"), "the angle of the sector"
 
         def measured(at: Scene) -> float:
@@ -500,8 +432,7 @@ def sector(draw: Draw) -> Problem:
             choices = wrong(unit, arc / 2, arc * 2, area)
         elif asked == "area":
             steps = (
-                f"The sector is {degrees}/360 of the whole disc.",
-                f"Area = {degrees}/360 × π × {radius}² = {area}",
+                f"The sector is {degrees}/360 of the whole disc.", f"Area = {degrees}/360 × π × {radius}² = {area}"
             )
             answer, target = number(area, draw.area_unit), "the area of the sector"
             choices = wrong(draw.area_unit, area * 2, area / 2, arc, PI * (radius * radius))
@@ -553,13 +484,10 @@ def ring(draw: Draw) -> Problem:
     circles = {"outer": (ORIGIN, float(outer)), "inner": (ORIGIN, float(inner))}
     if asked == "area":
         facts.append(inner_fact)
-        steps = (
-            "The ring is the outer disc without the inner one.",
-            f"Area = π × {outer}² - π × {inner}² = {outer * outer}π - {inner * inner}π = {difference}π",
-        )
-        question = draw.say(
-            "Find the area of the ring between the circles.", "What is the area between the two circles?"
-        )
+        steps = ("The ring is the outer disc without the inner one.",
+                 f"Area = π × {outer}² - π × {inner}² = {outer * outer}π - {inner * inner}π = {difference}π")
+        question = draw.say("Find the area of the ring between the circles.",
+                            "What is the area between the two circles?")
         answer, short = number(PI * difference, draw.area_unit), "Find the shaded area"
         mistakes = wrong(draw.area_unit, PI * (outer - inner) ** 2, PI * (difference + 2 * inner**2), PI * (2 * total))
 
@@ -567,10 +495,8 @@ def ring(draw: Draw) -> Problem:
             return measure.disc_area(measure.distance(at, O, A)) - measure.disc_area(measure.distance(at, O, B))
     elif asked == "boundary":
         facts.append(inner_fact)
-        steps = (
-            "The boundary of the ring consists of both circles.",
-            f"Length = 2π × {outer} + 2π × {inner} = {2 * outer}π + {2 * inner}π = {2 * total}π",
-        )
+        steps = ("The boundary of the ring consists of both circles.",
+                 f"Length = 2π × {outer} + 2π × {inner} = {2 * outer}π + {2 * inner}π = {2 * total}π")
         question = draw.say("How long is the whole boundary of the ring?", "Find the total length of both circles.")
         answer, short = number(PI * (2 * total), unit), "Find the length of both circles"
         mistakes = wrong(unit, PI * total, PI * (2 * (outer - inner)), PI * difference, PI * (2 * outer))
@@ -582,11 +508,8 @@ def ring(draw: Draw) -> Problem:
         facts.append(
             condition(f"the ring between the circles has the area {stated}", s.Note(f"area of the ring: {stated}"))
         )
-        steps = (
-            f"π × {outer}² - π × {OB}² = {difference}π",
-            f"{OB}² = {outer}² - {difference} = {inner * inner}",
-            f"{OB} = √{inner * inner} = {inner}",
-        )
+        steps = (f"π × {outer}² - π × {OB}² = {difference}π", f"{OB}² = {outer}² - {difference} = {inner * inner}",
+                 f"{OB} = √{inner * inner} = {inner}")
         question = draw.say(f"Find {OB}.", f"What is the radius {OB} of the inner circle?")
         answer, short = number(inner, unit), f"Find {OB}"
         mistakes = wrong(unit, outer - 1, inner + 1, inner * 2, sqrt(difference))

@@ -28,42 +28,23 @@ def polygon_angles(draw: Draw) -> Problem:
         facts.append(condition(f"{word}{row[k]} = {degrees}°", Angle(*place, f"{degrees}°")))
     A, B, Z = row[0], row[1], row[-1]
     summed = " + ".join(f"{degrees}°" for degrees in given)
-    steps = (
-        f"The angles of a {kind} add up to {corners - 2} × 180° = {total}°.",
-        f"The known angles make {summed} = {sum(given)}°.",
-        f"∠{A} = {total}° - {sum(given)}° = {rest}°",
-    )
+    steps = (f"The angles of a {kind} add up to {corners - 2} × 180° = {total}°.",
+             f"The known angles make {summed} = {sum(given)}°.", f"∠{A} = {total}° - {sum(given)}° = {rest}°")
     if asked == "last angle":
-        ask = Ask(
-            asked,
-            draw.say(f"Find angle {A}.", f"What is the size of {word}{A}?"),
-            f"Find angle {A}",
-            number(rest, "°"),
-            steps,
-            lambda at: measure.angle(at, Z, A, B),
-            wrong("°", abs(540 - 180 * (corners == 5) - sum(given)), sum(given) - 180, rest + 20, 180 - rest),
-        )
+        ask = Ask(asked, draw.say(f"Find angle {A}.", f"What is the size of {word}{A}?"), f"Find angle {A}",
+                  number(rest, "°"), steps, lambda at: measure.angle(at, Z, A, B),
+                  wrong("°", abs(540 - 180 * (corners == 5) - sum(given)), sum(given) - 180, rest + 20, 180 - rest))
     else:
         offset, factor = draw.given("offset", range(5, 41, 5)), draw.given("factor", (2, 3, 4))
         draw.require((rest - offset) % factor == 0)
         x = (rest - offset) // factor
         term = f"({factor}x + {offset})°"
         facts.append(condition(f"{word}{A} = {term}", Angle(Z, A, B, term)))
-        steps = (
-            *steps,
-            f"{factor}x + {offset} = {rest}",
-            f"{factor}x = {rest - offset}",
-            f"x = {rest - offset}/{factor} = {x}",
-        )
-        ask = Ask(
-            asked,
-            draw.say("Find x.", "What is the value of x?"),
-            "Find x",
-            number(x),
-            steps,
-            lambda at: (measure.angle(at, Z, A, B) - offset) / factor,
-            wrong("", rest, rest - offset, x + offset, (rest + offset) // factor),
-        )
+        steps = (*steps, f"{factor}x + {offset} = {rest}", f"{factor}x = {rest - offset}",
+                 f"x = {rest - offset}/{factor} = {x}")
+        ask = Ask(asked, draw.say("Find x.", "What is the value of x?"), "Find x", number(x), steps,
+                  lambda at: (measure.angle(at, Z, A, B) - offset) / factor,
+                  wrong("", rest, rest - offset, x + offset, (rest + offset) // factor))
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
 
 
@@ -119,11 +100,9 @@ def grid_polygon(draw: Draw) -> Problem:
         ]
         values = [a[0] * b[1] - b[0] * a[1] for a, b in zip(places, places[1:] + places[:1], strict=True)]
         area = Fraction(sum(values), 2)
-        steps = (
-            "The shoelace rule adds x₁ times y₂ minus x₂ times y₁ along every side.",
-            *(f"{term} = {value}" for term, value in zip(crossed, values, strict=True)),
-            f"Area = ({' + '.join(_term(value) for value in values)})/2 = {sum(values)}/2 = {number(area).text}",
-        )
+        steps = ("The shoelace rule adds x₁ times y₂ minus x₂ times y₁ along every side.",
+                 *(f"{term} = {value}" for term, value in zip(crossed, values, strict=True)),
+                 f"Area = ({' + '.join(_term(value) for value in values)})/2 = {sum(values)}/2 = {number(area).text}")
         target, short, answer = f"the area of {name}", "Find the area", number(area)
         mistakes = wrong("", area * 2, area + 1, area / 2, area + 3)
 
@@ -133,15 +112,11 @@ def grid_polygon(draw: Draw) -> Problem:
         (x1, y1), (x2, y2) = places[0], places[1]
         square = (x2 - x1) ** 2 + (y2 - y1) ** 2
         AB = row[0] + row[1]
-        steps = (
-            f"The differences are {x2} - {_term(x1)} = {x2 - x1} and {y2} - {_term(y1)} = {y2 - y1}.",
-            f"{AB}² = {_term(x2 - x1)}² + {_term(y2 - y1)}² = {square}",
-            f"{AB} = √{square} = {sqrt(square)}",
-        )
+        steps = (f"The differences are {x2} - {_term(x1)} = {x2 - x1} and {y2} - {_term(y1)} = {y2 - y1}.",
+                 f"{AB}² = {_term(x2 - x1)}² + {_term(y2 - y1)}² = {square}", f"{AB} = √{square} = {sqrt(square)}")
         target, short, answer = f"the distance {AB}", f"Find {AB}", number(sqrt(square))
-        mistakes = wrong(
-            "", abs(x2 - x1) + abs(y2 - y1), square, sqrt(abs((x2 - x1) ** 2 - (y2 - y1) ** 2)), sqrt(square + 2)
-        )
+        mistakes = wrong("", abs(x2 - x1) + abs(y2 - y1), square, sqrt(abs((x2 - x1) ** 2 - (y2 - y1) ** 2)),
+                         sqrt(square + 2))
 
         def measured(at: Scene) -> float:
             return measure.distance(at, row[0], row[1])
@@ -149,12 +124,10 @@ def grid_polygon(draw: Draw) -> Problem:
         a, b = t
         hypotenuse = sqrt(a * a + b * b)
         total = hypotenuse + a + b
-        steps = (
-            f"The legs lie along the grid: {row[0]}{row[1]} = {a} and {row[0]}{row[2]} = {b}.",
-            f"{row[1]}{row[2]}² = {a}² + {b}² = {a * a + b * b}",
-            f"{row[1]}{row[2]} = √{a * a + b * b} = {hypotenuse}",
-            f"Perimeter = {a} + {b} + {hypotenuse} = {total}",
-        )
+        steps = (f"The legs lie along the grid: {row[0]}{row[1]} = {a} and {row[0]}{row[2]} = {b}.",
+                 f"{row[1]}{row[2]}² = {a}² + {b}² = {a * a + b * b}",
+                 f"{row[1]}{row[2]} = √{a * a + b * b} = {hypotenuse}",
+                 f"Perimeter = {a} + {b} + {hypotenuse} = {total}")
         target, short, answer = f"the perimeter of {name}", "Find the perimeter", number(total)
         mistakes = wrong("", a * b, 2 * (a + b), a + b, Fraction(a * b, 2))
 
@@ -172,15 +145,11 @@ def _term(value: int) -> str:
 def bearings(draw: Draw) -> Problem:
     """A ship sails two legs on bearings at a right angle: its distance or bearing from the start; a back bearing."""
     asked = draw.asked("distance", "back bearing", "bearing")
-    first = (
-        draw.given("first", range(20, 160))
-        if asked != "back bearing"
-        else draw.given("first", [*range(15, 170), *range(190, 345)])
-    )
-    t, k = (
-        draw.given("triple", ((3, 4, 5), (4, 3, 5), (5, 12, 13), (12, 5, 13), (8, 15, 17))),
-        draw.given("factor", range(1, 9)),
-    )
+    first = (draw.given("first", range(20, 160))
+             if asked != "back bearing"
+             else draw.given("first", [*range(15, 170), *range(190, 345)]))
+    t, k = (draw.given("triple", ((3, 4, 5), (4, 3, 5), (5, 12, 13), (12, 5, 13), (8, 15, 17))),
+            draw.given("factor", range(1, 9)))
     p, q, far = (k * side for side in t)
     A, B, C = draw.letters(3, avoid="NOSW")
     points = {A: (0.0, 0.0), B: s.polar((0, 0), p, 90 - first)}
@@ -188,11 +157,7 @@ def bearings(draw: Draw) -> Problem:
     north_length = 0.55 * p
     points["N"] = (0.0, north_length)
     base = [
-        Segment(A, "N", arrow=True, thin=True),
-        Segment(A, B),
-        s.Name("N", "N", italic=False),
-        Name(A, A),
-        Name(B, B),
+        Segment(A, "N", arrow=True, thin=True), Segment(A, B), s.Name("N", "N", italic=False), Name(A, A), Name(B, B)
     ]
     way = "" if asked == "back bearing" else f" and on to {C}"
     facts = [description(f"A ship sails from {A} to {B}{way}; N lies due north of {A}")]
@@ -200,18 +165,16 @@ def bearings(draw: Draw) -> Problem:
     if asked == "back bearing":
         value = (first + 180) % 360
         step = f"{first}° + 180° = {first + 180}°" if first < 180 else f"{first}° - 180° = {first - 180}°"
-        ask = Ask(
-            asked,
-            draw.say(
-                f"What is the bearing of {A} from {B}, in three figures?",
-                f"Find the bearing of {A} from {B} in three figures.",
-            ),
-            f"Bearing of {A} from {B}?",
-            _bearing(value),
-            ("The way back differs by 180° from the way there.", f"Bearing = {step}"),
-            lambda at: _read_bearing(at, B, A),
-            tuple(f"{v % 360:03d}°" for v in (360 - first, 180 - first, first + 90, first)),
-        )
+        ask = Ask(asked,
+                  draw.say(
+                      f"What is the bearing of {A} from {B}, in three figures?",
+                      f"Find the bearing of {A} from {B} in three figures.",
+                  ),
+                  f"Bearing of {A} from {B}?",
+                  _bearing(value),
+                  ("The way back differs by 180° from the way there.", f"Bearing = {step}"),
+                  lambda at: _read_bearing(at, B, A),
+                  tuple(f"{v % 360:03d}°" for v in (360 - first, 180 - first, first + 90, first)))
         return draw.finish(facts, ask, Scene(points, base))
     points[C] = s.add(points[B], s.polar((0, 0), q, 90 - second))
     base += [Segment(B, C), Name(C, C), Segment(A, C, dashed=True)]
@@ -224,35 +187,22 @@ def bearings(draw: Draw) -> Problem:
     AC = A + C
     if asked == "distance":
         steps = (right, f"{AC}² = {p}² + {q}² = {far * far}", f"{AC} = √{far * far} = {far}")
-        ask = Ask(
-            asked,
-            draw.say(f"How far is {C} from {A}?", f"Find the distance from {A} to {C}."),
-            f"Find {AC}",
-            number(far, "km"),
-            steps,
-            lambda at: measure.distance(at, A, C),
-            wrong("km", p + q, p * q, abs(p - q), far + 2),
-        )
+        ask = Ask(asked, draw.say(f"How far is {C} from {A}?", f"Find the distance from {A} to {C}."), f"Find {AC}",
+                  number(far, "km"), steps, lambda at: measure.distance(at, A, C),
+                  wrong("km", p + q, p * q, abs(p - q), far + 2))
     else:
         swing = math.degrees(math.atan2(q, p))
         value = round(first + swing)
         draw.require(abs(first + swing - value) < 0.44)  # so that rounding twice, as the steps do, is right too
-        steps = (
-            right,
-            f"∠{C}{A}{B} = arctan({q}/{p}) ≈ {swing:.1f}°",
-            f"Bearing = {first}° + {swing:.1f}° = {first + round(swing, 1):.1f}° ≈ {value}°",
-        )
+        steps = (right, f"∠{C}{A}{B} = arctan({q}/{p}) ≈ {swing:.1f}°",
+                 f"Bearing = {first}° + {swing:.1f}° = {first + round(swing, 1):.1f}° ≈ {value}°")
         answer = _bearing(value)
         answer = type(answer)(answer.text, (first + swing,))
         ask = Ask(
-            asked,
-            f"What is the bearing of {C} from {A}, to the nearest degree?",
-            f"Bearing of {C} from {A}?",
-            answer,
-            steps,
-            lambda at: _read_bearing(at, A, C),
+            asked, f"What is the bearing of {C} from {A}, to the nearest degree?", f"Bearing of {C} from {A}?", answer,
+            steps, lambda at: _read_bearing(at, A, C),
             tuple(f"{v:03d}°" for v in (second, round(first + 90 - swing), round(swing), value + 10)),
-            {f"∠{C}{A}{B}": swing},
+            {f"∠{C}{A}{B}": swing}
         )
     return draw.finish(facts, ask, Scene(points, base))
 
@@ -285,13 +235,8 @@ def tower_shadow(draw: Draw) -> Problem:
     points = {A: (0.0, 0.0), B: (float(shadow), 0.0), C: (float(shadow), float(pole)), D: (float(long_shadow), 0.0)}
     points[E] = s.meet((0.0, 0.0), points[C], points[D], (0.0, 1.0))
     base = [
-        Segment(A, D),
-        Segment(A, E, thin=True),
-        Segment(B, C),
-        Segment(D, E),
-        RightAngle(A, B, C),
-        RightAngle(A, D, E),
-        *s.names([A, B, C, D, E]),
+        Segment(A, D), Segment(A, E, thin=True), Segment(B, C), Segment(D, E), RightAngle(A, B, C), RightAngle(A, D, E),
+        *s.names([A, B, C, D, E])
     ]
     facts = [
         description(
@@ -307,38 +252,27 @@ def tower_shadow(draw: Draw) -> Problem:
     if asked == "height":
         BD, gap = B + D, long_shadow - shadow
         facts.append(condition(f"{BD} = {gap} m", Length(B, D, f"{gap} m")))
-        steps = (
-            rule,
-            f"{AD} = {AB} + {BD} = {shadow} + {gap} = {long_shadow}",
-            f"{DE} = {BC} × {AD}/{AB} = {pole} × {long_shadow}/{shadow} = {height}",
-        )
-        ask = Ask(
-            asked,
-            draw.say("How high is the tree?", f"Find the height {DE} of the tree."),
-            f"Find {DE}",
-            number(height, "m"),
-            steps,
-            lambda at: measure.distance(at, D, E),
-            wrong(
-                "m",
-                Fraction(pole * (long_shadow - shadow), shadow),
-                long_shadow - shadow + pole,
-                height + pole,
-                long_shadow,
-            ),
-            symbols | {BD: gap},
-        )
+        steps = (rule, f"{AD} = {AB} + {BD} = {shadow} + {gap} = {long_shadow}",
+                 f"{DE} = {BC} × {AD}/{AB} = {pole} × {long_shadow}/{shadow} = {height}")
+        ask = Ask(asked,
+                  draw.say("How high is the tree?", f"Find the height {DE} of the tree."),
+                  f"Find {DE}",
+                  number(height, "m"),
+                  steps,
+                  lambda at: measure.distance(at, D, E),
+                  wrong(
+                      "m",
+                      Fraction(pole * (long_shadow - shadow), shadow),
+                      long_shadow - shadow + pole,
+                      height + pole,
+                      long_shadow,
+                  ),
+                  symbols | {BD: gap})
     else:
         facts.append(condition(f"the tree is {height} m high", Length(D, E, f"{height} m")))
         steps = (rule, f"{AD} = {AB} × {DE}/{BC} = {shadow} × {height}/{pole} = {long_shadow}")
-        ask = Ask(
-            asked,
-            draw.say("How long is the tree's shadow?", f"Find {AD}, the shadow of the tree."),
-            f"Find {AD}",
-            number(long_shadow, "m"),
-            steps,
-            lambda at: measure.distance(at, A, D),
-            wrong("m", long_shadow - shadow, height - pole + shadow, long_shadow + shadow, height),
-            symbols | {DE: height},
-        )
+        ask = Ask(asked, draw.say("How long is the tree's shadow?", f"Find {AD}, the shadow of the tree."),
+                  f"Find {AD}", number(long_shadow, "m"), steps, lambda at: measure.distance(at, A, D),
+                  wrong("m", long_shadow - shadow, height - pole + shadow, long_shadow + shadow, height),
+                  symbols | {DE: height})
     return draw.finish(facts, ask, Scene(points, base), 0.0, draw.mirror())

@@ -34,15 +34,11 @@ def rectangle(draw: Draw) -> Problem:
     symbols = {AB: width, BC: height}
     half, area = width + height, width * height
     if asked == "perimeter":
-        question = draw.say(
-            "Find the perimeter.", f"What is the perimeter of rectangle {name}?", "How long is its boundary?"
-        )
+        question = draw.say("Find the perimeter.", f"What is the perimeter of rectangle {name}?",
+                            "How long is its boundary?")
         answer, short = number(2 * half, draw.unit), "Find the perimeter"
-        steps = (
-            "The perimeter is twice the sum of two neighbouring sides.",
-            f"{AB} + {BC} = {width} + {height} = {half}",
-            f"Perimeter = 2 × {half} = {2 * half}",
-        )
+        steps = ("The perimeter is twice the sum of two neighbouring sides.",
+                 f"{AB} + {BC} = {width} + {height} = {half}", f"Perimeter = 2 × {half} = {2 * half}")
         mistakes = wrong(draw.unit, half, area, half + width, half + height)
 
         def measured(at: Scene) -> float:
@@ -63,11 +59,9 @@ def rectangle(draw: Draw) -> Problem:
         drawing.append(Segment(A, C))
         question = draw.say(f"How long is the diagonal {AC}?", f"Find the diagonal {AC}.")
         answer, short = number(diagonal, draw.unit), f"Find {AC}"
-        steps = (
-            "The diagonal is the hypotenuse of a right triangle, so "
-            f"{AC}² = {AB}² + {BC}² = {width}² + {height}² = {square}.",
-            f"{AC} = √{square} = {diagonal}",
-        )
+        steps = ("The diagonal is the hypotenuse of a right triangle, so "
+                 f"{AC}² = {AB}² + {BC}² = {width}² + {height}² = {square}.",
+                 f"{AC} = √{square} = {diagonal}")
         mistakes = wrong(draw.unit, half, square, 2 * half, sqrt(abs(width**2 - height**2)))
 
         def measured(at: Scene) -> float:
@@ -76,11 +70,8 @@ def rectangle(draw: Draw) -> Problem:
         facts[2] = condition(f"the perimeter is {draw.size(2 * half)}", s.Note(f"perimeter {draw.size(2 * half)}"))
         question = draw.say(f"Find {BC}.", f"How long is side {BC}?")
         answer, short = number(height, draw.unit), f"Find {BC}"
-        steps = (
-            "Half the perimeter is the sum of two neighbouring sides.",
-            f"{AB} + {BC} = {2 * half}/2 = {half}",
-            f"{BC} = {half} - {width} = {height}",
-        )
+        steps = ("Half the perimeter is the sum of two neighbouring sides.", f"{AB} + {BC} = {2 * half}/2 = {half}",
+                 f"{BC} = {half} - {width} = {height}")
         mistakes = wrong(draw.unit, half, 2 * half - width, abs(half - 2 * width), 2 * height)
 
         def measured(at: Scene) -> float:
@@ -123,10 +114,8 @@ def parallelogram(draw: Draw) -> Problem:
         facts.append(condition(f"{word}{A} = {degrees}°", Angle(B, A, D, f"{degrees}°")))
         question = draw.say(f"Find angle {B}.", f"What is the size of {word}{B}?")
         answer, short = number(180 - degrees, "°"), f"Find angle {B}"
-        steps = (
-            "Neighbouring angles of a parallelogram add up to 180°.",
-            f"∠{B} = 180° - ∠{A} = 180° - {degrees}° = {180 - degrees}°",
-        )
+        steps = ("Neighbouring angles of a parallelogram add up to 180°.",
+                 f"∠{B} = 180° - ∠{A} = 180° - {degrees}° = {180 - degrees}°")
         mistakes, symbols = wrong("°", degrees, 360 - degrees, abs(90 - degrees), 90), {f"∠{A}": degrees}
 
         def measured(at: Scene) -> float:
@@ -144,10 +133,8 @@ def parallelogram(draw: Draw) -> Problem:
             facts.append(condition(f"{AD} = {draw.size(side)}", Length(A, D, draw.size(side))))
             question = draw.say(f"What is the area of {name}?", "Find the area of the parallelogram.")
             answer, short = number(area, draw.area_unit), "Find the area"
-            steps = (
-                "The area is base times height; the slanted side does not matter.",
-                f"Area = {AB} × {DE} = {base} × {height} = {area}",
-            )
+            steps = ("The area is base times height; the slanted side does not matter.",
+                     f"Area = {AB} × {DE} = {base} × {height} = {area}")
             mistakes = wrong(draw.area_unit, base * side, Fraction(area, 2), 2 * (base + side), side * height)
             symbols[DE] = height
 
@@ -160,12 +147,10 @@ def parallelogram(draw: Draw) -> Problem:
             AE, rest = A + E, sqrt(side * side - height * height)
             question = draw.say(f"Find {AE}.", f"How long is {AE}?")
             answer, short = number(rest, draw.unit), f"Find {AE}"
-            steps = (
-                f"The area is base times height, so {DE} = {area}/{base} = {height}.",
-                f"By Pythagoras, {AE}² = {AD}² - {DE}² = {side * side} - "
-                f"{height * height} = {side * side - height * height}.",
-                f"{AE} = √{side * side - height * height} = {rest}",
-            )
+            steps = (f"The area is base times height, so {DE} = {area}/{base} = {height}.",
+                     f"By Pythagoras, {AE}² = {AD}² - {DE}² = {side * side} - "
+                     f"{height * height} = {side * side - height * height}.",
+                     f"{AE} = √{side * side - height * height} = {rest}")
             mistakes = wrong(draw.unit, side - height, sqrt(side**2 + height**2), height, base - side)
 
             def measured(at: Scene) -> float:
@@ -175,10 +160,8 @@ def parallelogram(draw: Draw) -> Problem:
         facts.append(condition(f"{AD} = {draw.size(side)}", Length(A, D, draw.size(side))))
         question = draw.say(f"What is the perimeter of {name}?", "Find the perimeter of the parallelogram.")
         answer, short = number(2 * (base + side), unit), "Find the perimeter"
-        steps = (
-            "Opposite sides of a parallelogram are equal.",
-            f"Perimeter = 2 × ({AB} + {AD}) = 2 × ({base} + {side}) = {2 * (base + side)}",
-        )
+        steps = ("Opposite sides of a parallelogram are equal.",
+                 f"Perimeter = 2 × ({AB} + {AD}) = 2 × ({base} + {side}) = {2 * (base + side)}")
         mistakes = wrong(unit, base + side, base * side, 4 * base, 4 * side)
 
         def measured(at: Scene) -> float:
@@ -191,10 +174,8 @@ def parallelogram(draw: Draw) -> Problem:
 def rhombus(draw: Draw) -> Problem:
     """The diagonals of a rhombus: area, side, perimeter, and back from the side to a diagonal."""
     asked = draw.asked("area", "side", "perimeter", "diagonal")
-    t, k = (
-        draw.given("triple", ((3, 4, 5), (5, 12, 13), (8, 15, 17), (7, 24, 25), (20, 21, 29))),
-        draw.given("factor", range(1, 9)),
-    )
+    t, k = (draw.given("triple", ((3, 4, 5), (5, 12, 13), (8, 15, 17), (7, 24, 25), (20, 21, 29))),
+            draw.given("factor", range(1, 9)))
     if asked == "area":
         p, q = draw.given("p", range(3, 26)), draw.given("q", range(3, 26))
         side = sqrt(p * p + q * q)
@@ -219,16 +200,10 @@ def rhombus(draw: Draw) -> Problem:
     if asked == "area":
         facts += [oa, ob]
         question = draw.say(f"What is the area of the rhombus {name}?", "Find the area of the rhombus.")
-        answer, short, mistakes = (
-            number(2 * p * q, draw.area_unit),
-            "Find the area",
-            wrong(draw.area_unit, p * q, 4 * p * q, 2 * (p + q), Fraction(p * q, 2)),
-        )
-        steps = (
-            rule,
-            f"{AC} = 2 × {p} = {2 * p} and {BD} = 2 × {q} = {2 * q}.",
-            f"Area = {AC} × {BD}/2 = {2 * p} × {2 * q}/2 = {2 * p * q}",
-        )
+        answer, short, mistakes = (number(2 * p * q, draw.area_unit), "Find the area",
+                                   wrong(draw.area_unit, p * q, 4 * p * q, 2 * (p + q), Fraction(p * q, 2)))
+        steps = (rule, f"{AC} = 2 × {p} = {2 * p} and {BD} = 2 × {q} = {2 * q}.",
+                 f"Area = {AC} × {BD}/2 = {2 * p} × {2 * q}/2 = {2 * p * q}")
 
         def measured(at: Scene) -> float:
             return measure.area(at, [A, B, C, D])
@@ -237,11 +212,8 @@ def rhombus(draw: Draw) -> Problem:
         steps = (rule, f"{AB}² = {OA}² + {OB}² = {p}² + {q}² = {side * side}", f"{AB} = √{side * side} = {side}")
         symbols |= {OA: p, OB: q}
         if asked == "side":
-            question, short, answer = (
-                draw.say(f"Find {AB}.", f"How long is the side {AB}?"),
-                f"Find {AB}",
-                number(side, draw.unit),
-            )
+            question, short, answer = (draw.say(f"Find {AB}.", f"How long is the side {AB}?"), f"Find {AB}",
+                                       number(side, draw.unit))
             mistakes = wrong(draw.unit, p + q, 2 * side, abs(p - q), p * q)
 
             def measured(at: Scene) -> float:
@@ -249,8 +221,7 @@ def rhombus(draw: Draw) -> Problem:
         else:
             question, short, answer = (
                 draw.say(f"What is the perimeter of {name}?", "Find the perimeter of the rhombus."),
-                "Find the perimeter",
-                number(4 * side, draw.unit),
+                "Find the perimeter", number(4 * side, draw.unit)
             )
             steps = (*steps, f"Perimeter = 4 × {side} = {4 * side}")
             mistakes = wrong(draw.unit, side, 2 * side, 4 * (p + q), 2 * (p + q))
@@ -259,17 +230,10 @@ def rhombus(draw: Draw) -> Problem:
                 return measure.perimeter(at, [A, B, C, D])
     else:
         facts += [oa, condition(f"{AB} = {draw.size(side)}", Length(A, B, draw.size(side)))]
-        question, short, answer = (
-            draw.say(f"Find the diagonal {BD}.", f"How long is {BD}?"),
-            f"Find {BD}",
-            number(2 * q, draw.unit),
-        )
-        steps = (
-            rule,
-            f"{OB}² = {AB}² - {OA}² = {side * side} - {p * p} = {q * q}",
-            f"{OB} = √{q * q} = {q}",
-            f"{BD} = 2 × {q} = {2 * q}",
-        )
+        question, short, answer = (draw.say(f"Find the diagonal {BD}.", f"How long is {BD}?"), f"Find {BD}",
+                                   number(2 * q, draw.unit))
+        steps = (rule, f"{OB}² = {AB}² - {OA}² = {side * side} - {p * p} = {q * q}", f"{OB} = √{q * q} = {q}",
+                 f"{BD} = 2 × {q} = {2 * q}")
         symbols = {AB: side, OA: p}
         mistakes = wrong(draw.unit, q, side - p, 2 * (side - p), 2 * side)
 
@@ -306,25 +270,19 @@ def trapezoid(draw: Draw) -> Problem:
         facts.append(top)
         points[M], points[N] = s.between(points[A], points[D], 0.5), s.between(points[B], points[C], 0.5)
         drawing += [Segment(M, N), *s.names([M, N])]
-        facts.append(
-            property_(
-                f"{M} and {N} are the midpoints of {A}{D} and {B}{C}",
-                Ticks(A, M),
-                Ticks(M, D),
-                Ticks(B, N, 2),
-                Ticks(N, C, 2),
-            )
-        )
+        facts.append(property_(
+                         f"{M} and {N} are the midpoints of {A}{D} and {B}{C}",
+                         Ticks(A, M),
+                         Ticks(M, D),
+                         Ticks(B, N, 2),
+                         Ticks(N, C, 2),
+                     ))
         value = Fraction(total, 2)
         question, short = draw.say(f"Find {M}{N}.", f"How long is {M}{N}?"), f"Find {M}{N}"
-        answer, mistakes = (
-            number(value, draw.unit),
-            wrong(draw.unit, total, lower - upper, Fraction(lower, 2), upper + 1),
-        )
-        steps = (
-            "The midsegment is the mean of the two bases.",
-            f"{M}{N} = ({AB} + {DC})/2 = ({lower} + {upper})/2 = {number(value).text}",
-        )
+        answer, mistakes = (number(value, draw.unit),
+                            wrong(draw.unit, total, lower - upper, Fraction(lower, 2), upper + 1))
+        steps = ("The midsegment is the mean of the two bases.",
+                 f"{M}{N} = ({AB} + {DC})/2 = ({lower} + {upper})/2 = {number(value).text}")
 
         def measured(at: Scene) -> float:
             return measure.distance(at, M, N)
@@ -337,16 +295,12 @@ def trapezoid(draw: Draw) -> Problem:
         symbols[D + E] = height
         if asked == "area":
             facts.append(top)
-            question, short = (
-                draw.say(f"What is the area of {name}?", "Find the area of the trapezoid."),
-                "Find the area",
-            )
+            question, short = (draw.say(f"What is the area of {name}?", "Find the area of the trapezoid."),
+                               "Find the area")
             answer = number(area, draw.area_unit)
             mistakes = wrong(draw.area_unit, area * 2, lower * height, upper * height, Fraction(lower * upper, 2))
-            steps = (
-                "The area is half the sum of the bases times the height.",
-                f"Area = ({AB} + {DC}) × {D}{E}/2 = ({lower} + {upper}) × {height}/2 = {number(area).text}",
-            )
+            steps = ("The area is half the sum of the bases times the height.",
+                     f"Area = ({AB} + {DC}) × {D}{E}/2 = ({lower} + {upper}) × {height}/2 = {number(area).text}")
 
             def measured(at: Scene) -> float:
                 return measure.area(at, [A, B, C, D])
@@ -355,15 +309,10 @@ def trapezoid(draw: Draw) -> Problem:
             text = number(area, draw.area_unit).text
             facts.append(condition(f"the area of {name} is {text}", s.Note(f"area {text}")))
             question, short = draw.say(f"Find {DC}.", f"How long is {DC}?"), f"Find {DC}"
-            answer, mistakes = (
-                number(upper, draw.unit),
-                wrong(draw.unit, total, abs(Fraction(area, height) - lower), height, lower - upper),
-            )
-            steps = (
-                "The area is half the sum of the bases times the height.",
-                f"The sum of the bases is 2 × {area}/{height} = {total}.",
-                f"{DC} = {total} - {lower} = {upper}",
-            )
+            answer, mistakes = (number(upper, draw.unit),
+                                wrong(draw.unit, total, abs(Fraction(area, height) - lower), height, lower - upper))
+            steps = ("The area is half the sum of the bases times the height.",
+                     f"The sum of the bases is 2 × {area}/{height} = {total}.", f"{DC} = {total} - {lower} = {upper}")
             symbols = {}
 
             def measured(at: Scene) -> float:
@@ -371,21 +320,15 @@ def trapezoid(draw: Draw) -> Problem:
     else:
         gap = lower - upper
         facts += [
-            top,
-            property_(f"angle {A} is a right angle", RightAngle(B, A, D)),
-            condition(f"{A}{D} = {size(height)}", Length(A, D, size(height))),
+            top, property_(f"angle {A} is a right angle", RightAngle(B, A, D)),
+            condition(f"{A}{D} = {size(height)}", Length(A, D, size(height)))
         ]
         square = gap * gap + height * height
         question, short = draw.say(f"Find {B}{C}.", f"How long is the leg {B}{C}?"), f"Find {B}{C}"
-        answer, mistakes = (
-            number(sqrt(square), draw.unit),
-            wrong(draw.unit, gap + height, height, sqrt(abs(gap**2 - height**2)), square),
-        )
-        steps = (
-            f"Drop a perpendicular from {C} on {AB}; it cuts off {lower} - {upper} = {gap} from {AB}.",
-            f"By Pythagoras, {B}{C}² = {gap}² + {height}² = {square}.",
-            f"{B}{C} = √{square} = {sqrt(square)}",
-        )
+        answer, mistakes = (number(sqrt(square), draw.unit),
+                            wrong(draw.unit, gap + height, height, sqrt(abs(gap**2 - height**2)), square))
+        steps = (f"Drop a perpendicular from {C} on {AB}; it cuts off {lower} - {upper} = {gap} from {AB}.",
+                 f"By Pythagoras, {B}{C}² = {gap}² + {height}² = {square}.", f"{B}{C} = √{square} = {sqrt(square)}")
 
         def measured(at: Scene) -> float:
             return measure.distance(at, B, C)
@@ -425,10 +368,8 @@ def midline(draw: Draw) -> Problem:
         ]
         value, target = Fraction(c, 2), D + E
         answer, mistakes = number(value, draw.unit), wrong(draw.unit, c, 2 * c, Fraction(c, 3), Fraction(2 * c, 3))
-        steps = (
-            "The segment between the midpoints of two sides is half as long as the third side.",
-            f"{D}{E} = {A}{B}/2 = {c}/2" + (f" = {c // 2}" if c % 2 == 0 else ""),
-        )
+        steps = ("The segment between the midpoints of two sides is half as long as the third side.",
+                 f"{D}{E} = {A}{B}/2 = {c}/2" + (f" = {c // 2}" if c % 2 == 0 else ""))
         symbols = {A + B: c}
 
         def measured(at: Scene) -> float:
@@ -452,11 +393,9 @@ def midline(draw: Draw) -> Problem:
             number(value, draw.unit),
             wrong(draw.unit, a + b + c, Fraction(a + b + c, 3), Fraction(a + b + c, 4), 2 * (a + b + c)),
         )
-        steps = (
-            f"The perimeter of {A}{B}{C} is {a} + {b} + {c} = {a + b + c}.",
-            f"Each side of {D}{E}{F} is half a side of {A}{B}{C}.",
-            f"Perimeter = {a + b + c}/2" + (f" = {(a + b + c) // 2}" if (a + b + c) % 2 == 0 else ""),
-        )
+        steps = (f"The perimeter of {A}{B}{C} is {a} + {b} + {c} = {a + b + c}.",
+                 f"Each side of {D}{E}{F} is half a side of {A}{B}{C}.",
+                 f"Perimeter = {a + b + c}/2" + (f" = {(a + b + c) // 2}" if (a + b + c) % 2 == 0 else ""))
         symbols = {}
 
         def measured(at: Scene) -> float:
@@ -479,24 +418,14 @@ def midline(draw: Draw) -> Problem:
             facts.append(condition(f"{GD} = {size(long_part // 2)}", Length("G", D, size(long_part // 2))))
             target, value, symbols = AD, 3 * long_part // 2, {GD: long_part // 2}
             steps, wanted = (rule, f"{AD} = 3 × {GD} = 3 × {long_part // 2} = {value}"), (A, D)
-        answer, mistakes = (
-            number(value, draw.unit),
-            wrong(draw.unit, long_part * 2, 3 * long_part, Fraction(long_part, 3), long_part + value),
-        )
+        answer, mistakes = (number(value, draw.unit),
+                            wrong(draw.unit, long_part * 2, 3 * long_part, Fraction(long_part, 3), long_part + value))
 
         def measured(at: Scene) -> float:
             return measure.distance(at, *wanted)
 
-    ask = Ask(
-        asked,
-        draw.say(f"Find {target}.", f"What is {target}?"),
-        f"Find {target}",
-        answer,
-        steps,
-        measured,
-        mistakes,
-        symbols,
-    )
+    ask = Ask(asked, draw.say(f"Find {target}.", f"What is {target}?"), f"Find {target}", answer, steps, measured,
+              mistakes, symbols)
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
 
 
@@ -505,8 +434,7 @@ def angle_bisector(draw: Draw) -> Problem:
     asked = draw.asked("part", "side", "whole side", "perimeter")
     ratio, k, m = (
         draw.given("ratio", ((2, 3), (3, 4), (3, 5), (4, 5), (1, 2), (2, 5), (5, 6), (4, 7), (5, 7), (5, 8))),
-        draw.given("k", range(1, 10)),
-        draw.given("m", range(1, 10)),
+        draw.given("k", range(1, 10)), draw.given("m", range(1, 10))
     )
     swap = draw.given("swap", (False, True))
     p, q = (ratio[1], ratio[0]) if swap else ratio
@@ -547,14 +475,8 @@ def angle_bisector(draw: Draw) -> Problem:
         steps = (rule, f"{AC} = {AB} × {DC}/{BD} = {c} × {far}/{near} = {b}")
         target, value, wanted, symbols = AC, b, (A, C), {AB: c, BD: near, DC: far}
         mistakes = wrong(draw.unit, c, Fraction(near * c, far), far - near + c, whole)
-    ask = Ask(
-        asked,
-        draw.say(f"Find {target}.", f"How long is {target}?"),
-        f"Find {target}",
-        number(value, draw.unit),
-        steps,
-        lambda at: measure.perimeter(at, wanted) if asked == "perimeter" else measure.distance(at, *wanted),
-        mistakes,
-        symbols,
-    )
+    ask = Ask(asked, draw.say(f"Find {target}.", f"How long is {target}?"), f"Find {target}", number(value, draw.unit),
+              steps,
+              lambda at: measure.perimeter(at, wanted) if asked == "perimeter" else measure.distance(at, *wanted),
+              mistakes, symbols)
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())

@@ -66,72 +66,36 @@ def cuboid(draw: Draw) -> Problem:
     ]
     base, volume, total = width * depth, width * depth * height, width + depth + height
     if asked == "volume":
-        steps = (
-            "The volume is length times width times height.",
-            f"Base = {width} × {depth} = {base}",
-            f"Volume = {base} × {height} = {volume}",
-        )
+        steps = ("The volume is length times width times height.", f"Base = {width} × {depth} = {base}",
+                 f"Volume = {base} × {height} = {volume}")
         ask = _ask(
-            draw,
-            asked,
-            "the volume",
-            number(volume, draw.volume_unit),
-            steps,
-            measure.mesh_volume,
-            wrong(draw.volume_unit, total, volume * 2, 2 * (base + depth * height + width * height), base, volume // 2),
+            draw, asked, "the volume", number(volume, draw.volume_unit), steps, measure.mesh_volume,
+            wrong(draw.volume_unit, total, volume * 2, 2 * (base + depth * height + width * height), base, volume // 2)
         )
     elif asked == "surface":
         sides = (base, depth * height, width * height)
         value = 2 * sum(sides)
-        steps = (
-            "A cuboid has three pairs of equal faces.",
-            f"The faces are {width} × {depth} = {sides[0]}, {depth} × "
-            f"{height} = {sides[1]} and {width} × {height} = {sides[2]}.",
-            f"Surface = 2 × ({sides[0]} + {sides[1]} + {sides[2]}) = 2 × {sum(sides)} = {value}",
-        )
-        ask = _ask(
-            draw,
-            asked,
-            "the surface area",
-            number(value, draw.area_unit),
-            steps,
-            measure.mesh_surface,
-            wrong(draw.area_unit, sum(sides), volume, value - 2 * base, value * 2),
-        )
+        steps = ("A cuboid has three pairs of equal faces.",
+                 f"The faces are {width} × {depth} = {sides[0]}, {depth} × "
+                 f"{height} = {sides[1]} and {width} × {height} = {sides[2]}.",
+                 f"Surface = 2 × ({sides[0]} + {sides[1]} + {sides[2]}) = 2 × {sum(sides)} = {value}")
+        ask = _ask(draw, asked, "the surface area", number(value, draw.area_unit), steps, measure.mesh_surface,
+                   wrong(draw.area_unit, sum(sides), volume, value - 2 * base, value * 2))
     elif asked == "edges":
-        steps = (
-            "Each of the three edge lengths occurs four times.",
-            f"{width} + {depth} + {height} = {total}",
-            f"Total = 4 × {total} = {4 * total}",
-        )
-        ask = _ask(
-            draw,
-            asked,
-            "the edge sum" if draw.small else "the total length of all edges",
-            number(4 * total, draw.unit),
-            steps,
-            lambda at: sum(s.norm(s.sub(m.end, m.start)) for m in at.base if isinstance(m, Segment)),
-            wrong(draw.unit, total, 2 * total, 3 * total, volume),
-        )
+        steps = ("Each of the three edge lengths occurs four times.", f"{width} + {depth} + {height} = {total}",
+                 f"Total = 4 × {total} = {4 * total}")
+        ask = _ask(draw, asked, "the edge sum" if draw.small else "the total length of all edges",
+                   number(4 * total, draw.unit), steps,
+                   lambda at: sum(s.norm(s.sub(m.end, m.start)) for m in at.base if isinstance(m, Segment)),
+                   wrong(draw.unit, total, 2 * total, 3 * total, volume))
     else:
-        facts[3] = condition(
-            f"the volume is {number(volume, draw.volume_unit).text}",
-            Note(f"V = {number(volume, draw.volume_unit).text}"),
-        )
-        steps = (
-            "The height is the volume divided by the area of the base.",
-            f"Base = {width} × {depth} = {base}",
-            f"Height = {volume}/{base} = {height}",
-        )
-        ask = _ask(
-            draw,
-            asked,
-            "the height",
-            number(height, draw.unit),
-            steps,
-            lambda at: at.faces[1][0][2] - at.faces[0][0][2],
-            wrong(draw.unit, depth * height, width * height, height + 1, total),
-        )
+        facts[3] = condition(f"the volume is {number(volume, draw.volume_unit).text}",
+                             Note(f"V = {number(volume, draw.volume_unit).text}"))
+        steps = ("The height is the volume divided by the area of the base.", f"Base = {width} × {depth} = {base}",
+                 f"Height = {volume}/{base} = {height}")
+        ask = _ask(draw, asked, "the height", number(height, draw.unit), steps,
+                   lambda at: at.faces[1][0][2] - at.faces[0][0][2],
+                   wrong(draw.unit, depth * height, width * height, height + 1, total))
     return draw.finish(facts, ask, scene)
 
 
@@ -152,78 +116,37 @@ def cube(draw: Draw) -> Problem:
     ]
     if asked == "volume":
         steps = ("The volume of a cube is the third power of its edge.", f"Volume = {edge}³ = {edge**3}")
-        ask = _ask(
-            draw,
-            asked,
-            "the volume",
-            number(edge**3, draw.volume_unit),
-            steps,
-            measure.mesh_volume,
-            wrong(draw.volume_unit, face, 6 * face, 3 * edge, 12 * edge),
-        )
+        ask = _ask(draw, asked, "the volume", number(edge**3, draw.volume_unit), steps, measure.mesh_volume,
+                   wrong(draw.volume_unit, face, 6 * face, 3 * edge, 12 * edge))
     elif asked == "face":
-        ask = _ask(
-            draw,
-            asked,
-            "the face area",
-            number(face),
-            (f"Area = {edge} × {edge} = {face}",),
-            lambda at: measure.face_area(at.faces[0]),
-        )
+        ask = _ask(draw, asked, "the face area", number(face), (f"Area = {edge} × {edge} = {face}",),
+                   lambda at: measure.face_area(at.faces[0]))
     elif asked == "surface":
-        steps = (
-            "A cube has six equal square faces.",
-            f"Face = {edge} × {edge} = {face}",
-            f"Surface = 6 × {face} = {6 * face}",
-        )
-        ask = _ask(
-            draw,
-            asked,
-            "the surface" if draw.small else "the surface area",
-            number(6 * face, draw.area_unit),
-            steps,
-            measure.mesh_surface,
-            wrong(draw.area_unit, face, 4 * face, edge**3, 12 * edge),
-        )
+        steps = ("A cube has six equal square faces.", f"Face = {edge} × {edge} = {face}",
+                 f"Surface = 6 × {face} = {6 * face}")
+        ask = _ask(draw, asked, "the surface" if draw.small else "the surface area", number(6 * face, draw.area_unit),
+                   steps, measure.mesh_surface, wrong(draw.area_unit, face, 4 * face, edge**3, 12 * edge))
     elif asked == "diagonal":
-        steps = (
-            "Pythagoras, used twice, gives the square of the diagonal as three times the square of the edge.",
-            f"d² = {edge}² + {edge}² + {edge}² = {3 * face}",
-            f"d = √{3 * face} = {sqrt(3 * face)}",
-        )
-        ask = _ask(
-            draw,
-            asked,
-            "the space diagonal d",
-            number(sqrt(3 * face), draw.unit),
-            steps,
-            lambda at: math.dist(min(p for f in at.faces for p in f), max(p for f in at.faces for p in f)),
-            wrong(draw.unit, sqrt(2 * face), 3 * edge, 2 * edge, 3 * face),
-        )
+        steps = ("Pythagoras, used twice, gives the square of the diagonal as three times the square of the edge.",
+                 f"d² = {edge}² + {edge}² + {edge}² = {3 * face}", f"d = √{3 * face} = {sqrt(3 * face)}")
+        ask = _ask(draw, asked, "the space diagonal d", number(sqrt(3 * face), draw.unit), steps,
+                   lambda at: math.dist(min(p for f in at.faces for p in f), max(p for f in at.faces for p in f)),
+                   wrong(draw.unit, sqrt(2 * face), 3 * edge, 2 * edge, 3 * face))
         scene.base.append(Segment(min(corners), max(corners), thin=True, dashed=True))
     else:
         text = number(6 * face, draw.area_unit).text
         facts[1] = condition(f"the surface area is {text}", Note(f"surface area {text}"))
         steps = ("A cube has six equal square faces.", f"Face = {6 * face}/6 = {face}", f"Edge = √{face} = {edge}")
-        ask = _ask(
-            draw,
-            asked,
-            "the edge",
-            number(edge, draw.unit),
-            steps,
-            lambda at: math.dist(*at.faces[1][:2]),
-            wrong(draw.unit, face, 2 * edge, edge + 1, Fraction(face, 4)),
-        )
+        ask = _ask(draw, asked, "the edge", number(edge, draw.unit), steps, lambda at: math.dist(*at.faces[1][:2]),
+                   wrong(draw.unit, face, 2 * edge, edge + 1, Fraction(face, 4)))
     return draw.finish(facts, ask, scene)
 
 
 def triangular_prism(draw: Draw) -> Problem:
     """An upright prism over a right triangle: volume, lateral area, whole surface."""
     asked = draw.asked("volume", "surface", "lateral area")
-    t, k = (
-        draw.given("triple", ((3, 4, 5), (4, 3, 5), (5, 12, 13), (12, 5, 13), (8, 15, 17), (15, 8, 17))),
-        draw.given("factor", range(1, 6)),
-    )
+    t, k = (draw.given("triple", ((3, 4, 5), (4, 3, 5), (5, 12, 13), (12, 5, 13), (8, 15, 17), (15, 8, 17))),
+            draw.given("factor", range(1, 6)))
     p, q, far = (k * side for side in t)
     if asked == "volume":
         p, q = draw.given("p", range(3, 31)), draw.given("q", range(3, 31))
@@ -248,39 +171,21 @@ def triangular_prism(draw: Draw) -> Problem:
     if asked == "volume":
         value = base * height
         steps = (f"Base = {p} × {q}/2 = {b}", f"Volume = {_over(base)} × {height} = {number(value).text}")
-        ask = _ask(
-            draw,
-            asked,
-            "the volume",
-            number(value, draw.volume_unit),
-            steps,
-            measure.mesh_volume,
-            wrong(draw.volume_unit, value * 2, value / 3, p + q + height, p * q + height),
-        )
+        ask = _ask(draw, asked, "the volume", number(value, draw.volume_unit), steps, measure.mesh_volume,
+                   wrong(draw.volume_unit, value * 2, value / 3, p + q + height, p * q + height))
     else:
         mantle = (p + q + far) * height
-        steps = (
-            f"The third side of the triangle is √({p}² + {q}²) = √{p * p + q * q} = {far}.",
-            f"Lateral area = ({p} + {q} + {far}) × {height} = {p + q + far} × {height} = {mantle}",
-        )
+        steps = (f"The third side of the triangle is √({p}² + {q}²) = √{p * p + q * q} = {far}.",
+                 f"Lateral area = ({p} + {q} + {far}) × {height} = {p + q + far} × {height} = {mantle}")
         value = mantle
         if asked == "surface":
             value = mantle + p * q
-            steps = (
-                *steps,
-                f"Both triangles together have the area {p} × {q} = {p * q}.",
-                f"Surface = {mantle} + {p * q} = {value}",
-            )
+            steps = (*steps, f"Both triangles together have the area {p} × {q} = {p * q}.",
+                     f"Surface = {mantle} + {p * q} = {value}")
         what = "the lateral area" if asked == "lateral area" else "the surface area"
-        ask = _ask(
-            draw,
-            asked,
-            what,
-            number(value, draw.area_unit),
-            steps,
-            lambda at: measure.mesh_surface(at, upright_only=asked == "lateral area"),
-            wrong(draw.area_unit, mantle + base, (p + q) * height, base * height, mantle + 2 * p * q),
-        )
+        ask = _ask(draw, asked, what, number(value, draw.area_unit), steps,
+                   lambda at: measure.mesh_surface(at, upright_only=asked == "lateral area"),
+                   wrong(draw.area_unit, mantle + base, (p + q) * height, base * height, mantle + 2 * p * q))
     return draw.finish(facts, ask, scene)
 
 
@@ -292,11 +197,9 @@ def box_diagonal(draw: Draw) -> Problem:
     """Inside a cuboid: the diagonal of the base, the space diagonal, the shortest way over two faces."""
     asked = draw.asked("face diagonal", "space diagonal", "shortest way")
     a, b = draw.given("width", range(2, 31)), draw.given("depth", range(2, 31))
-    c = (
-        draw.free.randrange(min(a, b), max(a, b) + 1)
-        if asked == "face diagonal"
-        else draw.given("height", range(2, 31))
-    )
+    c = (draw.free.randrange(min(a, b), max(a, b) + 1)
+         if asked == "face diagonal"
+         else draw.given("height", range(2, 31)))
     draw.require(max(a, b, c) <= 2.6 * min(a, b, c))
     corners, faces = _box(a, b, c)
     row = "ABCDEFGH"
@@ -308,8 +211,7 @@ def box_diagonal(draw: Draw) -> Problem:
     facts = [
         description("A rectangular box stands on its base ABCD, and G is the corner above C"),
         condition(f"AB = {size(a)}", Length("A", "B", size(a))),
-        condition(f"BC = {size(b)}", Length("B", "C", size(b))),
-        condition(f"CG = {size(c)}", Length("C", "G", size(c))),
+        condition(f"BC = {size(b)}", Length("B", "C", size(b))), condition(f"CG = {size(c)}", Length("C", "G", size(c)))
     ]
     flat, space = a * a + b * b, a * a + b * b + c * c
     symbols = {"AB": a, "BC": b, "CG": c}
@@ -317,52 +219,28 @@ def box_diagonal(draw: Draw) -> Problem:
         facts.pop()
         scene.base.append(Segment("A", "C", thin=True, dashed=True))  # it lies in the hidden base
         steps = (f"AC² = AB² + BC² = {a}² + {b}² = {flat}", f"AC = √{flat} = {sqrt(flat)}")
-        ask = _ask(
-            draw,
-            asked,
-            "AC",
-            number(sqrt(flat), draw.unit),
-            steps,
-            lambda at: measure.distance(at, "A", "C"),
-            wrong(draw.unit, a + b, flat, sqrt(space), sqrt(flat + 1)),
-            symbols,
-        )
+        ask = _ask(draw, asked, "AC", number(sqrt(flat), draw.unit), steps, lambda at: measure.distance(at, "A", "C"),
+                   wrong(draw.unit, a + b, flat, sqrt(space), sqrt(flat + 1)), symbols)
     elif asked == "space diagonal":
         scene.base += [Segment("A", "C", thin=True, dashed=True), Segment("A", "G", thin=True, dashed=True)]
-        steps = (
-            f"AC² = AB² + BC² = {a}² + {b}² = {flat}",
-            f"AG² = AC² + CG² = {flat} + {c}² = {space}",
-            f"AG = √{space} = {sqrt(space)}",
-        )
-        ask = _ask(
-            draw,
-            asked,
-            "AG",
-            number(sqrt(space), draw.unit),
-            steps,
-            lambda at: measure.distance(at, "A", "G"),
-            wrong(draw.unit, a + b + c, space, sqrt(flat), sqrt(flat) + c),
-            symbols | {"AC": math.sqrt(flat)},
-        )
+        steps = (f"AC² = AB² + BC² = {a}² + {b}² = {flat}", f"AG² = AC² + CG² = {flat} + {c}² = {space}",
+                 f"AG = √{space} = {sqrt(space)}")
+        ask = _ask(draw, asked, "AG", number(sqrt(space), draw.unit), steps, lambda at: measure.distance(at, "A", "G"),
+                   wrong(draw.unit, a + b + c, space, sqrt(flat), sqrt(flat) + c), symbols | {"AC": math.sqrt(flat)})
     else:
         square = (a + b) ** 2 + c * c
-        steps = (
-            "Unfold the two side faces into one rectangle; the shortest way is its diagonal.",
-            f"The rectangle is AB + BC = {a} + {b} = {a + b} wide and {c} high.",
-            f"d² = {a + b}² + {c}² = {square}",
-            f"d = √{square} = {sqrt(square)}",
-        )
-        ask = Ask(
-            asked,
-            "An ant walks from A to G over the two side faces that stand "
-            "on AB and BC. What is the length d of its shortest way?",
-            "Shortest way from A to G over the faces on AB, BC?",
-            number(sqrt(square), draw.unit),
-            steps,
-            _unfolded,
-            wrong(draw.unit, sqrt(space), a + b + c, sqrt(flat) + c, square),
-            symbols,
-        )
+        steps = ("Unfold the two side faces into one rectangle; the shortest way is its diagonal.",
+                 f"The rectangle is AB + BC = {a} + {b} = {a + b} wide and {c} high.",
+                 f"d² = {a + b}² + {c}² = {square}", f"d = √{square} = {sqrt(square)}")
+        ask = Ask(asked,
+                  "An ant walks from A to G over the two side faces that stand "
+                  "on AB and BC. What is the length d of its shortest way?",
+                  "Shortest way from A to G over the faces on AB, BC?",
+                  number(sqrt(square), draw.unit),
+                  steps,
+                  _unfolded,
+                  wrong(draw.unit, sqrt(space), a + b + c, sqrt(flat) + c, square),
+                  symbols)
     return draw.finish(facts, ask, scene)
 
 
@@ -391,11 +269,7 @@ def square_pyramid(draw: Draw) -> Problem:
         half = side // 2
     draw.require(0.45 <= height / side <= 1.7)
     corners = [
-        (-half, -half, 0.0),
-        (half, -half, 0.0),
-        (half, half, 0.0),
-        (-half, half, 0.0),
-        (0.0, 0.0, float(height)),
+        (-half, -half, 0.0), (half, -half, 0.0), (half, half, 0.0), (-half, half, 0.0), (0.0, 0.0, float(height))
     ]
     corners = [tuple(map(float, corner)) for corner in corners]
     faces = [(3, 2, 1, 0), (0, 1, 4), (1, 2, 4), (2, 3, 4), (3, 0, 4)]
@@ -419,64 +293,32 @@ def square_pyramid(draw: Draw) -> Problem:
     symbols = {"a": side, "h": height}
     if asked == "volume":
         value = Fraction(side * side * height, 3)
-        steps = (
-            "A pyramid fills a third of the prism over its base.",
-            f"Volume = {side}² × {height}/3 = {side * side * height}/3"
-            + (f" = {value}" if value.denominator == 1 else ""),
-        )
-        ask = _ask(
-            draw,
-            asked,
-            "the volume",
-            number(value, draw.volume_unit),
-            steps,
-            measure.mesh_volume,
-            wrong(draw.volume_unit, value * 3, value * 3 / 2, 4 * side * height, side * height),
-        )
+        steps = ("A pyramid fills a third of the prism over its base.",
+                 f"Volume = {side}² × {height}/3 = {side * side * height}/3"
+                 + (f" = {value}" if value.denominator == 1 else ""))
+        ask = _ask(draw, asked, "the volume", number(value, draw.volume_unit), steps, measure.mesh_volume,
+                   wrong(draw.volume_unit, value * 3, value * 3 / 2, 4 * side * height, side * height))
     elif asked == "height":
         volume = Fraction(side * side * height, 3)
         draw.require(volume.denominator == 1)
-        facts[2] = condition(
-            f"the volume is {number(volume, draw.volume_unit).text}",
-            Note(f"V = {number(volume, draw.volume_unit).text}"),
-        )
-        steps = (
-            "The volume is a third of base times height.",
-            f"Base = {side}² = {side * side}",
-            f"h = 3 × {volume}/{side * side} = {height}",
-        )
-        ask = _ask(
-            draw,
-            asked,
-            "the height h",
-            number(height, draw.unit),
-            steps,
-            lambda at: at.points["S"][2],
-            wrong(draw.unit, Fraction(height, 3), height * 3, height + side, Fraction(height * side, 2)),
-        )
+        facts[2] = condition(f"the volume is {number(volume, draw.volume_unit).text}",
+                             Note(f"V = {number(volume, draw.volume_unit).text}"))
+        steps = ("The volume is a third of base times height.", f"Base = {side}² = {side * side}",
+                 f"h = 3 × {volume}/{side * side} = {height}")
+        ask = _ask(draw, asked, "the height h", number(height, draw.unit), steps, lambda at: at.points["S"][2],
+                   wrong(draw.unit, Fraction(height, 3), height * 3, height + side, Fraction(height * side, 2)))
     elif asked == "lateral edge":
         square = 2 * half * half + height * height
-        steps = (
-            "The foot of the height is half a diagonal away from a corner; "
-            f"the square of that is {half}² + {half}² = {2 * half * half}.",
-            f"s² = {height}² + {2 * half * half} = {square}",
-            f"s = √{square} = {sqrt(square)}",
-        )
-        ask = _ask(
-            draw,
-            asked,
-            "the lateral edge s",
-            number(sqrt(square), draw.unit),
-            steps,
-            lambda at: math.dist(at.faces[1][0], at.faces[1][2]),
-            wrong(draw.unit, sqrt(half**2 + height**2), side + height, sqrt(side**2 + height**2), square),
-        )
+        steps = ("The foot of the height is half a diagonal away from a corner; "
+                 f"the square of that is {half}² + {half}² = {2 * half * half}.",
+                 f"s² = {height}² + {2 * half * half} = {square}",
+                 f"s = √{square} = {sqrt(square)}")
+        ask = _ask(draw, asked, "the lateral edge s", number(sqrt(square), draw.unit), steps,
+                   lambda at: math.dist(at.faces[1][0], at.faces[1][2]),
+                   wrong(draw.unit, sqrt(half**2 + height**2), side + height, sqrt(side**2 + height**2), square))
     else:
-        steps = (
-            "The slant height is the hypotenuse over half the base side and the height.",
-            f"s² = {half}² + {height}² = {slant * slant}",
-            f"s = √{slant * slant} = {slant}",
-        )
+        steps = ("The slant height is the hypotenuse over half the base side and the height.",
+                 f"s² = {half}² + {height}² = {slant * slant}", f"s = √{slant * slant} = {slant}")
 
         def slant_of(at: Scene) -> float:
             a, b, top = at.faces[1]
@@ -497,15 +339,9 @@ def square_pyramid(draw: Draw) -> Problem:
         else:
             value = 2 * side * slant
             steps = (*steps, f"Lateral area = 4 × {side} × {slant}/2 = {value}")
-            ask = _ask(
-                draw,
-                asked,
-                "the lateral area",
-                number(value, draw.area_unit),
-                steps,
-                lambda at: measure.mesh_surface(at, upright_only=True),
-                wrong(draw.area_unit, value * 2, value + side**2, 2 * side * height, side * slant),
-            )
+            ask = _ask(draw, asked, "the lateral area", number(value, draw.area_unit), steps,
+                       lambda at: measure.mesh_surface(at, upright_only=True),
+                       wrong(draw.area_unit, value * 2, value + side**2, 2 * side * height, side * slant))
     ask.symbols.update({} if asked == "height" else symbols)
     return draw.finish(facts, ask, scene)
 
@@ -533,8 +369,7 @@ def line_and_base(draw: Draw) -> Problem:
     size = draw.size
     facts = [
         description("A rectangular box stands on its base ABCD, and G is the corner above C"),
-        condition(f"AB = {size(a)}", Length("A", "B", size(a))),
-        condition(f"BC = {size(b)}", Length("B", "C", size(b))),
+        condition(f"AB = {size(a)}", Length("A", "B", size(a))), condition(f"BC = {size(b)}", Length("B", "C", size(b)))
     ]
     symbols = {"AB": a, "BC": b}
     start = f"AC² = AB² + BC² = {a}² + {b}² = {flat * flat}, so AC = √{flat * flat} = {flat}."
@@ -554,16 +389,8 @@ def line_and_base(draw: Draw) -> Problem:
         )
         tangent = {30: "√3/3", 45: "1", 60: "√3"}[degrees]
         steps = (start, f"CG = AC × tan({degrees}°) = {flat} × {tangent} = {number(value).text}")
-        ask = _ask(
-            draw,
-            asked,
-            "CG",
-            number(value, draw.unit),
-            steps,
-            lambda at: measure.distance(at, "C", "G"),
-            wrong(draw.unit, flat, sqrt(2) * flat, sqrt(3) * a, Fraction(flat, 2)),
-            symbols,
-        )
+        ask = _ask(draw, asked, "CG", number(value, draw.unit), steps, lambda at: measure.distance(at, "C", "G"),
+                   wrong(draw.unit, flat, sqrt(2) * flat, sqrt(3) * a, Fraction(flat, 2)), symbols)
     else:
         facts.append(condition(f"CG = {size(c)}", Length("C", "G", size(c))))
         symbols["CG"] = c
@@ -571,33 +398,27 @@ def line_and_base(draw: Draw) -> Problem:
         degrees = math.degrees(math.atan2(c, under))
         shown = f"{degrees:.1f}"
         answer = type(number(1))(f"{shown}°", (degrees,))
-        steps = ((start,) if asked == "angle" else ()) + (
-            "The angle lies in a right triangle whose legs are known.",
-            f"tan({name}) = CG/{base_name} = {c}/{under}",
-            f"{name} = arctan({c}/{under}) ≈ {shown}°",
-        )
+        steps = ((start,) if asked == "angle" else ()) + ("The angle lies in a right triangle whose legs are known.",
+                                                          f"tan({name}) = CG/{base_name} = {c}/{under}",
+                                                          f"{name} = arctan({c}/{under}) ≈ {shown}°")
         first = "A" if asked == "angle" else "B"
-        question = (
-            "What angle does the diagonal AG make with the base"
-            if asked == "angle"
-            else "What angle does BG make with the edge BC"
-        ) + ", to one decimal place?"
-        ask = Ask(
-            asked,
-            question,
-            f"Find angle G{first}C to 1 decimal",
-            answer,
-            steps,
-            lambda at: measure.angle(at, "G", first, "C"),
-            tuple(
-                f"{v:.1f}°"
-                for v in (
-                    90 - degrees,
-                    math.degrees(math.atan2(c, a)),
-                    math.degrees(math.asin(min(1, c / (under + c)))),
-                    degrees + 10,
-                )
-            ),
-            symbols | {name: degrees},
-        )
+        question = ("What angle does the diagonal AG make with the base"
+                    if asked == "angle"
+                    else "What angle does BG make with the edge BC") + ", to one decimal place?"
+        ask = Ask(asked,
+                  question,
+                  f"Find angle G{first}C to 1 decimal",
+                  answer,
+                  steps,
+                  lambda at: measure.angle(at, "G", first, "C"),
+                  tuple(
+                      f"{v:.1f}°"
+                      for v in (
+                          90 - degrees,
+                          math.degrees(math.atan2(c, a)),
+                          math.degrees(math.asin(min(1, c / (under + c)))),
+                          degrees + 10,
+                      )
+                  ),
+                  symbols | {name: degrees})
     return draw.finish(facts, ask, scene)

@@ -45,52 +45,31 @@ def cube_stack(draw: Draw) -> Problem:
     ]
     sums = [" + ".join(str(heights[x][y]) for x in range(columns)) for y in range(rows)]
     row_totals = [sum(heights[x][y] for x in range(columns)) for y in range(rows)]
-    counted = (
-        *(
-            f"Row {'one two three'.split()[y]} has {text} = {value} cubes."
-            for y, (text, value) in enumerate(zip(sums, row_totals, strict=True))
-        ),
-        f"Together = {' + '.join(map(str, row_totals))} = {total}",
-    )
+    counted = (*(
+                   f"Row {'one two three'.split()[y]} has {text} = {value} cubes."
+                   for y, (text, value) in enumerate(zip(sums, row_totals, strict=True))
+               ),
+               f"Together = {' + '.join(map(str, row_totals))} = {total}")
     if asked == "count":
-        ask = Ask(
-            asked,
-            draw.say("How many cubes are there?", "How many cubes does the stack have?"),
-            "How many cubes?",
-            number(total),
-            counted,
-            measure.mesh_volume,
-            wrong("", total - 1, total + 1, total - 2, total + 2),
-        )
+        ask = Ask(asked, draw.say("How many cubes are there?", "How many cubes does the stack have?"),
+                  "How many cubes?", number(total), counted, measure.mesh_volume,
+                  wrong("", total - 1, total + 1, total - 2, total + 2))
     elif asked == "missing":
         box = columns * rows * highest
-        steps = (
-            *counted,
-            f"The box has {columns} × {rows} × {highest} = {box} places.",
-            f"Missing = {box} - {total} = {box - total}",
-        )
+        steps = (*counted, f"The box has {columns} × {rows} × {highest} = {box} places.",
+                 f"Missing = {box} - {total} = {box - total}")
         draw.require(box > total)
-        ask = Ask(
-            asked,
-            f"How many more cubes fill it up to a solid box {columns} wide, {rows} deep and {highest} high?",
-            f"Cubes missing to a {columns} × {rows} × {highest} box?",
-            number(box - total),
-            steps,
-            lambda at: _bounding_volume(at) - measure.mesh_volume(at),
-            wrong("", total, box - total + 1, box - total + 2, box - total - 1),
-        )
+        ask = Ask(asked,
+                  f"How many more cubes fill it up to a solid box {columns} wide, {rows} deep and {highest} high?",
+                  f"Cubes missing to a {columns} × {rows} × {highest} box?", number(box - total), steps,
+                  lambda at: _bounding_volume(at) - measure.mesh_volume(at),
+                  wrong("", total, box - total + 1, box - total + 2, box - total - 1))
     else:
         visible = _surface(heights)
         steps = _surface_steps(heights, visible)
-        ask = Ask(
-            asked,
-            "What is the whole surface area of the stack, its underside included?",
-            "Whole surface area, with the underside?",
-            number(visible),
-            steps,
-            measure.mesh_surface,
-            wrong("", 6 * total, visible - columns * rows, total, visible + 2),
-        )
+        ask = Ask(asked, "What is the whole surface area of the stack, its underside included?",
+                  "Whole surface area, with the underside?", number(visible), steps, measure.mesh_surface,
+                  wrong("", 6 * total, visible - columns * rows, total, visible + 2))
     return draw.finish(facts, ask, scene)
 
 
@@ -128,10 +107,8 @@ def _surface(heights: list[list[int]]) -> int:
 def _surface_steps(heights: list[list[int]], surface: int) -> tuple[str, ...]:
     columns, rows = len(heights), len(heights[0])
     back, side = sum(column[0] for column in heights), sum(heights[0])
-    return (
-        "No column is hidden, so opposite views show the same area.",
-        f"Top and bottom show {columns} × {rows} = {columns * rows} squares each.",
-        f"Front and back show {' + '.join(str(column[0]) for column in heights)} = {back} squares each.",
-        f"Left and right show {' + '.join(map(str, heights[0]))} = {side} squares each.",
-        f"Surface = 2 × ({columns * rows} + {back} + {side}) = {surface}",
-    )
+    return ("No column is hidden, so opposite views show the same area.",
+            f"Top and bottom show {columns} × {rows} = {columns * rows} squares each.",
+            f"Front and back show {' + '.join(str(column[0]) for column in heights)} = {back} squares each.",
+            f"Left and right show {' + '.join(map(str, heights[0]))} = {side} squares each.",
+            f"Surface = 2 × ({columns * rows} + {back} + {side}) = {surface}")

@@ -89,20 +89,17 @@ def test_pairs_are_the_problem_and_its_page(tmp_path):
     source = {row["source"]: row for row in rows if row["methods"] == ["original"]}
     for row in rows:
         assert row["output"] == row["output_2"] and (row["level"], row["level_2"]) == ("original", "rendered")
-        assert (
-            row["instruction_2"] != row["instruction"]
-            and "picture" in row["instruction_2"]
-            or "image" in row["instruction_2"]
-        )
+        assert (row["instruction_2"] != row["instruction"]
+                and "picture" in row["instruction_2"]
+                or "image" in row["instruction_2"])
         strong, weak = (Image.open(tmp_path / row[key]) for key in ("image_url", "image_url_2"))
         assert min(strong.size) >= 90 and min(weak.size) >= 120
         assert np.asarray(weak.convert("L")).std() > 8
         assert row["source"] in source and row["seed"] == 0
     original = source["qa_tuning.json:1"]
     assert "angle A = 70.0, angle B = 65.0" in original["instruction"] and "<image>" not in original["instruction"]
-    assert original["answer"] == "B" and os.path.samefile(
-        tmp_path / original["image_url"], SETS / "Geo170K" / "images" / "geoqa_plus" / "7.png"
-    )
+    assert original["answer"] == "B" and os.path.samefile(tmp_path / original["image_url"],
+                                                          SETS / "Geo170K" / "images" / "geoqa_plus" / "7.png")
     for row in rows:
         assert len(set(row["methods"])) == len(row["methods"]), "one variant's changes are not another's"
     methods = {method for row in rows for method in row["methods"]}
@@ -148,18 +145,15 @@ def test_a_hint_stays_in_the_prompt_and_out_of_the_page(tmp_path):
     rows, _ = make(tmp_path, data=SETS / "MathV360K" / "train_samples_all_tuning.json",
                    image_root=SETS / "MathV360K" / "data_images")
     hinted = next(row for row in rows if row["instruction"].startswith("Hint:"))
-    assert (
-        hinted["instruction_2"]
-        .split("\n")[1]
-        .startswith("Hint: Please answer the question and provide the correct option")
-    )
+    assert (hinted["instruction_2"]
+            .split("\n")[1]
+            .startswith("Hint: Please answer the question and provide the correct option"))
     assert all("Hint" not in row["instruction_2"] for row in rows if not row["instruction"].startswith("Hint:"))
 
 
 def test_selection_and_counts(tmp_path):
     flags = {
-        "data": SETS / "MathV360K" / "train_samples_all_tuning.json",
-        "image_root": SETS / "MathV360K" / "data_images",
+        "data": SETS / "MathV360K" / "train_samples_all_tuning.json", "image_root": SETS / "MathV360K" / "data_images"
     }
     rows, counts = make(tmp_path / "a", "--select", "image=^(GEOS|Geometry3K|GeoQA\\+|UniGeo)/", stage=3, **flags)
     assert counts["dropped: not selected"] == 1 and len(rows) == 3
@@ -299,9 +293,8 @@ def test_benchmark_rows_end_the_run_with_file_and_row(tmp_path):
 def test_rows_of_evaluation_files_are_dropped(tmp_path):
     held_out = text_problem(5)["query"]
     data = write(tmp_path / "train.jsonl", [text_problem(n) for n in range(10)])
-    bench = write(
-        tmp_path / "bench.jsonl", [{"id": "1", "problem_id": "p", "version": "text-only", "question": held_out}]
-    )
+    bench = write(tmp_path / "bench.jsonl",
+                  [{"id": "1", "problem_id": "p", "version": "text-only", "question": held_out}])
     rows, counts = make(tmp_path / "out", "--avoid", bench, stage=1, data=data)
     assert counts["dropped: question stands in an evaluation file"] == 1
     assert {row["source"] for row in rows} == {f"train.jsonl:{n}" for n in range(1, 11) if n != 6}
@@ -312,10 +305,8 @@ def test_rows_of_evaluation_files_are_dropped(tmp_path):
 
 
 def test_characters_without_glyphs_are_counted_or_drawn(tmp_path):
-    rows = [
-        text_problem(1),
-        {"query": "已知 x = 3, 求 x + 2 的值。", "response": "x 加 2 等于 3 + 2, 所以 x + 2 = 5, 答案是 5 。"},
-    ]
+    rows = [text_problem(1),
+            {"query": "已知 x = 3, 求 x + 2 的值。", "response": "x 加 2 等于 3 + 2, 所以 x + 2 = 5, 答案是 5 。"}]
     data = write(tmp_path / "zh.jsonl", rows)
     written, counts = make(tmp_path / "a", "--min_reasoning", 4, data=data)
     assert len(written) == 1 and counts["dropped: characters that no font has (--font)"] == 1
@@ -443,20 +434,18 @@ def malformed(rng, number):
             )
         }
     elif kind == 5:
-        return rng.choice(
-            [
-                "",
-                "null",
-                "[]",
-                "3",
-                "{}",
-                '"x"',
-                "{" * 2000,
-                '{"a": NaN}',
-                "\x00",
-                '{"query": "\\ud800", "response": "x"}',
-            ]
-        )
+        return rng.choice([
+                              "",
+                              "null",
+                              "[]",
+                              "3",
+                              "{}",
+                              '"x"',
+                              "{" * 2000,
+                              '{"a": NaN}',
+                              "\x00",
+                              '{"query": "\\ud800", "response": "x"}',
+                          ])
     elif kind == 6:
         row["query"] = "".join(
             rng.choice("$\\{}^_&|%#()[]ABx12 \n°√中\u0301\u202e\x00") for _ in range(rng.randrange(60))
@@ -467,11 +456,8 @@ def malformed(rng, number):
         row = {"messages": [{"role": rng.choice(["user", "robot", None]), "content": rng.choice(["x", None, 4])}]}
     elif kind == 9:
         row = {
-            "image_url_2": "x.png",
-            "instruction": "q",
-            "output": rng.choice(["a", ""]),
-            "output_2": "b",
-            "instruction_2": "?",
+            "image_url_2": "x.png", "instruction": "q", "output": rng.choice(["a", ""]), "output_2": "b",
+            "instruction_2": "?"
         }
     elif kind == 10:
         row["query"] = row["query"] * rng.choice([1, 200])

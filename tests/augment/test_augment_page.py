@@ -12,30 +12,10 @@ from PIL import Image
 
 from augment import samples, typeset
 from bench import pages as benchmark
-from augment.page import (
-    PAPERS,
-    Layout,
-    Style,
-    draw,
-    lay_out,
-    markdown_table,
-    plain_text,
-    random_style,
-    split_choices,
-    split_math,
-)
-from augment.typeset import (
-    FALLBACKS,
-    FAMILIES,
-    MissingGlyphs,
-    Unrenderable,
-    coverage,
-    font_path,
-    glyph_boxes,
-    math_box,
-    rewrite_latex,
-    word_box,
-)
+from augment.page import (PAPERS, Layout, Style, draw, lay_out, markdown_table, plain_text, random_style, split_choices,
+                          split_math)
+from augment.typeset import (FALLBACKS, FAMILIES, MissingGlyphs, Unrenderable, coverage, font_path, glyph_boxes,
+                             math_box, rewrite_latex, word_box)
 
 
 def png_pixels(image):

@@ -44,10 +44,8 @@ def test_a_transform_keeps_size_bounds_and_contrast(name):
         assert changed.mode == "RGB" and changed.tobytes() != image.tobytes()
         assert changed.tobytes() == TRANSFORMS[name](image, random.Random(seed)).tobytes(), "the seed decides"
         assert max(changed.size) <= LONGEST_SIDE and min(changed.size) >= min(SHORTEST_SIDE, *image.size)
-        assert (
-            0.6 * image.width < changed.width < 1.6 * image.width
-            and 0.6 * image.height < changed.height < 1.6 * image.height
-        )
+        assert (0.6 * image.width < changed.width < 1.6 * image.width
+                and 0.6 * image.height < changed.height < 1.6 * image.height)
         aspect = changed.width / changed.height / (image.width / image.height)
         assert 0.75 < aspect < 1.33
         before, after = (np.asarray(picture.convert("L"), float) for picture in (image, changed))
@@ -125,12 +123,8 @@ def test_questions_are_recognised_by_13_words_in_a_row(tmp_path):
                  "A rectangular garden is $twelve$ metres long and seven metres wide and a path."):
         assert avoid.question(text), text
     assert avoid.question("How many red balls are in the bag of Anna?"), "9 words, all of them"
-    for text in (
-        "Find x.",
-        "How many red balls are in the bag?",
-        " ".join(LONG.split()[:12]),
-        "Something else altogether here.",
-    ):
+    for text in ("Find x.", "How many red balls are in the bag?", " ".join(LONG.split()[:12]),
+                 "Something else altogether here."):
         assert avoid.question(text) is None, text
 
 
@@ -141,10 +135,7 @@ def test_latex_and_choices_do_not_hide_a_question(tmp_path):
     avoid = read_avoided([write(tmp_path / "eval.jsonl", [{"question": plain, "choices": ["60", "70"]}])])
     assert avoid.question(plain.replace("$", "").replace("\\triangle", "\\triangle ") + "\n(A) 60\n(B) 70")
     assert words_of(r"\frac{1}{2}\,AB") == ["1", "2", "ab"] and comparable("Q one?\n(A) x\n(B) y") == [
-        "q",
-        "one",
-        "x",
-        "y",
+        "q", "one", "x", "y"
     ]
 
 

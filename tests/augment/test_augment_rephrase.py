@@ -5,23 +5,9 @@ import re
 
 import pytest
 
-from augment.rephrase import (
-    METHODS,
-    Problem,
-    backward,
-    check_rewording,
-    declare,
-    num_reasoning_words,
-    numbers_in,
-    question_first,
-    reasoning,
-    reordered,
-    reworded,
-    self_verification,
-    sentences,
-    split_hint,
-    stated_answer,
-)
+from augment.rephrase import (METHODS, Problem, backward, check_rewording, declare, num_reasoning_words, numbers_in,
+                              question_first, reasoning, reordered, reworded, self_verification, sentences, split_hint,
+                              stated_answer)
 
 GEOMETRY = Problem(
     "As shown in the figure, D lies on AC and E on BC of triangle ABC, it is known that angle A = 70.0, angle B = "
@@ -104,13 +90,8 @@ def test_self_verification_states_what_was_asked():
     assert declare("What is the area of the square?", "9 cm²") == "The area of the square is 9 cm²."
     assert declare("Find the length of AC.", "5") == "The length of AC is 5."
     assert declare("How many apples are there in the box?", "7") == "There are 7 apples in the box."
-    for question in (
-        "How many apples did she frobnicate?",
-        "Find x and y.",
-        "Why?",
-        "Is it true?",
-        "Find the area if a = 3.",
-    ):
+    for question in ("How many apples did she frobnicate?", "Find x and y.", "Why?", "Is it true?",
+                     "Find the area if a = 3."):
         assert declare(question, "3") is None
 
 
@@ -124,10 +105,8 @@ def test_question_first_asks_before_it_tells():
 
 def test_reordered_permutes_independent_facts_only():
     question = reordered(GEOMETRY, random.Random(0)).question
-    assert (
-        sorted(re.split(r", ?", question)) == sorted(re.split(r", ?", GEOMETRY.question))
-        and question != GEOMETRY.question
-    )
+    assert (sorted(re.split(r", ?", question)) == sorted(re.split(r", ?", GEOMETRY.question))
+            and question != GEOMETRY.question)
     for text in ("He walks, then runs, then rests.", "AB, CD = 5, 6 respectively, and EF = 7, GH = 8.",
                  "First 5, then 6.",
                  "x is 5, and then y is 6."):
@@ -150,9 +129,8 @@ def test_backward_leaves_numbers_that_are_no_givens(text):
 
 def test_the_unknown_is_a_new_letter():
     for seed in range(30):
-        result = backward(
-            Problem("If x apples cost 12 and y pears cost 7, what is k?", "w\nAnswer: 3", "3"), random.Random(seed)
-        )
+        result = backward(Problem("If x apples cost 12 and y pears cost 7, what is k?", "w\nAnswer: 3", "3"),
+                          random.Random(seed))
         assert not re.search(r"\b[xyk]\b apples cost [xyk]\b", result.question)
         assert re.search(r"cost [zmnt]\b", result.question)
 
@@ -169,16 +147,8 @@ def test_stated_answers(output, answer, work):
 
 
 def test_answer_only_responses_show_no_work():
-    for output in (
-        "B",
-        "The answer is 7",
-        "Answer: 12.5",
-        "†Answer: C",
-        "#### 9",
-        "145°",
-        r"$\boxed{\frac{1}{2}}$",
-        "Yes.",
-    ):
+    for output in ("B", "The answer is 7", "Answer: 12.5", "†Answer: C", "#### 9", "145°", r"$\boxed{\frac{1}{2}}$",
+                   "Yes."):
         assert num_reasoning_words(output) < 4, output
     for problem in PROBLEMS:
         assert num_reasoning_words(problem.output) >= 8
@@ -186,8 +156,7 @@ def test_answer_only_responses_show_no_work():
 
 def test_hints_and_sentences():
     assert split_hint("Hint: Please answer.\nQuestion: How many?\nChoices: ...") == (
-        "Hint: Please answer.",
-        "How many?\nChoices: ...",
+        "Hint: Please answer.", "How many?\nChoices: ..."
     )
     assert split_hint("How many?") == ("", "How many?")
     assert sentences("In Fig. 3 AB = 2.5 cm. Mr. Lee asks: why? Find $x. Y$ now.") == [

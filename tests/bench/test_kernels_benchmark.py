@@ -47,9 +47,8 @@ def test_every_provider_computes_the_same_loss_and_gradient(monkeypatch):
     monkeypatch.setattr(benchmark, "BASELINE_CHUNK", 3)
     weak, strong, weight, labels = make_case()
     cases = {
-        "puma": (expected_puma, (weak, strong, weight), (0,)),
-        "ce": (expected_ce, (weak, weight), (0, 1)),
-        "rows": (expected_rows, (weak @ weight.t(), strong @ weight.t()), (0,)),
+        "puma": (expected_puma, (weak, strong, weight), (0,)), "ce": (expected_ce, (weak, weight), (0, 1)),
+        "rows": (expected_rows, (weak @ weight.t(), strong @ weight.t()), (0,))
     }
     for operation, (expected, inputs, trained) in cases.items():
         compared = benchmark.providers(operation, "cpu")
@@ -66,10 +65,8 @@ def test_the_composition_of_liger_is_the_same_loss():
     pytest.importorskip("liger_kernel", reason="liger-kernel is not installed: pip install -r requirements-bench.txt")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     weak, strong, weight, labels = (tensor.to(device) for tensor in make_case())
-    for provider, expected, inputs, trained in (
-        (benchmark.liger_puma, expected_puma, (weak, strong, weight), (0,)),
-        (benchmark.liger_ce, expected_ce, (weak, weight), (0, 1)),
-    ):
+    for provider, expected, inputs, trained in ((benchmark.liger_puma, expected_puma, (weak, strong, weight), (0,)),
+                                                (benchmark.liger_ce, expected_ce, (weak, weight), (0, 1))):
         check_equal(lambda *x, f=provider: f(*x, labels), lambda *x, f=expected: f(*x, labels), inputs, trained)
 
 

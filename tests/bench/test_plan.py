@@ -16,19 +16,8 @@ import model as model_module
 import runtime
 from bench import plan
 from errors import UserError
-from model import (
-    MathModel,
-    Preset,
-    blank_pixels,
-    count_image_tokens,
-    load_model,
-    load_processor,
-    model_costs,
-    part_of,
-    pass_flops,
-    peak_flops,
-    presets,
-)
+from model import (MathModel, Preset, blank_pixels, count_image_tokens, load_model, load_processor, model_costs,
+                   part_of, pass_flops, peak_flops, presets)
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ranks_worker.STAGES
@@ -151,21 +140,13 @@ def test_planned_bytes_of_the_hybrid_are_those_of_a_real_step(
     image_token = real.config.image_token_id
     batch = ranks_worker.MicroBatch(
         input_ids=torch.tensor([[image_token] * count_image_tokens(preset.config) + [100] * 60]),
-        position_ids=torch.arange(length)[None],
-        cu_seqlens=torch.tensor([0, length], dtype=torch.int32),
-        max_seqlen=length,
-        pixel_values=blank_pixels(real.config, 1, torch.uint8, "cpu"),
-        run_vision=True,
-        response_positions=torch.arange(length - 20, length),
-        response_labels=torch.full((20,), 7),
-        row_ids=["row"],
+        position_ids=torch.arange(length)[None], cu_seqlens=torch.tensor([0, length], dtype=torch.int32),
+        max_seqlen=length, pixel_values=blank_pixels(real.config, 1, torch.uint8, "cpu"), run_vision=True,
+        response_positions=torch.arange(length - 20, length), response_labels=torch.full((20,), 7), row_ids=["row"]
     )
     with monkeypatch.context() as patched:
-        patched.setattr(
-            torch.nn.functional,
-            "scaled_dot_product_attention",
-            lambda query, key, value, attn_mask=None, **_: NoScores.apply(query, key, value, attn_mask),
-        )
+        patched.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda query, key, value, attn_mask=None,
+                        **_: NoScores.apply(query, key, value, attn_mask))
         peak = peak_of_a_step(real, batch)
     planned = plan.pack_bytes(planned_model, 20, (length, 1))
     assert planned == pytest.approx(peak, rel=0.05)
@@ -217,9 +198,8 @@ def test_a_plan_prints_memory_and_marks_assumptions(
     assert "stage 3, tiny, 2 x h100-80gb; trains llm\n" in capsys.readouterr().out
 
 
-def test_the_plan_of_a_folder_is_that_of_what_it_holds(
-    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_plan_of_a_folder_is_that_of_what_it_holds(tmp_path: Path, capsys: pytest.CaptureFixture,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "presets", lambda: {"tiny": None})  # no table of the large ones
     model = load_model("tiny", random=True)
     model.hf.config.text_config.intermediate_size = 1024  # a size that no preset has
@@ -303,15 +283,11 @@ def test_the_plan_is_within_15_percent_of_a_real_peak(stage: int, checkpointing:
 
     def batch(count: int) -> ranks_worker.MicroBatch:
         return ranks_worker.MicroBatch(
-            input_ids=tokens,
-            position_ids=torch.arange(1024).repeat(8)[None],
-            cu_seqlens=torch.arange(0, 8193, 1024, dtype=torch.int32),
-            max_seqlen=1024,
+            input_ids=tokens, position_ids=torch.arange(1024).repeat(8)[None],
+            cu_seqlens=torch.arange(0, 8193, 1024, dtype=torch.int32), max_seqlen=1024,
             pixel_values={"pixel_values": torch.zeros(count, 3, 384, 384, dtype=torch.uint8)} if count else {},
-            run_vision=bool(count),
-            response_positions=torch.arange(6144, 8192),
-            response_labels=torch.full((2048,), 7),
-            row_ids=["row"] * 8,
+            run_vision=bool(count), response_positions=torch.arange(6144, 8192), response_labels=torch.full((2048,), 7),
+            row_ids=["row"] * 8
         ).to(process.device)
 
     strong = batch(images) if stage == 2 else None

@@ -25,10 +25,8 @@ from model import load_model as load_preset
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = Path(__file__).parent / "fixtures"
 DATA = {
-    "mathverse": "mathverse.json",
-    "mathvista": "mathvista.json",
-    "wemath": "wemath.json",
-    "generated": "generated.jsonl",
+    "mathverse": "mathverse.json", "mathvista": "mathvista.json", "wemath": "wemath.json",
+    "generated": "generated.jsonl"
 }
 
 
@@ -161,14 +159,7 @@ def test_blind_pictures_are_white_and_of_the_same_size(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_ranks_share_the_rows(tiny: Path, tmp_path: Path) -> None:
     command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "eval.py",
-        "--bench",
-        "generated",
+        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "eval.py", "--bench", "generated"
     ]
     command += ["--data", FIXTURES / "generated.jsonl", "--model", tiny, "--out_dir", tmp_path, "--max_new_tokens", "2"]
     subprocess.run([*map(str, command), "--allow_missing_images"], cwd=ROOT, check=True, timeout=300)
@@ -205,20 +196,17 @@ def test_a_given_extraction_skips_that_step(run: Callable[..., dict], tmp_path: 
     assert report["metrics"]["all"] == 100 and report["extracted_by"] == "given"
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda rows: rows[1:], r"row 1 is missing"),
-        (lambda rows: [*rows, rows[0]], r"row 1 stands twice"),
-        (lambda rows: [*rows, {"id": "9999", "response": "x"}], r"row 9999 is unknown"),
-        (lambda rows: [*rows[:3], {"response": "x"}], r"row 4 has no 'id'"),
-        (lambda rows: [{"id": "1"}, *rows[1:]], r"row 1 \(id 1\) has no 'response'"),
-        (lambda rows: rows[7:], r"rows 1, 2, 3, 4, 5 and 2 more are missing"),
-    ],
-)
-def test_a_row_missing_twice_or_unknown_is_named(
-    change: Callable, message: str, run: Callable[..., dict], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("change", "message"),
+                         [
+                             (lambda rows: rows[1:], r"row 1 is missing"),
+                             (lambda rows: [*rows, rows[0]], r"row 1 stands twice"),
+                             (lambda rows: [*rows, {"id": "9999", "response": "x"}], r"row 9999 is unknown"),
+                             (lambda rows: [*rows[:3], {"response": "x"}], r"row 4 has no 'id'"),
+                             (lambda rows: [{"id": "1"}, *rows[1:]], r"row 1 \(id 1\) has no 'response'"),
+                             (lambda rows: rows[7:], r"rows 1, 2, 3, 4, 5 and 2 more are missing"),
+                         ])
+def test_a_row_missing_twice_or_unknown_is_named(change: Callable, message: str, run: Callable[..., dict],
+                                                 tmp_path: Path) -> None:
     rows = change([{"id": key, "response": answer} for key, answer in gold("mathverse").items()])
     with pytest.raises(UserError, match=message) as caught:
         run("mathverse", "--predictions", write_answers(tmp_path / "a.jsonl", rows))
@@ -260,23 +248,21 @@ def test_other_runs_join_the_table_and_the_chart(run: Callable[..., dict], tmp_p
         run("mathverse", "--predictions", path, "--compare", tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (("--predictions", "a", "--model", "b"), "who answers"),
-        ((), "who answers"),
-        (("--api", "http://localhost:1/v1"), "--api_model go together"),
-        (("--predictions", "a", "--judge_model", "m"), "--judge_model go together"),
-        (("--model", "b", "--steps", "generate,bake"), "--steps bake"),
-        (("--model", "b", "--protocol", "mine"), "--protocol mine"),
-        (("--predictions", "a", "--blind"), "--blind"),
-        (("--no_such_flag", "1"), "no_such_flag"),
-        (("--model", "b", "--batch_size", "0"), "--batch_size 0: at least 1"),
-        (("--predictions", "a", "--limit", "-1"), "--limit -1: at least 0"),
-        (("--predictions", "nowhere.jsonl"), "nowhere.jsonl"),
-        (("--model", "nowhere", "--allow_missing_images"), "nowhere"),
-    ],
-)
+@pytest.mark.parametrize(("flags", "message"),
+                         [
+                             (("--predictions", "a", "--model", "b"), "who answers"),
+                             ((), "who answers"),
+                             (("--api", "http://localhost:1/v1"), "--api_model go together"),
+                             (("--predictions", "a", "--judge_model", "m"), "--judge_model go together"),
+                             (("--model", "b", "--steps", "generate,bake"), "--steps bake"),
+                             (("--model", "b", "--protocol", "mine"), "--protocol mine"),
+                             (("--predictions", "a", "--blind"), "--blind"),
+                             (("--no_such_flag", "1"), "no_such_flag"),
+                             (("--model", "b", "--batch_size", "0"), "--batch_size 0: at least 1"),
+                             (("--predictions", "a", "--limit", "-1"), "--limit -1: at least 0"),
+                             (("--predictions", "nowhere.jsonl"), "nowhere.jsonl"),
+                             (("--model", "nowhere", "--allow_missing_images"), "nowhere"),
+                         ])
 def test_wrong_flags_end_in_one_clear_line(flags: tuple, message: str, run: Callable[..., dict]) -> None:
     with pytest.raises(UserError, match=message):
         run("generated", *flags)
@@ -465,7 +451,5 @@ def test_the_vlmevalkit_adapter_answers_a_message(monkeypatch: pytest.MonkeyPatc
 
     model = NanoPuma(folder=str(tiny), max_new_tokens=3)
     message = [{"type": "text", "value": "Find x."}]
-    assert (
-        model.generate_inner(message, dataset="MathVista_MINI")
-        == generate(model.model, model.processor, [message], max_new_tokens=3)[0]
-    )
+    assert (model.generate_inner(message, dataset="MathVista_MINI")
+            == generate(model.model, model.processor, [message], max_new_tokens=3)[0])

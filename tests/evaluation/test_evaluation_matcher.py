@@ -165,21 +165,19 @@ def test_precision_only_where_the_question_asks(answer: str, gold: str, decimals
     assert equal(answer, gold, decimals) is same
 
 
-@pytest.mark.parametrize(
-    ("question", "decimals"),
-    [
-        ("Round your answer to two decimal places.", 2),
-        ("correct to 1 decimal place", 1),
-        ("(Give your answer correct to one decimal places.)", 1),
-        ("Give your answer to the nearest metre.", 0),
-        ("to the nearest whole number", 0),
-        ("nearest tenth of a metre", 1),
-        ("Enter an exact value or round to the nearest hundredth.", 2),
-        ("Round your answer to the nearest ten minutes.", None),
-        ("Round to the nearest half centimeter", None),
-        ("Find the exact value of x.", None),
-    ],
-)
+@pytest.mark.parametrize(("question", "decimals"),
+                         [
+                             ("Round your answer to two decimal places.", 2),
+                             ("correct to 1 decimal place", 1),
+                             ("(Give your answer correct to one decimal places.)", 1),
+                             ("Give your answer to the nearest metre.", 0),
+                             ("to the nearest whole number", 0),
+                             ("nearest tenth of a metre", 1),
+                             ("Enter an exact value or round to the nearest hundredth.", 2),
+                             ("Round your answer to the nearest ten minutes.", None),
+                             ("Round to the nearest half centimeter", None),
+                             ("Find the exact value of x.", None),
+                         ])
 def test_decimals_are_read_from_the_question(question: str, decimals: int | None) -> None:
     assert decimals_asked(question) == decimals
 
@@ -189,19 +187,15 @@ def test_decimals_are_read_from_the_question(question: str, decimals: int | None
 
 ATTACKS = [
     "9**9**9**9", "9^9^9^9^9", "9^{9^{9^{9}}}", "(9^99)^99^99", "((1+\\sqrt{2})^{500})^{500}", "2^-9999999999",
-    "10^(10^10)", "99999999!", "60!!!!!",
-    "(" * 10**6, "[" * 10**6, "{" * 10**6, "|" * 10**6, "\\sqrt{" * 10**5, "-" * 500, "1" * 10**6, "1," * 300,
-    "1=" * 300, "1:" * 300, "1/" * 299 + "1",
-    "\\frac{1}{" * 100, "1e999999999", "0." + "0" * 500 + "1", "sin(" * 150, "e^" * 150 + "x",
-    "exp(exp(exp(exp(exp(100)))))", "x^x^x^x^x^x",
+    "10^(10^10)", "99999999!", "60!!!!!", "(" * 10**6, "[" * 10**6, "{" * 10**6, "|" * 10**6, "\\sqrt{" * 10**5,
+    "-" * 500, "1" * 10**6, "1," * 300, "1=" * 300, "1:" * 300, "1/" * 299 + "1", "\\frac{1}{" * 100, "1e999999999",
+    "0." + "0" * 500 + "1", "sin(" * 150, "e^" * 150 + "x", "exp(exp(exp(exp(exp(100)))))", "x^x^x^x^x^x",
     "(a+b+c+d+e+f+g)^{500}", "x" * 599, "ab" * 299, "1 " * 299, " " * 10**6, "\n" * 10**6, "±" * 599,
-    "∪".join(["(1,2)"] * 100), "14\0", "\0", "\x1b[31m14",
-    "__import__('os').system('touch owned')", "().__class__.__bases__[0].__subclasses__()",
-    "exec(open('/etc/passwd').read())", "sympify('1')", "\ud800", "١٢", "¹²³" * 200,
-    "is " * 199, "a is b is " * 60, "approximately " * 45, "1 and " * 99, "degrees" * 80, "m" * 500, "1 " + "m" * 590,
-    "cm^" * 190, "(((1,2),(3,4)),((5,6),(7,8)))" * 18,
-    "x=" * 50 + "1", "<" * 599, "5<x<" * 140, "tan(\\pi/2)", "log(0)", "0^0^-1", "1/(1-1)", "\\frac{0}{0}", "sqrt(-1)",
-    "\\boxed{" * 80 + "1",
+    "∪".join(["(1,2)"] * 100), "14\0", "\0", "\x1b[31m14", "__import__('os').system('touch owned')",
+    "().__class__.__bases__[0].__subclasses__()", "exec(open('/etc/passwd').read())", "sympify('1')", "\ud800", "١٢",
+    "¹²³" * 200, "is " * 199, "a is b is " * 60, "approximately " * 45, "1 and " * 99, "degrees" * 80, "m" * 500,
+    "1 " + "m" * 590, "cm^" * 190, "(((1,2),(3,4)),((5,6),(7,8)))" * 18, "x=" * 50 + "1", "<" * 599, "5<x<" * 140,
+    "tan(\\pi/2)", "log(0)", "0^0^-1", "1/(1-1)", "\\frac{0}{0}", "sqrt(-1)", "\\boxed{" * 80 + "1"
 ]
 
 
@@ -216,17 +210,7 @@ def test_no_text_costs_more_than_a_second_or_counts_as_right(attack: str) -> Non
 def test_random_garbage_never_raises_and_never_takes_long() -> None:
     rng = random.Random(0)
     alphabet = list("0123456789()[]{}|^_*/+-=<>,.;:%°!πexym \n\\") + [
-        "\\frac",
-        "\\sqrt",
-        "sin",
-        " and ",
-        " or ",
-        " is ",
-        "**",
-        "oo",
-        "≈",
-        "±",
-        "∪",
+        "\\frac", "\\sqrt", "sin", " and ", " or ", " is ", "**", "oo", "≈", "±", "∪"
     ]
     for _ in range(400):
         text = "".join(rng.choice(alphabet) for _ in range(rng.choice((3, 12, 60, 200))))

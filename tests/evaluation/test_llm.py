@@ -111,45 +111,39 @@ def test_a_reply_with_its_tokens(serve, monkeypatch):
     path, body = server.requests[0]
     assert path == "/v1/chat/completions"
     assert body == {
-        "model": "m",
-        "max_tokens": 9,
-        "temperature": 0.0,
-        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is 2 + 3?"}],
+        "model": "m", "max_tokens": 9, "temperature": 0.0,
+        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is 2 + 3?"}]
     }
     assert server.headers[0]["Authorization"] == "Bearer the key"
     client.prices = (1e6, 2e6)
     assert "$13.00" in client.summary() and "1 calls" in client.summary()
 
 
-@pytest.mark.parametrize(
-    "given, path",
-    [
-        ("", "/v1/chat/completions"),
-        ("/v1", "/v1/chat/completions"),
-        ("/v1/", "/v1/chat/completions"),
-        ("/api/v3/chat/completions", "/api/v3/chat/completions"),
-    ],
-)
+@pytest.mark.parametrize("given, path",
+                         [
+                             ("", "/v1/chat/completions"),
+                             ("/v1", "/v1/chat/completions"),
+                             ("/v1/", "/v1/chat/completions"),
+                             ("/api/v3/chat/completions", "/api/v3/chat/completions"),
+                         ])
 def test_the_address_may_be_short_or_full(serve, given, path):
     server = serve()
     Client(server.url.removesuffix("/v1") + given, "m").chat(QUESTION)
     assert server.requests[0][0] == path
 
 
-@pytest.mark.parametrize(
-    "behaviour",
-    [
-        ("status", 500),
-        ("status", 429),
-        ("status", 503),
-        ("garbage",),
-        ("cut",),
-        ("hang up",),
-        ("reply", b'{"choices": []}'),
-        ("reply", b"[1]"),
-        ("reply", b'{"choices": [{"message": null}]}'),
-    ],
-)
+@pytest.mark.parametrize("behaviour",
+                         [
+                             ("status", 500),
+                             ("status", 429),
+                             ("status", 503),
+                             ("garbage",),
+                             ("cut",),
+                             ("hang up",),
+                             ("reply", b'{"choices": []}'),
+                             ("reply", b"[1]"),
+                             ("reply", b'{"choices": [{"message": null}]}'),
+                         ])
 def test_what_passes_is_tried_again(serve, behaviour):
     server = serve([behaviour, behaviour])
     client = client_of(server)
@@ -173,16 +167,14 @@ def test_a_slow_server_times_out(serve, slow):
     assert time.monotonic() - start < 0.9
 
 
-@pytest.mark.parametrize(
-    "behaviour, words",
-    [
-        (("status", 401), "HTTP 401"),
-        (("status", 400), "busy"),
-        (("reply", completion("half", "length")), "max_tokens"),
-        (("reply", completion(None)), "no text"),
-        (("reply", completion("  ")), "no text"),
-    ],
-)
+@pytest.mark.parametrize("behaviour, words",
+                         [
+                             (("status", 401), "HTTP 401"),
+                             (("status", 400), "busy"),
+                             (("reply", completion("half", "length")), "max_tokens"),
+                             (("reply", completion(None)), "no text"),
+                             (("reply", completion("  ")), "no text"),
+                         ])
 def test_what_cannot_pass_is_an_error_at_once(serve, tmp_path, behaviour, words):
     server = serve([behaviour])
     client = client_of(server, cache=str(tmp_path))
@@ -298,12 +290,10 @@ def test_pictures_travel_as_data_urls(tmp_path):
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    png = (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
-        + chunk(b"IDAT", zlib.compress(b"\0\0"))
-        + chunk(b"IEND", b"")
-    )
+    png = (b"\x89PNG\r\n\x1a\n"
+           + chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
+           + chunk(b"IDAT", zlib.compress(b"\0\0"))
+           + chunk(b"IEND", b""))
     path = tmp_path / "dot.png"
     path.write_bytes(png)
     message = user_message("What is this?", [path, png])

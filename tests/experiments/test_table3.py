@@ -17,37 +17,11 @@ import torch
 from errors import UserError
 from model import load_model
 from experiments import table3, table3_stage
-from experiments.table3_plan import (
-    ORDERS,
-    PAPER,
-    TINY,
-    Step,
-    Task,
-    chain_names,
-    chain_tasks,
-    evaluation,
-    is_finished,
-    one_epoch,
-    recipe_of,
-    run_tasks,
-    scaled,
-    schedule,
-    total_tokens,
-    usual_value,
-    varied,
-    with_start,
-)
-from experiments.table3_report import (
-    Row,
-    Scores,
-    difference_table,
-    draw_chart,
-    main_table,
-    mean_and_deviation,
-    paired_bootstrap,
-    read_scores,
-    scores_from_weights,
-)
+from experiments.table3_plan import (ORDERS, PAPER, TINY, Step, Task, chain_names, chain_tasks, evaluation, is_finished,
+                                     one_epoch, recipe_of, run_tasks, scaled, schedule, total_tokens, usual_value,
+                                     varied, with_start)
+from experiments.table3_report import (Row, Scores, difference_table, draw_chart, main_table, mean_and_deviation,
+                                       paired_bootstrap, read_scores, scores_from_weights)
 
 TOKENS = {"base": 60.0, "1": 60.0, "align": 170.0, "2": 260.0, "3": 150.0}
 FULL = replace(  # a recipe that trains its start too
@@ -451,22 +425,18 @@ def test_released_loss_aligns_one_position_late_and_takes_the_cross_entropy_at_t
     lm_head = torch.randn(7, 5, generator=generator)
 
     def pack(side, positions):
-        return table3_stage.MicroBatch(
-            input_ids=torch.zeros(1, 12, dtype=torch.long), position_ids=None, cu_seqlens=None, max_seqlen=12,
-            pixel_values={}, run_vision=False, response_positions=torch.tensor(positions),
-            response_labels=torch.tensor([2, 4, 6]), row_ids=[side],
-        )
+        return table3_stage.MicroBatch(input_ids=torch.zeros(1, 12, dtype=torch.long), position_ids=None,
+                                       cu_seqlens=None, max_seqlen=12, pixel_values={}, run_vision=False,
+                                       response_positions=torch.tensor(positions),
+                                       response_labels=torch.tensor([2, 4, 6]), row_ids=[side])
 
-    model = SimpleNamespace(
-        lm_head=SimpleNamespace(weight=lm_head),
-        response_hidden_states=lambda batch: states[batch.row_ids[0]][batch.response_positions],
-    )
+    model = SimpleNamespace(lm_head=SimpleNamespace(weight=lm_head),
+                            response_hidden_states=lambda batch: states[batch.row_ids[0]][batch.response_positions])
     config = table3_stage.train_stage2.Config(alpha=0.2, lam=0.1, tau=1.0)
     sides = pack("weak", [7, 8, 9]), pack("strong", [3, 4, 5])
     found = table3_stage.released_puma(model, *sides, num_tokens=3, config=config)
-    fkl, rkl = table3_stage.released_divergences(
-        states["weak"][[8, 9, 10]] @ lm_head.T, states["strong"][[4, 5, 6]] @ lm_head.T, 1.0
-    )
+    fkl, rkl = table3_stage.released_divergences(states["weak"][[8, 9, 10]] @ lm_head.T,
+                                                 states["strong"][[4, 5, 6]] @ lm_head.T, 1.0)
     ce = torch.nn.functional.cross_entropy(states["weak"][[7, 8, 9]] @ lm_head.T, torch.tensor([2, 4, 6]))
     expected = 0.1 * (0.2 * fkl + 0.8 * rkl) + 0.9 * ce  # one row: the divergences are sums over its tokens
     assert found.loss.item() == pytest.approx(expected.item(), rel=1e-5)

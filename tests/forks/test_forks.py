@@ -36,8 +36,7 @@ def forked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_patch_is_a_few_lines_of_puma_alone(forked):
     lines = JSD.read_text().splitlines()
     assert [line for line in lines if line.startswith(("--- ", "+++ "))] == [
-        "--- a/train_stage2.py",
-        "+++ b/train_stage2.py",
+        "--- a/train_stage2.py", "+++ b/train_stage2.py"
     ]
     assert sum(line.startswith(("+", "-")) for line in lines) - 2 <= 14
 
@@ -57,9 +56,8 @@ def test_jsd_is_that_of_the_definition(forked, alpha):
     weight = torch.eye(4, requires_grad=True)
     sides = [SimpleNamespace(hidden=torch.tensor(rows, requires_grad=True)) for rows in (weak, strong)]
     sides[0].response_labels = torch.tensor(labels)
-    model = SimpleNamespace(
-        response_hidden_states=lambda side: side.hidden * 1.0, lm_head=SimpleNamespace(weight=weight)
-    )
+    model = SimpleNamespace(response_hidden_states=lambda side: side.hidden * 1.0,
+                            lm_head=SimpleNamespace(weight=weight))
     config = SimpleNamespace(alpha=alpha, lam=lam, tau=tau, loss_backend="auto")
     losses = runpy.run_path(str(forked))["puma"](model, *sides, num_tokens=num_tokens, config=config)
 

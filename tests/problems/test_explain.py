@@ -190,19 +190,17 @@ def test_only_a_bounded_number_of_problems_is_held(serve):
     assert drawn <= 64
 
 
-@pytest.mark.parametrize(
-    ("instruction", "answer", "reply", "kept"),
-    [
-        ("Find BC.", "3√2 cm", "By Pythagoras.\nAnswer: $3\\sqrt{2}$ cm", True),
-        ("Find BC.", "3√2 cm", "By Pythagoras, \\(BC = \\boxed{\\sqrt{18}}\\).", True),
-        ("Find BC.", "3√2 cm", "By Pythagoras.\nAnswer: 4.24 cm", False),
-        ("Find BC.\nA: 5\nB: 7\nC: 9\nD: 11", "B", "It is seven.\nAnswer: B", True),
-        ("Find BC.\nA: 5\nB: 7\nC: 9\nD: 11", "B", "It is seven.\nAnswer: 7", True),
-        ("Find BC.\nA: 5\nB: 7\nC: 9\nD: 11", "B", "Either A or B.\nAnswer: A or B", False),
-        ("Find the range.", "(-∞, 3]", "It opens down.\nAnswer: (-\\infty, 3]", True),
-        ("Find the range.", "(-∞, 3]", "It opens down.\nAnswer: (-\\infty, 3)", False),
-    ],
-)
+@pytest.mark.parametrize(("instruction", "answer", "reply", "kept"),
+                         [
+                             ("Find BC.", "3√2 cm", "By Pythagoras.\nAnswer: $3\\sqrt{2}$ cm", True),
+                             ("Find BC.", "3√2 cm", "By Pythagoras, \\(BC = \\boxed{\\sqrt{18}}\\).", True),
+                             ("Find BC.", "3√2 cm", "By Pythagoras.\nAnswer: 4.24 cm", False),
+                             ("Find BC.\nA: 5\nB: 7\nC: 9\nD: 11", "B", "It is seven.\nAnswer: B", True),
+                             ("Find BC.\nA: 5\nB: 7\nC: 9\nD: 11", "B", "It is seven.\nAnswer: 7", True),
+                             ("Find BC.\nA: 5\nB: 7\nC: 9\nD: 11", "B", "Either A or B.\nAnswer: A or B", False),
+                             ("Find the range.", "(-∞, 3]", "It opens down.\nAnswer: (-\\infty, 3]", True),
+                             ("Find the range.", "(-∞, 3]", "It opens down.\nAnswer: (-\\infty, 3)", False),
+                         ])
 def test_answers_are_compared_as_mathematics(serve, instruction, answer, reply, kept):
     row = {"id": "1", "instruction": instruction, "output": "own", "answer": answer}
     problem = {"rows": {"stage1": [row], "stage2": [], "stage3": []}}
@@ -239,14 +237,12 @@ def test_the_command_explains_and_goes_on(own, tmp_path, serve):
     assert len(server.requests) == 48 + 2  # and once each whether it is there
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--explain", "http://127.0.0.1:9", "--explain_model", "m"], "does not answer"),
-        (["--explain", "http://127.0.0.1:9"], "--explain_model"),
-        (["--explain", "localhost", "--explain_model", "m"], "not a server's address"),
-    ],
-)
+@pytest.mark.parametrize(("flags", "message"),
+                         [
+                             (["--explain", "http://127.0.0.1:9", "--explain_model", "m"], "does not answer"),
+                             (["--explain", "http://127.0.0.1:9"], "--explain_model"),
+                             (["--explain", "localhost", "--explain_model", "m"], "not a server's address"),
+                         ])
 def test_a_dead_server_is_one_clear_line_before_anything_is_drawn(tmp_path, flags, message):
     command = [sys.executable, "gen_data.py", "--out_dir", str(tmp_path / "data"), *FLAGS, *flags]
     answer = subprocess.run(command, capture_output=True, text=True)

@@ -18,14 +18,8 @@ from problems.families import solid_geometry
 from problems.pairs import design
 
 FLAGS = [
-    "--families",
-    "triangle_angle_sum,rectangle,cuboid,line_through_points",
-    "--per_category",
-    "40",
-    "--bench_per_family",
-    "3",
-    "--seed",
-    "5",
+    "--families", "triangle_angle_sum,rectangle,cuboid,line_through_points", "--per_category", "40",
+    "--bench_per_family", "3", "--seed", "5"
 ]
 
 
@@ -85,9 +79,7 @@ def test_any_number_of_workers_and_machines_gives_the_same_bytes(data, tmp_path)
     assert digest(tmp_path / "workers") == digest(data)
     second = subprocess.Popen(
         [sys.executable, "gen_data.py", "--out_dir", str(tmp_path / "ranks"), *FLAGS, "--workers", "1"],
-        env={**os.environ, "RANK": "1", "WORLD_SIZE": "2"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        env={**os.environ, "RANK": "1", "WORLD_SIZE": "2"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     generate(tmp_path / "ranks", "--workers", "1", env={"RANK": "0", "WORLD_SIZE": "2"})
     second.communicate()
@@ -109,18 +101,16 @@ def test_other_settings_in_the_same_folder_are_refused(data):
     assert answer.returncode == 1 and "other settings" in answer.stderr and "Traceback" not in answer.stderr
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--families", "no_such_family"], "no_such_family"),
-        (["--held_out_families", "no_such_family"], "no_such_family"),
-        (["--per_category", "0"], "--per_category 0: must be 1 or more"),
-        (["--workers", "-1"], "--workers -1"),
-        (["--picture_size", "40"], "--picture_size 40: must be 64 to 2048"),
-        (["--explain_model", "m"], "--explain URL"),
-        (["--out_dir", "gen_data.py"], "--out_dir gen_data.py"),
-    ],
-)
+@pytest.mark.parametrize(("flags", "message"),
+                         [
+                             (["--families", "no_such_family"], "no_such_family"),
+                             (["--held_out_families", "no_such_family"], "no_such_family"),
+                             (["--per_category", "0"], "--per_category 0: must be 1 or more"),
+                             (["--workers", "-1"], "--workers -1"),
+                             (["--picture_size", "40"], "--picture_size 40: must be 64 to 2048"),
+                             (["--explain_model", "m"], "--explain URL"),
+                             (["--out_dir", "gen_data.py"], "--out_dir gen_data.py"),
+                         ])
 def test_wrong_flags_are_one_clear_line(tmp_path, flags, message):
     answer = generate(tmp_path / "data", *flags, check=False)
     assert answer.returncode == 1 and message in answer.stderr and len(answer.stderr.strip().splitlines()) == 1
@@ -225,10 +215,8 @@ def test_a_problem_without_a_legible_picture_is_replaced(tmp_path, monkeypatch):
         return construct(family, category, seed, **options)
 
     monkeypatch.setattr(store, "construct", fails_for_the_third)
-    plan = store.Plan(
-        seed=1, per_category=6, bench_per_family=3, families={"solid_geometry": ("cuboid",)}, held_out=(),
-        picture_size=300, small=False, copies=1,
-    )
+    plan = store.Plan(seed=1, per_category=6, bench_per_family=3, families={"solid_geometry": ("cuboid",)}, held_out=(),
+                      picture_size=300, small=False, copies=1)
     out = str(tmp_path)
     store.claim(plan, out)
     store.draw_shards(plan, out, 0, 1, 1)
@@ -246,10 +234,8 @@ def test_a_problem_without_a_legible_picture_is_replaced(tmp_path, monkeypatch):
 
 def test_a_benchmark_of_few_problems_may_hold_several_drawings_of_each():
     """--bench_copies: drawings of one held-out problem, none of it in training."""
-    plan = store.Plan(
-        seed=1, per_category=60, bench_per_family=40, families={"solid_geometry": ("cube",)}, held_out=(),
-        picture_size=96, small=True, copies=50, bench_copies=3,
-    )
+    plan = store.Plan(seed=1, per_category=60, bench_per_family=40, families={"solid_geometry": ("cube",)}, held_out=(),
+                      picture_size=96, small=True, copies=50, bench_copies=3)
     used = {True: Counter(), False: Counter()}
     for item in store.walk(plan, Counter()):
         problem = design(solid_geometry.cube, item.category, item.seed, small=True)

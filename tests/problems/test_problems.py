@@ -289,10 +289,8 @@ def assert_roomy(layout, glyph):
         for other_corner, other_far in ends[:number]:
             if math.dist(corner, other_corner) > 1e-6:
                 continue
-            turn = math.degrees(
-                math.atan2(far[1] - corner[1], far[0] - corner[0])
-                - math.atan2(other_far[1] - corner[1], other_far[0] - corner[0])
-            )
+            turn = math.degrees(math.atan2(far[1] - corner[1], far[0] - corner[0])
+                                - math.atan2(other_far[1] - corner[1], other_far[0] - corner[0]))
             turn = abs((turn + 180) % 360 - 180)
             assert turn < 1e-4 or turn >= SHARPEST - 1e-6, f"two lines nearly cover each other: {turn}°"
 
@@ -305,9 +303,8 @@ def test_every_picture_is_legible(category, family, count):
     while drawn < count:
         number += 1
         try:
-            example = pairs.construct(
-                family, category, f"legible/{number}", small=False, picture_size=400, levels=pairs.LEVELS
-            )
+            example = pairs.construct(family, category, f"legible/{number}", small=False, picture_size=400,
+                                      levels=pairs.LEVELS)
         except (Reject, NoLayout):
             assert number < 400 * count
             continue
@@ -342,19 +339,17 @@ def test_there_are_enough_families_and_each_asks_several_things():
         assert len({problem.ask.quantity for problem in problems_of(category, family, 30)}) >= 2, family.__name__
 
 
-@pytest.mark.parametrize(
-    "steps",
-    [
-        ["angle C = 180° - 40° = 130°"],
-        ["x² - 3x = x(x - 2)"],
-        ["V = πr²h = 10"],
-        ["AB = 5", "AB = 6"],
-        ["2u = 10", "u = 6"],
-        ["AB = √20 = 4.47"],
-        ["AB = √20 ≈ 4.48"],
-        ["W + 2 = 3"],
-    ],
-)
+@pytest.mark.parametrize("steps",
+                         [
+                             ["angle C = 180° - 40° = 130°"],
+                             ["x² - 3x = x(x - 2)"],
+                             ["V = πr²h = 10"],
+                             ["AB = 5", "AB = 6"],
+                             ["2u = 10", "u = 6"],
+                             ["AB = √20 = 4.47"],
+                             ["AB = √20 ≈ 4.48"],
+                             ["W + 2 = 3"],
+                         ])
 def test_a_wrong_equation_is_found(steps):
     with pytest.raises(EquationError):
         check_equations(steps, {"r": 1, "h": 2})
@@ -362,15 +357,8 @@ def test_a_wrong_equation_is_found(steps):
 
 def test_right_equations_are_read():
     steps = [
-        "AB² = 3² + 4² = 25.",
-        "AB = √25 = 5",
-        "V = πr²h = π × 3² × 4 = 36π",
-        "y = 3√2 ≈ 4.24",
-        "log₂(8) = 3",
-        "So 2u - 3 = 7, 2u = 10 and u = 5",
-        "f(2) = 2 × 2 + 3 = 7",
-        "|-3 + 1| = 2",
-        "sin(30°) = 1/2",
+        "AB² = 3² + 4² = 25.", "AB = √25 = 5", "V = πr²h = π × 3² × 4 = 36π", "y = 3√2 ≈ 4.24", "log₂(8) = 3",
+        "So 2u - 3 = 7, 2u = 10 and u = 5", "f(2) = 2 × 2 + 3 = 7", "|-3 + 1| = 2", "sin(30°) = 1/2"
     ]
     assert check_equations(steps, {"r": 3, "h": 4}) >= 10
 

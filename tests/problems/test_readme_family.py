@@ -16,9 +16,8 @@ def test_the_family_in_the_readme_makes_problems():
     made = 0
     for seed in range(40):
         try:  # solved, measured, its equations checked, drawn in all six versions
-            example = construct(
-                names["square_diagonal"], "plane_geometry", str(seed), small=False, picture_size=400, levels=VERSIONS
-            )
+            example = construct(names["square_diagonal"], "plane_geometry", str(seed), small=False, picture_size=400,
+                                levels=VERSIONS)
         except Reject:  # the answer happened to stand in the text
             continue
         assert example.problem.ask.answer.text in example.response and len(example.pictures) == 6

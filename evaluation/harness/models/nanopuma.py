@@ -34,14 +34,8 @@ class NanoPuma(lmms):
             options = request.args[1]
             groups[int(options.get("max_new_tokens", 512)), float(options.get("temperature") or 0)].append(k)
         for (max_new_tokens, temperature), members in groups.items():
-            texts = generate(
-                self.model,
-                self.processor,
-                [self.message(requests[k]) for k in members],
-                batch_size=self.batch_size_per_gpu,
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-            )
+            texts = generate(self.model, self.processor, [self.message(requests[k]) for k in members],
+                             batch_size=self.batch_size_per_gpu, max_new_tokens=max_new_tokens, temperature=temperature)
             for k, text in zip(members, texts, strict=True):
                 until = requests[k].args[1].get("until") or []
                 for stop in [until] if isinstance(until, str) else until:
