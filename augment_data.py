@@ -26,7 +26,7 @@ from augment import blocks, recipe, report
 from augment.pictures import TRANSFORMS
 from augment.rephrase import METHODS
 from errors import UserError, run_main
-from problems.store import remove_leftovers
+from files import remove_leftovers
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -24,6 +24,7 @@ import os
 import sys
 
 from errors import UserError, run_main
+from files import remove_leftovers
 from llm import Client
 from problems import gallery, store
 from problems.families import MODULES, families
@@ -90,7 +91,7 @@ def main() -> None:
     store.draw_shards(plan, arguments.out_dir, rank, world_size, workers)
     if rank == 0:
         store.wait_for_shards(plan, arguments.out_dir)
-        store.remove_leftovers(arguments.out_dir, "shards")
+        remove_leftovers(arguments.out_dir, "shards")
         publish(plan, arguments.out_dir, client)
 
 

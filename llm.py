@@ -17,7 +17,6 @@ import http.client
 import json
 import os
 import random
-import tempfile
 import threading
 import time
 import urllib.error
@@ -29,6 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from errors import UserError
+from files import write_atomically
 
 RETRIED_STATUSES = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 MEDIA_TYPES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"RIFF": "image/webp"}
@@ -328,11 +328,4 @@ def _read_cache(path: str | None) -> Reply | None:
 def _write_cache(path: str, reply: Reply) -> None:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     kept = {"text": reply.text, "prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(kept, file, ensure_ascii=False)
-        os.replace(temporary, path)
-    except OSError:
-        os.unlink(temporary)
-        raise
+    write_atomically(path, json.dumps(kept, ensure_ascii=False), durable=False)

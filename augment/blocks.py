@@ -27,7 +27,7 @@ from augment.recipe import (VERSION, Dropped, Plan, avoided, explain, read_examp
 from augment.rephrase import num_reasoning_words
 from errors import UserError
 from llm import Client
-from problems.store import write_atomically
+from files import write_atomically
 from sources import BadRow, open_source, rows_to_draw
 
 BLOCK = 256

@@ -4,7 +4,6 @@ import argparse
 import functools
 import hashlib
 import io
-import json
 import os
 import random
 import re
@@ -22,7 +21,7 @@ from augment.typeset import MissingGlyphs, coverage
 from errors import UserError
 from llm import Client, user_message
 from problems.pairs import LOOK
-from problems.store import write_atomically
+from files import file_ends, fingerprint, write_atomically
 from sources import WEAK, BadRow, BenchmarkRow, conversations, image_path, open_image, parse_spec
 
 VERSION = 1  # raised whenever the same seed gives other bytes
@@ -66,17 +65,12 @@ class Plan:
         facts["data"] = [(_stamp(path), amount) for path, amount in self.data]
         facts["avoid"], facts["fonts"] = [list(map(_stamp, paths)) for paths in (self.avoid, self.fonts)]
         del facts["image_root"], facts["avoid_image_root"]
-        return hashlib.sha256(json.dumps([VERSION, facts], sort_keys=True).encode()).hexdigest()
+        return fingerprint([VERSION, facts])
 
 
 def _stamp(path: str) -> tuple[str, int, str]:
     """A file's name, size, and a hash of its two ends: the same on every machine, and cheap for gigabytes."""
-    size = os.path.getsize(path)
-    with open(path, "rb") as file:
-        ends = file.read(65536)
-        file.seek(max(0, size - 65536))
-        ends += file.read(65536)
-    return os.path.basename(path), size, hashlib.sha256(ends).hexdigest()
+    return os.path.basename(path), os.path.getsize(path), hashlib.sha256(file_ends(path)).hexdigest()
 
 
 def make_plan(arguments: argparse.Namespace) -> Plan:

@@ -5,7 +5,7 @@ import json
 import os
 
 from augment.recipe import Plan
-from problems.store import write_atomically
+from files import write_atomically
 
 PER_METHOD = 6
 

@@ -20,7 +20,7 @@ from augment import samples
 from augment.page import draw, lay_out, random_style, split_choices, split_math
 from augment.typeset import rewrite_latex
 from bench.tables import markdown_table, write_csv
-from problems.store import write_atomically
+from files import write_atomically
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from evaluation import metrics
 from evaluation.question import Question, snake
-from evaluation.store import read_json, write_text
+from files import read_json, write_atomically
 from errors import UserError
 
 PAPER = Path(__file__).with_name("paper_tables.json")
@@ -325,8 +325,8 @@ def write_report(
                 (row["model"], row["mathverse"]) for row in paper_tables()["table1"] if row["group"] != "Baselines"
             ]
         chart = "chart.png" if draw_chart(out / "chart.png", models) else None
-    write_text(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    write_text(out / "report.md", markdown(report, questions, chart))
+    write_atomically(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(out / "report.md", markdown(report, questions, chart))
     page = browse_page(f"{report['title']}: {report['model']}", questions, rows, missing, out,
                        bool(report["missing_images"]))
-    write_text(out / "browse.html", page)
+    write_atomically(out / "browse.html", page)

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from evaluation.question import Question, read_rows
 from errors import UserError
+from evaluation.question import Question, read_rows
+from files import file_ends, write_atomically
 
 
 def read_lines(path: Path) -> list[dict]:
@@ -69,14 +70,7 @@ def write_row(file: TextIO, row: dict) -> None:
 
 def write_rows(path: Path, rows: Iterable[dict]) -> None:
     """A whole file at once, in place of what was there."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write beside, then rename: a reader never sees half a file. Lone surrogates in a model's answer become '?'."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(text.encode("utf-8", errors="replace"))
-    os.replace(temporary, path)
+    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def read_given(path: str) -> dict[str, dict]:
@@ -129,10 +123,7 @@ def model_fingerprint(folder: str) -> str:
     for path in sorted(Path(folder).glob("*")):
         if path.suffix in (".safetensors", ".json", ".jinja") and path.is_file():
             digest.update(f"{path.name} {path.stat().st_size}".encode())
-            with open(path, "rb") as file:
-                digest.update(file.read(2**20))
-                file.seek(max(0, path.stat().st_size - 2**20))
-                digest.update(file.read(2**20))
+            digest.update(file_ends(path))
     return digest.hexdigest()[:16]
 
 
@@ -147,9 +138,4 @@ def check_settings(path: Path, settings: dict) -> None:
             raise UserError(f"{path.parent}: holds answers of another run ({'; '.join(changed)}); "
                             "choose another --out_dir, or pass --fresh to throw them away")
     else:
-        write_text(path, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path) -> dict:
-    """A JSON object from a file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+        write_atomically(path, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")

@@ -32,7 +32,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 import runtime
-from evaluation.store import model_fingerprint, read_json, write_text
+from evaluation.store import model_fingerprint
+from files import read_json, write_atomically
 from data import ChatFormat, open_rows
 from errors import UserError, run_main
 from bench.tables import cpu_name
@@ -241,7 +242,7 @@ def copy_rows(source: Path, target: Path, problems: Sequence[str], level: str = 
             row = json.loads(line)
             if row["id"].split("/")[0] in wanted and level in ("", row["level"]):
                 kept.append(line)
-        write_text(target, "".join(kept))
+        write_atomically(target, "".join(kept))
 
 
 def text_taught(pairs: Path, text: Path) -> Path:
@@ -251,7 +252,7 @@ def text_taught(pairs: Path, text: Path) -> Path:
         strong = {row["id"]: row["instruction"] for row in read_rows(text)}
         plain = {"image_url": "", "level": "text-only"}
         rows = [row | plain | {"instruction": strong[row["id"]]} for row in read_rows(pairs)]
-        write_text(target, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_atomically(target, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return target
 
 
@@ -276,7 +277,7 @@ def measure(out: Path, recipe: Recipe, files: Callable[[Step], str]) -> tuple[di
             own, teacher = rows.entries["tokens"][order].mean(axis=0).tolist()
             known["tokens"][stage] = round(own + teacher / 3, 2)
         out.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(known, indent=1) + "\n")
+        write_atomically(path, json.dumps(known, indent=1) + "\n")
     return known["rows"], known["tokens"]
 
 
@@ -427,9 +428,10 @@ def write_results(config: Config, recipe: Recipe, lines: list[Line], tasks: dict
     text += ["## To run it again", ""] + [f"- {name}: {value}" for name, value in facts.items() if name != "recipe"]
     text += [f"- recipe, {name}: {value}" for name, value in facts["recipe"].items()]
     results.mkdir(parents=True, exist_ok=True)
-    write_text(results / f"{stem}.md", "\n".join(text) + "\n")
+    write_atomically(results / f"{stem}.md", "\n".join(text) + "\n")
     scores = {row.label: [dict(seed.metrics) | {"blind": dict(seed.blind)} for seed in row.seeds] for row in rows}
-    write_text(results / f"{stem}.json", json.dumps(facts | {"scores": scores}, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(results / f"{stem}.json", json.dumps(facts | {"scores": scores}, indent=1,
+                                                          ensure_ascii=False) + "\n")
     print("\n".join(text[2 : 2 + len(rows) + 8]))
     print(f"\n{results / stem}.md")
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from evaluation.store import read_json, write_text
+from files import read_json, write_atomically
 from errors import UserError
 from experiments.demo import FAMILIES as DEMO_FAMILIES
 
@@ -365,7 +365,7 @@ def _begin(
     folder = out / task.name
     folder.mkdir(parents=True, exist_ok=True)
     record = {"identity": identity(task, tasks), "command": list(task.command), "finished": False}
-    write_text(folder / "task.json", json.dumps(record, indent=1) + "\n")
+    write_atomically(folder / "task.json", json.dumps(record, indent=1) + "\n")
     with open(folder / "output.txt", "a", encoding="utf-8") as output:
         if not fork:
             streams = {"stdout": output, "stderr": subprocess.STDOUT}
@@ -411,7 +411,7 @@ def _end(task: Task, code: int, seconds: float, cpu_seconds: float, out: Path) -
         shutil.rmtree(checkpoint)
     record = read_json(folder / "task.json")
     record |= {"finished": True, "seconds": round(seconds, 1), "cpu_seconds": round(cpu_seconds, 1)}
-    write_text(folder / "task.json", json.dumps(record, indent=1) + "\n")
+    write_atomically(folder / "task.json", json.dumps(record, indent=1) + "\n")
 
 
 def totals(log: Path) -> dict[str, float]:

@@ -13,7 +13,8 @@ from evaluation import BENCHMARKS
 from evaluation.metrics import VERSIONS, across_versions
 from evaluation.question import snake
 from evaluation.report import paper_tables
-from evaluation.store import read_json, read_lines
+from evaluation.store import read_lines
+from files import read_json
 from errors import UserError
 
 COMPARED = {"all": "ALL", "text_dominant": "Text-dom.", "vision_only": "Vision-only", "gap": "Gap"}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from problems.pairs import LETTERS, LEVELS, VERSIONS, choices_of
-from problems.store import write_atomically
+from files import write_atomically
 
 PER_LEVEL = 2  # training problems of each family shown at each level
 FREQUENT = 4  # answers listed of each family

@@ -5,12 +5,10 @@ costs little because nothing is drawn there, and so knows without asking others 
 are held out for the benchmark.
 """
 
-import fcntl
 import hashlib
 import json
 import multiprocessing
 import os
-import re
 import struct
 import threading
 import time
@@ -18,13 +16,13 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import chain, islice
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy
 from tqdm import tqdm
 
 from errors import UserError
+from files import fingerprint, write_atomically
 from problems.families import families
 from problems.figure import NoLayout, Picture
 from problems.pairs import VERSIONS, Example, caption, construct, design
@@ -43,7 +41,6 @@ SMALL_BENCH_SHARE = 4
 SPARES = 50  # one spare problem is drawn for every so many: some problems find no legible picture
 BENCH_SPARES = 2  # six pictures are harder to arrange than two
 PATIENCE = 400  # draws for one place in the plan before its family's parameters count as used up
-LEFTOVER = re.compile(r"\.(?:png|jpg|jsonl?|html)\.\d+\.tmp$")  # of write_atomically, see there
 FILES = ("stage1", "stage2", "stage3", "captions", "bench")
 
 
@@ -62,7 +59,7 @@ class Plan:
     bench_copies: int = 1
 
     def fingerprint(self) -> str:
-        return hashlib.sha256(json.dumps([VERSION, asdict(self)], sort_keys=True).encode()).hexdigest()
+        return fingerprint([VERSION, asdict(self)])
 
 
 @dataclass(frozen=True)
@@ -299,54 +296,6 @@ def png(picture: Picture) -> bytes:
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
         for kind, data in chunks
     )
-
-
-def write_atomically(path: str, data: bytes, durable: bool = True) -> None:
-    """Write a file so that it is there in full or not at all, also when the disk fills up or the process dies."""
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with _held(temporary) as file:
-            file.write(data)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)  # still held: nobody takes it for a leftover
-    except BaseException as error:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-        if isinstance(error, OSError):
-            error.filename = path
-        raise
-
-
-def _held(temporary: str) -> BinaryIO:
-    """A new file that is locked for as long as its writer lives, where the file system knows locks."""
-    while True:
-        file = open(temporary, "wb")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            return file
-        if os.fstat(file.fileno()).st_nlink:
-            return file
-        file.close()  # remove_leftovers was here between the two calls
-
-
-def remove_leftovers(out: str, parts: str) -> None:
-    """Remove what killed writers left of write_atomically's files in `out`, its folder `parts` and its pictures.
-
-    What a living writer holds stays, and so does what cannot be locked: whether its writer lives is not to be known.
-    """
-    inside = [os.walk(os.path.join(out, "pictures")), os.walk(os.path.join(out, parts)), islice(os.walk(out), 1)]
-    for folder, _, names in chain.from_iterable(inside):
-        for name in filter(LEFTOVER.search, names):
-            path = os.path.join(folder, name)
-            try:
-                with open(path, "r+b") as file:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.remove(path)
-            except OSError:  # held, or gone by now
-                continue
 
 
 # ---------------------------------------------------------------------------------------------------------------------

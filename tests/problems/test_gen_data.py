@@ -13,6 +13,7 @@ from collections import Counter
 import pytest
 from PIL import Image
 
+import files
 from problems import store
 from problems.families import solid_geometry
 from problems.pairs import design
@@ -162,9 +163,9 @@ def test_a_full_disk_leaves_no_truncated_file(tmp_path, monkeypatch):
             self.file.write(data[: len(data) // 2])
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "open", lambda name, mode: Full(real(name, mode)), raising=False)
+    monkeypatch.setattr(files, "open", lambda name, mode: Full(real(name, mode)), raising=False)
     with pytest.raises(OSError, match="No space"):
-        store.write_atomically(str(path), b"x" * 1000)
+        files.write_atomically(str(path), b"x" * 1000)
     assert os.listdir(tmp_path) == []
 
 
@@ -172,8 +173,8 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(data, tmp_path):
     out = tmp_path / "data"
     shutil.copytree(data, out)
     folder = out / "pictures" / "bench" / "00000"
-    code = "import os, sys; from problems import store; store.os.replace = lambda *_: os.kill(os.getpid(), 9)"
-    code += "; store.write_atomically(sys.argv[1], b'x', durable=False)"
+    code = "import os, sys; import files; files.os.replace = lambda *_: os.kill(os.getpid(), 9)"
+    code += "; files.write_atomically(sys.argv[1], b'x', durable=False)"
     for path in (folder / "000001-x.png", out / "shards" / "bench-00000.jsonl", out / "manifest.json"):
         assert subprocess.run([sys.executable, "-c", code, path]).returncode == -9
     assert len(list(out.rglob("*.tmp"))) == 3
@@ -182,7 +183,7 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(data, tmp_path):
     for path in own:
         path.touch()
     held = folder / "000002-x.png.77.tmp"
-    with store._held(str(held)):  # its writer lives
+    with files._held(str(held)):  # its writer lives
         generate(out)
         assert set(out.rglob("*.tmp")) == {*own, held}
     generate(out)
@@ -201,7 +202,7 @@ def test_a_writer_whose_file_was_swept_before_it_was_held_writes_it_again(tmp_pa
         flock(file, how)
 
     monkeypatch.setattr(fcntl, "flock", swept)
-    store.write_atomically(str(path), b"x")
+    files.write_atomically(str(path), b"x")
     assert path.read_bytes() == b"x" and os.listdir(tmp_path) == ["a.png"]
 
 
