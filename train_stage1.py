@@ -96,7 +96,7 @@ def main() -> None:
     # ------------------------------------------------------------------------------------------------------------------
     # Setup. Impossible values end here, before anything is loaded.
     config = runtime.parse_config(Config, preset=find_preset)
-    require_files(config.data, made_by="python gen_data.py --out data --per_category 40000")
+    require_files(config.data, made_by="python gen_data.py --out_dir data --per_category 40000")
     check_held_out(config.data, config.val_data, config.val_every)
     process = runtime.setup(config.seed, shard_size=config.shard_size)
     runtime.lock_out_dir(config.out_dir, process)
