@@ -26,7 +26,7 @@ from augment import blocks, recipe, report
 from augment.pictures import TRANSFORMS
 from augment.rephrase import METHODS
 from errors import UserError, run_main
-from files import remove_leftovers
+from files import num_cores, remove_leftovers
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -76,8 +76,7 @@ def main() -> None:
     plan = recipe.make_plan(arguments)
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_world = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = arguments.workers or max(1, cores // local_world)
+    workers = arguments.workers or max(1, num_cores() // local_world)
     if world_size < 1 or workers < 1:
         raise UserError("--workers must be at least 1")
 

@@ -21,7 +21,6 @@ import itertools
 import os
 import random
 import re
-import resource
 import signal
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -40,6 +39,7 @@ import guard  # noqa: F401  (before transformers)
 from transformers import ProcessorMixin
 
 from errors import UserError, leave_to_first_rank, loader_process_died
+import resource  # after errors
 from sources import SINGLE, STRONG, WEAK, BadRow, BenchmarkRow, Conversation, ImageFinder, Source, Turn
 from sources import conversations, open_image, open_source, parse_spec, rows_to_draw
 
@@ -513,6 +513,13 @@ class StepDataset(Dataset):
         return self.rows.chat_format.encode(turns), pixels, self.rows.row_id(index)
 
 
+def allow_open_files() -> None:
+    """Let this process open as many files as the system allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = 10240 if most == resource.RLIM_INFINITY else most  # macOS calls it unlimited, and takes no more
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+
+
 def make_loader(rows: Rows, *, global_batch: int, pack_tokens: int, rank: int, world_size: int, seed: int,
                 start_step: int, total_steps: int, num_workers: int = 0) -> Iterator[MicroBatches]:
     """Steps start_step ... total_steps - 1 of this rank, prepared ahead by num_workers processes (0: in this one).
@@ -523,8 +530,7 @@ def make_loader(rows: Rows, *, global_batch: int, pack_tokens: int, rank: int, w
     if rows.max_length > pack_tokens:
         raise UserError(f"max_length {rows.max_length} is above pack_tokens {pack_tokens}; change one of them")
     if num_workers:  # each tensor on its way from a worker holds one open file
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        allow_open_files()
     loader = DataLoader(
         StepDataset(rows, global_batch, pack_tokens, rank, world_size, seed),
         batch_size=None,

@@ -7,6 +7,11 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
+try:
+    import fcntl  # noqa: F401  (files are locked with it; who imports it does so after this file)
+except ImportError:
+    sys.exit("error: nanoPUMA runs on Linux and macOS; on Windows, run it inside WSL")
+
 
 class UserError(Exception):
     """A mistake in the input, the flags or the environment. Its message names the file, the row and the remedy."""

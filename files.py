@@ -1,6 +1,5 @@
 """Files of the companions: there in full or not at all, and told apart from earlier ones. Free of torch."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -8,6 +7,9 @@ import re
 import threading
 from itertools import chain, islice
 from typing import Any, BinaryIO
+
+import errors  # noqa: F401  (before fcntl)
+import fcntl
 
 LEFTOVER = re.compile(r"\.(?:png|jpg|jsonl?|html|md)\.\d+\.tmp$")  # of write_atomically
 
@@ -85,3 +87,8 @@ def file_ends(path: str | os.PathLike) -> bytes:
         start = file.read(1 << 20)
         file.seek(max(0, size - (1 << 20)))
         return start + file.read()
+
+
+def num_cores() -> int:
+    """Cores that this process may use; all of the machine's where the system does not tell (macOS)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -24,7 +24,7 @@ import os
 import sys
 
 from errors import UserError, run_main
-from files import remove_leftovers
+from files import num_cores, remove_leftovers
 from llm import Client
 from problems import gallery, store
 from problems.families import MODULES, families
@@ -79,7 +79,7 @@ def main() -> None:
     )
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_world = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    workers = arguments.workers or max(1, len(os.sched_getaffinity(0)) // local_world)
+    workers = arguments.workers or max(1, num_cores() // local_world)
     client = explaining_client(arguments) if arguments.explain and rank == 0 else None
     try:
         os.makedirs(arguments.out_dir, exist_ok=True)

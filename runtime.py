@@ -12,7 +12,6 @@ more than one process.
 import argparse
 import ctypes
 import difflib
-import fcntl
 import functools
 import inspect
 import itertools
@@ -22,7 +21,6 @@ import os
 import platform
 import random
 import re
-import resource
 import shlex
 import signal
 import subprocess
@@ -47,6 +45,8 @@ from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from errors import UserError, leave_to_first_rank
+import fcntl  # after errors
+import resource
 
 Config = TypeVar("Config")
 STARTED = time.time()
