@@ -1,10 +1,10 @@
-"""forks/: each patch applies to the script of today, and what it makes of it computes what it says and trains."""
+"""forks/: each patch says why, applies to the script of today, and what comes out computes what it says and trains."""
 
 import json
 import math
-import os
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,40 +15,100 @@ import torch
 from test_train import SMALL, make_pairs
 
 ROOT = Path(__file__).resolve().parents[2]
-JSD = ROOT / "forks/jsd.patch"
+PATCHES = {path.stem: path for path in sorted((ROOT / "forks").glob("*.patch"))}
 
 
 @pytest.fixture(scope="module")
-def forked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of train_stage2.py with jsd.patch applied to it."""
-    folder = tmp_path_factory.mktemp("fork")
-    shutil.copy(ROOT / "train_stage2.py", folder)
-    commands = {"git": ["git", "apply", str(JSD)], "patch": ["patch", "-p1", "-i", str(JSD)]}
-    command = next((command for tool, command in commands.items() if shutil.which(tool)), None)
-    if command is None:
-        pytest.skip("neither git nor patch is installed")
-    applied = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert applied.returncode == 0, applied.stdout + applied.stderr
-    assert [file.name for file in folder.iterdir()] == ["train_stage2.py"]  # no .orig, no .rej
-    return folder / "train_stage2.py"
+def forks(tmp_path_factory):
+    """{name: the script with that patch applied}."""
+    folder, made = tmp_path_factory.mktemp("forks"), {}
+    for name, patch in PATCHES.items():
+        (folder / name).mkdir()
+        [script] = [line[6:] for line in patch.read_text().splitlines() if line.startswith("+++ b/")]
+        made[name] = Path(shutil.copy(ROOT / script, folder / name))
+        tool = ["git", "apply"] if shutil.which("git") else ["patch", "-p1", "-i"]
+        applied = subprocess.run([*tool, patch], cwd=folder / name, capture_output=True, text=True)
+        assert applied.returncode == 0, f"{patch.name}: {applied.stdout}{applied.stderr}"
+    return made
 
 
-def test_the_patch_is_a_few_lines_of_puma_alone(forked):
-    lines = JSD.read_text().splitlines()
-    assert [line for line in lines if line.startswith(("--- ", "+++ "))] == [
-        "--- a/train_stage2.py", "+++ b/train_stage2.py"
-    ]
-    assert sum(line.startswith(("+", "-")) for line in lines) - 2 <= 14
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """train(script, *flags): two steps from tiny's random weights; (out_dir, rows of its log)."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    data = make_pairs(tmp_path, 12)
 
-    def around_puma(text: str) -> list[str]:
-        before, found, after = text.partition("\ndef puma(")
-        return [before, found, after[after.index("\ndef ") :]]
+    def run(script, *flags, steps=2):
+        argv = [str(script), *SMALL, "--model", "", "--random_weights", "--data", str(data), "--max_steps", str(steps),
+                "--warmup", "0", "--out_dir", str(tmp_path / "run"), *map(str, flags)]
+        monkeypatch.setattr(sys, "argv", argv)
+        runpy.run_path(str(script), run_name="__main__")
+        rows = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+        assert len(rows) == steps and all(math.isfinite(row["loss"]) and row["nonfinite"] == 0 for row in rows)
+        return tmp_path / "run", rows
 
-    assert around_puma(forked.read_text()) == around_puma((ROOT / "train_stage2.py").read_text())
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("name", PATCHES)
+def test_a_patch_is_short_and_says_why(name):
+    why, _, changes = PATCHES[name].read_text().partition("diff --git")
+    assert why.startswith("Why: ") and 2 <= why.count("\n") <= 4
+    assert sum(line.startswith(("+", "-")) for line in changes.splitlines()) - 2 <= 45
+    assert f"`{name}.patch`" in (ROOT / "forks/README.md").read_text()
+
+
+@pytest.mark.parametrize("name", sorted(PATCHES.keys() - {"jsd", "lora", "tensorboard", "two_rates"}))
+def test_any_other_patch_trains(forks, train, name):
+    train(forks[name])
+
+
+def test_jsd_trains(forks, train):
+    _, rows = train(forks["jsd"], "--lam", 0.5)
+    for row in rows:
+        assert 0 < row["fkl"] <= math.log(2) and math.isnan(row["rkl"])
+        assert row["loss"] == pytest.approx(0.5 * row["fkl"] + 0.5 * row["ce"], rel=1e-5)
+
+
+def test_lora_changes_the_language_models_matrices_and_exports_a_stock_model(forks, train):
+    pytest.importorskip("peft", reason="pip install peft")
+    out, _ = train(forks["lora"], "--learning_rate", 1e-2)
+    from model import MathModel, load_model  # the same random weights as those that the run started from
+
+    torch.manual_seed(0)
+    before = load_model("tiny", random=True)
+    after = load_model(source=str(out))
+    assert isinstance(after, MathModel) and before.state_dict().keys() == after.state_dict().keys()
+    changed = {name for name, tensor in after.state_dict().items() if not tensor.equal(before.state_dict()[name])}
+    assert changed == {name for name in after.state_dict() if "language_model.layers" in name and "_proj.w" in name}
+
+
+def test_tensorboard_shows_the_row_of_each_step(forks, train):
+    pytest.importorskip("tensorboard", reason="pip install tensorboard")
+    out, rows = train(forks["tensorboard"])
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(out)).Reload()
+    assert [(event.step, event.value) for event in board.Scalars("loss")] == [
+        (row["step"], pytest.approx(row["loss"])) for row in rows]
+
+
+def test_two_rates_moves_the_projector_ten_times_as_far(forks, train):
+    out, _ = train(forks["two_rates"], "--learning_rate", 1e-4, "--weight_decay", 0, steps=1)
+    from model import load_model
+
+    torch.manual_seed(0)
+    before, after = load_model("tiny", random=True).state_dict(), load_model(source=str(out)).state_dict()
+    moved = {part: max((after[name] - tensor).abs().max().item()
+                       for name, tensor in before.items() if part in name) for part in ("projector", "vision_tower")}
+    # AdamW's first step moves every weight that has a gradient by the learning rate.
+    assert moved == {"projector": pytest.approx(1e-3, rel=1e-2), "vision_tower": pytest.approx(1e-4, rel=1e-2)}
 
 
 @pytest.mark.parametrize("alpha", [0.3, 0.0, 1.0])
-def test_jsd_is_that_of_the_definition(forked, alpha):
+def test_jsd_is_that_of_the_definition(forks, alpha):
     """Against Python's own floats. An lm_head of ones on the diagonal makes the hidden states the logits."""
     weak = [[0.5, -1.0, 2.0, 0.0], [3.0, 0.1, -0.2, 1.0], [-400.0, 0.0, 1.0, 2.0]]
     strong = [[1.5, 0.0, -2.0, 0.3], [2.5, 0.2, 0.2, -1.0], [-500.0, 1.0, 1.0, -1.0]]
@@ -59,7 +119,7 @@ def test_jsd_is_that_of_the_definition(forked, alpha):
     model = SimpleNamespace(response_hidden_states=lambda side: side.hidden * 1.0,
                             lm_head=SimpleNamespace(weight=weight))
     config = SimpleNamespace(alpha=alpha, lam=lam, tau=tau, loss_backend="auto")
-    losses = runpy.run_path(str(forked))["puma"](model, *sides, num_tokens=num_tokens, config=config)
+    losses = runpy.run_path(str(forks["jsd"]))["puma"](model, *sides, num_tokens=num_tokens, config=config)
 
     def softmax(logits: list[float], temperature: float) -> list[float]:
         powers = [math.exp(logit / temperature) for logit in logits]
@@ -83,16 +143,3 @@ def test_jsd_is_that_of_the_definition(forked, alpha):
     assert sides[1].hidden.grad is None
     torch.testing.assert_close(weight.grad, sides[0].hidden.grad.T @ sides[0].hidden.detach())
     assert weight.grad.isfinite().all() and weight.grad.any()
-
-
-def test_it_trains(forked, tmp_path):
-    flags = [*SMALL, "--model", "", "--data", make_pairs(tmp_path, 12), "--max_steps", 2, "--warmup", 0, "--lam", 0.5]
-    command = [sys.executable, forked, *map(str, flags), "--out_dir", tmp_path / "run"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
-    assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-3000:]
-    rows = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
-    assert len(rows) == 2 and rows[1]["loss"] < rows[0]["loss"]
-    for row in rows:
-        assert 0 < row["fkl"] <= math.log(2) and math.isnan(row["rkl"]) and row["nonfinite"] == 0
-        assert row["loss"] == pytest.approx(0.5 * row["fkl"] + 0.5 * row["ce"], rel=1e-5)
