@@ -1,37 +1,50 @@
 # make demo        the whole method in miniature: data, three stages, evaluation; out/demo/report.md
-# make test        the tests (under 8 minutes on 2 cores); make test-all also runs the slow ones, and gpu ones where a GPU is
+# make test        the tests; make test-core those of the training alone; make test-all the slow ones too
 # make lint        ruff
 # PYTHON=...       use an environment that exists (torch >= 2.11, transformers >= 5.17) instead of making .venv
 
 ifdef PYTHON
 READY :=
+READY_TO_TEST :=
 else
 PYTHON := .venv/bin/python
 READY := .venv/installed
+READY_TO_TEST := .venv/installed-dev
 endif
 BASE_PYTHON ?= python3
+PYTEST := OMP_NUM_THREADS=1 $(PYTHON) -m pytest
+INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-core test-all lint clean
 demo: $(READY)
-	$(PYTHON) experiments/demo.py
+	$(PYTHON) -m experiments.demo
 
-test: $(READY)
-	$(PYTHON) -m pytest
+test: $(READY_TO_TEST)
+	$(PYTEST)
 
-test-all: $(READY)
-	$(PYTHON) -m pytest -m "slow or not slow"
+test-core: $(READY_TO_TEST)
+	$(PYTEST) tests/*.py
 
-lint: $(READY)
+test-all: $(READY_TO_TEST)
+	$(PYTEST) -m "slow or not slow"
+
+lint: $(READY_TO_TEST)
 	$(PYTHON) -m ruff check .
 
-.venv/installed: requirements.txt
+.venv/bin/python:
 	@$(BASE_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		(echo "error: $(BASE_PYTHON) is older than Python 3.10; make BASE_PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1)
 	@$(BASE_PYTHON) -c 'import venv, ensurepip' || \
 		(echo "error: $(BASE_PYTHON) cannot make a .venv; install its venv package (Debian: apt install python3-venv)"; exit 1)
 	$(BASE_PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) . && rm -rf build nanopuma.egg-info
 	@touch $@
+
+.venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) '.[dev]' && rm -rf build nanopuma.egg-info
+	@touch $@ .venv/installed
 
 clean:
 	rm -rf out
