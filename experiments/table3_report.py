@@ -1,24 +1,52 @@
-"""What the runs of table3.py add up to: scores over seeds, a paired bootstrap, a table like Table 3, a chart like
-Figure 4.
+"""What the runs of table3.sh add up to: a table like the paper's Table 3, a chart like its Figure 4, and the sweeps.
+
+    python -m experiments.table3_report out/table3/tiny    writes table3.md and .json, figure4.png, sweep-*.md and .json
+
+A run is read off its folder, seed0/1-150x24/2-100x12-lam=0.5/3-100x16: stages, steps x rows, and what a sweep changed.
+Means and deviations over seeds; a bootstrap over problems, paired within seeds.
 """
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+import os
+import re
+from argparse import ArgumentParser
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import torch
 
+from bench.tables import cpu_name
+from errors import UserError, run_main
 from evaluation import BENCHMARKS
 from evaluation.metrics import VERSIONS, across_versions
 from evaluation.question import snake
 from evaluation.report import paper_tables
 from evaluation.store import read_lines
-from files import read_json
-from errors import UserError
+from files import read_json, write_atomically
+from runtime import git_commit
 
+ORDERS = {  # as the paper's Table 3 groups them
+    "123": "Standard pipeline",
+    "23": "Effectiveness of stage 1 (text)",
+    "13": "Effectiveness of stage 2 (PUMA)",
+    "12": "Effectiveness of stage 3 (instruction tuning)",
+    "132": "Sequential order of stages",
+}
 COMPARED = {"all": "ALL", "text_dominant": "Text-dom.", "vision_only": "Vision-only", "gap": "Gap"}
 ALL_VERSIONS = ("text_only", *VERSIONS)
+NOTE = (
+    "Percent right, greedy decoding, judged by rules. ALL pools the five versions with a picture. Gap: (text-dominant "
+    "− vision-only) / vision-only. Blind: every picture white. Steps, tokens read (the teacher's included) and minutes "
+    "are those of the order's own stages, for one seed; the start is the same for all. Budget equal: as many steps and "
+    "as much computation as 1→2→3, where a token that the teacher reads counts a third, as it passes forward only; "
+    "paper: a stage that is left out is simply left out."
+)
 
 
 @dataclass(frozen=True)
@@ -32,17 +60,21 @@ class Scores:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: the same chain trained with several seeds."""
+    """One line of a table: the same chain of stages trained with several seeds."""
 
     group: str
     order: str
     budget: str
     seeds: Sequence[Scores]
-    cost: Mapping[str, float]  # of one seed's own stages: steps, tokens, minutes
+    cost: Mapping[str, Mapping[str, float]]  # of one seed, by stage: steps, rows, tokens and seconds
 
     @property
     def label(self) -> str:
         return f"{self.order}, {self.budget}" if self.budget else self.order
+
+    def total(self, name: str) -> float:
+        """One cost, summed over the stages."""
+        return sum(costs[name] for costs in self.cost.values())
 
 
 def read_scores(folder: Path, bench: str, data: str) -> Scores:
@@ -61,6 +93,97 @@ def read_scores(folder: Path, bench: str, data: str) -> Scores:
         for version in ALL_VERSIONS
     }
     return Scores(report["metrics"], report["blind"] or {}, right)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Runs, by their folders
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a folder says was trained, with any seed."""
+
+    path: str  # below seedN/
+    order: str  # "132"
+    sizes: tuple[str, ...]  # of its stages: steps x rows
+    change: str  # of a sweep: "lam=0.5"
+
+
+def parse_run(path: str) -> Run:
+    """ "1-150x24/2-100x12-lam=0.5": stage 1 with 150 steps of 24 rows, then stage 2 with another λ."""
+    parts = [folder.split("-", 2) for folder in path.split("/")]
+    change = next((part[2] for part in parts if len(part) > 2), "")
+    return Run(path, "".join(part[0] for part in parts), tuple(part[1] for part in parts), change)
+
+
+def prefixes(run: Run) -> list[str]:
+    """The paths of a run's stages, each below the one before."""
+    return list(accumulate(run.path.split("/"), "{}/{}".format))
+
+
+def finished_runs(out: Path) -> dict[Run, set[int]]:
+    """The seeds for which each run is trained and evaluated."""
+    found = defaultdict(set)
+    for report in sorted(out.glob("seed*/**/eval/report.json")):
+        seed, _, path = report.parents[1].relative_to(out).as_posix().partition("/")
+        found[parse_run(path)].add(int(seed.removeprefix("seed")))
+    return dict(found)
+
+
+def whole_run(runs: Iterable[Run]) -> Run | None:
+    """The run of 1→2→3 with nothing changed."""
+    return next((run for run in runs if run.order == "123" and not run.change), None)
+
+
+def budget_of(run: Run, whole: Run) -> str:
+    """ "" for an order of all stages; "paper" where a stage of the whole is only left out; else "equal"."""
+    sizes, of_whole = (dict(zip(one.order, one.sizes, strict=True)) for one in (run, whole))
+    if len(sizes) == len(of_whole):
+        return ""
+    return "paper" if sizes.items() <= of_whole.items() else "equal"
+
+
+def runs_of_table(runs: Iterable[Run], sweep: str) -> list[Run]:
+    """The runs of one table, in its order. Without a sweep: the paper's groups, budget equal before paper. Of a sweep:
+    the usual run of every order that it has, then its values from small to large."""
+    runs = list(runs)
+    whole, orders = whole_run(runs), list(ORDERS)
+    usual = [run for run in runs if not run.change and run.order in orders]
+    usual.sort(key=lambda run: (orders.index(run.order), budget_of(run, whole)))
+    if not sweep:
+        return usual
+    changed = [run for run in runs if run.change.startswith(f"{sweep}=")]
+    changed.sort(key=lambda run: [float(number) for number in re.findall(r"\d+\.?\d*", run.change)])
+    sizes = {(run.order, run.sizes) for run in changed}
+    return [run for run in usual if (run.order, run.sizes) in sizes] + changed
+
+
+def costs(run: Run, seeds: Sequence[int], out: Path) -> dict[str, dict[str, float]]:
+    """Steps, rows, tokens and seconds of each stage, a seed's mean, as the logs have them."""
+    found = {}
+    for stage, path in zip(run.order, prefixes(run), strict=True):
+        logs = [(out / f"seed{seed}" / path / "log.jsonl").read_text(encoding="utf-8") for seed in seeds]
+        steps = [json.loads(line) for log in logs for line in log.splitlines()]
+        names = ("rows", "tokens", "step_seconds", "forward_backward_seconds")
+        sums = {"steps": len(steps)} | {name: sum(step.get(name, 0.0) for step in steps) for name in names}
+        found[stage] = {name: value / len(seeds) for name, value in sums.items()}
+    return found
+
+
+def computation(rows: Sequence[Row], tokens: Path) -> dict[str, float]:
+    """Of each row, in units of the first's: rows as logged times what each costs by tokens.json (none without it).
+
+    An equal budget that is off by more than 5 % is told of.
+    """
+    if not tokens.exists():
+        return {}
+    a_row = read_json(tokens)
+    spent = {row.label: sum(cost["rows"] * a_row[stage] for stage, cost in row.cost.items()) for row in rows}
+    shares = {label: round(amount / spent[rows[0].label], 3) for label, amount in spent.items()}
+    for row in rows:
+        if row.budget == "equal" and abs(shares[row.label] - 1) > 0.05:
+            print(f"warning: {row.label}: {shares[row.label]} times the computation of {rows[0].label}")
+    return shares
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -92,8 +215,7 @@ def scores_from_weights(right: Mapping[str, np.ndarray], weights: np.ndarray) ->
         return scores | across_versions(scores)
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(NamedTuple):
     """Another order's score minus the reference's, mean over seeds, with a 95 % interval and a two-sided p-value."""
 
     value: float
@@ -157,8 +279,8 @@ def main_table(rows: Sequence[Row], first: str = "Order") -> list[str]:
         if row.group and row.group != group:
             group = row.group
             lines.append(f"| *{group}* |" + " |" * (len(head) - 1))
-        cells = [row.order, row.budget or "both", f"{row.cost['steps']:,.0f}", f"{row.cost['tokens'] / 1e6:.2f}"]
-        cells.append(f"{row.cost['minutes']:.1f}")
+        cells = [row.order, row.budget or "both", f"{row.total('steps'):,.0f}"]
+        cells += [f"{row.total('tokens') / 1e6:.2f}", f"{row.total('step_seconds') / 60:.1f}"]
         cells += [spread_cell(column(row, name)) for name in (*COMPARED, "text_only")]
         cells += [spread_cell([scores.blind.get(name) for scores in row.seeds]) for name in ("all", "vision_only")]
         cells += [spread_cell(column(row, name), 2) for name in ("absolute_skewness", "coefficient_of_variation")]
@@ -177,12 +299,8 @@ def difference_table(rows: Sequence[Row], reference: Row, first: str = "Order", 
     for row in rows:
         if row is reference or len(row.seeds) != len(reference.seeds):
             continue
-        cells = []
-        for name in COMPARED:
-            found = paired_bootstrap(row.seeds, reference.seeds, name, samples)
-            cells.append("–"
-                         if found is None
-                         else f"{found.value:+.1f} ({found.low:+.1f} to {found.high:+.1f}), {p_text(found.p)}")
+        found = [paired_bootstrap(row.seeds, reference.seeds, name, samples) for name in COMPARED]
+        cells = [f"{d.value:+.1f} ({d.low:+.1f} to {d.high:+.1f}), {p_text(d.p)}" if d else "–" for d in found]
         lines.append(f"| {row.label} | {' | '.join(cells)} |")
     return lines
 
@@ -235,3 +353,82 @@ def draw_chart(path: Path, rows: Sequence[Row]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, metadata={"Software": None})
     pyplot.close(figure)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The files
+
+
+def write_table(sweep: str, finished: Mapping[Run, set[int]], out: Path, results: Path, bench: str, questions: str,
+                samples: int) -> None:
+    """One table with its differences as .md and .json; the main one (no sweep) with the chart and the paper's own."""
+    runs = runs_of_table(finished, sweep)
+    seeds = sorted(set.intersection(*(finished[run] for run in runs)))
+    if not seeds:
+        raise UserError(f"{out}: no seed has finished for every one of {', '.join(run.path for run in runs)}")
+    rows, commands = [], {}
+    for run in runs:
+        title = "→".join(run.order) + (f", {run.change.replace('=', ' = ') or f'{sweep} as usual'}" if sweep else "")
+        scores = [read_scores(out / f"seed{seed}" / run.path / "eval", bench, questions) for seed in seeds]
+        group, budget = "" if sweep else ORDERS[run.order], budget_of(run, whole_run(finished))
+        rows.append(Row(group, title, budget, scores, costs(run, seeds, out)))
+        for made in (*(f"{path}/config.json" for path in prefixes(run)), f"{run.path}/eval/report.json"):
+            commands[made] = (out / f"seed{seeds[0]}" / f"{made}.made_by").read_text(encoding="utf-8").strip()
+    if len({row.label for row in rows}) < len(rows):
+        raise UserError(f"{out}: two of {', '.join(run.path for run in runs)} have one name; part them")
+    problems = len(next(iter(rows[0].seeds[0].right.values())))
+    facts = {
+        "commit": git_commit(), "device": device_name(), "torch": torch.__version__, "seeds": seeds,
+        "test problems": problems,
+        "milliseconds per row, forward and backward": {
+            stage: round(1000 * cost["forward_backward_seconds"] / cost["rows"], 2)
+            for stage, cost in rows[0].cost.items()
+        },
+        f"computation, of {rows[0].label}'s": computation(rows, Path(questions).with_name("tokens.json")),
+    }
+    first = "Variant" if sweep else "Order"
+    title = f"# Table 3 in miniature: {out.resolve().name}" + (f", {sweep}" if sweep else "")
+    text = [title, "", *main_table(rows, first), ""]
+    text += [f"{len(seeds)} seeds, mean ± standard deviation; {problems} held-out problems. {NOTE}", ""]
+    text += [*difference_table(rows, rows[0], first, samples), ""]
+    text += [f"Paired bootstrap over problems within seeds, {samples} samples; 95 % intervals.", ""]
+    if not sweep:
+        draw_chart(results / "figure4.png", rows)
+        text += ["![text and vision averages, skewness and variation](figure4.png)", "", "The paper's Table 3:", ""]
+        text += [*paper_table(), ""]
+    text += ["## To run it again", "", *(f"- {name}: {value}" for name, value in facts.items())]
+    text += ["", "```", *commands.values(), "```"]
+    results.mkdir(parents=True, exist_ok=True)
+    stem = results / (f"sweep-{sweep}" if sweep else "table3")
+    write_atomically(f"{stem}.md", "\n".join(text) + "\n")
+    scores = {row.label: [dict(seed.metrics) | {"blind": dict(seed.blind)} for seed in row.seeds] for row in rows}
+    write_atomically(f"{stem}.json", json.dumps(facts | {"scores": scores}, indent=1, ensure_ascii=False) + "\n")
+    print("\n".join([*text[2 : 2 + len(rows) + 8], "", f"{stem}.md"]))
+
+
+def device_name() -> str:
+    """The GPU, or the processor and its cores."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return f"{os.cpu_count()} cores of {cpu_name()}"
+
+
+def main() -> None:
+    """The table, then every sweep that has runs."""
+    parser = ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, help="what experiments/table3.sh left")
+    parser.add_argument("--out_dir", type=Path, help="for tables and chart; default: beside the runs")
+    parser.add_argument("--bench", default="generated")
+    parser.add_argument("--data", default="", help="its questions; default: data/bench.jsonl beside the runs")
+    parser.add_argument("--samples", type=int, default=4000, help="of the bootstrap")
+    arguments = parser.parse_args()
+    out, questions = arguments.out, arguments.data or str(arguments.out / "data/bench.jsonl")
+    runs = finished_runs(out)
+    if whole_run(runs) is None:
+        raise UserError(f"{out}: no finished run of 1→2→3, to compare with; run experiments/table3.sh without changes")
+    for sweep in sorted({run.change.partition("=")[0] for run in runs}):  # "": the table itself
+        write_table(sweep, runs, out, arguments.out_dir or out, arguments.bench, questions, arguments.samples)
+
+
+if __name__ == "__main__":
+    run_main(main)
