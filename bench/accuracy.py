@@ -6,31 +6,22 @@ from almost equal, where self-distillation lives, to unrelated. The error of the
 is the norm of its difference from float64 autograd over the norm of the latter.
 """
 
-import argparse
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
+from bench.tables import argument_parser, facts, write_table
+from errors import run_main
 from kernels.puma_loss import linear_puma_loss
-from bench.tables import markdown_table, write_csv
-from kernels.torch_puma import puma_rows
 
 NUM_ROWS, WIDTH, VOCABULARY = 128, 1024, 16000
 
 
 def gradient_errors(noise: float, lam: float) -> dict[str, object]:
-    """One row of the table: the same batch through both logits dtypes, and through logits rounded before they are
-    compared.
-    """
+    """One row of the table: the same batch through both logits dtypes."""
     weight, weak, strong, labels = _make_batch(noise)
     expected_hidden = weak.double().requires_grad_()
     expected = linear_puma_loss(expected_hidden, strong.double(), weight.double(), labels, lam=lam, backend="reference")
     expected.loss.backward()
-
-    def error(gradient: Tensor) -> str:
-        norm = torch.linalg.vector_norm
-        return f"{float(norm(gradient.double() - expected_hidden.grad) / norm(expected_hidden.grad)):.2%}"
 
     row = {"noise": noise, "lambda": lam, "fkl": f"{float(expected.fkl.detach()):.2e}"}
     for logits_dtype in (torch.bfloat16, torch.float32):
@@ -38,13 +29,9 @@ def gradient_errors(noise: float, lam: float) -> dict[str, object]:
         losses = linear_puma_loss(hidden, strong, weight, labels, lam=lam, logits_dtype=logits_dtype)
         losses.loss.backward()
         name = str(logits_dtype).removeprefix("torch.")
-        row[f"{name} logits: gradient"] = error(hidden.grad)
+        difference = hidden.grad.double() - expected_hidden.grad
+        row[f"{name} logits: gradient"] = f"{float(difference.norm() / expected_hidden.grad.norm()):.2%}"
         row[f"{name} logits: fkl"] = f"{abs(float((losses.fkl - expected.fkl) / expected.fkl)):.2%}"
-    logits, gradient = [hidden @ weight.t() for hidden in (weak, strong)], torch.empty(NUM_ROWS, VOCABULARY)
-    row_losses = torch.empty(3, NUM_ROWS)
-    puma_rows(*logits, labels, row_losses, gradient, alpha=0.2, lam=lam, tau=1.0, ignore_index=-100)
-    row["both branches rounded: gradient"] = error((gradient.bfloat16() @ weight) / NUM_ROWS)
-    row["both branches rounded: fkl"] = f"{abs(float((row_losses[0].mean() - expected.fkl) / expected.fkl)):.2%}"
     return row
 
 
@@ -54,30 +41,20 @@ def _make_batch(noise: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     labels = torch.randint(VOCABULARY, (NUM_ROWS,), generator=generator)
     label_rows = weight[labels].float()
     raised = 2 + 10 * torch.rand(NUM_ROWS, 1, generator=generator)
-    weak = torch.randn(NUM_ROWS, WIDTH, generator=generator) + raised * label_rows / label_rows.square().sum(
-        1, keepdim=True
-    )
+    raised = raised * label_rows / label_rows.square().sum(1, keepdim=True)
+    weak = torch.randn(NUM_ROWS, WIDTH, generator=generator) + raised
     strong = weak + noise * torch.randn(NUM_ROWS, WIDTH, generator=generator)
     return weight, weak.bfloat16(), strong.bfloat16(), labels
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `python -m bench accuracy`."""
-    parser.add_argument("--out_dir", type=Path, default=Path("bench"))
-
-
-def run(args: argparse.Namespace) -> None:
-    """Compute the table's rows and write them as CSV and Markdown."""
+def main() -> None:
+    """Compute the table's rows and write them."""
+    args = argument_parser(__doc__).parse_args()
     rows = [gradient_errors(noise, lam) for lam in (1.0, 0.1) for noise in (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)]
-    args.out_dir.mkdir(parents=True, exist_ok=True)
-    write_csv(args.out_dir / "kernel_accuracy.csv", rows)
-    table = markdown_table(rows)
-    head = f"""# Error of the linear op against float64
+    note = f"N = {NUM_ROWS}, D = {WIDTH}, V = {VOCABULARY}, alpha = 0.2, tau = 1, bfloat16 hidden states and weight."
+    path = args.out_dir / "kernel_accuracy"
+    print(write_table(path, "Error of the linear op against float64", facts("cpu"), rows, note))
 
-N = {NUM_ROWS}, D = {WIDTH}, V = {VOCABULARY}, alpha = 0.2, tau = 1, bfloat16 hidden states and weight; torch
-{torch.__version__}, CPU. Command: `python -m bench accuracy`.
-`both branches rounded`: what a loss sees that is handed two bfloat16 logits, for comparison.
 
-"""
-    (args.out_dir / "kernel_accuracy.md").write_text(head + table)
-    print(f"{table}\nwritten: {args.out_dir}/kernel_accuracy.md")
+if __name__ == "__main__":
+    run_main(main, resumes=False)

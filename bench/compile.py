@@ -1,11 +1,10 @@
 """Compile the Triton kernels ahead of time, for GPUs that need not be there; read registers and spills off the code.
 
-    python -m bench compile
+    python -m bench.compile
 
 A kernel that spills registers to local memory loses its speed quietly; this shows it on any machine that has Triton.
 """
 
-import argparse
 import json
 import re
 import subprocess
@@ -16,8 +15,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from bench.tables import argument_parser, facts, write_table
+from errors import run_main
 from kernels import triton_puma
-from bench.tables import markdown_table
 
 VOCABULARIES = (102400, 151936, 152064)  # DeepSeek-Math, Qwen2 1.5B, Qwen2 7B
 ARCHITECTURES = (80, 90)
@@ -106,32 +106,24 @@ def _read_machine_code(cubin: bytes) -> tuple[dict[str, int], int]:
     }, looped
 
 
-def report(vocabularies: tuple[int, ...] = VOCABULARIES) -> list[dict[str, object]]:
-    """Every variant at every vocabulary, for A100 (sm_80) and H100/H200 (sm_90)."""
-    return [
-        compile_kernel(variant, vocabulary, architecture)
-        for architecture in ARCHITECTURES
-        for vocabulary in vocabularies
-        for variant in VARIANTS
-    ]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `python -m bench compile`."""
+def main() -> None:
+    """Compile every variant at every vocabulary; print the report and write it, or with --json print its rows only."""
+    parser = argument_parser(__doc__)
     parser.add_argument("--vocabularies", type=int, nargs="+", default=list(VOCABULARIES))
     parser.add_argument("--json", action="store_true", help="print the rows as JSON and write no file")
-    parser.add_argument("--out_dir", type=Path, default=Path("bench"))
-
-
-def run(args: argparse.Namespace) -> None:
-    """Compile every variant; print the report and write it, or with --json print its rows only."""
-    rows = report(tuple(args.vocabularies))
+    args = parser.parse_args()
+    rows = [
+        compile_kernel(variant, vocabulary, architecture)
+        for architecture in ARCHITECTURES
+        for vocabulary in args.vocabularies
+        for variant in VARIANTS
+    ]
     if args.json:
         print(json.dumps(rows))
-        return
-    args.out_dir.mkdir(parents=True, exist_ok=True)
-    path = args.out_dir / "kernel_compile.md"
-    table = markdown_table(rows)
-    versions = f"triton {triton.__version__}, command: `python -m bench compile`"
-    path.write_text(f"# The Triton kernels, compiled ahead of time\n\n{versions}\n\n{table}")
-    print(f"{table}\nwritten: {path}")
+    else:
+        path = args.out_dir / "kernel_compile"
+        print(write_table(path, "The Triton kernels, compiled ahead of time", facts("cpu", "triton"), rows))
+
+
+if __name__ == "__main__":
+    run_main(main, resumes=False)

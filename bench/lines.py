@@ -1,7 +1,7 @@
 """How much there is to read: the lines of the core, and what each training script can reach.
 
-    python -m bench lines                    of this repository
-    python -m bench lines --root CHECKOUT    of another commit; files that it does not have are left out
+    python -m bench.lines                    of this repository
+    python -m bench.lines --root CHECKOUT    of another commit; files that it does not have are left out
 
 The first table counts, for each file of the core, all lines; code lines, which are those without blanks, comments and
 docstrings; and the tokens of Python's tokenizer on them (from Python 3.12 on an f-string is several).
@@ -19,10 +19,12 @@ values. Dunder methods, forward and backward are reached with their class: Pytho
 getattr, code that runs on import, and other methods that only a library calls.
 """
 
-import argparse
 import ast
 import tokenize
 from pathlib import Path
+
+from bench.tables import argument_parser
+from errors import UserError, run_main
 
 SCRIPTS = ("train_stage1.py", "train_stage2.py", "train_stage3.py")
 KERNELS = tuple(f"kernels/{name}.py" for name in ("__init__", "puma_loss", "torch_puma", "reference", "triton_puma"))
@@ -148,16 +150,14 @@ class Project:
         return {(module, name) for module, name in places if name and module != script}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The option of `python -m bench lines`."""
-    parser.add_argument("--root", type=Path, default=Path(__file__).parents[1], help="the repository to count")
-
-
-def run(args: argparse.Namespace) -> None:
+def main() -> None:
     """Print both tables."""
+    parser = argument_parser(__doc__, out_dir=False)
+    parser.add_argument("--root", type=Path, default=Path(__file__).parents[1], help="the repository to count")
+    args = parser.parse_args()
     counts = {name: count((args.root / name).read_text()) for name in CORE if (args.root / name).is_file()}
     if not counts:
-        raise SystemExit(f"error: {args.root} has no file of the core; --root is the folder with train_stage2.py")
+        raise UserError(f"{args.root} has no file of the core; --root is the folder with train_stage2.py")
     counts["total"] = tuple(map(sum, zip(*counts.values(), strict=True)))
     print(f"{'the core':24}   lines    code  tokens")
     for name, numbers in counts.items():
@@ -170,6 +170,4 @@ def run(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser("python -m bench.lines", description=__doc__.partition("\n")[0])
-    add_arguments(parser)
-    run(parser.parse_args())
+    run_main(main, resumes=False)

@@ -1,94 +1,43 @@
-"""Rendered pages per second: questions as the public sets write them, laid out, drawn, encoded as PNG and written.
+"""Rendered pages per second: questions as the public sets write them, laid out, drawn and encoded as PNG.
 
 The same questions (without tables and grids, which it cannot set) are also drawn with a matplotlib figure, as scripts
 that render text usually do. Every process starts with empty caches, as augment_data.py's workers do.
 """
 
-import argparse
+import functools
 import io
 import os
 import random
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 from PIL import Image, ImageDraw
 
 from augment import samples
 from augment.page import draw, lay_out, random_style, split_choices, split_math
 from augment.typeset import rewrite_latex
-from bench.tables import markdown_table, write_csv
-from files import write_atomically
+from bench.tables import argument_parser, facts, write_table
+from errors import UserError, run_main
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `python -m bench pages`."""
-    parser.add_argument("--pages", type=int, default=2000, help="pages of each kind")
-    parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--out_dir", type=Path, default=Path("bench"))
-
-
-def run(args: argparse.Namespace) -> None:
-    """Measure pages per second and write the CSV and the table."""
-    rows = measure(args.pages, args.workers)
-    args.out_dir.mkdir(exist_ok=True)
-    write_csv(args.out_dir / "pages.csv", rows)
-    (args.out_dir / "pages.md").write_text(markdown_table(rows))
-    print(markdown_table(rows))
-
-
-def measure(num_pages: int, workers: int) -> list[dict[str, object]]:
-    """One row per kind of page; pages/s is of all processes together, by the clock."""
-    kinds = {"text": page_of_text, "text and a picture": page_with_picture, "text, by matplotlib": page_by_matplotlib}
-    rows = []
-    for kind, render in kinds.items():
-        count = num_pages if render is not page_by_matplotlib else max(workers, num_pages // 20)
-        shares = [range(worker, count, workers) for worker in range(workers)]
-        with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(workers) as pool:
-            list(pool.map(abs, range(workers)))  # the processes are up
-            start = time.perf_counter()
-            results = list(pool.map(_render_all, [render] * workers, shares, [folder] * workers))
-            seconds = time.perf_counter() - start
-        sizes, cpu_seconds = (sum(column) for column in zip(*results, strict=True))
-        rows.append({"page": kind, "pages": count, "processes": workers, "pages/s": f"{count / seconds:.0f}",
-                     "CPU ms per page": f"{1000 * cpu_seconds / count:.1f}",
-                     "kB per page": f"{sizes / count / 1000:.0f}"})
-    return rows
-
-
-def _render_all(render: Callable[[int], bytes], seeds: range, folder: str) -> tuple[int, float]:
-    """Bytes written and CPU seconds used: the latter also hold on a machine that is busy with other work."""
-    total, start = 0, time.process_time()
-    for seed in seeds:
-        data = render(seed)
-        write_atomically(os.path.join(folder, f"{seed}.png"), data, durable=False)
-        total += len(data)
-    return total, time.process_time() - start
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=3)
-    return buffer.getvalue()
-
-
-def page_of_text(seed: int) -> bytes:
-    """A question typeset alone, as PNG bytes."""
+def page_of_text(seed: int, picture: Image.Image | None = None) -> bytes:
+    """A question typeset alone, or with a picture, as PNG bytes."""
     rng = random.Random(seed)
     style = random_style(rng)
-    return _png(draw(lay_out(samples.question(rng), style), style))
+    layout = lay_out(samples.question(rng), style, picture and picture.size)
+    buffer = io.BytesIO()
+    draw(layout, style, picture).save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()
 
 
 def page_with_picture(seed: int) -> bytes:
     """A question typeset with a 480 x 360 picture, as PNG bytes."""
     rng = random.Random(seed)
-    style = random_style(rng)
     picture = Image.new("RGB", (480, 360), "white")
     corners = [(rng.randrange(480), rng.randrange(360)) for _ in range(4)]
     ImageDraw.Draw(picture).polygon(corners, outline="black", width=2)
-    return _png(draw(lay_out(samples.question(rng), style, picture.size), style, picture))
+    return page_of_text(seed, picture)
 
 
 def page_by_matplotlib(seed: int) -> bytes:
@@ -111,3 +60,42 @@ def page_by_matplotlib(seed: int) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+KINDS = {"text": page_of_text, "text and a picture": page_with_picture, "text, by matplotlib": page_by_matplotlib}
+
+
+def measure(kind: str, count: int, workers: int) -> dict[str, object]:
+    """The row of one kind of page; pages/s is of all processes together, by the clock."""
+    with ProcessPoolExecutor(workers) as pool:
+        list(pool.map(abs, range(workers)))  # the processes are up
+        start = time.perf_counter()
+        pages = list(pool.map(functools.partial(_rendered, KINDS[kind]), range(count), chunksize=16))
+        seconds = time.perf_counter() - start
+    sizes, cpu_seconds = (sum(column) for column in zip(*pages, strict=True))
+    return {"page": kind, "pages": count, "processes": workers, "pages/s": f"{count / seconds:.0f}",
+            "CPU ms per page": f"{1000 * cpu_seconds / count:.1f}", "kB per page": f"{sizes / count / 1000:.0f}"}
+
+
+def _rendered(render: Callable[[int], bytes], seed: int) -> tuple[int, float]:
+    """Bytes of a page and the CPU seconds it took: the latter also hold on a machine that is busy with other work."""
+    start = time.process_time()
+    return len(render(seed)), time.process_time() - start
+
+
+def main() -> None:
+    """Measure pages per second and write pages.csv and pages.md; by matplotlib a twentieth as many."""
+    parser = argument_parser(__doc__)
+    parser.add_argument("--pages", type=int, default=2000, help="pages of each kind")
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    args = parser.parse_args()
+    if args.pages < 1 or args.workers < 1:
+        raise UserError(f"--pages {args.pages} --workers {args.workers}: at least 1 of each")
+    fewer = max(args.workers, args.pages // 20)
+    rows = [measure(kind, fewer if "matplotlib" in kind else args.pages, args.workers) for kind in KINDS]
+    measured = facts("cpu", "pillow", "numpy", "matplotlib")
+    print(write_table(args.out_dir / "pages", "Questions rendered to pictures", measured, rows))
+
+
+if __name__ == "__main__":
+    run_main(main, resumes=False)

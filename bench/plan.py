@@ -15,7 +15,6 @@ import argparse
 import importlib
 import math
 import sys
-import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +24,8 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from bench.memory import LiveBytes
 from errors import UserError, run_main
 from kernels.puma_loss import default_chunk_size
 from model import (ALL_ATTENTION_FUNCTIONS, DEFAULT_PRESET, GPUS, PARTS, MathModel, PretrainedConfig, blank_pixels,
@@ -70,35 +68,6 @@ WORKLOADS = {
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Memory of one pack's step, run on the meta device
-
-
-class _LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the storages that operators create and that are still alive; `peak` is the most at once.
-
-    Parameters and buffers of `model` are accounted for elsewhere.
-    """
-
-    def __init__(self, model: nn.Module, device: str = "meta") -> None:
-        super().__init__()
-        self.device = device
-        self.live = self.peak = 0
-        self.known = weakref.WeakSet(tensor.untyped_storage() for tensor in (*model.parameters(), *model.buffers()))
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and tensor.device.type == self.device:
-                storage = tensor.untyped_storage()
-                if storage not in self.known:
-                    self.known.add(storage)
-                    size = -(-storage.nbytes() // 512) * 512  # the CUDA allocator's grain
-                    self.live += size
-                    self.peak = max(self.peak, self.live)
-                    weakref.finalize(storage, self._free, size)
-        return result
-
-    def _free(self, size: int) -> None:
-        self.live -= size
 
 
 class _FusedAttention(torch.autograd.Function):
@@ -181,13 +150,14 @@ def pack_bytes(model: MathModel, responses: int, weak: tuple[int, int], strong: 
         return output.last_hidden_state[0][indices(responses)]
 
     # on the meta device scaled_dot_product_attention would fall back to full score matrices
-    with mock.patch.object(F, "scaled_dot_product_attention", _vision_attention), _LiveBytes(model) as live:
+    counting = LiveBytes((*model.parameters(), *model.buffers()), "meta")
+    with mock.patch.object(F, "scaled_dot_product_attention", _vision_attention), counting:
         with torch.no_grad():
             strong_hidden = hidden_states(*strong) if strong else None
         loss = _PlannedLoss.apply(hidden_states(*weak), strong_hidden, model.hf.lm_head.weight)
         if loss.requires_grad:
             loss.backward()
-    return live.peak
+    return counting.peak
 
 
 TOTAL = "in all, with 5 % fragmentation and the CUDA context"
@@ -259,8 +229,7 @@ def plan(preset: str, stage: int, *, nproc: int, gpu: str, trains: tuple[str, ..
     """Memory at pack_tokens, the largest pack that fits, and the time of the stage.
 
     source: a model's folder, in place of the preset. trains: (): the stage's own parts. shard_size: GPUs that share one
-    copy of the model; 0: all nproc. Raises UserError
-    for an unknown GPU and for numbers that make no run.
+    copy of the model; 0: all nproc. Raises UserError for an unknown GPU and for numbers that make no run.
     """
     if gpu not in GPUS:
         raise UserError(f"--gpu {gpu}: unknown; known: {', '.join(GPUS)}")
@@ -288,15 +257,11 @@ def plan(preset: str, stage: int, *, nproc: int, gpu: str, trains: tuple[str, ..
     other_tokens = 4096 if pack_tokens != 4096 else 8192
     slope = (memory[TOTAL] - memory_at(other_tokens)[TOTAL]) / (pack_tokens - other_tokens)
     fits = pack_tokens + (GPUS[gpu].memory - memory[TOTAL]) / slope
-    flops = workload.rows * sum(pass_flops(
-                                    model.costs,
-                                    tokens=length,
-                                    squared_lengths=length**2,
-                                    responses=workload.response,
-                                    images=images,
-                                    trains=learning,
-                                )
-                                for (length, images), learning in zip(sides, (trains, ()), strict=False))
+    flops = workload.rows * sum(
+        pass_flops(model.costs, tokens=length, squared_lengths=length**2, responses=workload.response, images=images,
+                   trains=learning)
+        for (length, images), learning in zip(sides, (trains, ()), strict=False)
+    )
     return {
         "config": model.config, "parameters": count_parameters(model), "memory": memory,
         "fits": max(0, int(fits) // 1024 * 1024), "flops": flops,
@@ -330,8 +295,7 @@ def print_plan(config: Any, stage: int, *, nproc: int, gpu: str) -> None:
     print(f"work: {workload.rows:,} rows = {flops:.3g} FLOPs; {gpu_hours:,.0f} GPU-hours, "
           f"{gpu_hours / nproc:,.1f} hours at an ASSUMED {ASSUMED_MFU:.0%} MFU (not measured)")
     print(f"  ASSUMED mean row: prompt {workload.prompt} text tokens, response {workload.response}, images "
-          f"{workload.images:g}; strong prompt {workload.strong_prompt}, "
-          f"images {workload.strong_images:g}\n")
+          f"{workload.images:g}; strong prompt {workload.strong_prompt}, images {workload.strong_images:g}\n")
     print_costs([nproc], gpu=gpu, pack_tokens=config.pack_tokens)
 
 
@@ -407,13 +371,9 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     first = str(Path(arguments[0])) if arguments else ""
     plans_a_script = bool(first) and first not in presets() and not first.startswith("-")
-    parser = _Parser(
-        "python -m bench.plan",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        add_help=not plans_a_script,  # --help is then the script's
-    )
+    parser = _Parser("python -m bench.plan", description=__doc__, allow_abbrev=False,
+                     formatter_class=argparse.RawDescriptionHelpFormatter,
+                     add_help=not plans_a_script)  # --help is then the script's
     parser.add_argument("--gpu", default="a100-80gb", help=", ".join(GPUS))
     if plans_a_script:
         scripts = sorted(path.name for path in Path(__file__).parent.parent.glob("train_stage[123]*.py"))

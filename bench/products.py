@@ -9,26 +9,17 @@
 Errors: the hidden gradient of 64 rows against float64, relative to its norm.
 """
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from errors import UserError
-
-from bench.kernels import _shape, copy_bandwidth, device_milliseconds, environment
+from bench.kernels import PEERS, copy_bandwidth, median_milliseconds, shape_of
+from bench.tables import argument_parser, facts, file_slug, write_table
 from bench.tune import LOSS_KWARGS
-from bench.tables import file_slug, write_table
+from errors import UserError, run_main
 
 SHAPES = [(2048, 1536, 151936), (2048, 3584, 151936), (4096, 4096, 128256)]
-
-
-def median_milliseconds(launch: Callable[[], object], repeats: int) -> float:
-    """Median time on the GPU of what `launch` queues, after one call to warm up."""
-    launch()
-    return sorted(device_milliseconds(launch) for _ in range(repeats))[repeats // 2]
 
 
 def measure(shape: tuple[int, int, int], repeats: int) -> list[dict[str, object]]:
@@ -99,21 +90,22 @@ def measure(shape: tuple[int, int, int], repeats: int) -> list[dict[str, object]
     return rows
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `python -m bench products`."""
-    parser.add_argument("--shapes", nargs="+", type=_shape, metavar="R,D,V", default=SHAPES)
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--out_dir", type=Path, default=Path("bench"))
-
-
-def run(args: argparse.Namespace) -> None:
+def main() -> None:
     """Time every piece at every shape; write the table after each shape."""
+    parser = argument_parser(__doc__)
+    parser.add_argument("--shapes", nargs="+", type=shape_of, metavar="R,D,V", default=SHAPES)
+    parser.add_argument("--repeats", type=int, default=20)
+    args = parser.parse_args()
     if not torch.cuda.is_available():
         raise UserError("the pieces of the linear op can be timed on a CUDA device only")
-    facts = environment("cuda") | {"copy GB/s": round(copy_bandwidth("cuda"))}
-    path = args.out_dir / f"kernel_products_{file_slug(facts['device'])}"
+    measured = facts("cuda", *PEERS) | {"copy GB/s": round(copy_bandwidth("cuda"))}
+    path = args.out_dir / f"kernel_products_{file_slug(measured['device'])}"
     rows: list[dict[str, object]] = []
     for shape in args.shapes:
         rows += measure(shape, args.repeats)
-        write_table(path, "The linear op in pieces", "python -m bench products", facts, rows)
+        write_table(path, "The linear op in pieces", measured, rows)
     print(f"written: {path}.csv, .md")
+
+
+if __name__ == "__main__":
+    run_main(main, resumes=False)

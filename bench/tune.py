@@ -8,16 +8,13 @@ program a row; 0.62 by memory at the floor of 6 bytes, 0.47 by instructions (44 
 parts whose second pass comes soon enough. What came: 1.02 to 1.19, and 0.77 (bench/h100/tune.md).
 """
 
-import argparse
 import math
-from pathlib import Path
 
 import torch
 
-from errors import UserError
-
-from bench.kernels import copy_bandwidth, device_milliseconds, environment
-from bench.tables import file_slug, write_table
+from bench.kernels import PEERS, copy_bandwidth, milliseconds
+from bench.tables import argument_parser, facts, file_slug, write_table
+from errors import UserError, run_main
 
 # (lanes, warps, parts); the last two give a program a whole row, as a kernel without parts would
 SHAPES = ((256, 8, 16), (256, 4, 16), (512, 16, 8), (512, 8, 8), (256, 8, 32), (128, 4, 32))
@@ -46,8 +43,7 @@ def time_kernel(configuration: dict, rows: int, vocabulary: int, repeats: int, d
     triton_puma.EVICTION_HINTS, triton_puma.CACHE_SHARE = configuration["hints"], math.inf  # the lag as it is asked for
     source, strong = (torch.randn(rows, vocabulary, device=device, dtype=torch.bfloat16) for _ in range(2))
     weak, row_losses = source.clone(), torch.empty(3, rows, device=device)
-    labels = torch.randint(vocabulary, (rows,), device=device)
-    scale = torch.ones((), device=device)
+    labels, scale = torch.randint(vocabulary, (rows,), device=device), torch.ones((), device=device)
     loss_kwargs = LOSS_KWARGS
     if configuration["loss"] == "cross entropy":
         strong, loss_kwargs = None, LOSS_KWARGS | {"lam": 0.0}
@@ -64,34 +60,35 @@ def time_kernel(configuration: dict, rows: int, vocabulary: int, repeats: int, d
     times = []
     for _ in range(repeats):
         weak.copy_(source)
-        times.append(device_milliseconds(launch))
+        times.append(milliseconds(launch, device, ahead=True))
     return sorted(times)[repeats // 2]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `python -m bench tune`."""
+def main() -> None:
+    """Time every configuration; write the table after each."""
+    parser = argument_parser(__doc__)
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--vocabulary", type=int, default=151936)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--out_dir", type=Path, default=Path("bench"))
-
-
-def run(args: argparse.Namespace) -> None:
-    """Time every configuration; write the table after each."""
+    args = parser.parse_args()
     if not torch.cuda.is_available():
-        raise UserError("the kernel can be timed on a CUDA device only; `python -m bench compile` needs none")
+        raise UserError("the kernel can be timed on a CUDA device only; `python -m bench.compile` needs none")
     bandwidth = copy_bandwidth("cuda")
-    facts = environment("cuda") | {"copy GB/s": round(bandwidth), "tokens": args.tokens, "vocabulary": args.vocabulary}
-    path = args.out_dir / f"kernel_tune_{file_slug(facts['device'])}"
+    measured = facts("cuda", *PEERS)
+    measured |= {"copy GB/s": round(bandwidth), "tokens": args.tokens, "vocabulary": args.vocabulary}
+    path = args.out_dir / f"kernel_tune_{file_slug(measured['device'])}"
     rows = []
     for configuration in configurations():
-        milliseconds = time_kernel(configuration, args.tokens, args.vocabulary, args.repeats)
+        median = time_kernel(configuration, args.tokens, args.vocabulary, args.repeats)
         moved = (10 if configuration["loss"] == "PUMA" else 6) * args.tokens * args.vocabulary
-        rate = moved / milliseconds / 1e6
-        lanes, warps, parts = configuration["shape"]
-        row = {"loss": configuration["loss"], "launches": configuration["launches"], "lanes": lanes, "warps": warps}
-        row |= {"parts": parts, "lag": configuration["lag"], "hints": configuration["hints"]}
-        rows.append(row | {"ms": round(milliseconds, 3), "GB/s": round(rate), "of copy": f"{rate / bandwidth:.0%}"})
+        rate = moved / median / 1e6
+        row = dict(configuration)
+        row |= zip(("lanes", "warps", "parts"), row.pop("shape"), strict=True)
+        rows.append(row | {"ms": round(median, 3), "GB/s": round(rate), "of copy": f"{rate / bandwidth:.0%}"})
         print(rows[-1], flush=True)
-        write_table(path, "The row kernel, timed", "python -m bench tune", facts, rows)
+        write_table(path, "The row kernel, timed", measured, rows)
     print(f"written: {path}.csv, .md")
+
+
+if __name__ == "__main__":
+    run_main(main, resumes=False)

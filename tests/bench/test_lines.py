@@ -1,108 +1,16 @@
 """bench/lines.py on a project small enough to count by hand."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from bench import lines
 from bench.lines import Project, count
 
-ROOT = Path(__file__).resolve().parents[2]
-
-FILES = {
-    "train_stage2.py": '''"""Two lines
-of docstring."""
-import torch
-import runtime
-from data import Rows
-from kernels import loss as puma  # through the package
-
-
-def main():
-    """Train."""
-    rows = Rows()  # a comment after code
-    # a comment of its own
-    unused = rows.read
-    runtime.setup(unused)
-    return puma(torch.zeros(1))
-
-
-if __name__ == "__main__":
-    main()
-''',
-    "data.py": '''from runtime import cached
-
-
-class Rows:
-    """Rows."""
-
-    size = 3
-
-    def __init__(self):
-        self.first = 0
-
-    @cached
-    def read(self):
-        return self.first + self._shift()
-
-    def _shift(self):
-        return 1
-
-    def unreached(self):
-        return helper()
-
-
-def helper():
-    return 2
-
-
-class Others:
-    def read(self):
-        return helper()
-''',
-    "runtime.py": """LIMITS = {"all": lambda: limit}
-
-
-def setup(reader):
-    limit = LIMITS["all"]()
-
-    def inner():
-        return reader() + limit
-
-    unused = inner
-    return unused
-
-
-def limit():
-    return 1
-
-
-def cached(function):
-    return function
-
-
-def unused(setup):
-    return setup.read
-""",
-    "kernels/__init__.py": "from .op import loss\n",
-    "kernels/op.py": """from . import fast, slow
-
-
-def backend(quick):
-    return fast if quick else None
-
-
-def loss(logits):
-    return backend(True).rows(logits)
-
-
-def other():
-    return slow.rows(None)
-""",
-    "kernels/fast.py": "def rows(logits):\n    return logits\n",
-    "kernels/slow.py": "def rows(logits):\n    return logits\n",
-}
+# of each file "==> name", then its text
+_, *PARTS = (Path(__file__).parent / "small_project.txt").read_text().split("==> ")
+FILES = {name: text for name, _, text in (part.partition("\n") for part in PARTS)}
 
 
 @pytest.fixture
@@ -141,13 +49,11 @@ def test_names_are_those_of_other_modules_that_the_script_uses(project: Path):
     assert Project(project).names("train_stage2") == {("data", "Rows"), ("runtime", "setup"), ("kernels.op", "loss")}
 
 
-def test_the_command_prints_both_tables_and_leaves_out_what_is_not_there(project: Path, tmp_path_factory):
-    command = [sys.executable, "-m", "bench", "lines", "--root"]
-    printed = subprocess.run([*command, project], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    rows = {fields[0]: fields[1:] for fields in map(str.split, printed.splitlines()) if fields}
+def test_both_tables_leave_out_what_is_not_there(project: Path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["bench/lines.py", "--root", str(project)])
+    lines.main()
+    rows = {fields[0]: fields[1:] for fields in map(str.split, capsys.readouterr().out.splitlines()) if fields}
     assert rows["train_stage2.py"] == ["11", "40", "3"]
     core = [count(FILES[name]) for name in ("train_stage2.py", "data.py", "runtime.py", "kernels/__init__.py")]
     assert rows["total"] == [str(sum(column)) for column in zip(*core, strict=True)]
     assert "model.py" not in rows
-    wrong = subprocess.run([*command, tmp_path_factory.mktemp("empty")], cwd=ROOT, capture_output=True, text=True)
-    assert wrong.returncode == 1 and "has no file of the core" in wrong.stderr
