@@ -743,7 +743,7 @@ def test_torch_compile_breaks_its_graph_once_and_gets_the_same():
                          [(300, 64, False), (300, 64, True), (1000, None, False)])
 def test_peak_memory_is_a_few_chunks(num_rows, chunk_size, train_weight):
     """At most 6 * chunk * V * 4 bytes live at once above the inputs, beside the weight's gradient."""
-    from bench.kernels import peak_live_bytes
+    from bench.memory import LiveBytes
 
     width, vocabulary = 48, 20000
     weak, strong = torch.randn(2, num_rows, width)
@@ -752,12 +752,10 @@ def test_peak_memory_is_a_few_chunks(num_rows, chunk_size, train_weight):
     chunk = chunk_size or default_chunk_size(vocabulary, torch.float32, "cpu")
     assert chunk < num_rows
 
-    def step():
+    with LiveBytes((weak, strong, weight, labels), "cpu") as live:
         linear_puma_loss(weak, strong, weight, labels, chunk_size=chunk_size, backend="torch").loss.backward()
-
-    peak = peak_live_bytes(step)
     weight_gradient = vocabulary * width * 4 if train_weight else 0
-    assert 2 * chunk * vocabulary * 4 <= peak - weight_gradient <= 6 * chunk * vocabulary * 4
+    assert 2 * chunk * vocabulary * 4 <= live.peak - weight_gradient <= 6 * chunk * vocabulary * 4
 
 
 def test_the_default_chunk_is_bounded():

@@ -18,9 +18,9 @@ VOCABULARIES = [102400, 151936, 152064]
 
 
 def compile_rows(*arguments):
-    """The rows of `bench compile`, in a process of its own: in this one the kernels may run in the interpreter."""
+    """The rows of `bench.compile`, in a process of its own: in this one the kernels may run in the interpreter."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "bench", "compile", "--json", *arguments]
+    command = [sys.executable, "-m", "bench.compile", "--json", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
