@@ -59,7 +59,7 @@ NEIGHBOURS = tl.constexpr(8)
 
 STATISTICS = tl.constexpr(8)  # numbers that a program leaves of its part of a row
 
-# Within 1 % of the fastest that `python -m bench tune` found on an H100 (bench/h100/tune.md).
+# Within 1 % of the fastest that `python -m bench.tune` found on an H100 (bench/h100/tune.md).
 SHAPE = (256, 8, 16)  # lanes and warps of a program, and programs that share a row
 LAG = 33  # rows by which the second pass follows the first, fewer where they would fill more than
 CACHE_SHARE = 0.39  # of the L2 cache: from 33 to 42 rows of 0.61 MB (of 50 MB) the time rises by 21 %
