@@ -13,6 +13,6 @@ and lines only print. `python -m bench.NAME --help` lists its options.
     bench.pages       questions rendered to pictures per second, and by matplotlib (CPU)
     bench.lines       lines, code lines and tokens of the core, and what each training script can reach
 
-Peers that are not requirements of the project come from requirements-bench.txt; a peer that is not installed, or cannot
+Peers that are not requirements of the project come by pip install '.[bench]'; a peer that is not installed, or cannot
 run on this device, is named and left out.
 """

@@ -193,7 +193,7 @@ def providers(operation: str, device: str) -> dict[str, Callable]:
         if device != "cuda":
             print(f"{operation}: left out {name} (its kernels need a CUDA device)")
         elif importlib.util.find_spec(package) is None:
-            print(f"{operation}: left out {name} (not installed: pip install -r requirements-bench.txt)")
+            print(f"{operation}: left out {name} (not installed: pip install '.[bench]')")
         else:
             found[name] = function
     return found

@@ -102,7 +102,7 @@ def test_the_bare_products_are_those_of_the_loss():
 
 def test_the_composition_of_liger_is_the_same_loss():
     """In Triton's interpreter where there is no GPU, on it where there is one."""
-    pytest.importorskip("liger_kernel", reason="liger-kernel is not installed: pip install -r requirements-bench.txt")
+    pytest.importorskip("liger_kernel", reason="liger-kernel is not installed: pip install '.[bench]'")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     weak, strong, weight, labels = (tensor.to(device) for tensor in make_case())
     check_equal(kernels.liger_puma, expected_puma, (weak, strong, weight), (0,), labels)
