@@ -4,7 +4,7 @@ A model is a stock transformers model, so a saved checkpoint opens with `AutoMod
 Its folder says all about it (weights, chat template, image token, image statistics), so `--model FOLDER` needs nothing
 else. A preset is a recipe to assemble one:
 
-    tiny                    a small LLaVA that trains on a CPU; its vision tower ships with the repository
+    tiny                    a small LLaVA that trains on a CPU; its pretrained, aligned parts ship in tiny/
     puma-qwen2-1.5b / -7b   LLaVA: SigLIP-so400m-patch14-384 (feature layer -2, all 729 patches), MLP projector, Qwen2
     puma-deepseek-math-7b   DeepSeek-VL hybrid: SAM-B + SigLIP-L (576 tokens) around DeepSeek-Math-7B
 
@@ -31,7 +31,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.attention.varlen import varlen_attn
@@ -96,16 +95,16 @@ def load_model(preset: str = "", source: str = "", *, random: bool = False, dtyp
     should it be missing.
     Raises UserError for an unknown preset, or a folder that is missing, damaged or of another architecture.
     """
+    if preset == "tiny" and not random:
+        source = source or str(TINY_FOLDER)  # its pretrained parts ship with the repository, aligned
     if source and not random:
         _check_folder(source, preset, made_by)
         if device == "meta":
             hf = _random(_pretrained(AutoConfig, source, EXPORT_AGAIN), dtype, device)
         else:
             hf = _pretrained(AutoModelForImageTextToText, source, EXPORT_AGAIN, dtype=dtype)
-    elif random or preset == "tiny":
+    elif random:
         hf = _random(find_preset(preset).config, dtype, device)
-        if not random:
-            load_tiny_vision(hf.model.vision_tower)
     else:
         hf = assemble(find_preset(preset), dtype=dtype)
     return MathModel(hf, load_processor(preset, "" if random else source, random=random))
@@ -183,19 +182,6 @@ def assemble(
     hf.model.language_model = language_model.model
     hf.lm_head = language_model.lm_head
     return hf
-
-
-def load_tiny_vision(tower: SiglipVisionModel) -> None:
-    """Load the tower that tiny/make_vision.sh trained (tiny/vision.safetensors) into a tiny vision tower, in place."""
-    weights = TINY_FOLDER / "vision.safetensors"
-    trained = load_file(weights)
-    if "embeddings.patch_embedding.weight" not in tower.state_dict():  # transformers 5.17 and before
-        trained = {f"vision_model.{name}": value for name, value in trained.items()}
-    missing, _ = tower.load_state_dict(trained, strict=False)
-    # The top layer and the norm behind it are above the feature layer: they were not trained.
-    missing = [name for name in missing if "layers.5." not in name and "post_layernorm" not in name]
-    if missing:
-        raise UserError(f"{weights}: lacks {sorted(missing)[:3]}; make it again: tiny/make_vision.sh")
 
 
 def load_processor(preset: str, source: str = "", *, random: bool = False, llm: str = "") -> ProcessorMixin:

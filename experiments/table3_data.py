@@ -16,7 +16,7 @@ from pathlib import Path
 from data import ChatFormat, open_rows
 from errors import UserError, run_main
 from evaluation.store import read_lines, write_rows
-from experiments.demo import write_arithmetic
+from tiny.make_start import write_arithmetic
 from files import write_atomically
 from model import count_image_tokens, default_max_length, find_preset, load_processor
 

@@ -2,7 +2,7 @@
 
     python gen_data.py --out_dir data/words --per_category 150
     python gen_data.py --out_dir data/small --per_category 1500 --picture_size 96 --small_numbers
-    python tiny/make_tokenizer.py data/{small,words}/{stage2,captions}.jsonl
+    python -m tiny.make_tokenizer data/{small,words}/{stage2,captions}.jsonl
 
 Byte-level BPE with few tokens. Digits stand alone, and so does each capital letter that names a point: a small model
 then copies numbers and names character by character, just as its vision tower names them patch by patch.
@@ -11,11 +11,8 @@ then copies numbers and names character by character, just as its vision tower n
 import argparse
 import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import guard  # noqa: F401  (before transformers)
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -52,9 +49,9 @@ def make_tokenizer(paths: list[Path], vocab_size: int) -> PreTrainedTokenizerFas
     """Train the byte-level BPE. The texts are read in their order, so the same files give the same tokenizer."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence([
-                                                    pre_tokenizers.Split(Regex(ALONE), behavior="isolated"),
-                                                    pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-                                                ])
+        pre_tokenizers.Split(Regex(ALONE), behavior="isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+    ])
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL],

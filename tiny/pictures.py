@@ -6,7 +6,6 @@ vary. The same seed gives the same picture.
 
 import math
 import random
-import sys
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,8 +14,6 @@ import numpy as np
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.font_manager import FontProperties
 from PIL import Image, ImageDraw, ImageFont
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from problems.typeset import character_places, lines_of, typeset
 

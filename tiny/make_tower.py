@@ -1,36 +1,31 @@
-"""Train the vision tower of the `tiny` preset from scratch, on pictures drawn on the fly: tiny/vision.safetensors.
+"""Train the vision tower of the `tiny` preset from scratch, on pictures drawn on the fly.
 
 A small ViT does not learn to read labels through a language model's loss in the few minutes that the demo has, so tiny
 starts from a pretrained tower, as the real presets do. The task that teaches it to read: each 8-pixel patch names the
 character whose centre lies on it, and its neighbours in the same label (so that features know the reading order);
 besides, each patch tells the directions of the lines that cross it.
 
-    python tiny/make_vision.py                              # half an hour on two idle cores with bf16; resumes
-    python tiny/make_vision.py --steps 200 --out_dir out/try --export out/try/vision.safetensors    # a short try
-    python tiny/make_vision.py --preview out/pictures.png   # look at what it trains on
+    python -m tiny.make_tower              an hour on one core; resumes; out/tiny_tower/tower.safetensors
+    python -m tiny.make_start --tower out/tiny_tower/tower.safetensors                 then the rest of tiny around it
 """
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import guard  # noqa: F401  (before transformers)
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
+from errors import run_main
 from tiny.pictures import GRID, NUM_CLASSES, NUM_DIRECTIONS, OFFSETS, PATCH, SIZE, picture
 
-ROOT = Path(__file__).resolve().parents[1]
 VISION = dict(image_size=SIZE, patch_size=PATCH, num_channels=3, hidden_size=160, intermediate_size=640,
               num_hidden_layers=6, num_attention_heads=4, vision_use_head=False)
 FEATURE_LAYER = -2  # the last layer and the final norm are never used, never trained, not shipped
@@ -167,9 +162,6 @@ def train(config: argparse.Namespace) -> None:
     """Train the tower with its reading heads; write the tower alone."""
     torch.manual_seed(config.seed)
     reader = Reader()
-    if config.init:
-        missing, unexpected = reader.tower.load_state_dict(load_file(config.init), strict=False)
-        print(f"starts from {config.init} ({len(missing)} tensors not in it, {len(unexpected)} unknown)")
     optimizers = make_optimizers(reader, config.learning_rate)
     checkpoint, start, seconds = Path(config.out_dir) / "checkpoint.pt", 0, 0.0
     if checkpoint.exists():
@@ -215,16 +207,7 @@ def train(config: argparse.Namespace) -> None:
             }
             torch.save(state, checkpoint.with_suffix(".tmp"))
             checkpoint.with_suffix(".tmp").replace(checkpoint)
-            export(reader, Path(config.export))
-
-
-def preview(path: str) -> None:
-    """Forty training pictures in one, four times enlarged."""
-    sheet = Image.new("RGB", (8 * 300, 5 * 300))
-    for index in range(40):
-        image = picture(f"preview/{index}").finish().resize((288, 288), Image.Resampling.NEAREST)
-        sheet.paste(image, (index % 8 * 300, index // 8 * 300))
-    sheet.save(path)
+            export(reader, Path(config.out_dir) / "tower.safetensors")
 
 
 def main() -> None:
@@ -237,18 +220,12 @@ def main() -> None:
                         help="the part of the steps over which the learning rate falls")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--init", help="tower weights to start from")
     parser.add_argument("--evaluate_every", type=int, default=250)
-    parser.add_argument("--out_dir", default=str(ROOT / "out" / "tiny_vision"), help="checkpoint and log")
-    parser.add_argument("--export", default=str(ROOT / "tiny" / "vision.safetensors"))
-    parser.add_argument("--preview", help="draw forty training pictures into this file, and end")
+    parser.add_argument("--out_dir", default="out/tiny_tower", help="checkpoint, log and tower.safetensors")
     config = parser.parse_args()
-    if config.preview:
-        preview(config.preview)
-        return
     Path(config.out_dir).mkdir(parents=True, exist_ok=True)
     train(config)
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)
