@@ -4,6 +4,8 @@ import os
 
 import torch
 
+from llm_server import serve  # noqa: F401  (a fixture)
+
 # Triton reads this while it is imported, and many modules import it (torch's compiler, the dry run): whichever test
 # comes first would otherwise decide whether the kernels run here. With a GPU they are compiled and run on it.
 if not torch.cuda.is_available():

@@ -17,7 +17,7 @@ from PIL import Image
 
 from augment import blocks, recipe, report
 from errors import UserError
-from tests.evaluation.test_llm import Server, completion
+from llm_server import Server, completion
 
 ROOT = Path(__file__).parents[2]
 SETS = Path(__file__).parent / "public_sets"

@@ -11,9 +11,9 @@ import pytest
 
 from errors import UserError
 from llm import Client
+from llm_server import Server, completion
 from problems import store
 from problems.explain import TRIES, Explainer, question_of, set_solution, without_last_line
-from tests.evaluation.test_llm import Server, completion
 
 FLAGS = ["--families", "rectangle,cuboid,line_through_points", "--per_category", "16", "--bench_per_family", "1"]
 
