@@ -6,8 +6,7 @@ import subprocess
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from evaluation.generate import generate, load_model, message_of, pictures_of
 from evaluation.question import Question
 from evaluation.report import draw_chart
 from errors import UserError
+from llm_server import completion
 from model import load_model as load_preset
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -272,48 +272,17 @@ def test_wrong_flags_end_in_one_clear_line(flags: tuple, message: str, run: Call
 # servers: the model asked, and the judge
 
 
-class Server(ThreadingHTTPServer):
-    """An OpenAI-compatible server on this machine: `answer(text, pictures)` gives the reply, or None for HTTP 400."""
+def speaking(answer: Callable[[str, list[str]], str | None]) -> Callable[[dict], bytes | None]:
+    """For `serve`: answer(text, pictures) gives the reply, or None for HTTP 400; "..." at its end: it was cut off."""
 
-    def __init__(self, answer: Callable[[str, list[str]], str | None]) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.answer, self.count = answer, 0
-        self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+    def reply(body: dict) -> bytes | None:
         content = body["messages"][-1]["content"]
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
         pictures = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
-        text = self.server.answer("".join(part["text"] for part in parts if part["type"] == "text"), pictures)
-        self.server.count += 1
-        reason = "length" if (text or "").endswith("...") else "stop"
-        reply = {"choices": [{"message": {"content": text}, "finish_reason": reason}], "usage": {}}
-        data = json.dumps(reply).encode()
-        self.send_response(200 if text is not None else 400)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        text = answer("".join(part["text"] for part in parts if part["type"] == "text"), pictures)
+        return None if text is None else completion(text, "length" if text.endswith("...") else "stop")
 
-    def log_message(self, *_: object) -> None:
-        """Keep the test's output clean."""
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[[Callable], Server]]:
-    servers: list[Server] = []
-
-    def start(answer: Callable) -> Server:
-        servers.append(Server(answer))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    return reply
 
 
 def test_a_server_answers_and_a_failed_call_is_no_wrong_answer(
@@ -328,7 +297,7 @@ def test_a_server_answers_and_a_failed_call_is_no_wrong_answer(
             return "Answer: B"
         return None if "Solve" in text else "Answer: 80°"
 
-    server = serve(answer)
+    server = serve(answer=speaking(answer))
     flags = ("--api", server.url, "--api_model", "m", "--allow_missing_images", "--samples", 0)
     report = run("generated", *flags)
     assert report["errors"] == 2 and report["n"] == 10 and report["metrics"]["all"] == 100
@@ -337,10 +306,10 @@ def test_a_server_answers_and_a_failed_call_is_no_wrong_answer(
     assert report["most_frequent"] == generated.most_frequent_answer(judged), "of the rows that have a verdict"
     assert report["metrics"].get("vision_only") is None, "both vision-only calls failed: there is no score"
     assert {count for text, count in seen if "angle A" in text} == {0, 1}
-    asked = server.count
-    server.answer = lambda text, pictures: "Let us see, first we ..."  # cut off at max_tokens: all that the model said
+    asked = len(server.requests)
+    server.answer = speaking(lambda text, pictures: "Let us see, first we ...")  # cut off: all that the model said
     report = run("generated", *flags)
-    assert server.count == asked + 2, "only the failed rows are asked again"
+    assert len(server.requests) == asked + 2, "only the failed rows are asked again"
     assert report["errors"] == 0 and report["metrics"]["vision_only"] == 0
 
 
@@ -354,7 +323,7 @@ def test_a_second_run_on_the_same_out_is_refused_until_the_first_is_gone(
         go_on.wait(60)
         return "Answer: B"
 
-    url = serve(answer).url
+    url = serve(answer=speaking(answer)).url
     flags = ("--api", url, "--api_model", "m", "--allow_missing_images", "--samples", "0")
     command = [sys.executable, "eval.py", "--bench", "generated", "--data", FIXTURES / "generated.jsonl"]
     first = subprocess.Popen([*command, "--out_dir", tmp_path / "out", *flags], cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -386,18 +355,18 @@ def test_an_llm_judges_and_its_replies_are_kept(run: Callable[..., dict], serve:
     rows = [{"id": key, "response": "It is about 12.6 square cm."} for key in gold("mathverse")]
     rows[0]["response"] = "I have no idea."
     path = write_answers(tmp_path / "a.jsonl", rows)
-    server = serve(answer)
+    server = serve(answer=speaking(answer))
     flags = ("--predictions", path, "--judge", server.url, "--judge_model", "j", "--samples", 0)
     report = run("mathverse", *flags)
     assert report["judged_by"] == report["extracted_by"] == "llm" and report["judge_model"] == "j"
     assert report["n"] == 15 and report["no_answer"] == 1
     assert report["metrics"]["all"] == pytest.approx(100 * 14 / 15, abs=1e-3)
-    asked = server.count
-    assert run("mathverse", *flags)["metrics"] == report["metrics"] and server.count == asked
+    asked = len(server.requests)
+    assert run("mathverse", *flags)["metrics"] == report["metrics"] and len(server.requests) == asked
 
 
 def test_an_unclear_verdict_is_an_error_row(run: Callable[..., dict], serve: Callable, tmp_path: Path) -> None:
-    server = serve(lambda text, pictures: "12.6" if text.rstrip().endswith("Extracted answer:") else "maybe")
+    server = serve(answer=speaking(lambda text, pictures: "12.6" if text.endswith("Extracted answer: ") else "maybe"))
     rows = [{"id": key, "response": "It is 12.6."} for key in gold("mathverse")]
     flags = ("--judge", server.url, "--judge_model", "j", "--samples", 0)
     report = run("mathverse", "--predictions", write_answers(tmp_path / "a.jsonl", rows), *flags)

@@ -2,97 +2,14 @@
 
 import json
 import struct
-import threading
 import time
 import zlib
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from errors import UserError
 from llm import Client, picture_url, system_message, user_message
-
-
-def completion(text, finish_reason="stop", tokens=(7, 3)):
-    choice = {"message": {"content": text}, "finish_reason": finish_reason}
-    usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1]}
-    return json.dumps({"choices": [choice], "usage": usage}).encode()
-
-
-class Server:
-    """Plays a list of behaviours, one per request, then `answer` (a function of the request's body) for ever."""
-
-    def __init__(self, behaviours=(), answer=lambda body: completion("fine")):
-        self.behaviours, self.answer = list(behaviours), answer
-        self.requests, self.headers = [], []
-        self.lock = threading.Lock()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with outer.lock:
-                    outer.requests.append((self.path, body))
-                    outer.headers.append(dict(self.headers))
-                    behaviour = outer.behaviours.pop(0) if outer.behaviours else None
-                try:
-                    outer.play(self, behaviour, body)
-                except (BrokenPipeError, ConnectionResetError):
-                    pass  # the client hung up first, as the timeout tests want
-
-            def log_message(self, *args):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-
-    def play(self, handler, behaviour, body):
-        kind, *arguments = behaviour or ("answer",)
-        if kind == "status":
-            return self.send(handler, arguments[0], b'{"error": "busy"}', arguments[1] if len(arguments) > 1 else {})
-        if kind == "garbage":
-            return self.send(handler, 200, b"<html>gateway</html>")
-        if kind == "reply":
-            return self.send(handler, 200, arguments[0])
-        if kind == "cut":
-            data = completion("a long answer")
-            return self.send(handler, 200, data[: len(data) // 2], {"Content-Length": str(len(data))})
-        if kind == "hang up":
-            return handler.connection.close()
-        if kind == "sleep":
-            time.sleep(arguments[0])
-        if kind == "drip":
-            handler.send_response(200)
-            handler.end_headers()
-            for _ in range(arguments[0]):
-                handler.wfile.write(b" ")
-                handler.wfile.flush()
-                time.sleep(0.05)
-            return None
-        return self.send(handler, 200, self.answer(body))
-
-    def send(self, handler, status, data, headers=None):
-        handler.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
-            handler.send_header(name, value)
-        handler.end_headers()
-        handler.wfile.write(data)
-
-
-@pytest.fixture
-def serve():
-    servers = []
-
-    def start(*arguments, **options):
-        servers.append(Server(*arguments, **options))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.http.shutdown()
-        server.http.server_close()
+from llm_server import completion
 
 
 def client_of(server, **options):
