@@ -28,29 +28,26 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from errors import UserError
-from files import write_atomically
+from files import read_json, write_atomically
 
+KEY_VARIABLE = "OPENAI_API_KEY"
+LONGEST_WAIT = 60.0  # seconds between two attempts, whatever a server asks for
 RETRIED_STATUSES = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 MEDIA_TYPES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"RIFF": "image/webp"}
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Messages
-
-
 def picture_url(picture: str | os.PathLike | bytes) -> str:
     """The data URL of a picture, from its path or its encoded bytes (PNG, JPEG, GIF or WebP)."""
-    data = picture
+    name, data = "these bytes", picture
     if not isinstance(picture, bytes):
         try:
             with open(picture, "rb") as file:
-                data = file.read()
+                name, data = picture, file.read()
         except OSError as error:
             raise UserError(f"{picture}: cannot read this picture: {error.strerror}") from error
     for magic, media_type in MEDIA_TYPES.items():
         if data.startswith(magic):
             return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
-    name = "these bytes" if isinstance(picture, bytes) else picture
     raise UserError(f"{name}: not a PNG, JPEG, GIF or WebP picture; convert it first")
 
 
@@ -58,15 +55,6 @@ def user_message(text: str, pictures: Iterable[str | os.PathLike | bytes] = ()) 
     """A user's turn: the pictures first, then the text."""
     parts = [{"type": "image_url", "image_url": {"url": picture_url(picture)}} for picture in pictures]
     return {"role": "user", "content": [*parts, {"type": "text", "text": text}] if parts else text}
-
-
-def system_message(text: str) -> dict:
-    """A system turn."""
-    return {"role": "system", "content": text}
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Replies
 
 
 @dataclass(frozen=True)
@@ -81,20 +69,22 @@ class Reply:
     completion_tokens: int = 0
 
 
-class _Refused(Exception):
-    """The server answered, and asking again would not help."""
+class _Failed(Exception):
+    """An attempt without a reply. again: whether another may bring one; wait: the seconds that the server asks for."""
 
-
-class _TryAgain(Exception):
-    """Something that passes: a limit on the rate, an overloaded server, a broken line."""
-
-    def __init__(self, message: str, wait: float | None = None):
+    def __init__(self, message: str, again: bool = True, wait: float = 0.0) -> None:
         super().__init__(message)
-        self.wait = wait
+        self.again, self.wait = again, wait
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# The client
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """urllib would follow with a GET, without the question, and hand the key to whatever host is named."""
+
+    def redirect_request(self, *args: object) -> None:
+        return None  # so a redirect is an HTTPError
+
+
+_opener = urllib.request.build_opener(_NoRedirects)
 
 
 @dataclass
@@ -106,7 +96,6 @@ class Client:
                 (it changes from job to job): two servers that call different models by one name need two folders
     timeout     seconds for one attempt, connection to last byte
     retries     further attempts after the first, with exponential backoff; a server's Retry-After is obeyed
-    prices      dollars per million tokens (prompt, completion), for summary()
     keep_cut    a text that max_tokens cut off is a reply (a model under test said no more); else it is an error
     give_up_after  chat_many raises UserError after so many calls in a row have failed; None never does
     """
@@ -118,11 +107,8 @@ class Client:
     timeout: float = 120.0
     retries: int = 6
     backoff: float = 0.5
-    longest_wait: float = 60.0
-    prices: tuple[float, float] = (0.0, 0.0)
     keep_cut: bool = False
     give_up_after: int | None = 50
-    key_variable: str = "OPENAI_API_KEY"
     num_asked: int = 0
     num_cached: int = 0
     num_failed: int = 0
@@ -144,22 +130,19 @@ class Client:
         if self.concurrency < 1 or self.retries < 0 or self.timeout <= 0:
             raise UserError("an LLM client needs concurrency >= 1, retries >= 0 and timeout > 0")
 
-    def chat(self, messages: list[dict], *, max_tokens: int = 2048, temperature: float = 0.0, sample: int = 0,
-             extra: dict | None = None) -> Reply:
-        """Ask once (or answer from the cache).
-
-        sample  tells apart several answers to one question: each number has its own place in the cache
-        extra   further fields of the request; a field given as None is left out
-                ({"max_tokens": None, "max_completion_tokens": 2048} for servers that want it so)
-        """
+    def chat(self, messages: list[dict], *, max_tokens: int = 2048, temperature: float = 0.0, sample: int = 0) -> Reply:
+        """Ask once, or answer from the cache. sample tells apart several answers to one question, there too."""
         body = {"model": self.model, "messages": messages, "max_tokens": max_tokens, "temperature": temperature}
-        body = {name: value for name, value in {**body, **(extra or {})}.items() if value is not None}
-        path = self._cache_path(body, sample)
-        reply = _read_cache(path)
-        if reply is None:
-            reply = self._ask(json.dumps(body).encode())
-            if path is not None and reply.error is None and not reply.cut:
-                _write_cache(path, reply)
+        path = None
+        if self.cache is not None:
+            canonical = json.dumps([body, sample], sort_keys=True, separators=(",", ":"))
+            name = hashlib.sha256(canonical.encode()).hexdigest()
+            path = os.path.join(self.cache, name[:2], name + ".json")
+        reply = _read_cache(path) or self._ask(json.dumps(body).encode())
+        if path and not (reply.cached or reply.error or reply.cut):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            kept = {name: getattr(reply, name) for name in ("text", "prompt_tokens", "completion_tokens")}
+            write_atomically(path, json.dumps(kept, ensure_ascii=False), durable=False)
         self._count(reply)
         return reply
 
@@ -182,88 +165,70 @@ class Client:
 
     def check(self) -> None:
         """Ask one short question; raise UserError in plain words when the server, the model or the key is wrong."""
-        body = {"model": self.model, "messages": [user_message("Say OK.")]}
         try:
-            self._send(json.dumps(body).encode())
-        except (_Refused, _TryAgain) as error:
+            self._send(json.dumps({"model": self.model, "messages": [user_message("Say OK.")]}).encode())
+        except _Failed as error:
             raise UserError(f"{self.url} does not answer for model {self.model!r}: {error}; check the address, "
-                            f"the model's name and the environment variable {self.key_variable}") from error
+                            f"the model's name and the environment variable {KEY_VARIABLE}") from error
 
     def summary(self) -> str:
-        """One line: calls, cached, failed, tokens, cost."""
-        cost = (self.prompt_tokens * self.prices[0] + self.completion_tokens * self.prices[1]) / 1e6
+        """One line: calls, cached, failed, tokens."""
         line = (f"{self.model}: {self.num_asked + self.num_cached} calls, {self.num_cached} from the cache, "
                 f"{self.num_failed} failed, {self.num_retries} retries, "
                 f"{self.prompt_tokens} + {self.completion_tokens} tokens")
-        if any(self.prices):
-            line += f", ${cost:.2f}"
         return line + (f"; last error: {self.last_error}" if self.num_failed else "")
 
     def _count(self, reply: Reply) -> None:
         with self._lock:
+            self.num_cached += reply.cached
             if reply.cached:
-                self.num_cached += 1
                 return
             self.num_asked += 1
             self.prompt_tokens += reply.prompt_tokens
             self.completion_tokens += reply.completion_tokens
+            self.num_failed += reply.error is not None
             self._failed_in_a_row = self._failed_in_a_row + 1 if reply.error else 0
-            if reply.error:
-                self.num_failed += 1
-                self.last_error = reply.error
+            self.last_error = reply.error or self.last_error
 
     def _give_up_if_hopeless(self) -> None:
         if self.give_up_after is not None and self._failed_in_a_row >= self.give_up_after:
             raise UserError(f"{self.url}: {self._failed_in_a_row} calls in a row failed, the last with: "
                             f"{self.last_error}; fix the server and start again (what was answered is kept)")
 
-    def _cache_path(self, body: dict, sample: int) -> str | None:
-        if self.cache is None:
-            return None
-        canonical = json.dumps([body, sample], sort_keys=True, separators=(",", ":"))
-        name = hashlib.sha256(canonical.encode()).hexdigest()
-        return os.path.join(self.cache, name[:2], name + ".json")
-
     def _ask(self, body: bytes) -> Reply:
         random_wait = random.Random(hashlib.sha256(body).digest())  # spreads the retries of many threads
         for attempt in range(self.retries + 1):
             try:
                 return self._send(body)
-            except _Refused as error:
-                return Reply(None, str(error))
-            except _TryAgain as error:
+            except _Failed as error:
                 message, wait = str(error), error.wait
+                if not error.again:
+                    return Reply(None, message)
             if attempt < self.retries:
                 with self._lock:
                     self.num_retries += 1
                 backoff = self.backoff * 2**attempt * random_wait.uniform(0.5, 1.5)
-                time.sleep(min(self.longest_wait, backoff if wait is None else max(wait, backoff)))
+                time.sleep(min(LONGEST_WAIT, max(backoff, wait)))
         return Reply(None, f"{message} (after {self.retries + 1} attempts)")
 
     def _send(self, body: bytes) -> Reply:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if os.environ.get(self.key_variable):
-            headers["Authorization"] = f"Bearer {os.environ[self.key_variable]}"
+        if os.environ.get(KEY_VARIABLE):
+            headers["Authorization"] = f"Bearer {os.environ[KEY_VARIABLE]}"
         request = urllib.request.Request(self.url, data=body, headers=headers, method="POST")
         deadline = time.monotonic() + self.timeout
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as response:
+            with _opener.open(request, timeout=self.timeout) as response:
                 return _parse(_read_all(response, deadline), self.keep_cut)
         except urllib.error.HTTPError as error:
-            raise _http_error(error) from error
-        except TimeoutError as error:
-            raise _TryAgain(f"no reply within {self.timeout:g} s") from error
-        except http.client.HTTPException as error:
-            raise _TryAgain(f"the reply broke off ({type(error).__name__})") from error
-        except OSError as error:  # URLError, refused and reset connections
-            reason = getattr(error, "reason", None) or error
+            raise _refusal(error) from error
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", None) or error  # of a URLError: what it wraps
             if isinstance(reason, TimeoutError):
-                raise _TryAgain(f"no reply within {self.timeout:g} s") from error
-            raise _TryAgain(f"no connection: {reason}") from error
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# The wire and the cache
+                raise _Failed(f"no reply within {self.timeout:g} s") from error
+            if isinstance(reason, http.client.HTTPException):
+                raise _Failed(f"the reply broke off ({type(reason).__name__})") from error
+            raise _Failed(f"no connection: {reason}") from error
 
 
 def _read_all(response: http.client.HTTPResponse, deadline: float) -> bytes:
@@ -273,8 +238,8 @@ def _read_all(response: http.client.HTTPResponse, deadline: float) -> bytes:
         chunks.append(chunk)
         if time.monotonic() > deadline:
             raise TimeoutError
-    data, expected = b"".join(chunks), response.headers.get("Content-Length")
-    if expected is not None and expected.isdigit() and len(data) < int(expected):
+    data, expected = b"".join(chunks), response.headers.get("Content-Length", "")
+    if expected.isdigit() and len(data) < int(expected):
         raise http.client.IncompleteRead(data, int(expected) - len(data))
     return data
 
@@ -287,7 +252,7 @@ def _parse(data: bytes, keep_cut: bool) -> Reply:
         usage = answer.get("usage") or {}
         tokens = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise _TryAgain(f"not a chat completion: {data[:80]!r}") from error
+        raise _Failed(f"not a chat completion: {data[:80]!r}") from error
     reason = choice.get("finish_reason")
     cut, said = reason == "length", isinstance(text, str) and bool(text.strip())
     if cut and not (keep_cut and said):
@@ -297,35 +262,25 @@ def _parse(data: bytes, keep_cut: bool) -> Reply:
     return Reply(text, None, False, cut, *tokens)
 
 
-def _http_error(error: urllib.error.HTTPError) -> Exception:
+def _refusal(error: urllib.error.HTTPError) -> _Failed:
+    if error.code in (301, 302, 303, 307, 308):
+        return _Failed(f"HTTP {error.code}: moved to {error.headers.get('Location')}; give that address", again=False)
     try:
         detail = error.read(300).decode("utf-8", "replace").strip()
     except (OSError, http.client.HTTPException):
         detail = ""
-    message = f"HTTP {error.code} {detail}".strip()
-    if error.code not in RETRIED_STATUSES:
-        return _Refused(message)
     try:
         wait = float(error.headers.get("Retry-After", ""))
     except ValueError:  # absent, or a date
-        wait = None
-    return _TryAgain(message, wait)
+        wait = 0.0
+    return _Failed(f"HTTP {error.code} {detail}".strip(), error.code in RETRIED_STATUSES, wait)
 
 
 def _read_cache(path: str | None) -> Reply | None:
-    if path is None:
-        return None
     try:
-        with open(path, encoding="utf-8") as file:
-            kept = json.load(file)
-        return Reply(kept["text"], None, True, False, kept["prompt_tokens"], kept["completion_tokens"])
+        kept = read_json(path) if path else None
+        return kept and Reply(kept["text"], None, True, False, kept["prompt_tokens"], kept["completion_tokens"])
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):  # damaged from outside: asked again, written again
         return None
-
-
-def _write_cache(path: str, reply: Reply) -> None:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    kept = {"text": reply.text, "prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
-    write_atomically(path, json.dumps(kept, ensure_ascii=False), durable=False)
