@@ -177,15 +177,11 @@ def prepare(config: Config, out: Path) -> None:
     if config.fresh:
         for path in [out / "settings.json", *out.glob("predictions*.jsonl")]:
             path.unlink(missing_ok=True)
-    store.check_settings(out / "settings.json",
-                         {
-                             "bench": config.bench,
-                             "protocol": config.protocol,
-                             "model": config.model or config.api_model,
-                             "weights": store.model_fingerprint(config.model) if config.model else "",
-                             "max_new_tokens": config.max_new_tokens,
-                             "temperature": config.temperature,
-                         })
+    store.check_settings(out / "settings.json", {
+        "bench": config.bench, "protocol": config.protocol, "model": config.model or config.api_model,
+        "weights": store.model_fingerprint(config.model) if config.model else "",
+        "max_new_tokens": config.max_new_tokens, "temperature": config.temperature,
+    })
 
 
 def fingerprint(question: Question) -> str:
@@ -239,9 +235,8 @@ def ask_server(config: Config, questions: list[Question], missing: set[str], bli
     calls = (message(question) for question in questions)
     options = {"max_tokens": config.max_new_tokens, "temperature": config.temperature}
     for question, reply in zip(questions, client.chat_many(calls, **options), strict=True):
-        yield ({"id": question.id, "response": reply.text}
-               if reply.error is None
-               else {"id": question.id, "error": reply.error})
+        said = {"response": reply.text} if reply.error is None else {"error": reply.error}
+        yield {"id": question.id, **said}
     print(client.summary())
 
 
@@ -264,27 +259,25 @@ def judge_client(config: Config) -> Client:
 
 def extract(config: Config, bench: ModuleType, questions: list[Question], answers: dict[str, dict]) -> list[dict]:
     """A row {"id", "extraction", "by"} per question, or its error row; a given extraction is taken as it is."""
-    given = {key: row for key, row in answers.items() if "error" in row or isinstance(row.get("extraction"), str)}
-    ask = [question for question in questions if question.id not in given]
+    found, ask = {}, []
+    for question in questions:
+        row = answers[question.id]
+        if "error" in row:
+            found[question.id] = {"error": row["error"]}
+        elif isinstance(row.get("extraction"), str):
+            found[question.id] = {"extraction": row["extraction"], "by": "given"}
+        else:
+            ask.append(question)
     responses = {question.id: answers[question.id]["response"] for question in ask}
     if config.judge and bench.LLM_EXTRACTION:
-        found = {
-            row["id"]: {**row, "by": "llm"}
-            for row in llm_judge.extract(judge_client(config), bench.NAME, ask, responses)
-        }
+        rows = llm_judge.extract(judge_client(config), bench.NAME, ask, responses)
+        found |= {row["id"]: {**row, "by": "llm"} for row in rows}
     else:
-        found = {
-            question.id: {
-                "id": question.id,
-                "extraction": bench.extract(question, responses[question.id], config.protocol),
-                "by": "rules",
-            }
+        found |= {
+            question.id: {"extraction": bench.extract(question, responses[question.id], config.protocol), "by": "rules"}
             for question in ask
         }
-    for key, row in given.items():
-        kept = {"error": row["error"]} if "error" in row else {"extraction": row["extraction"], "by": "given"}
-        found[key] = {"id": key, **kept}
-    return [found[question.id] for question in questions]
+    return [{"id": question.id, **found[question.id]} for question in questions]
 
 
 def judge(config: Config, bench: ModuleType, questions: list[Question], extractions: dict[str, dict]) -> list[dict]:
@@ -295,17 +288,11 @@ def judge(config: Config, bench: ModuleType, questions: list[Question], extracti
         rows = {row["id"]: {**row, "by": "llm"} for row in llm_judge.judge(judge_client(config), sound, texts)}
     else:
         rows = {
-            question.id: {
-                "id": question.id,
-                "correct": bench.judge(question, texts[question.id], config.protocol),
-                "by": "rules",
-            }
+            question.id: {"correct": bench.judge(question, texts[question.id], config.protocol), "by": "rules"}
             for question in sound
         }
-    return [
-        {**extractions[question.id], "extracted_by": extractions[question.id].get("by"), **rows.get(question.id, {})}
-        for question in questions
-    ]
+    return [{**row, "extracted_by": row.get("by"), **rows.get(row["id"], {})}
+            for row in (extractions[question.id] for question in questions)]
 
 
 def read_step(path: Path, questions: list[Question], step: str) -> dict[str, dict]:
@@ -327,32 +314,22 @@ def report(config: Config, bench: ModuleType, questions: list[Question], missing
     judged = {key: row["correct"] for key, row in verdicts.items() if "correct" in row}
     asked = [question for question in questions if question.id in verdicts]
     metrics, intervals = score(bench, asked, judged, config.samples)
-    blind = None
+    blind, most_frequent = None, None
     if config.blind:
         rows = read_step(out / "verdicts_blind.jsonl", questions, "judge")
         blind, _ = score(bench, asked, {key: row["correct"] for key, row in rows.items() if "correct" in row}, 0)
+    if config.bench == "generated":
+        most_frequent = generated.most_frequent_answer([question for question in asked if question.id in judged])
     errors = [question.id for question in asked if question.id not in judged]
     summary = {
-        "bench": config.bench,
-        "protocol": config.protocol,
-        "n": sum(question.id in judged for question in asked),
-        "metrics": metrics,
-        "intervals": intervals,
-        "title": bench.TITLE,
+        "bench": config.bench, "protocol": config.protocol, "n": len(asked) - len(errors),
+        "metrics": metrics, "intervals": intervals, "title": bench.TITLE,
         "model": config.name or config.model or config.api_model or Path(config.predictions or str(out)).name,
-        "asked": len(asked),
-        "errors": len(errors),
-        "error_ids": errors[:100],
+        "asked": len(asked), "errors": len(errors), "error_ids": errors[:100],
         "no_answer": sum("correct" in row and row.get("extraction") is None for row in verdicts.values()),
         "missing_images": 0 if config.predictions else len(missing),
-        "extracted_by": methods(verdicts, "extracted_by"),
-        "judged_by": methods(verdicts, "by"),
-        "judge_model": config.judge_model,
-        "blind": blind,
-        "most_frequent": generated.most_frequent_answer([question for question in asked if question.id in judged])
-        if config.bench == "generated"
-        else None,
-        "samples": config.samples,
+        "extracted_by": methods(verdicts, "extracted_by"), "judged_by": methods(verdicts, "by"),
+        "judge_model": config.judge_model, "blind": blind, "most_frequent": most_frequent, "samples": config.samples,
         "compared": [compared(path) for path in config.compare.split(",") if path],
         "notes": notes(config.bench, config.protocol, bool(config.judge), questions),
     }

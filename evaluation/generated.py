@@ -5,13 +5,13 @@ changes nothing here. `all` pools the versions with a picture, as MathVerse does
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from evaluation import metrics
 from evaluation.answers import LETTERS, chosen_letter, final_answer, in_range
 from evaluation.matcher import decimals_asked, equal
-from evaluation.question import Question, check_unique, field_of, image_path, read_rows, snake
+from evaluation.question import Question, image_path, questions_of, snake
 
 NAME = "generated"
 LLM_EXTRACTION = LLM_VERDICT = True  # whether --judge has these two steps to do
@@ -21,26 +21,16 @@ TITLE = "Generated bench"
 def load(path: str, image_root: str = "", protocol: str = "official") -> list[Question]:
     """Rows of bench.jsonl; pictures lie relative to the file's own folder unless image_root says otherwise."""
     root = image_root or Path(path).parent
-    questions = []
-    for number, row in enumerate(read_rows(path), 1):
-        instruction, answer = field_of(row, "instruction", path, number), str(field_of(row, "answer", path, number))
-        questions.append(Question(
-                             id=str(field_of(row, "id", path, number)),
-                             prompt=instruction,
-                             image=image_path(root, row.get("image_url") or ""),
-                             text=row.get("question") or instruction,
-                             answer=answer,
-                             choices=tuple(row.get("choices") or ()),
-                             cluster=str(row.get("problem_id") or row["id"]),
-                             row=row,
-                             groups={
-                                 "version": row.get("version", "text-only"),
-                                 "category": row.get("category", ""),
-                                 "family": row.get("family", ""),
-                             },
-                         ))
-    check_unique(questions, path)
-    return questions
+
+    def read(row: dict, need: Callable) -> Question:
+        instruction, answer, key = need("instruction"), str(need("answer")), str(need("id"))
+        picture, text = image_path(root, row.get("image_url") or ""), row.get("question") or instruction
+        groups = {"version": row.get("version", "text-only")}
+        groups |= {name: row.get(name, "") for name in ("category", "family")}
+        return Question(key, instruction, picture, text, answer, tuple(row.get("choices") or ()),
+                        str(row.get("problem_id") or key), groups, row)
+
+    return questions_of(path, read)
 
 
 def extract(question: Question, response: str, protocol: str = "official") -> str | None:
@@ -62,9 +52,8 @@ def same_choice(extraction: str, gold: str, choices: list[str]) -> bool:
     letter, right = chosen_letter(extraction, choices), gold_letter(gold, choices)
     if letter is None or right is None:
         return False
-    return letter == right or (
-        bool(choices) and choices[LETTERS.index(letter)].strip() == choices[LETTERS.index(right)].strip()
-    )
+    first, second = LETTERS.index(letter), LETTERS.index(right)
+    return letter == right or (bool(choices) and choices[first].strip() == choices[second].strip())
 
 
 def gold_letter(gold: str, choices: list[str]) -> str | None:
@@ -72,24 +61,18 @@ def gold_letter(gold: str, choices: list[str]) -> str | None:
     bare = gold.strip().strip("()")
     if len(bare) == 1 and bare in LETTERS and in_range(bare, choices) and gold not in choices:
         return bare
-    return next(
-        (letter for letter, choice in zip(LETTERS, choices, strict=False) if choice.strip() == gold.strip()), None
-    )
+    same = (letter for letter, choice in zip(LETTERS, choices, strict=False) if choice.strip() == gold.strip())
+    return next(same, None)
 
 
 def cluster_sums(cluster: list[Question], verdicts: Mapping[str, bool]) -> metrics.Sums:
-    """Right answers and rows: overall, per version, category and family, and per version of each category."""
+    """Right answers and rows: per version, and of those with a picture overall, per category and family."""
     sums: metrics.Sums = {}
     for question in cluster:
-        if question.id not in verdicts:
-            continue
-        version, right = snake(question.groups["version"]), float(verdicts[question.id])
-        metrics.add(sums, version, right)
-        if version != "text_only":
-            names = ("all", f"category.{snake(question.groups['category'])}",
-                     f"family.{snake(question.groups['family'])}")
-            for name in names:
-                metrics.add(sums, name, right)
+        version, category, family = (snake(question.groups[name]) for name in ("version", "category", "family"))
+        seen = ["all", f"category.{category}", f"family.{family}"] if version != "text_only" else []
+        for name in (version, *seen):
+            metrics.add(sums, name, float(verdicts[question.id]))
     return sums
 
 
@@ -108,7 +91,5 @@ def most_frequent_answer(questions: list[Question]) -> dict[str, float]:
         return {}
     best = {family: answers.most_common(1)[0][1] for family, answers in counts.items()}
     rows = {family: answers.total() for family, answers in counts.items()}
-    return {
-        "all": 100 * sum(best.values()) / sum(rows.values()),
-        **{family: 100 * best[family] / rows[family] for family in counts},
-    }
+    shares = {family: 100 * best[family] / rows[family] for family in counts}
+    return {"all": 100 * sum(best.values()) / sum(rows.values()), **shares}

@@ -7,13 +7,13 @@ the paper did.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from evaluation import metrics
 from evaluation.answers import chosen_letter, final_answer
 from evaluation.generated import same_choice
 from evaluation.matcher import decimals_asked, equal
-from evaluation.question import Question, check_unique, field_of, image_path, read_rows, snake
+from evaluation.question import Question, image_path, questions_of, snake
 
 NAME = "mathverse"
 LLM_EXTRACTION = LLM_VERDICT = True
@@ -25,28 +25,16 @@ SEGMENT = re.compile(r"(?:answer:|therefore,|so,|thus,)", re.I)
 def load(path: str, image_root: str = "", protocol: str = "official") -> list[Question]:
     """Rows of testmini.json or testmini_text_only.json."""
     query = "query_cot" if protocol == "puma" else "query_wo"
-    questions = []
-    for number, row in enumerate(read_rows(path), 1):
-        metadata = row.get("metadata") or {}
-        text = row.get("question_for_eval") or row.get("question") or ""
+
+    def read(row: dict, need: Callable) -> Question:
+        metadata, text = row.get("metadata") or {}, row.get("question_for_eval") or row.get("question") or ""
         choices = parse_choices(text) if row.get("question_type") == "multi-choice" else ()
-        questions.append(Question(
-                             id=str(field_of(row, "sample_index", path, number)),
-                             prompt=field_of(row, query, path, number),
-                             image=image_path(image_root, row.get("image") or ""),
-                             text=text,
-                             answer=str(field_of(row, "answer", path, number)),
-                             choices=choices,
-                             cluster=str(row.get("problem_index", row["sample_index"])),
-                             row=row,
-                             groups={
-                                 "version": field_of(row, "problem_version", path, number),
-                                 "subject": metadata.get("subject", ""),
-                                 "subfield": metadata.get("subfield", ""),
-                             },
-                         ))
-    check_unique(questions, path)
-    return questions
+        key, prompt, answer, version = (need(name) for name in ("sample_index", query, "answer", "problem_version"))
+        groups = {"version": version, **{name: metadata.get(name, "") for name in ("subject", "subfield")}}
+        return Question(str(key), prompt, image_path(image_root, row.get("image") or ""), text, str(answer), choices,
+                        str(row.get("problem_index", key)), groups, row)
+
+    return questions_of(path, read)
 
 
 def parse_choices(text: str) -> tuple[str, ...]:
@@ -93,17 +81,10 @@ def cluster_sums(cluster: list[Question], verdicts: Mapping[str, bool]) -> metri
     """
     sums: metrics.Sums = {}
     for question in cluster:
-        if question.id not in verdicts:
-            continue
-        version, right = snake(question.groups["version"]), float(verdicts[question.id])
-        subject = snake(question.groups["subject"])
-        names = [version]
-        before = "text_only." if version == "text_only" else ""
-        if version != "text_only":
-            names.append("all")
-        names += [f"{before}{subject}", f"{before}{subject}.{snake(question.groups['subfield'])}"]
-        for name in names:
-            metrics.add(sums, name, right)
+        version, subject, subfield = (snake(question.groups[name]) for name in ("version", "subject", "subfield"))
+        before, pooled = ("text_only.", []) if version == "text_only" else ("", ["all"])
+        for name in (version, *pooled, f"{before}{subject}", f"{before}{subject}.{subfield}"):
+            metrics.add(sums, name, float(verdicts[question.id]))
     return sums
 
 

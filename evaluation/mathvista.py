@@ -7,13 +7,13 @@ letter scores. MathVista may not be trained on (its licence says so): data.py ne
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from evaluation import matcher, metrics
 from evaluation.answers import LETTERS, chosen_letter, final_answer
 from evaluation.expressions import NotMath
 from evaluation.mathverse import segment
-from evaluation.question import Question, check_unique, field_of, image_path, read_rows, snake
+from evaluation.question import Question, image_path, questions_of, snake
 
 NAME = "mathvista"
 LLM_EXTRACTION, LLM_VERDICT = True, False  # the verdict is always the program's
@@ -26,42 +26,29 @@ SKILLS = {
     "arithmetic reasoning": "ARI", "statistical reasoning": "STA", "algebraic reasoning": "ALG",
     "geometry reasoning": "GEO", "numeric commonsense": "NUM", "scientific reasoning": "SCI", "logical reasoning": "LOG"
 }
-OTHER_GROUPS = ("question_type", "answer_type", "category", "source", "context", "grade", "language")
+OF_THE_ROW = ("question_type", "answer_type")
+OTHER_GROUPS = (*OF_THE_ROW, "category", "source", "context", "grade", "language")
 PUMA_HINT = "Hint: Please answer the question and provide the final answer at the end."
 
 
 def load(path: str, image_root: str = "", protocol: str = "official") -> list[Question]:
     """Rows of testmini.json (an object by pid)."""
-    questions = []
-    for number, row in enumerate(read_rows(path), 1):
-        metadata = row.get("metadata") or {}
-        text = str(field_of(row, "question", path, number))
-        questions.append(
-            Question(
-                id=str(field_of(row, "pid", path, number)),
-                prompt=f"{PUMA_HINT}\nQuestion: {text}" if protocol == "puma" else row.get("query") or query(row),
-                image=image_path(image_root, row.get("image") or ""),
-                text=text,
-                answer=str(field_of(row, "answer", path, number)),
-                choices=tuple(row.get("choices") or ()),
-                row=row,
-                groups={
-                    "task": metadata.get("task", ""),
-                    "skills": tuple(metadata.get("skills") or ()),
-                    **{kind: row.get(kind, "") for kind in OTHER_GROUPS[:2]},
-                    **{kind: metadata.get(kind, "") for kind in OTHER_GROUPS[2:]},
-                },
-            )
-        )
-    check_unique(questions, path)
-    return questions
+
+    def read(row: dict, need: Callable) -> Question:
+        metadata, text = row.get("metadata") or {}, str(need("question"))
+        prompt = f"{PUMA_HINT}\nQuestion: {text}" if protocol == "puma" else row.get("query") or query(row)
+        groups = {"task": metadata.get("task", ""), "skills": tuple(metadata.get("skills") or ())}
+        groups |= {kind: (row if kind in OF_THE_ROW else metadata).get(kind, "") for kind in OTHER_GROUPS}
+        return Question(str(need("pid")), prompt, image_path(image_root, row.get("image") or ""), text,
+                        str(need("answer")), tuple(row.get("choices") or ()), groups=groups, row=row)
+
+    return questions_of(path, read)
 
 
 def query(row: dict) -> str:
     """The prompt: hint, question with its unit, choices; as the benchmark's query.json has them."""
-    lines = [
-        f"Hint: {hint(row)}", f"Question: {row['question']}" + (f" (Unit: {row['unit']})" if row.get("unit") else "")
-    ]
+    unit = f" (Unit: {row['unit']})" if row.get("unit") else ""
+    lines = [f"Hint: {hint(row)}", f"Question: {row['question']}{unit}"]
     if row.get("choices"):
         lines += ["Choices:", *(f"({chr(65 + k)}) {choice}" for k, choice in enumerate(row["choices"]))]
     return "\n".join(lines)
@@ -103,9 +90,7 @@ def extract(question: Question, response: str, protocol: str = "official") -> st
         found = "[" + ", ".join(item.strip() for item in lists[-1][1:-1].split(",")) + "]" if lists else None
     else:
         found = as_number(final_answer(segment(response) if protocol == "puma" else response))
-    return (
-        found.lower() if found is not None and protocol == "puma" else found
-    )  # the released scripts lower-case every extraction
+    return found.lower() if found and protocol == "puma" else found  # the released scripts lower-case every extraction
 
 
 def as_number(answer: str | None) -> str | None:
@@ -163,10 +148,8 @@ def normalize(extraction: str | None, choices: Sequence[str] | None, question_ty
         text = extraction.strip()[:2000]
         if match := re.search(r"\(([a-zA-Z])\)", text):
             text = match.group(1).upper()
-        options = [chr(65 + k) for k in range(len(choices))]
-        return (choices[options.index(text)]
-                if text in options
-                else min(choices, key=lambda choice: edit_distance(text, choice)))
+        lettered = {chr(65 + k): choice for k, choice in enumerate(choices)}
+        return lettered[text] if text in lettered else min(choices, key=lambda choice: edit_distance(text, choice))
     try:
         if answer_type == "integer":
             return str(int(float(extraction)))
@@ -196,18 +179,10 @@ def cluster_sums(cluster: list[Question], verdicts: Mapping[str, bool]) -> metri
     """
     sums: metrics.Sums = {}
     for question in cluster:
-        if question.id not in verdicts:
-            continue
         groups = question.groups
-        names = [
-            "all", TASKS.get(groups["task"], snake(groups["task"])),
-            *(SKILLS.get(skill, snake(skill)) for skill in groups["skills"])
-        ]
-        names += [
-            f"{kind}.{snake(groups[kind])}"
-            for kind in ("question_type", "answer_type", "category", "source", "context", "grade", "language")
-            if groups[kind]
-        ]
+        names = ["all", TASKS.get(groups["task"], snake(groups["task"]))]
+        names += [SKILLS.get(skill, snake(skill)) for skill in groups["skills"]]
+        names += [f"{kind}.{snake(groups[kind])}" for kind in OTHER_GROUPS if groups[kind]]
         for name in names:
             metrics.add(sums, name, float(verdicts[question.id]))
     return sums

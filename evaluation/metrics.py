@@ -41,18 +41,14 @@ def evaluate(questions: Iterable[Question], verdicts: Mapping[str, bool],
     """(scores, 95 % intervals): each name's value, and the 2.5th and 97.5th percentile over `samples` bootstraps of
     clusters.
     """
-    rows = [cluster_sums(cluster, verdicts) for cluster in clusters_of(questions).values()]
+    rows = [cluster_sums([question for question in cluster if question.id in verdicts], verdicts)
+            for cluster in clusters_of(questions).values()]
     names = list(dict.fromkeys(name for row in rows for name in row))
-    tops = np.array([[row.get(name, (0, 0))[0] for name in names] for row in rows], dtype=float).reshape(
-        len(rows), len(names)
-    )
-    bottoms = np.array([[row.get(name, (0, 0))[1] for name in names] for row in rows], dtype=float).reshape(
-        len(rows), len(names)
-    )
-    draws = np.random.default_rng(seed)
-    weights = (draws.multinomial(len(rows), np.full(len(rows), 1 / max(1, len(rows))), size=samples)
-               if rows and samples
-               else np.zeros((0, len(rows))))
+    table = np.array([[row.get(name, (0, 0)) for name in names] for row in rows], dtype=float)
+    tops, bottoms = table.reshape(len(rows), len(names), 2).transpose(2, 0, 1)
+    weights = np.zeros((0, len(rows)))
+    if rows and samples:
+        weights = np.random.default_rng(seed).multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=samples)
     value = _scores(np.ones((1, len(rows))), tops, bottoms, names, derive)
     spread = _scores(weights.astype(float), tops, bottoms, names, derive)
     scores = {name: None if not np.isfinite(array[0]) else round(float(array[0]), 4) for name, array in value.items()}

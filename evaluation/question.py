@@ -2,8 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from errors import UserError
@@ -57,18 +58,21 @@ def _line(path: Path, number: int, line: str) -> dict:
         raise UserError(f"{path}:{number}: not JSON ({reason}); fix or remove the line") from error
 
 
-def field_of(row: dict, key: str, path: str | Path, number: int) -> object:
-    """row[key], or a UserError that says which file, which row and what is missing."""
-    if key not in row:
-        raise UserError(f"{path}: row {number} has no {key!r}; is this the file of another benchmark?")
-    return row[key]
+def questions_of(path: str | Path, read: Callable[[dict, Callable[[str], object]], Question]) -> list[Question]:
+    """`read(row, need)` of each row, where need(key) is row[key], or a UserError that says which file and row lack it.
+    UserError where two rows share an id.
+    """
 
+    def need(number: int, row: dict, key: str) -> object:
+        if key not in row:
+            raise UserError(f"{path}: row {number} has no {key!r}; is this the file of another benchmark?")
+        return row[key]
 
-def check_unique(questions: Iterable[Question], path: str | Path) -> None:
-    """UserError where two rows share an id."""
+    questions = [read(row, partial(need, number, row)) for number, row in enumerate(read_rows(path), 1)]
     twice = [key for key, count in Counter(question.id for question in questions).items() if count > 1]
     if twice:
         raise UserError(f"{path}: {len(twice)} ids stand twice, e.g. {', '.join(twice[:3])}; each row needs its own")
+    return questions
 
 
 def image_path(image_root: str | Path, image: str) -> str:

@@ -9,13 +9,13 @@ Rates are over N problems, RM's over CM + RM; score = (CM + IG / 2) / N. N is co
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from evaluation import metrics
-from evaluation.question import Question, check_unique, field_of, image_path, read_rows, snake
+from evaluation.question import Question, image_path, questions_of, read_rows, snake
 
 NAME = "wemath"
 LLM_EXTRACTION = LLM_VERDICT = False
@@ -27,49 +27,39 @@ LEAF = "leaf."  # leaves of the knowledge tree, averaged into the twelve domains
 def load(path: str, image_root: str = "", protocol: str = "official") -> list[Question]:
     """Rows of testmini.json; the knowledge tree (…knowledge_structure_nodes.json) is read where it lies beside it."""
     domains = read_domains(Path(path).parent)
-    questions = []
-    for number, row in enumerate(read_rows(path), 1):
-        problem, key = str(field_of(row, "ID", path, number)), str(field_of(row, "key", path, number))
-        concept = str(row.get("knowledge concept", ""))
-        questions.append(
-            Question(
-                id=f"{problem}/{key}",
-                prompt=prompt(row, with_knowledge=protocol == "puma"),
-                image=image_path(image_root, row.get("image_path") or ""),
-                text=f"{field_of(row, 'question', path, number)}\n{row.get('option', '')}",
-                answer=str(field_of(row, "answer", path, number)).strip(),
-                cluster=problem,
-                row=row,
-                groups={"key": key, "concept": concept, "domain": domains.get(concept.strip().lower(), "")},
-            )
-        )
-    check_unique(questions, path)
-    return questions
+
+    def read(row: dict, need: Callable) -> Question:
+        problem, key, concept = str(need("ID")), str(need("key")), str(row.get("knowledge concept", ""))
+        groups = {"key": key, "concept": concept, "domain": domains.get(concept.strip().lower(), "")}
+        text = f"{need('question')}\n{row.get('option', '')}"
+        return Question(f"{problem}/{key}", prompt(row, protocol == "puma"),
+                        image_path(image_root, row.get("image_path") or ""), text, str(need("answer")).strip(),
+                        cluster=problem, groups=groups, row=row)
+
+    return questions_of(path, read)
 
 
 def read_domains(folder: Path) -> dict[str, str]:
     """{knowledge concept in lower case: its domain, one of twelve}; empty where the tree's file is not at hand."""
     files = sorted(folder.glob("*knowledge_structure_nodes.json"))
-    return ({node["full node"].rsplit("_", 1)[-1].strip().lower(): node["root2"] for node in read_rows(files[0])}
-            if files
-            else {})
+    nodes = read_rows(files[0]) if files else []
+    return {node["full node"].rsplit("_", 1)[-1].strip().lower(): node["root2"] for node in nodes}
 
 
 def prompt(row: dict, with_knowledge: bool) -> str:
     """Question, options and the answer template; the paper's release adds the description of the knowledge concept,
     which helps.
     """
-    lines = [
+    knowledge = row.get("knowledge concept description") if with_knowledge else ""
+    return "\n".join([
         "Solve this multiple-choice question. Describe your thought process briefly, then give the final answer",
         "(the option's letter).",
-    ]
-    if with_knowledge and row.get("knowledge concept description"):
-        lines.append(f"Knowledge: {row['knowledge concept description']}")
-    lines.append(f"Question: {row.get('question', '')}")
-    lines.append(f"Options: {row.get('option', '')}")
-    lines.append("Answer in this form, with both pairs of angle brackets:")
-    lines.append("<Thought process>: <<your thought process>> <Answer>: <<the letter>>")
-    return "\n".join(lines)
+        *([f"Knowledge: {knowledge}"] if knowledge else []),
+        f"Question: {row.get('question', '')}",
+        f"Options: {row.get('option', '')}",
+        "Answer in this form, with both pairs of angle brackets:",
+        "<Thought process>: <<your thought process>> <Answer>: <<the letter>>",
+    ])
 
 
 def extract(question: Question, response: str, protocol: str = "official") -> str | None:
@@ -101,8 +91,6 @@ def cluster_sums(cluster: list[Question], verdicts: Mapping[str, bool]) -> metri
     sums: metrics.Sums = dict.fromkeys(("all", "S1", "S2", "S3"), (0.0, 0.0))  # in this order in the report
     steps, wholes = [], []
     for question in cluster:
-        if question.id not in verdicts:
-            continue
         right, key = bool(verdicts[question.id]), question.groups["key"]
         metrics.add(sums, "all", right)
         if key.endswith("_multi"):
@@ -111,11 +99,9 @@ def cluster_sums(cluster: list[Question], verdicts: Mapping[str, bool]) -> metri
         else:
             steps.append(right)
             metrics.add(sums, "S1", right)
-            if question.groups["domain"]:
-                metrics.add(sums, f"{LEAF}{question.groups['domain']}.{question.groups['concept'].strip().lower()}",
-                            right)
-    number_of_steps = int(cluster[0].groups["key"][0]) if cluster[0].groups["key"][:1].isdigit() else -1
-    if len(wholes) == 1 and len(steps) == number_of_steps:
+            if domain := question.groups["domain"]:
+                metrics.add(sums, f"{LEAF}{domain}.{question.groups['concept'].strip().lower()}", right)
+    if len(wholes) == 1 and str(len(steps)) == cluster[0].groups["key"][:1]:
         add_dimensions(sums, steps, wholes[0])
     return sums
 
