@@ -2,8 +2,7 @@
 
     model, processor = load_model("out/demo/stage3")
     texts = generate(model, processor, [[{"type": "image", "value": "fig.png"}, {"type": "text", "value": "Find x."}]])
-    texts = generate_answers(model, processor, questions)                # of one of our benchmarks
-    texts = generate_answers(model, processor, questions, blind=True)    # the same with blank pictures
+    texts = generate(model, processor, [message_of(question) for question in questions])    # of one of our benchmarks
 
 A message is a list of parts, as VLMEvalKit has them: {"type": "image", "value": path or PIL picture} and
 {"type": "text", "value": str}. Rows of like length share a batch; a batch ends when its last row has ended.
@@ -25,9 +24,7 @@ Message = list[dict]
 
 
 def load_model(folder: str) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """A checkpoint folder → (model in eval mode on the GPU if there is one, processor). UserError where it will not
-    open.
-    """
+    """A checkpoint folder → (model in eval mode, on the GPU if there is one; processor), or a UserError."""
     device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
     try:
         processor = AutoProcessor.from_pretrained(folder)
@@ -35,42 +32,28 @@ def load_model(folder: str) -> tuple[PreTrainedModel, ProcessorMixin]:
         model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).to(device).eval()
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"{folder}: no checkpoint that opens ({reason}); --model wants a folder a stage wrote"
-        ) from error
+        raise UserError(f"{folder}: no checkpoint that opens ({reason}); "
+                        "--model wants a folder a stage wrote") from error
     return model, processor
 
 
 def generate(model: PreTrainedModel, processor: ProcessorMixin, messages: Sequence[Message], *, batch_size: int = 64,
              max_new_tokens: int = 512, temperature: float = 0.0) -> list[str]:
     """The responses, in the order of the messages. temperature 0 is greedy."""
-    responses = [""] * len(messages)
-    for k, text in stream(model, processor, messages, batch_size=batch_size, max_new_tokens=max_new_tokens,
-                          temperature=temperature):
-        responses[k] = text
-    return responses
-
-
-def generate_answers(model: PreTrainedModel, processor: ProcessorMixin, questions: Sequence[Question], *,
-                     blind: bool = False, batch_size: int = 64, max_new_tokens: int = 512) -> list[str]:
-    """The responses to a benchmark's questions; blind: every picture is replaced by a white one of its size."""
-    messages = [message_of(question, blind=blind) for question in questions]
-    return generate(model, processor, messages, batch_size=batch_size, max_new_tokens=max_new_tokens)
+    found = dict(stream(model, processor, messages, batch_size=batch_size, max_new_tokens=max_new_tokens,
+                        temperature=temperature))
+    return [found[k] for k in range(len(messages))]
 
 
 def message_of(question: Question, *, blind: bool = False, missing: bool = False) -> Message:
-    """A question as a message. blind: a white picture in place of its own; missing: the same, where there is none
-    at all.
-    """
+    """A question as a message. blind: a white picture in place of its own; missing: the same, for want of any."""
     text = {"type": "text", "value": question.prompt}
     return [{"type": "image", "value": question.image, "blank": blind or missing}, text] if question.image else [text]
 
 
 def stream(model: PreTrainedModel, processor: ProcessorMixin, messages: Sequence[Message], *, batch_size: int = 64,
            max_new_tokens: int = 512, temperature: float = 0.0) -> Iterator[tuple[int, str]]:
-    """(position, response) as batches are done, the longest prompts first: memory that does not suffice shows at
-    once.
-    """
+    """(position, response) as batches are done, the longest prompts first: too little memory shows at once."""
     tokenizer = processor.tokenizer
     tokenizer.padding_side = "left"
     prompts = [prompt_of(processor, message) for message in messages]
@@ -81,13 +64,9 @@ def stream(model: PreTrainedModel, processor: ProcessorMixin, messages: Sequence
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         pictures = [picture for k in rows for picture in pictures_of(messages[k])]
-        inputs = processor(
-            text=[prompts[k] for k in rows],
-            images=pictures or None,
-            padding=True,
-            add_special_tokens=not has_bos,  # a template that writes the bos itself gets no second one
-            return_tensors="pt",
-        ).to(model.device)
+        inputs = processor(text=[prompts[k] for k in rows], images=pictures or None, padding=True, return_tensors="pt",
+                           add_special_tokens=not has_bos)  # a template that writes the bos itself gets no second one
+        inputs = inputs.to(model.device)
         for name, value in inputs.items():
             if value.is_floating_point():
                 inputs[name] = value.to(model.dtype)

@@ -1,6 +1,4 @@
-"""What a run says: report.json, report.md beside the paper's tables, a chart in the manner of Figure 4, and a page
-to browse the rows.
-"""
+"""What a run says: report.json, report.md beside the paper's tables, a chart as in Figure 4, a page of the rows."""
 
 import html
 import json
@@ -37,10 +35,8 @@ LONGEST_SHOWN = 6000  # characters of a response on the page
 
 
 def paper_tables() -> dict[str, list[dict]]:
-    """The paper's Tables 1, 2 and 3: rows with group, model, params (or order) and {bench: {metric: percent or
-    null}}.
-    """
-    return json.loads(PAPER.read_text(encoding="utf-8"))
+    """The paper's Tables 1, 2, 3: rows with group, model, params (or order) and {bench: {metric: percent or null}}."""
+    return read_json(PAPER)
 
 
 def number(value: float | None, digits: int = 1) -> str:
@@ -70,10 +66,8 @@ def cell(text: object) -> str:
 
 def methods(rows: dict[str, dict], key: str) -> str:
     """ "rules", or "llm (1200), given (12)": who did this step, from the rows themselves."""
-    counts = Counter(row[key] for row in rows.values() if row.get(key))
-    return (
-        ", ".join(f"{name} ({count})" for name, count in counts.most_common()) if len(counts) > 1 else "".join(counts)
-    )
+    counts = Counter(row[key] for row in rows.values() if row.get(key)).most_common()
+    return ", ".join(name if len(counts) == 1 else f"{name} ({count})" for name, count in counts)
 
 
 def compared(folder: str) -> dict:
@@ -88,29 +82,26 @@ def compared(folder: str) -> dict:
 
 def notes(bench: str, protocol: str, llm: bool, questions: list[Question]) -> list[str]:
     """What a reader of the scores must know."""
-    found = []
-    if llm and bench == "wemath":
-        found.append("the official scorer of this benchmark is a program: --judge had nothing to do")
-    if bench == "mathverse" and not llm:
-        found.append("the official scorer is an LLM; rules take its place here")
-    if bench == "mathvista" and not llm:
-        found.append("the official extraction asks an LLM where no shortcut applies; rules take its place here")
-    if bench == "wemath" and not any(question.groups["domain"] for question in questions):
-        found.append("no domain columns: knowledge_structure_nodes.json does not lie beside the question file")
-    if bench == "wemath" and protocol == "puma":
-        found.append("prompts carry the description of the knowledge concept, as the paper's release has them")
-    if bench == "mathvista" and protocol == "puma":
-        found.append(
-            "prompts carry neither choices nor units, and extractions are lower-cased, as in the paper's release"
-        )
-    return found
+    said = [
+        (bench == "wemath" and llm, "the official scorer of this benchmark is a program: --judge had nothing to do"),
+        (bench == "mathverse" and not llm, "the official scorer is an LLM; rules take its place here"),
+        (bench == "mathvista" and not llm,
+         "the official extraction asks an LLM where no shortcut applies; rules take its place here"),
+        (bench == "wemath" and not any(question.groups["domain"] for question in questions),
+         "no domain columns: knowledge_structure_nodes.json does not lie beside the question file"),
+        (bench == "wemath" and protocol == "puma",
+         "prompts carry the description of the knowledge concept, as the paper's release has them"),
+        (bench == "mathvista" and protocol == "puma",
+         "prompts carry neither choices nor units, and extractions are lower-cased, as in the paper's release"),
+    ]
+    return [note for holds, note in said if holds]
 
 
 # -----------------------------------------------------------------------------
 # report.md
 
 
-def markdown(report: dict, questions: list[Question], chart: str | None) -> str:
+def markdown(report: dict, chart: str | None) -> str:
     """The whole report. report: what report.json holds."""
     bench, scores, intervals = report["bench"], report["metrics"], report["intervals"]
     columns = dict(COLUMNS[bench])
@@ -122,12 +113,9 @@ def markdown(report: dict, questions: list[Question], chart: str | None) -> str:
         lines += ["", *_generated_tables(report)]
     else:
         lines += [f"## Beside the paper's Table {TABLES[bench][-1]}", ""]
-        rows = [
-            {"group": row["group"], "model": row["model"], "params": row["params"], **row[bench]}
-            for row in paper_tables()[TABLES[bench]]
-        ]
+        rows = [{"model": row["model"], "params": row["params"], **row[bench]} for row in paper_tables()[TABLES[bench]]]
         rows = [row for row in rows if any(row.get(name) is not None for name in columns)]
-        lines += _table(columns, _own_rows(report, {"params": "", "group": ""}) + rows, ("model", "params"))
+        lines += _table(columns, _own_rows(report, {"params": ""}) + rows, ("model", "params"))
     if bench == "mathverse":
         lines += ["", "## Beside the paper's Table 3", ""]
         ablation = {"all": "ALL", "text_dominant": "Text-dom.", "vision_only": "Vision-only", "gap": "Gap ↓"}
@@ -141,11 +129,8 @@ def markdown(report: dict, questions: list[Question], chart: str | None) -> str:
         digits = 3 if name in ("absolute_skewness", "coefficient_of_variation") else 1
         spread = f"{number(low, digits)} to {number(high, digits)}" if low is not None else "–"
         lines.append(f"| {cell(name)} | {number(value, digits)} | {spread} |")
-    lines += [
-        "",
-        "Scores are percent right, except absolute skewness and coefficient of variation. Intervals: bootstrap over ",
-    ]
-    lines[-1] += f"problems, {report['samples']} samples."
+    lines += ["", "Scores are percent right, except absolute skewness and coefficient of variation. "
+                  f"Intervals: bootstrap over problems, {report['samples']} samples."]
     if report["errors"]:
         lines += ["", f"Rows without an answer or a verdict: {', '.join(cell(k) for k in report['error_ids'][:20])}"]
     return "\n".join(lines) + "\n"
@@ -154,8 +139,7 @@ def markdown(report: dict, questions: list[Question], chart: str | None) -> str:
 def _facts(report: dict) -> list[str]:
     lines = [
         f"- rows judged: {report['n']} of {report['asked']}; without an answer or a verdict (failed calls): "
-        f"{report['errors']}; "
-        f"no final answer, or none of the choices, found in the response: {report['no_answer']}",
+        f"{report['errors']}; no final answer, or none of the choices, found in the response: {report['no_answer']}",
         f"- protocol: {report['protocol']}; answers extracted by {report['extracted_by']}, "
         f"judged by {report['judged_by']}",
         f"- pictures replaced by a white one because they are not at hand: {report['missing_images']}",
@@ -173,12 +157,9 @@ def _facts(report: dict) -> list[str]:
 
 def _own_rows(report: dict, extra: dict) -> list[dict]:
     own = {"model": f"**{cell(report['model'])}**", **extra, **report["metrics"], "intervals": report["intervals"]}
-    rows = [own]
-    if report["blind"] is not None:
-        rows.append({"model": f"{cell(report['model'])}, blind", **extra, **report["blind"]})
-    for other in report["compared"]:
-        rows.append({"model": cell(other["model"]), **extra, **other["metrics"]})
-    return rows
+    blind = {"model": f"{cell(report['model'])}, blind", **extra, **(report["blind"] or {})}
+    others = [{"model": cell(other["model"]), **extra, **other["metrics"]} for other in report["compared"]]
+    return [own, *([blind] if report["blind"] is not None else []), *others]
 
 
 def _table(columns: dict[str, str], rows: list[dict], before: tuple[str, ...]) -> list[str]:
@@ -191,15 +172,10 @@ def _table(columns: dict[str, str], rows: list[dict], before: tuple[str, ...]) -
 
 
 def _generated_tables(report: dict) -> list[str]:
-    if not report["most_frequent"]:  # no row with a picture was judged
-        return []
-    lines = ["| family | right | most frequent answer |", "|---|---|---|"]
-    for name, share in report["most_frequent"].items():
-        if name != "all":
-            lines.append(
-                f"| {cell(name)} | {number(report['metrics'].get('family.' + snake(name)))} | {number(share)} |"
-            )
-    return lines
+    families = {name: share for name, share in report["most_frequent"].items() if name != "all"}
+    rows = [f"| {cell(name)} | {number(report['metrics'].get('family.' + snake(name)))} | {number(share)} |"
+            for name, share in families.items()]
+    return ["| family | right | most frequent answer |", "|---|---|---|", *rows] if rows else []
 
 
 # -----------------------------------------------------------------------------
@@ -309,24 +285,20 @@ def _shown(text: object) -> str:
 # -----------------------------------------------------------------------------
 
 
-def write_report(
-    out: Path, report: dict, questions: list[Question], rows: Mapping[str, dict], missing: set[str]
-) -> None:
+def write_report(out: Path, report: dict, questions: list[Question], rows: Mapping[str, dict],
+                 missing: set[str]) -> None:
     """report.json, report.md, chart.png (where there are versions) and browse.html, into `out`."""
     chart = None
     if report["bench"] in ("mathverse", "generated"):
-        models = [(report["model"], report["metrics"])] + [
-            (other["model"], other["metrics"]) for other in report["compared"]
-        ]
+        models = [(run["model"], run["metrics"]) for run in (report, *report["compared"])]
         if report["blind"] is not None:
             models.append((f"{report['model']}, blind", report["blind"]))
         if report["bench"] == "mathverse":
-            models += [
-                (row["model"], row["mathverse"]) for row in paper_tables()["table1"] if row["group"] != "Baselines"
-            ]
+            rows_of_paper = [row for row in paper_tables()["table1"] if row["group"] != "Baselines"]
+            models += [(row["model"], row["mathverse"]) for row in rows_of_paper]
         chart = "chart.png" if draw_chart(out / "chart.png", models) else None
     write_atomically(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    write_atomically(out / "report.md", markdown(report, questions, chart))
+    write_atomically(out / "report.md", markdown(report, chart))
     page = browse_page(f"{report['title']}: {report['model']}", questions, rows, missing, out,
                        bool(report["missing_images"]))
     write_atomically(out / "browse.html", page)

@@ -1,6 +1,4 @@
-"""Answers on disk: JSON lines keyed by row id, written as they come, safe against kill -9, and checked when they
-are read.
-"""
+"""Answers on disk: JSON lines keyed by row id, written as they come, safe against kill -9, checked when read."""
 
 import hashlib
 import json
@@ -12,13 +10,11 @@ from typing import TextIO
 
 from errors import UserError
 from evaluation.question import Question, read_rows
-from files import file_ends, write_atomically
+from files import file_ends, read_json, write_atomically
 
 
 def read_lines(path: Path) -> list[dict]:
-    """Rows of a JSONL file of our own; a last line that a kill cut off is left out. UserError for any other broken
-    line.
-    """
+    """Rows of a JSONL file of our own, without a last line that a kill cut off. UserError for any other broken line."""
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     rows = []
     for number, line in enumerate(lines[:-1], 1):  # what follows the last newline is unfinished, or empty
@@ -27,9 +23,8 @@ def read_lines(path: Path) -> list[dict]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise UserError(
-                f"{path}:{number}: not JSON ({error.msg}); remove the line, its row is asked again"
-            ) from error
+            raise UserError(f"{path}:{number}: not JSON ({error.msg}); "
+                            "remove the line, its row is asked again") from error
         if not isinstance(row, dict) or "id" not in row:
             raise UserError(f"{path}:{number}: no 'id'; remove the line, its row is asked again")
         rows.append(row)
@@ -74,13 +69,13 @@ def write_rows(path: Path, rows: Iterable[dict]) -> None:
 
 
 def read_given(path: str) -> dict[str, dict]:
-    """Answers made elsewhere: JSONL (or a JSON list) rows with `id` and `response`, or `extraction`, or `error`. A
-    row twice is named.
-    """
+    """Answers made elsewhere: JSONL (or a JSON list) rows with `id` and `response`, or `extraction`, or `error`."""
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file; --predictions wants JSONL rows with id and response")
     rows: dict[str, dict] = {}
     twice = []
-    for number, row in enumerate(_given_rows(path), 1):
-        if not isinstance(row, dict) or "id" not in row:
+    for number, row in enumerate(read_rows(path), 1):
+        if "id" not in row:
             raise UserError(f'{path}: row {number} has no \'id\'; rows are {{"id": ..., "response": ...}}')
         row = {**row, "id": str(row["id"])}
         if not any(isinstance(row.get(key), str) for key in ("response", "extraction", "error")):
@@ -93,19 +88,12 @@ def read_given(path: str) -> dict[str, dict]:
     return rows
 
 
-def _given_rows(path: str) -> Iterable[dict]:
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file; --predictions wants JSONL rows with id and response")
-    return read_rows(path)
-
-
 def check_ids(rows: Mapping[str, dict], questions: list[Question], known: set[str], source: str) -> None:
     """UserError that names rows without a question and questions without a row."""
     unknown = [key for key in rows if key not in known]
     if unknown:
-        raise UserError(
-            f"{source}: {_names(unknown, 'is', 'are')} unknown to the benchmark; does it belong to another file?"
-        )
+        raise UserError(f"{source}: {_names(unknown, 'is', 'are')} unknown to the benchmark; "
+                        "does it belong to another file?")
     missing = [question.id for question in questions if question.id not in rows]
     if missing:
         raise UserError(f"{source}: {_names(missing, 'is', 'are')} missing; run the generate step to the end, "
@@ -129,13 +117,10 @@ def model_fingerprint(folder: str) -> str:
 
 def check_settings(path: Path, settings: dict) -> None:
     """Record what the answers in this folder were made with; UserError where earlier ones were made otherwise."""
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        changed = [
-            f"{key} {before.get(key)!r}, now {value!r}" for key, value in settings.items() if before.get(key) != value
-        ]
-        if changed:
-            raise UserError(f"{path.parent}: holds answers of another run ({'; '.join(changed)}); "
-                            "choose another --out_dir, or pass --fresh to throw them away")
-    else:
-        write_atomically(path, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
+    if not path.exists():
+        return write_atomically(path, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
+    before = read_json(path)
+    changed = [f"{key} {before.get(key)!r}, now {now!r}" for key, now in settings.items() if before.get(key) != now]
+    if changed:
+        raise UserError(f"{path.parent}: holds answers of another run ({'; '.join(changed)}); "
+                        "choose another --out_dir, or pass --fresh to throw them away")
