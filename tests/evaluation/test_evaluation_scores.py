@@ -82,57 +82,42 @@ def test_mathverse_protocols_ask_and_extract_differently() -> None:
 FRACTIONS = ["3/11", "8/11", "6/11", "3/5"]
 
 
-@pytest.mark.parametrize(("extraction", "choices", "normalized"),
-                         [
-                             ("(B) 8/11", FRACTIONS, "8/11"),
-                             ("B", FRACTIONS, "8/11"),
-                             ("(b)", FRACTIONS, "8/11"),
-                             ("b", FRACTIONS, "3/5"),
-                             ("B.", FRACTIONS, "3/5"),
-                             ("no", ["Yes", "No"], "No"),
-                             ("", ["Yes", "No"], "No"),
-                             (" A ", FRACTIONS, "3/11"),
-                             ("8/1", FRACTIONS, "8/11"),
-                             (None, FRACTIONS, None),
-                             ("(b)", ["(c)", "(a)", "(e)", "(d)", "(b)"], "(a)"),
-                         ])
+@pytest.mark.parametrize(
+    ("extraction", "choices", "normalized"),
+    [
+        ("(B) 8/11", FRACTIONS, "8/11"), ("B", FRACTIONS, "8/11"), ("(b)", FRACTIONS, "8/11"), ("b", FRACTIONS, "3/5"),
+        ("B.", FRACTIONS, "3/5"), ("no", ["Yes", "No"], "No"), ("", ["Yes", "No"], "No"), (" A ", FRACTIONS, "3/11"),
+        ("8/1", FRACTIONS, "8/11"), (None, FRACTIONS, None), ("(b)", ["(c)", "(a)", "(e)", "(d)", "(b)"], "(a)"),
+    ],
+)
 def test_mathvista_multiple_choice(extraction: str | None, choices: list[str], normalized: str | None) -> None:
     assert mathvista.normalize(extraction, choices, "multi_choice", "text", None) == normalized
 
 
-@pytest.mark.parametrize(("extraction", "kind", "precision", "normalized"),
-                         [
-                             ("14.0", "integer", None, "14"),
-                             ("14.9", "integer", None, "14"),
-                             ("14 cm", "integer", None, None),
-                             ("1,000", "integer", None, None),
-                             ("1.24", "float", 1, "1.2"),
-                             ("1.25", "float", 1, "1.2"),
-                             ("0.5", "float", 2, "0.5"),
-                             ("x", "float", 2, None),
-                             ("inf", "integer", None, None),
-                             ("[2007,2008]", "list", None, "[2007,2008]"),
-                             ("", "integer", None, None),
-                         ])
+@pytest.mark.parametrize(
+    ("extraction", "kind", "precision", "normalized"),
+    [
+        ("14.0", "integer", None, "14"), ("14.9", "integer", None, "14"), ("14 cm", "integer", None, None),
+        ("1,000", "integer", None, None), ("1.24", "float", 1, "1.2"), ("1.25", "float", 1, "1.2"),
+        ("0.5", "float", 2, "0.5"), ("x", "float", 2, None), ("inf", "integer", None, None),
+        ("[2007,2008]", "list", None, "[2007,2008]"), ("", "integer", None, None),
+    ],
+)
 def test_mathvista_free_form(extraction: str, kind: str, precision: int | None, normalized: str | None) -> None:
     assert mathvista.normalize(extraction, None, "free_form", kind, precision) == normalized
 
 
-@pytest.mark.parametrize(("response", "kind", "extraction"),
-                         [
-                             ("The answer is $1,200.50.", "float", "1200.5"),
-                             ("Answer: 14 cm", "integer", "14"),
-                             ("Answer: 3/4", "float", "0.75"),
-                             ("Answer: [2007,2008]", "list", "[2007, 2008]"),
-                             ('The answer is "7".', "integer", "7"),
-                             ("Answer: x = 5", "integer", "5"),
-                             ("", "integer", ""),
-                             ("Answer: many", "integer", None),
-                             ("The answer is 5 more people than in 2007.", "integer", None),
-                             ("Answer: about 5 years older", "integer", "5"),
-                             ("Answer: 5 dozen", "integer", None),
-                             ("Answer: between 5 and 6", "integer", None),
-                         ])
+@pytest.mark.parametrize(
+    ("response", "kind", "extraction"),
+    [
+        ("The answer is $1,200.50.", "float", "1200.5"), ("Answer: 14 cm", "integer", "14"),
+        ("Answer: 3/4", "float", "0.75"), ("Answer: [2007,2008]", "list", "[2007, 2008]"),
+        ('The answer is "7".', "integer", "7"), ("Answer: x = 5", "integer", "5"), ("", "integer", ""),
+        ("Answer: many", "integer", None), ("The answer is 5 more people than in 2007.", "integer", None),
+        ("Answer: about 5 years older", "integer", "5"), ("Answer: 5 dozen", "integer", None),
+        ("Answer: between 5 and 6", "integer", None),
+    ],
+)
 def test_mathvista_extraction(response: str, kind: str, extraction: str | None) -> None:
     row = {"question_type": "free_form", "answer_type": kind, "precision": 1}
     assert mathvista.extract(Question("1", "", "", "", "", row=row), response) == extraction
@@ -195,23 +180,16 @@ def test_wemath_never_divides_by_nought_and_counts_its_problems() -> None:
     assert scores["strict.score"] == 100 and scores["S1"] == 100 and scores["S2"] == 100
 
 
-@pytest.mark.parametrize(("response", "official", "puma"),
-                         [
-                             ("<Answer>: <<C>>", "C", "C"),
-                             ("<Answer>: C. 3000", "C", "C"),
-                             ("Answer: <<D>> because", "D", "D"),
-                             ("C", "C", None),
-                             ("Answer: (C)", None, "C"),
-                             ("**Answer**: C", None, None),
-                             ("<answer>C</answer>", None, None),
-                             ("The answer is C", None, "C"),
-                             ("", None, None),
-                             ("According to the figure", "A", None),
-                             ("Answer: Because", "B", "B"),
-                             ("the correct option is D", None, "D"),
-                             ("Answer: x. Answer: B", "B", "A"),
-                             ("Answer: h", None, None),
-                         ])
+@pytest.mark.parametrize(
+    ("response", "official", "puma"),
+    [
+        ("<Answer>: <<C>>", "C", "C"), ("<Answer>: C. 3000", "C", "C"), ("Answer: <<D>> because", "D", "D"),
+        ("C", "C", None), ("Answer: (C)", None, "C"), ("**Answer**: C", None, None),
+        ("<answer>C</answer>", None, None), ("The answer is C", None, "C"), ("", None, None),
+        ("According to the figure", "A", None), ("Answer: Because", "B", "B"), ("the correct option is D", None, "D"),
+        ("Answer: x. Answer: B", "B", "A"), ("Answer: h", None, None),
+    ],
+)
 def test_wemath_extraction(response: str, official: str | None, puma: str | None) -> None:
     question = Question("1", "", "", "", "C")
     assert wemath.extract(question, response) == official
@@ -299,18 +277,15 @@ def test_bootstrap_draws_problems_not_rows() -> None:
     assert spans[1] == pytest.approx(spans[0] * 5**0.5, rel=0.2)
 
 
-@pytest.mark.parametrize(("content", "message"),
-                         [
-                             ("", "no rows"),
-                             ("[]", "no rows"),
-                             ("not json", ":1: not JSON"),
-                             ('{"id": 1}\n{"id":', ":2: not JSON"),
-                             ("[1, 2]", "no rows"),
-                             ('{"id": ' + "9" * 5000 + "}", ":1: not JSON"),
-                             ("[" * 100_000, ":1: not JSON"),
-                             ('[{"id": "a"}]', "has no 'instruction'"),
-                             ('{"id": "a", "instruction": "x", "answer": "1"}\n' * 2, "stand twice"),
-                         ])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "no rows"), ("[]", "no rows"), ("not json", ":1: not JSON"), ('{"id": 1}\n{"id":', ":2: not JSON"),
+        ("[1, 2]", "no rows"), ('{"id": ' + "9" * 5000 + "}", ":1: not JSON"), ("[" * 100_000, ":1: not JSON"),
+        ('[{"id": "a"}]', "has no 'instruction'"),
+        ('{"id": "a", "instruction": "x", "answer": "1"}\n' * 2, "stand twice"),
+    ],
+)
 def test_a_broken_question_file_is_named(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "bench.jsonl"
     path.write_text(content)

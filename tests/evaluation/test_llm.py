@@ -48,18 +48,13 @@ def test_the_address_may_be_short_or_full(serve, given, path):
     assert server.requests[0][0] == path
 
 
-@pytest.mark.parametrize("behaviour",
-                         [
-                             ("status", 500),
-                             ("status", 429),
-                             ("status", 503),
-                             ("garbage",),
-                             ("cut",),
-                             ("hang up",),
-                             ("reply", b'{"choices": []}'),
-                             ("reply", b"[1]"),
-                             ("reply", b'{"choices": [{"message": null}]}'),
-                         ])
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        ("status", 500), ("status", 429), ("status", 503), ("garbage",), ("cut",), ("hang up",),
+        ("reply", b'{"choices": []}'), ("reply", b"[1]"), ("reply", b'{"choices": [{"message": null}]}'),
+    ],
+)
 def test_what_passes_is_tried_again(serve, behaviour):
     server = serve([behaviour, behaviour])
     client = client_of(server)
