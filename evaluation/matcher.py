@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from random import Random
 from types import FrameType
 
@@ -45,9 +46,7 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Sequence:
-    """kind: "()", "(]" ... for points and intervals (ordered), "∪" and "," for unions and lists (in any order), ":"
-    for a ratio.
-    """
+    """kind: "()", "(]" ... points and intervals (ordered), "∪", "," unions and lists (in any order), ":" a ratio."""
 
     kind: str
     items: tuple
@@ -152,9 +151,7 @@ def split_top(text: str, separators: str) -> list[str]:
 
 @lru_cache(maxsize=4096)
 def read(text: str) -> object:
-    """Text → value. Raises NotMath where a limit is passed (length, control characters); text that is no
-    mathematics gives Words.
-    """
+    """Text → value; Words where it is no mathematics. NotMath where a limit is passed (length, control characters)."""
     text = strip_end(plain(text))
     value = read_value(text, depth=0)
     if value is None:
@@ -209,21 +206,22 @@ def read_value(text: str, depth: int) -> object | None:
 def read_bearing(text: str, depth: int) -> Bearing | None:
     """S 23.5° W, 34° west of north, 315°T."""
     if match := COMPASS.match(text):
-        origin, angle, towards = match.group(1)[0].lower(), sympy.Rational(match.group(2)), match.group(3)[0].lower()
+        origin, angle, towards = match.groups()
     elif match := COMPASS_WORDS.match(text):
-        angle, towards, origin = sympy.Rational(match.group(1)), match.group(2)[0].lower(), match.group(3)[0].lower()
+        angle, towards, origin = match.groups()
     elif match := TRUE_BEARING.match(text):
         return Bearing(sympy.Rational(match.group(1)))
     elif len(text) > 1 and (match := DIRECTION.match(text)):
         first, second = ((part or "")[:1].lower() for part in match.groups())
         if not (first and second):
-            due = (first or second) if "due" in text.lower() else ""
-            return Bearing(sympy.Integer(QUARTERS[due])) if due else None
+            known = (first or second) and "due" in text.lower()
+            return Bearing(sympy.Integer(QUARTERS[first or second])) if known else None
         return Bearing(sympy.Integer((QUARTERS[second] + (45 if (first == "n") == (second == "w") else -45)) % 360))
     else:
         return None
-    turn = (QUARTERS[towards] - QUARTERS[origin]) % 360
-    return Bearing((QUARTERS[origin] + (angle if turn == 90 else -angle)) % 360) if turn in (90, 270) else None
+    start, end, angle = QUARTERS[origin[0].lower()], QUARTERS[towards[0].lower()], sympy.Rational(angle)
+    turn = (end - start) % 360
+    return Bearing((start + (angle if turn == 90 else -angle)) % 360) if turn in (90, 270) else None
 
 
 def read_several(text: str, depth: int) -> object | None:
@@ -320,11 +318,8 @@ def read_brackets(text: str, depth: int) -> object | None:
     if len(text) < 3 or text[0] not in "([⦃{" or text[-1] not in ")]⦄}":
         return None
     inner = text[1:-1]
-    level = 0
-    for sign in inner:
-        level += (sign in OPEN) - (sign in CLOSE)
-        if level < 0:
-            return None
+    if min(accumulate(((sign in OPEN) - (sign in CLOSE) for sign in inner), initial=0)) < 0:
+        return None
     pieces = split_top(inner, r"[,;]")
     if len(pieces) < 2:
         return read_value(inner.strip(), depth + 1) if text[0] == "⦃" else None
@@ -369,13 +364,10 @@ def read_labelled(text: str, depth: int) -> Labelled | None:
     text = as_intervals(text)
     parts, position = [], 0
     for match in BRACKETED.finditer(text):
-        label = tuple(sorted(
-                          stem(word)
-                          for word in words_of(text[position : match.start()])
-                          if word.isalpha() and word not in SMALL_WORDS
-                      ))
-        value = read_value(match.group().strip(), depth + 2)
-        if not label or value is None or re.search(r"\d", text[position : match.start()]):
+        before = text[position : match.start()]
+        words = (word for word in words_of(before) if word.isalpha() and word not in SMALL_WORDS)
+        label, value = tuple(sorted(map(stem, words))), read_value(match.group().strip(), depth + 2)
+        if not label or value is None or re.search(r"\d", before):
             return None
         parts.append((label, value))
         position = match.end()
@@ -435,16 +427,12 @@ def unnamed(value: object) -> object:
 
 def lone_number(value: object, allowed: Iterable[str] = ("°",)) -> sympy.Expr | None:
     """The number of a quantity without a unit, or with one of the allowed ones."""
-    if isinstance(value, Quantity):
-        for expression, unit in value.readings:
-            if expression.is_number and (unit is None or unit.name in allowed):
-                return expression
-    return None
+    readings = value.readings if isinstance(value, Quantity) else ()
+    return next((e for e, unit in readings if e.is_number and (unit is None or unit.name in allowed)), None)
 
 
-def same_reading(
-    answer: tuple[sympy.Expr, Unit | None], gold: tuple[sympy.Expr, Unit | None], decimals: int | None
-) -> bool:
+def same_reading(answer: tuple[sympy.Expr, Unit | None], gold: tuple[sympy.Expr, Unit | None],
+                 decimals: int | None) -> bool:
     """Whether two (number or expression, unit) agree, units converted.
 
     One side without a unit agrees with the other in any unit; with a percent sign it may mean the share or the number,
@@ -455,12 +443,10 @@ def same_reading(
         if a_unit.dimension != g_unit.dimension:
             return False
         a = a * a_unit.factor / g_unit.factor
-    elif (a_unit is not None
-          and g_unit is not None
-          and a_unit.power() != g_unit.power()
-          and 0 not in (a_unit.power(), g_unit.power())):
-        return False
-    elif (a_unit is None) != (g_unit is None) and "%" in (a_unit or g_unit).name:
+    elif a_unit is not None and g_unit is not None:
+        if a_unit.power() != g_unit.power() and 0 not in (a_unit.power(), g_unit.power()):
+            return False
+    elif (a_unit or g_unit) is not None and "%" in (a_unit or g_unit).name:
         a_share, g_share = (e / 100 if u is not None else e for e, u in (answer, gold))
         if same_number(a_share, g_share, None):
             return True
@@ -484,10 +470,9 @@ def same_relation(answer: object, gold: object, decimals: int | None) -> bool:
         return same_equation(answer, gold)
     relation, other = (answer, gold) if isinstance(answer, Relation) else (gold, answer)
     if relation.sign == "=":
-        values = (relation.right, *relation.steps) if relation is gold else (relation.right,)
-        return bool(relation.name) and any(
-            same(*((value, other) if relation is answer else (other, value)), decimals) for value in values
-        )
+        if relation is answer:
+            return bool(relation.name) and same(relation.right, other, decimals)
+        return bool(relation.name) and any(same(other, v, decimals) for v in (relation.right, *relation.steps))
     interval = as_interval(relation)
     return interval is not None and isinstance(other, Sequence) and same_sequence(interval, other, decimals)
 
@@ -538,7 +523,8 @@ def same_sequence(answer: object, gold: object, decimals: int | None) -> bool:
     if not (isinstance(answer, Sequence) and isinstance(gold, Sequence)):
         sequence, other = (answer, gold) if isinstance(answer, Sequence) else (gold, answer)
         if sequence.kind == ":" and len(sequence.items) == 2 and isinstance(other, Quantity):
-            return same_number(as_share(sequence), full_reading(other), None)
+            first, second = map(full_reading, sequence.items)
+            return same_number(first / second, full_reading(other), None)
         return False
     if len(answer.items) != len(gold.items):
         return False
@@ -572,11 +558,6 @@ def by_name(sequence: Sequence) -> tuple[Sequence, bool]:
     return Sequence(",", tuple(sorted(sequence.items, key=lambda item: item.name))), True
 
 
-def as_share(ratio: Sequence) -> sympy.Expr:
-    """a : b → a / b."""
-    return full_reading(ratio.items[0]) / full_reading(ratio.items[1])
-
-
 # -----------------------------------------------------------------------------
 # number against number
 
@@ -603,10 +584,8 @@ def points(symbols: set[sympy.Symbol]) -> Iterator[dict[sympy.Symbol, sympy.Rati
     random = Random(7)
     ordered = sorted(symbols, key=str)
     for _ in range(6 if symbols else 1):
-        yield {
-            symbol: sympy.Rational(random.randint(-999, 999) * 2 + 1, 2 * random.randint(100, 300) + 1)
-            for symbol in ordered
-        }
+        yield {symbol: sympy.Rational(random.randint(-999, 999) * 2 + 1, 2 * random.randint(100, 300) + 1)
+               for symbol in ordered}
 
 
 def value_at(expression: sympy.Expr, point: dict) -> sympy.Expr:
@@ -716,9 +695,7 @@ WHOLE = (
 
 
 def decimals_asked(question: str) -> int | None:
-    """The decimal places a question asks to round to ("to two decimal places", "nearest tenth"), None where it asks
-    for none.
-    """
+    """The decimal places a question asks to round to ("to two decimal places", "nearest tenth"), None for none."""
     text = question.lower()
     if match := re.search(r"\b(one|two|three|four|five|[1-5])\s+decimal", text):
         return PLACES.get(match.group(1)) or int(match.group(1))
