@@ -125,11 +125,8 @@ def marked(text: str, choices: list[str] | None = None) -> list[str] | None:
     matches = [*MARK.finditer(text)] + ([*AFFIRMED.finditer(text)] if choices is not None else [])
     matches = sorted(matches, key=lambda match: match.end())[-MOST_MARKS:]
     before = {match: text[max(0, match.start() - 80) : match.start()] for match in matches}
-    matches = [
-        match
-        for match in matches
-        if not SUPPOSED.search(before[match]) and not (match.lastgroup == "letter" and DENIED.search(before[match]))
-    ]
+    matches = [match for match in matches if not SUPPOSED.search(before[match])
+               and not (match.lastgroup == "letter" and DENIED.search(before[match]))]
     if matches and taken_back(text[matches[-1].end() :], choices):
         return None
     regions: list[str] = []
@@ -142,11 +139,8 @@ def marked(text: str, choices: list[str] | None = None) -> list[str] | None:
             if region is None:
                 continue
             between, box = text[box_end : match.start()], region.strip()
-            if (box_end >= 0
-                and len(between) < 40
-                and "\n" not in between
-                and JOINT.fullmatch(between)
-                and box != last_box):
+            joined = box_end >= 0 and len(between) < 40 and "\n" not in between and JOINT.fullmatch(between)
+            if joined and box != last_box:
                 region = f"{regions.pop()}, {region}"
             box_end, last_box = match.end() + len(box) + 1, box
         else:
@@ -232,9 +226,7 @@ def phrase(region: str) -> str:
 
 
 def chosen_letter(response: str, choices: list[str]) -> str | None:
-    """The letter of the choice a response names, "A" to "H"; None for no answer and for several. choices: their
-    texts, may be empty.
-    """
+    """The letter, "A" to "H", of the choice that a response names; None for none and several. choices: their texts."""
     text = tidy(response)
     if "\0" in response or not text.strip():
         return None
@@ -323,9 +315,7 @@ def letter_of(region: str, choices: list[str], strict: bool = False) -> tuple[st
     if title and not any(fold(choice).startswith(fold(title[0])) for choice in choices):  # no choice is "Solution B"
         bare = bare[title.end() :]
     match = re.match(r"^(?P<open>[(\[{<\"']*)(?P<letter>[A-Ha-h])(?P<close>[)\]}>\"'_]*)"
-                     r"(?P<mark>\s*[.:,;、]|\s*$|\s+|\s*[-–—=]|(?<=[)\]]))(?P<rest>.*)$",
-                     bare,
-                     re.S)
+                     r"(?P<mark>\s*[.:,;、]|\s*$|\s+|\s*[-–—=]|(?<=[)\]]))(?P<rest>.*)$", bare, re.S)
     if match is None or not in_range(match["letter"].upper(), choices):
         letter = by_text(region, choices)
         told = {first or second for first, second in TOLD.findall(region)}
@@ -347,19 +337,16 @@ def letter_of(region: str, choices: list[str], strict: bool = False) -> tuple[st
     wrapped = bool(match["close"]) or mark in (".", ":", "、") or not rest
     sure = wrapped or text_agrees or bool(by_words and letter.isupper())
     told = letter.isupper() or match["open"] or match["close"] or mark in (".", ":") or not rest
-    loose = (letter.isupper()
-             and letter != "A"
-             and not strict
-             and (mark == "," or not re.match(r"[=<>+\-*/^\d°a-z]", rest))
-             and mark not in ("=", "-", "–", "—"))
+    loose = (letter.isupper() and letter != "A" and not strict and mark not in ("=", "-", "–", "—")
+             and (mark == "," or not re.match(r"[=<>+\-*/^\d°a-z]", rest)))
     if (sure and told) or loose:
         return letter.upper(), True
     return by_text(region, choices), False
 
 
 def by_text(text: str, choices: list[str], whole: bool = False) -> str | None:
-    """The letter of the choice whose text this is, word for word or as mathematics, or (unless `whole`) whose text
-    it begins with; None where none or two different ones fit.
+    """The letter of the choice whose text this is, word for word or as mathematics, or (unless `whole`) begins with.
+    None where none or two different ones fit.
     """
     if not choices or len(text) > 400:
         return None
@@ -370,19 +357,13 @@ def by_text(text: str, choices: list[str], whole: bool = False) -> str | None:
             return LETTERS[found[0]] if len({fold(choices[k]) for k in found}) == 1 else None
     if whole:
         return None
-    begins = [
-        k
-        for k, choice in enumerate(choices)
-        if fold(choice) and re.match(re.escape(fold(choice)) + r"(?![\w.]|\s*[-+*/^=])", folded)
-    ]
-    longest = max((len(fold(choices[k])) for k in begins), default=0)
-    rest = folded[longest:]
-    if any(re.search(rf"(?<!\w){re.escape(fold(c))}(?!\w)", rest)
-           for c in choices
-           if fold(c) and fold(c) != folded[:longest]):
+    texts = list(map(fold, choices))
+    begins = [t for t in texts if t and re.match(re.escape(t) + r"(?![\w.]|\s*[-+*/^=])", folded)]
+    longest = max(begins, key=len, default="")
+    rest = folded[len(longest) :]
+    if any(t and t != longest and re.search(rf"(?<!\w){re.escape(t)}(?!\w)", rest) for t in texts):
         return None  # it names a second choice further on
-    begins = [k for k in begins if len(fold(choices[k])) == longest]
-    return LETTERS[begins[0]] if begins and len({fold(choices[k]) for k in begins}) == 1 else None
+    return LETTERS[texts.index(longest)] if longest else None
 
 
 def is_text_of(letter: str, text: str, choices: list[str]) -> bool:

@@ -69,9 +69,7 @@ COMMAND = re.compile(r"\\([A-Za-z]+)")
 
 
 def plain(text: str) -> str:
-    """One plain notation for LaTeX, Unicode and everyday spelling. Raises NotMath for control characters and for
-    too long a text.
-    """
+    """One plain notation for LaTeX, Unicode and everyday spelling. NotMath for control characters, too long a text."""
     if len(text) > MAX_CHARACTERS or any(ord(c) < 32 and c not in "\t\r\n" for c in text):
         raise NotMath("too long, or control characters")
     text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda m: "^{" + m.group().translate(SUPERSCRIPTS) + "}", text)
@@ -192,7 +190,7 @@ class _Parser:
 
     def starts_function(self) -> bool:
         """sin x cos x is a product: the second name ends the first one's argument."""
-        return self.peek()[1].removeprefix("\\").lower() in FUNCTIONS and len(self.peek()[1]) > 1
+        return self.peek()[1].removeprefix("\\").lower() in FUNCTIONS
 
     def unary(self) -> sympy.Expr:
         sign = 1
@@ -215,12 +213,12 @@ class _Parser:
         value = self.atom()
         while self.peek()[1] in ("°", "%", "!"):
             mark = self.take()
-            if mark == "!":
-                if not (value.is_Integer and 0 <= value <= 60):
-                    raise NotMath("factorial")
+            if mark != "!":
+                value = value * (DEGREE if mark == "°" else PERCENT)
+            elif value.is_Integer and 0 <= value <= 60:
                 value = sympy.factorial(value)
             else:
-                value = value * (DEGREE if mark == "°" else PERCENT)
+                raise NotMath("factorial")
         return value
 
     def group(self, opening: str, closing: str) -> sympy.Expr:
@@ -254,14 +252,11 @@ class _Parser:
         """3 1/2 and 3\\frac{1}{2} are three and a half; 9\\frac{\\sqrt3}{2} stays a product."""
         if not whole.is_Integer:
             return whole
-        kinds = [self.peek(k) for k in range(7)]
-        if kinds[0][0] == "number" and kinds[1][1] == "/" and kinds[2][0] == "number":
-            top, bottom, used = kinds[0][1], kinds[2][1], 3
-        elif ([k[1] for k in kinds[:2]] == [r"\frac", "{"]
-              and kinds[3][1] == "}"
-              and kinds[4][1] == "{"
-              and kinds[6][1] == "}"):
-            top, bottom, used = kinds[2][1], kinds[5][1], 7
+        texts = [self.peek(k)[1] for k in range(7)]
+        if texts[1] == "/":
+            top, bottom, used = texts[0], texts[2], 3
+        elif [*texts[:2], *texts[3:5], texts[6]] == [r"\frac", "{", "}", "{", "}"]:
+            top, bottom, used = texts[2], texts[5], 7
         else:
             return whole
         if top.isdigit() and bottom.isdigit() and len(bottom) < 6 and 0 < int(top) < int(bottom):
@@ -272,12 +267,9 @@ class _Parser:
     def command(self) -> sympy.Expr:
         name = self.take()[1:]
         if name == "frac":
-            top = self.argument()
-            return divide(top, self.argument())
+            return divide(self.argument(), self.argument())
         if name == "sqrt":
-            index = sympy.Integer(2)
-            if self.peek()[1] == "[":
-                index = self.group("[", "]")
+            index = self.group("[", "]") if self.peek()[1] == "[" else sympy.Integer(2)
             return raise_to(self.argument(), divide(sympy.Integer(1), index))
         if name in FUNCTIONS:
             return self.function(name)
@@ -287,11 +279,9 @@ class _Parser:
 
     def name(self) -> sympy.Expr:
         text = self.take()
-        if text == "pi":
-            return sympy.pi
-        if text == "oo":
-            return sympy.oo
-        if text.lower() in FUNCTIONS and len(text) > 1:
+        if text in ("pi", "oo"):
+            return getattr(sympy, text)
+        if text.lower() in FUNCTIONS:
             return self.function(text.lower())
         if text in GREEK:
             return self.subscript(text)
@@ -315,16 +305,12 @@ class _Parser:
     def subscript(self, name: str) -> sympy.Symbol:
         if self.peek()[1] == "_":
             self.take()
-            braces = self.peek()[1] == "{"
-            if braces:
-                self.take()
-            kind, text = self.peek()
-            if kind not in ("number", "name"):
+            braces = self.peek()[1] == "{" and self.take()
+            if self.peek()[0] not in ("number", "name"):
                 raise NotMath("subscript")
-            self.take()
+            name = f"{name}_{self.take()}"
             if braces:
                 self.take("}")
-            name = f"{name}_{text}"
         return sympy.Symbol(name, real=True)
 
     def function(self, name: str) -> sympy.Expr:
@@ -378,9 +364,7 @@ def divide(top: sympy.Expr, bottom: sympy.Expr) -> sympy.Expr:
 
 
 def raise_to(base: sympy.Expr, exponent: sympy.Expr) -> sympy.Expr:
-    """base ** exponent, refused where the result would be large: exponents beyond MAX_EXPONENT, exact powers beyond
-    MAX_BITS.
-    """
+    """base ** exponent; NotMath where it would be large: beyond MAX_EXPONENT, or of MAX_BITS as an exact power."""
     if exponent.is_number:
         size = abs(sympy.N(exponent, 15))
         if not size.is_comparable or size > MAX_EXPONENT:
@@ -397,9 +381,7 @@ def raise_to(base: sympy.Expr, exponent: sympy.Expr) -> sympy.Expr:
 
 
 def parse_expression(text: str) -> sympy.Expr:
-    """Plain text (see `plain`) → sympy expression. Raises NotMath for anything that is not one expression within
-    the limits.
-    """
+    """Plain text (see `plain`) → sympy expression; NotMath for what is not one expression within the limits."""
     parser = _Parser(tokenize(text))
     try:
         value = parser.expression()

@@ -1,6 +1,4 @@
-"""Units of measure after a number: metres and their squares, degrees, per cent, litres, money, and things that are
-counted.
-"""
+"""Units of measure after a number: metres and their squares, degrees, per cent, litres, money, things counted."""
 
 import re
 from collections.abc import Iterator
@@ -44,9 +42,7 @@ NOT_UNITS = set(
 
 @dataclass(frozen=True)
 class Unit:
-    """dimension: sorted (base, power) pairs; factor: how many base units one of these is; ANY_UNIT keeps its power
-    in the dimension.
-    """
+    """dimension: sorted (base, power) pairs, ANY_UNIT's power too; factor: how many base units one of these is."""
 
     name: str
     dimension: tuple[tuple[int, int], ...]
@@ -75,9 +71,8 @@ LONGEST_UNIT = 48
 
 def split_unit(text: str) -> Iterator[tuple[str, Unit | None]]:
     """Readings of "12 cm^2": ("12", cm²) first, then ("12 cm^2", None), where cm may be letters."""
-    start = max(0, len(text) - LONGEST_UNIT)
     found = False
-    for position in range(start, len(text)):
+    for position in range(max(0, len(text) - LONGEST_UNIT), len(text)):
         before = text[position - 1] if position else ""
         if not before or not (before.isdigit() or before in ")}]. °%|" or text[:position].endswith("pi")):
             continue
