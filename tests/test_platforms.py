@@ -31,7 +31,8 @@ def test_loader_processes_may_open_what_the_system_allows(monkeypatch, most, ask
 
 @pytest.mark.parametrize("program", ["gen_data.py", "train_stage2.py", "eval.py"])
 def test_windows_is_told_of_wsl(program):
-    code = f"import runpy, sys; sys.modules['fcntl'] = sys.modules['resource'] = None; runpy.run_path({program!r}, run_name='__main__')"
+    code = (f"import runpy, sys; sys.modules['fcntl'] = sys.modules['resource'] = None; "
+            f"runpy.run_path({program!r}, run_name='__main__')")
     process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert process.returncode == 1
     assert process.stderr.splitlines()[-1] == "error: nanoPUMA runs on Linux and macOS; on Windows, run it inside WSL"
