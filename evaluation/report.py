@@ -6,8 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from string import Template
-from urllib.parse import quote
 
 import numpy as np
 
@@ -15,6 +13,7 @@ from evaluation import metrics
 from evaluation.question import Question, snake
 from files import read_json, write_atomically
 from errors import UserError
+from html_page import card, escape, page, picture
 
 PAPER = Path(__file__).with_name("paper_tables.json")
 VERSION_COLUMNS = {
@@ -226,26 +225,29 @@ def draw_chart(path: Path, models: list[tuple[str, Mapping[str, float | None]]])
 # -----------------------------------------------------------------------------
 # the page to browse
 
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>$title</title><style>
-body{font:15px/1.45 system-ui,sans-serif;margin:1rem auto;max-width:70rem;padding:0 1rem;color:#222}
-article{border:1px solid #ddd;border-left:6px solid #bbb;border-radius:4px;margin:.7rem 0;padding:.6rem
-.9rem;overflow:hidden} article.right{border-left-color:#3a8f4d}article.wrong{border-left-color:#b8403a}
-img{float:right;max-width:18rem;max-height:18rem;margin:0 0 .5rem 1rem;background:#fff}
-pre{white-space:pre-wrap;overflow-wrap:anywhere;background:#f6f6f4;padding:.5rem;margin:.3rem 0;font:13px/1.4
-ui-monospace,monospace} small{color:#666}[hidden]{display:none}
-</style><h1>$title</h1><p>Show <select id="verdict"><option value="">every row</option><option
-value="right">right</option> <option value="wrong">wrong</option><option value="error">without a
-verdict</option></select> whose text holds <input id="text" size="30"> <span id="count"></span></p><main>
-$rows
-</main><script>
-const rows = [...document.querySelectorAll("article")], verdict = document.getElementById("verdict"), text =
-document.getElementById("text"); const show = () => { let n = 0; for (const row of rows) {
-  row.hidden = !(row.className.includes(verdict.value) &&
-  row.textContent.toLowerCase().includes(text.value.toLowerCase())); n += !row.hidden; }
-  document.getElementById("count").textContent = n + " rows"; };
-verdict.onchange = text.oninput = show; show();
-</script></html>
+STYLE = """
+body{max-width:70rem} .card{border-left:6px solid #bbb;margin:.7rem 0;overflow:hidden}
+.card.right{border-left-color:#3a8f4d} .card.wrong{border-left-color:#b8403a}
+.card img{float:right;max-width:18rem;max-height:18rem;margin:0 0 .5rem 1rem} [hidden]{display:none}
 """
+FILTER = """<p>Show <select id="verdict"><option value="">every row</option><option value="right">right</option>
+<option value="wrong">wrong</option><option value="error">without a verdict</option></select>
+whose text holds <input id="text" size="30"> <span id="count"></span></p>"""
+SCRIPT = """<script>
+const rows = [...document.querySelectorAll("article")];
+const verdict = document.getElementById("verdict"), text = document.getElementById("text");
+const show = () => {
+  let n = 0;
+  for (const row of rows) {
+    row.hidden = !(row.className.includes(verdict.value) &&
+      row.textContent.toLowerCase().includes(text.value.toLowerCase()));
+    n += !row.hidden;
+  }
+  document.getElementById("count").textContent = n + " rows";
+};
+verdict.onchange = text.oninput = show;
+show();
+</script>"""
 
 
 def browse_page(title: str, questions: list[Question], rows: Mapping[str, dict], missing: set[str], folder: Path,
@@ -260,26 +262,25 @@ def browse_page(title: str, questions: list[Question], rows: Mapping[str, dict],
         row = rows.get(question.id, {})
         kind = "error" if "correct" not in row else ("right" if row["correct"] else "wrong")
         groups = ", ".join(str(v) if isinstance(v, str) else ", ".join(v) for v in question.groups.values() if v)
-        picture = ""
+        image = ""
         if question.image and question.id not in missing:
-            source = quote(os.path.relpath(question.image, folder).replace(os.sep, "/"))
-            picture = f'<img loading="lazy" alt="" src="{html.escape(source)}">'
+            image = os.path.relpath(question.image, folder).replace(os.sep, "/")
         elif question.image:
             shown = "a white picture was shown: the real one is not at hand" if white else "its picture is not at hand"
             groups = f"{groups} ({shown})"
         extraction = row.get("extraction")
-        articles.append(f'<article class="{kind}">{picture}<b>{_shown(question.id)}</b> <small>{_shown(groups)}</small>'
-                        f"<pre>{_shown(question.prompt)}</pre>Response<pre>{_shown(row.get('response', ''))}</pre>"
-                        f"Extracted: <b>{'(none)' if extraction is None else _shown(extraction)}</b> · "
-                        f"gold: <b>{_shown(question.answer)}</b> · "
-                        f"<b>{kind}</b> {_shown(row.get('error', ''))}</article>")
-    return Template(PAGE).substitute(title=html.escape(title), rows="\n".join(articles))
+        articles.append(card(picture(image), f"<b>{_shown(question.id)}</b> <small>{_shown(groups)}</small>"
+                             f"<pre>{_shown(question.prompt)}</pre>Response<pre>{_shown(row.get('response', ''))}</pre>"
+                             f"Extracted: <b>{'(none)' if extraction is None else _shown(extraction)}</b> · "
+                             f"gold: <b>{_shown(question.answer)}</b> · <b>{kind}</b> {_shown(row.get('error', ''))}",
+                             kind=kind))
+    return page(title, FILTER, *articles, SCRIPT, style=STYLE)
 
 
 def _shown(text: object) -> str:
     text = str(text)
     short = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]} … ({len(text)} characters)"
-    return html.escape(short.replace("\0", "\ufffd"), quote=True)
+    return escape(short)
 
 
 # -----------------------------------------------------------------------------
