@@ -85,10 +85,8 @@ class Avoid:
         if not self.grams:
             return None
         words = comparable(text)
-        for length, known in self.grams.items():
-            if any(gram in known for gram in _grams(words, length)):
-                return "question stands in an evaluation file"
-        return None
+        known = any(gram in grams for length, grams in self.grams.items() for gram in _grams(words, length))
+        return "question stands in an evaluation file" if known else None
 
     def picture(self, image: Image.Image) -> str | None:
         """Why this picture may not be trained on, or None."""
@@ -133,14 +131,12 @@ def read_avoided(paths: Iterable[str], image_root: str = "") -> Avoid:
                     seen.add(key)
                     pictures.append((picture, source.image_root))
         if avoid.num_questions == before:
-            raise UserError(
-                f"{path}: no row with a question under {', '.join(QUESTION_KEYS)}; is this the file to avoid?"
-            )
+            raise UserError(f"{path}: no row with a question under {', '.join(QUESTION_KEYS)}; is this the file to "
+                            "avoid?")
     grams = [key for key, count in counted.items() if count <= BOILERPLATE]
     avoid.num_boilerplate = len(counted) - len(grams)
-    avoid.grams = {
-        length: frozenset(gram for size, gram in grams if size == length) for length in {size for size, _ in grams}
-    }
+    avoid.grams = {length: frozenset(gram for size, gram in grams if size == length)
+                   for length in {size for size, _ in grams}}
     hashes = []
     for picture, root in pictures:
         try:

@@ -9,14 +9,16 @@ raises MissingGlyphs.
 """
 
 import html
+import itertools
 import random
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageColor
 
 from augment.typeset import (FALLBACKS, FAMILIES, MONO, Box, Unrenderable, font_path, math_box, rewrite_latex,
                              space_width, word_box)
@@ -77,15 +79,9 @@ def split_math(text: str) -> list[tuple[str, str]]:
     return segments
 
 
-_CHOICE_FORMS = [
-    re.compile(pattern)
-    for pattern in (
-        r"(?:(?<=\n)|^)[ \t]*[(（]([A-H])[)）][ \t]*",
-        r"(?:(?<=\n)|^)[ \t]*([A-H])[.:、)．][ \t]*",
-        r"(?:(?<=\s)|^)[(（]([A-H])[)）][ \t]*",
-        r"(?:(?<=\s)|^)([A-H])[.、．][ \t]+",
-    )
-]
+_CHOICE_FORMS = [re.compile(pattern) for pattern in (
+    r"(?:(?<=\n)|^)[ \t]*[(（]([A-H])[)）][ \t]*", r"(?:(?<=\n)|^)[ \t]*([A-H])[.:、)．][ \t]*",
+    r"(?:(?<=\s)|^)[(（]([A-H])[)）][ \t]*", r"(?:(?<=\s)|^)([A-H])[.、．][ \t]+")]
 
 
 def split_choices(text: str) -> tuple[str, list[tuple[str, str]]]:
@@ -95,9 +91,8 @@ def split_choices(text: str) -> tuple[str, list[tuple[str, str]]]:
         while marks and marks[0][1] != "A":
             marks.pop(0)
         letters = "".join(mark[1] for mark in marks)
-        if (len(letters) < 2
-            or letters != "ABCDEFGH"[: len(letters)]
-            or (len(letters) < 3 and form in _CHOICE_FORMS[2:])):
+        fewest = 3 if form in _CHOICE_FORMS[2:] else 2
+        if len(letters) < fewest or letters != "ABCDEFGH"[: len(letters)]:
             continue
         ends = [mark.start() for mark in marks[1:]] + [len(text)]
         choices = [(mark[0].strip(), text[mark.end() : end].strip()) for mark, end in zip(marks, ends, strict=True)]
@@ -118,11 +113,8 @@ def markdown_table(lines: list[str]) -> list[list[str]] | None:
 def _tabular_rows(source: str) -> list[list[str]]:
     body = re.sub(r"^\\begin\{\w+\}\s*(?:\{[^{}]*\})?|\\end\{\w+\}$|\\(?:hline|toprule|midrule|bottomrule)", "", source)
     cell = (lambda text: f"${text.strip()}$") if source.startswith("\\begin{array}") else str.strip
-    return [
-        [cell(part) if part.strip() else "" for part in re.split(r"(?<!\\)&", row)]
-        for row in re.split(r"\\\\(?:\[[^\]]*\])?", body)
-        if row.strip()
-    ]
+    rows = filter(str.strip, re.split(r"\\\\(?:\[[^\]]*\])?", body))
+    return [[cell(part) if part.strip() else "" for part in re.split(r"(?<!\\)&", row)] for row in rows]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -287,7 +279,8 @@ def items_of(text: str, style: Style, extra_fonts: tuple[str, ...], counts: Coun
             glued = not content[-1].isspace()
             continue
         if kind == "tabular":
-            items.append(("table", _tabular_rows(content)))
+            rows = _tabular_rows(content)
+            items += [("table", rows)] if rows else []
             glued = True
             continue
         try:
@@ -310,34 +303,27 @@ def items_of(text: str, style: Style, extra_fonts: tuple[str, ...], counts: Coun
     return items
 
 
-def _blocks(text: str, style: Style) -> list[tuple[str, object]]:
+def _blocks(text: str, style: Style) -> Iterator[tuple[str, object]]:
     """The page's blocks in order: ("text", paragraph), ("table", rows of cells), ("choices", cells)."""
     stem, choices = split_choices(text)
-    blocks: list[tuple[str, object]] = []
-    lines: list[str] = []
-
-    def flush() -> None:
-        if any(line.strip() for line in lines):
-            blocks.append(("text", "\n".join(lines).strip("\n")))
-        lines.clear()
-
-    rest = stem.split("\n")
+    rest, lines = stem.split("\n"), []
     while rest:
-        count = 0
-        while count < len(rest) and rest[count].strip().startswith("|"):
-            count += 1
-        table = markdown_table(rest[:count]) if count else None
+        piped = list(itertools.takewhile(lambda line: line.strip().startswith("|"), rest))
+        table = markdown_table(piped)
         if table:
-            flush()
-            blocks.append(("table", table))
-            rest = rest[count:]
+            yield from _paragraph(lines)
+            yield "table", table
+            rest, lines = rest[len(piped) :], []
         else:
             lines.append(rest.pop(0))
-    flush()
-    if choices:
-        cells = [f"{label} {content}" for label, content in choices]
-        blocks.append(("choices", cells) if style.choices == "table" else ("text", "\n".join(cells)))
-    return blocks
+    yield from _paragraph(lines)
+    cells = [f"{label} {content}" for label, content in choices]
+    if cells:
+        yield ("choices", cells) if style.choices == "table" else ("text", "\n".join(cells))
+
+
+def _paragraph(lines: list[str]) -> list[tuple[str, str]]:
+    return [("text", "\n".join(lines).strip("\n"))] if any(map(str.strip, lines)) else []
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -377,41 +363,37 @@ class _Column:
         """Greedy line breaking; a word wider than the column stands alone and widens the page."""
         current: list[tuple[Box, float]] = []
         used, newlines = 0.0, 0
-
-        def flush() -> None:
-            nonlocal current, used
+        for kind, *item in items:
+            newlines = newlines + 1 if kind == "newline" else 0
+            if kind == "word":
+                box, space, breakable = item
+                if current and breakable and used + space + box.advance > self.width:
+                    self.line(current)
+                    current, used = [], 0.0
+                current.append((box, space if current else 0.0))
+                used += current[-1][1] + box.advance
+                continue
             if current:
                 self.line(current)
-            current, used = [], 0.0
+                current, used = [], 0.0
+            if newlines == 2:
+                self.gap(0.5)
+            if kind == "display":
+                self.display(*item)
+        if current:
+            self.line(current)
 
-        for item in items:
-            if item[0] == "newline":
-                flush()
-                newlines += 1
-                if newlines == 2:
-                    self.gap(0.5)
-                continue
-            newlines = 0
-            if item[0] == "display":
-                flush()
-                self.gap(0.25)
-                row: list[tuple[Box, float]] = []
-                for box in item[1]:
-                    if row and sum(b.advance for b, _ in row) + box.advance > self.width:
-                        self.line(row, centred=True)
-                        row = []
-                    row.append((box, 0.2 * self.style.size if row else 0.0))
+    def display(self, boxes: list[Box]) -> None:
+        """A formula on lines of its own, broken between its boxes where it is too wide."""
+        self.gap(0.25)
+        row: list[tuple[Box, float]] = []
+        for box in boxes:
+            if row and sum(b.advance for b, _ in row) + box.advance > self.width:
                 self.line(row, centred=True)
-                self.gap(0.25)
-                continue
-            _, box, space, breakable = item
-            if current and breakable and used + space + box.advance > self.width:
-                flush()
-            if not current:
-                space = 0.0
-            current.append((box, space))
-            used += space + box.advance
-        flush()
+                row = []
+            row.append((box, 0.2 * self.style.size if row else 0.0))
+        self.line(row, centred=True)
+        self.gap(0.25)
 
     def table(self, rows: list[list[list[Item]]], borders: str) -> None:
         """Cells of items; columns as wide as they need, or shared out and wrapped when that is too wide."""
@@ -489,31 +471,23 @@ def lay_out(
     """
     text = plain_text(text)
     counts: Counter = Counter()
-    blocks = []
+    blocks: list[tuple[str, list]] = []
+
+    def items(cell: str) -> list[Item]:
+        return items_of(cell, style, extra_fonts, counts, 24.0 * style.size)
+
+    def table(rows: list[list[str]]) -> tuple[str, list]:
+        return "table", [list(map(items, row)) for row in rows]
+
     for kind, content in _blocks(text, style):
-        widest = 24.0 * style.size
-        if kind == "text":
-            parts: list[Item] = []
-            for item in items_of(content, style, extra_fonts, counts, widest):
-                if item[0] == "table" and not item[1]:
-                    continue
-                if item[0] == "table":
-                    blocks += [("text", parts)] if parts else []
-                    parts = []
-                    blocks.append(
-                        (
-                            "table",
-                            [[items_of(cell, style, extra_fonts, counts, widest) for cell in row] for row in item[1]],
-                        )
-                    )
-                else:
-                    parts.append(item)
-            blocks += [("text", parts)] if parts else []
+        if kind == "choices":
+            blocks.append((kind, list(map(items, content))))
         elif kind == "table":
-            cells = [[items_of(cell, style, extra_fonts, counts, widest) for cell in row] for row in content]
-            blocks.append(("table", cells))
+            blocks.append(table(content))
         else:
-            blocks.append(("choices", [items_of(cell, style, extra_fonts, counts, widest) for cell in content]))
+            for is_table, group in itertools.groupby(items(content), key=lambda item: item[0] == "table"):
+                parts = list(group)
+                blocks += [table(rows) for _, rows in parts] if is_table else [("text", parts)]
     width, area = _text_width(blocks, style, picture_size)
     layout = _compose(blocks, style, width, picture_size)
     ratio = layout.width / layout.height / style.aspect
@@ -591,21 +565,20 @@ def _compose(blocks: list, style: Style, text_width: float, picture_size: tuple[
 # Drawing
 
 
-def ink_mask(layout: Layout, boxes: list[tuple[Box, int, int]] | None = None) -> np.ndarray:
+def ink_mask(layout: Layout) -> np.ndarray:
     """The ink of the text and the tables' borders [height, width] uint8: 0 is paper, 255 is ink."""
     canvas = np.zeros((layout.height, layout.width), np.uint8)
-    for box, x, baseline in layout.boxes if boxes is None else boxes:
+    for box, x, baseline in layout.boxes:
         x, y = x + box.left, baseline - box.top
         part = canvas[y : y + box.mask.shape[0], x : x + box.mask.shape[1]]
         np.maximum(part, box.mask, out=part)
-    if boxes is None:
-        for x0, y0, x1, y1 in layout.rules:
-            canvas[y0:y1, x0:x1] = 255
+    for x0, y0, x1, y1 in layout.rules:
+        canvas[y0:y1, x0:x1] = 255
     return canvas
 
 
 def _rgb(colour: str) -> np.ndarray:
-    return np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)], np.float32)
+    return np.array(ImageColor.getrgb(colour), np.float32)
 
 
 def draw(layout: Layout, style: Style, picture: Image.Image | None = None) -> Image.Image:

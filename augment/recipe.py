@@ -9,7 +9,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 
 from PIL import Image
 
@@ -99,15 +99,14 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
             coverage(arguments.font)
         except (OSError, RuntimeError, ValueError) as error:
             raise UserError(f"--font {arguments.font}: not a font that FreeType reads ({error})") from None
-    plan = Plan(stage=arguments.stage, data=tuple(parse_spec(arguments.data)), image_root=arguments.image_root,
-                select=arguments.select, expand=arguments.expand, methods=methods, transforms=transforms,
-                transform_pages=arguments.transform_pages, fonts=(arguments.font,) if arguments.font else (),
-                resolution=arguments.resolution, min_text=arguments.min_text, answer_only=arguments.answer_only,
-                min_reasoning=arguments.min_reasoning, avoid=tuple(arguments.avoid),
-                avoid_image_root=arguments.avoid_image_root, rephrase=(arguments.rephrase, arguments.rephrase_model),
-                explain=(arguments.explain, arguments.explain_model),
-                llm_cache=arguments.llm_cache or os.path.join(arguments.out_dir, "llm_cache"),
-                llm_concurrency=arguments.llm_concurrency, seed=arguments.seed)
+    settings = vars(arguments) | {
+        "data": tuple(parse_spec(arguments.data)), "methods": methods, "transforms": transforms,
+        "fonts": (arguments.font,) if arguments.font else (), "avoid": tuple(arguments.avoid),
+        "rephrase": (arguments.rephrase, arguments.rephrase_model),
+        "explain": (arguments.explain, arguments.explain_model),
+        "llm_cache": arguments.llm_cache or os.path.join(arguments.out_dir, "llm_cache"),
+    }
+    plan = Plan(**{entry.name: settings[entry.name] for entry in fields(Plan)})
     for url, model in {plan.rephrase, plan.explain} - {("", "")}:
         Client(url, model).check()
     return plan
@@ -125,8 +124,14 @@ def _known(names: str, known: dict, flag: str) -> tuple[str, ...]:
 # Reading
 
 
-class Dropped(Exception):
-    """A row, or a variant of it, that is not written; the message is the reason it is counted under."""
+class Dropped(BadRow):
+    """A row, or a variant of it, that is not written, and the reason it is counted under."""
+
+    def __init__(self, reason: str):
+        super().__init__(reason, "")
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 @dataclass
@@ -152,18 +157,14 @@ def read_examples(row: dict | BadRow, row_id: str, image_root: str, plan: Plan, 
     try:
         if isinstance(row, BadRow):
             raise row
-        if plan.select:
-            key, _, pattern = plan.select.partition("=")
-            if not re.search(pattern, str(row.get(key, ""))):
-                raise Dropped("not selected")
+        key, _, pattern = plan.select.partition("=")
+        if pattern and not re.search(pattern, str(row.get(key, ""))):
+            raise Dropped("not selected")
         sides = conversations(row, pairs=False)
     except BenchmarkRow as error:
         raise UserError(f"{row_id}: {error.detail}, never trained on") from None
     except BadRow as error:
         counts[f"dropped: {error.reason}"] += 1
-        return
-    except Dropped as error:
-        counts[f"dropped: {error}"] += 1
         return
     done = row.get("methods") if isinstance(row.get("methods"), list) else []  # a row that was written here before
     for side, turns in sides:
@@ -171,8 +172,6 @@ def read_examples(row: dict | BadRow, row_id: str, image_root: str, plan: Plan, 
             example = _usable(side, turns, row_id, image_root, plan)
             example.methods = [str(method) for method in done if method != "original"]
             yield example
-        except Dropped as error:
-            counts[f"dropped: {error}"] += 1
         except BadRow as error:
             counts[f"dropped: {error.reason}"] += 1
 
@@ -261,13 +260,10 @@ def explain(examples: list[Example], plan: Plan, client: Client, counts: Counter
 
 def reword(examples: list[Example], client: Client, counts: Counter) -> list[str | None]:
     """A server's rewording of each question, or None where numbers, names, choices or the answer did not survive."""
-    replies = client.chat_many(
-        [[user_message(REWORD_PROMPT + split_hint(example.problem.question)[1])] for example in examples],
-        temperature=0.7,
-    )
+    questions = [split_hint(example.problem.question)[1] for example in examples]
+    replies = client.chat_many([[user_message(REWORD_PROMPT + question)] for question in questions], temperature=0.7)
     reworded: list[str | None] = []
-    for example, reply in zip(examples, replies, strict=True):
-        question = split_hint(example.problem.question)[1]
+    for example, question, reply in zip(examples, questions, replies, strict=True):
         reason = reply.error and "the server failed"
         reason = reason or ("the answer is not stated" if example.problem.answer is None else None)
         reason = reason or check_rewording(question, reply.text)
@@ -324,7 +320,7 @@ def vary(example: Example, plan: Plan, reworded: str | None, counts: Counter) ->
     counts["variants wanted, no further method applies"] += wanted - made
 
 
-def render(example: Example, plan: Plan, seed: str, counts: Counter) -> tuple[Image.Image, Style, Layout]:
+def render(example: Example, plan: Plan, seed: str, counts: Counter) -> Image.Image:
     """The question on a page with its picture, in a random style; in a denser one where that is too small to read."""
     rng = random.Random(seed)
     style = random_style(rng)
@@ -345,7 +341,7 @@ def render(example: Example, plan: Plan, seed: str, counts: Counter) -> tuple[Im
     if rng.random() < plan.transform_pages:
         page, names = transform(page.convert("RGB"), rng, plan.transforms)
         example.methods += [f"page {name}" for name in names]
-    return page, style, layout
+    return page
 
 
 def _em_at(resolution: int, style: Style, layout: Layout) -> float:
@@ -369,9 +365,8 @@ def _encoded(image: Image.Image, kind: str) -> bytes:
 def _is_photo(example: Example) -> bool:
     """Whether the source was a JPEG: its grain would make a PNG five times as large."""
     path = example.picture if isinstance(example.picture, str) else (example.picture or {}).get("path") or ""
-    return str(path).lower().endswith((".jpg", ".jpeg")) or any(
-        name in example.methods for name in ("noise", "jpeg", "page noise", "page jpeg")
-    )
+    return (str(path).lower().endswith((".jpg", ".jpeg"))
+            or not {"noise", "jpeg", "page noise", "page jpeg"}.isdisjoint(example.methods))
 
 
 def save_picture(image: Image.Image, out: str, name: str, photo: bool) -> str:
@@ -389,7 +384,7 @@ def write_rows(example: Example, variant: int, plan: Plan, out: str, name: str, 
     row_id = f"{example.row_id}/{variant}"
     page = None
     if plan.stage == 2:
-        page, _, _ = render(example, plan, f"{plan.seed}/{row_id}/page", counts)
+        page = render(example, plan, f"{plan.seed}/{row_id}/page", counts)
     source = None if example.picture is None else image_path(example.picture, example.image_root)
     if example.image is None:
         image_url = ""

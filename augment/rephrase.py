@@ -31,14 +31,10 @@ class Problem:
 
 _FINAL_LINE = re.compile(
     r"\s*(?:†\s*)?(?:(?:so|thus|therefore|hence),?\s+)?(?:the\s+)?(?:final\s+)?answer\s*(?:is\s*:?|:)\s*[^\n]*$"
-    r"|\s*####[^\n]*$",
-    re.IGNORECASE,
-)
+    r"|\s*####[^\n]*$", re.IGNORECASE)
 _STATED = re.compile(
     r"(?:^|[\n.†]|\b(?:so|thus|therefore|hence),?)\s*(?:the\s+)?(?:final\s+)?answer\s*(?:is\s*:?|:)\s*([^\n]+?)\s*$"
-    r"|####\s*([^\n]+?)\s*$",
-    re.IGNORECASE,
-)
+    r"|####\s*([^\n]+?)\s*$", re.IGNORECASE)
 _BOXED = re.compile(r"\\boxed\s*\{")
 _NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 _HINT = re.compile(r"\A\s*(Hint:[^\n]*)\n\s*(?:Question:\s*)?", re.IGNORECASE)
@@ -145,9 +141,7 @@ def _unmask(text: str, formulas: list[str]) -> str:
 
 _ASKS = re.compile(
     r"^(?:what|which|how|find|calculate|compute|determine|work out|evaluate|solve|is|are|does|do|can|who|when|"
-    r"where|prove|show|simplify|give|state|write|express|then|if)\b",
-    re.IGNORECASE,
-)
+    r"where|prove|show|simplify|give|state|write|express|then|if)\b", re.IGNORECASE)
 
 
 def _givens_and_question(stem: str) -> tuple[list[str], str] | None:
@@ -169,9 +163,7 @@ def _givens_and_question(stem: str) -> tuple[list[str], str] | None:
 
 _BEFORE_FIXED = re.compile(
     r"(?:fig(?:ure|\.)?|question|problem|exercise|example|step|table|no\.|number|grade|chapter|page|"
-    r"year|equation|in|part|option|choice)\s*$",
-    re.IGNORECASE,
-)
+    r"year|equation|in|part|option|choice)\s*$", re.IGNORECASE)
 _LONE_NUMBER = re.compile(r"(?<![\w.^_{\\,/:-])\d+(?:\.\d+)?"
                           r"(?!\d|[\w_({/:]|\^(?!\{?\s*\\circ)|[.,]\d|\s*(?:st|nd|rd|th)\b|-[A-Za-z])")
 
@@ -217,14 +209,12 @@ def backward(problem: Problem, rng: random.Random) -> Problem | None:
     if taken is None:
         return None
     turned, number, letter = taken
-    question = rng.choice(
-        (
-            "{q}\nThe answer to this question is {a}. Give a value of {x} that makes it so.",
-            "{q}\nIf the answer to the question above is {a}, what may the value of the unknown {x} be?",
-            "In the following problem one number was replaced by {x}. {q} The answer is {a}. What may {x} stand for?",
-            "{q}\nWe know that the answer is {a}. Find a value of {x} that fits.",
-        )
-    ).format(q=turned, a=_shown(problem.answer), x=letter)
+    question = rng.choice((
+        "{q}\nThe answer to this question is {a}. Give a value of {x} that makes it so.",
+        "{q}\nIf the answer to the question above is {a}, what may the value of the unknown {x} be?",
+        "In the following problem one number was replaced by {x}. {q} The answer is {a}. What may {x} stand for?",
+        "{q}\nWe know that the answer is {a}. Find a value of {x} that fits.",
+    )).format(q=turned, a=_shown(problem.answer), x=letter)
     return _turned_round(question, problem, stem, number, letter)
 
 
@@ -245,9 +235,7 @@ def declare(question: str, answer: str) -> str | None:
     match = re.fullmatch(
         r"(?:find|calculate|compute|determine|work out|evaluate) (the (?:value|area|perimeter|length|size|measure|"
         r"volume|sum|product|total|average|mean|number|radius|height|width|distance|probability)[^,.;?]{0,120})\.?",
-        question,
-        re.IGNORECASE,
-    )
+        question, re.IGNORECASE)
     if match and not re.search(r"\b(?:and|in terms of|such that|if|when)\b", match[1]):
         return f"{match[1][0].upper()}{match[1][1:]} is {answer}."
     number = re.sub(r"[\s$]", "", answer)
@@ -295,9 +283,8 @@ def question_first(problem: Problem, rng: random.Random) -> Problem | None:
     if split is None or "\n\n" in stem:
         return None
     givens, question = " ".join(split[0]), split[1]
-    lead = rng.choice(
-        ("Here is what is known:", "It is given that:", "Use these facts.", "The facts are these:", "Given:")
-    )
+    lead = rng.choice(("Here is what is known:", "It is given that:", "Use these facts.", "The facts are these:",
+                       "Given:"))
     if not givens or not numbers_in(givens):
         return None
     return Problem(_joined(hint, f"{question} {lead} {givens}", choices), problem.output, problem.answer)
@@ -344,10 +331,8 @@ def reordered(problem: Problem, rng: random.Random) -> Problem | None:
 _SYNONYMS: list[tuple[re.Pattern, tuple[str, ...]]] = [
     (re.compile(pattern), options)
     for pattern, options in [
-        (
-            r"\bAs shown in the (?:figure|diagram)\b",
-            ("In the figure", "In the diagram", "As the figure shows", "As drawn"),
-        ),
+        (r"\bAs shown in the (?:figure|diagram)\b",
+         ("In the figure", "In the diagram", "As the figure shows", "As drawn")),
         (r"\bIn the figure\b", ("In the diagram", "As the figure shows")),
         (r"\bit is known that\b", ("we know that", "it is given that")),
         (r"\bGiven that\b", ("Suppose that", "It is known that", "Assume that")),
@@ -357,10 +342,8 @@ _SYNONYMS: list[tuple[re.Pattern, tuple[str, ...]]] = [
         (r"\bDetermine\b", ("Find", "Work out")),
         (r"\bEvaluate\b", ("Compute", "Find the value of")),
         (r"\bWhat is the value of\b", ("How large is",)),
-        (
-            r"\bWhat is the (sum|product|area|perimeter|volume|length|size) of ([^?.]+)\?",
-            (r"Find the \1 of \2.", r"Give the \1 of \2."),
-        ),
+        (r"\bWhat is the (sum|product|area|perimeter|volume|length|size) of ([^?.]+)\?",
+         (r"Find the \1 of \2.", r"Give the \1 of \2.")),
         (r"\bWhat is the size of angle\b", ("How large is angle", "What is the measure of angle")),
         (r"\bthe size of (?=angle|∠)", ("the measure of ",)),
         (r"\bthe measure of (?=angle|∠)", ("the size of ",)),

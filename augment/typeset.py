@@ -8,12 +8,13 @@ the same pixels wherever it stands, on every machine with the same versions of P
 """
 
 import functools
+import itertools
 import logging
 import os
 import re
 import string
 import unicodedata
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
@@ -57,8 +58,7 @@ class Box:
     left: int
     top: int
     advance: float
-    ink: tuple[tuple[int, int, int, int], ...]  # where each glyph's ink stands in mask: x0, y0, x1, y1
-    words: tuple = ()  # for words `ink` is empty and found by glyph_boxes: (text, font path, pixels per em, pen)
+    text: str = ""  # of a word, for whoever reads a layout back
 
     @property
     def descent(self) -> int:
@@ -90,9 +90,8 @@ def coverage(path: str) -> frozenset[int]:
 
 def font_path(name: str) -> str:
     """A bundled font's file by its name; a path, or a name not bundled, as it is."""
-    return (name
-            if os.path.dirname(name) or not os.path.exists(os.path.join(FONT_FOLDER, name))
-            else os.path.join(FONT_FOLDER, name))
+    bundled = os.path.join(FONT_FOLDER, name)
+    return bundled if os.path.exists(bundled) else name
 
 
 def needs_shaping(character: str) -> bool:
@@ -114,52 +113,28 @@ def word_box(word: str, fonts: tuple[str, ...], size: int) -> Box:
     chosen = [pick_font(character, fonts) for character in word]
     if None in chosen:
         raise MissingGlyphs({character for character, path in zip(word, chosen, strict=True) if path is None})
-    runs, start = [], 0
-    for end in range(1, len(word) + 1):
-        if end == len(word) or chosen[end] != chosen[start]:
-            runs.append((word[start:end], chosen[start]))
-            start = end
-    placed, written, pen = [], [], 0.0
-    for text, path in runs:
-        font = _truetype(path, size)
+    placed, pen = [], 0.0
+    for path, run in itertools.groupby(zip(word, chosen, strict=True), key=lambda pair: pair[1]):
+        text, font = "".join(character for character, _ in run), _truetype(path, size)
         x0, y0, x1, y1 = (int(v) for v in font.getbbox(text, anchor="ls"))
         mask = Image.new("L", (max(1, x1 - x0 + 2), max(1, y1 - y0 + 2)))
         ImageDraw.Draw(mask).text((1 - x0, 1 - y0), text, fill=255, font=font, anchor="ls")
-        mask = np.asarray(mask)
-        placed.append((mask, round(pen) + x0 - 1, y0 - 1, None, None))
-        written.append((text, path, size, round(pen)))
+        placed.append((np.asarray(mask), round(pen) + x0 - 1, y0 - 1))
         pen += font.getlength(text)
-    return replace(_assemble(placed, pen), words=tuple(written))
+    return _assemble(placed, pen, word)
 
 
-def glyph_boxes(box: Box) -> list[tuple[int, int, int, int]]:
-    """Where in box.mask every visible glyph must have ink: x0, y0, x1, y1."""
-    found = list(box.ink)
-    for text, path, size, pen in box.words:
-        font = _truetype(path, size)
-        for index, character in enumerate(text):
-            x0, y0, x1, y1 = font.getbbox(character, anchor="ls")
-            if x1 > x0 and y1 > y0:
-                x, y = pen + font.getlength(text[:index]) - box.left, box.top
-                found.append((max(0, int(x + x0) - 1), max(0, int(y + y0)), int(x + x1) + 2, int(y + y1) + 1))
-    return found
-
-
-def _assemble(placed: list[tuple], advance: float) -> Box:
-    """One Box of (mask, x, y, x1, y1): masks are joined; x1, y1 end the ink box of a glyph, None where it has none."""
-    masks = [(mask, x, y) for mask, x, y, _, _ in placed if mask is not None]
-    if not masks:
-        return Box(np.zeros((1, 1), np.uint8), 0, 1, advance, ())
-    x0, y0 = min(x for _, x, _ in masks), min(y for _, _, y in masks)
-    x1, y1 = max(x + m.shape[1] for m, x, _ in masks), max(y + m.shape[0] for m, _, y in masks)
+def _assemble(placed: list[tuple[np.ndarray, int, int]], advance: float, text: str = "") -> Box:
+    """One Box of masks with their corners (x, y) from the pen on the baseline."""
+    if not placed:
+        return Box(np.zeros((1, 1), np.uint8), 0, 1, advance)
+    x0, y0 = min(x for _, x, _ in placed), min(y for _, _, y in placed)
+    x1, y1 = max(x + m.shape[1] for m, x, _ in placed), max(y + m.shape[0] for m, _, y in placed)
     canvas = np.zeros((y1 - y0, x1 - x0), np.uint8)
-    for mask, x, y in masks:
+    for mask, x, y in placed:
         part = canvas[y - y0 : y - y0 + mask.shape[0], x - x0 : x - x0 + mask.shape[1]]
         np.maximum(part, mask, out=part)
-    ink = tuple((max(0, a - x0), max(0, b - y0), min(x1 - x0, c - x0), min(y1 - y0, d - y0))
-                for mask, a, b, c, d in placed
-                if c is not None)
-    return Box(canvas, x0, -y0, advance, ink)
+    return Box(canvas, x0, -y0, advance, text)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -186,11 +161,8 @@ _REWRITES = [
         (r"\\b?mod(?![a-zA-Z])", r"\\ \\mathrm{mod}\\ "),
         (r"\\tag\s*\{([^{}]*)\}", r"\\qquad (\1)"),
         (r"\\label\s*\{[^{}]*\}|\\(?:color|textcolor)\s*\{[^{}]*\}", ""),
-        (
-            r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|nonumber|notag|centering|noindent|hfill|normalsize|"
-            r"mathbin|mathrel|mathop|mathopen|mathclose|allowbreak)(?![a-zA-Z])",
-            " ",
-        ),
+        (r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|nonumber|notag|centering|noindent|hfill|normalsize|"
+         r"mathbin|mathrel|mathop|mathopen|mathclose|allowbreak)(?![a-zA-Z])", " "),
         (r"\\(?:[bB]igg?|[bB]igg?[lrm])(?![a-zA-Z])", ""),
         (r"\\hspace\*?\s*\{[^{}]*\}|\\enskip(?![a-zA-Z])|\\hskip\s*[\d.]+\s*(?:pt|em|cm|mm)", r"\\quad "),
         (r"\\phantom\s*\{[^{}]*\}", r"\\ "),
@@ -199,36 +171,18 @@ _REWRITES = [
         (r"\\ast(?![a-zA-Z])", "*"),
         (r"\\(?:square|Box)(?![a-zA-Z])", "□"),
         (r"\\(?:Diamond|lozenge)(?![a-zA-Z])", "◊"),
-        (
-            r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z])|\{\s*\\(?:text)?degree\s*\})|\\(?:text)?degree(?![a-zA-Z])",
-            "°",
-        ),
+        (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z])|\{\s*\\(?:text)?degree\s*\})|\\(?:text)?degree(?![a-zA-Z])",
+         "°"),
         (r"(?<!\\)\\&", r"\\text{&}"),
     ]
 ] + [
     (re.compile(rf"\\{name}(?![a-zA-Z])"), replacement)
     for name, replacement in {
-        "implies": r"\\Longrightarrow ",
-        "impliedby": r"\\Longleftarrow ",
-        "iff": r"\\Longleftrightarrow ",
-        "land": r"\\wedge ",
-        "lor": r"\\vee ",
-        "lnot": r"\\neg ",
-        "lt": "< ",
-        "gt": "> ",
-        "le": r"\\leq ",
-        "ge": r"\\geq ",
-        "gets": r"\\leftarrow ",
-        "owns": r"\\ni ",
-        "dotsb": r"\\cdots ",
-        "dotsm": r"\\cdots ",
-        "dotsc": r"\\ldots ",
-        "dotso": r"\\ldots ",
-        "ldotp": ".",
-        "negthinspace": r"\\!",
-        "lg": r"\\mathrm{lg}\\,",
-        "sgn": r"\\mathrm{sgn}\\,",
-        "lcm": r"\\mathrm{lcm}\\,",
+        "implies": r"\\Longrightarrow ", "impliedby": r"\\Longleftarrow ", "iff": r"\\Longleftrightarrow ",
+        "land": r"\\wedge ", "lor": r"\\vee ", "lnot": r"\\neg ", "lt": "< ", "gt": "> ", "le": r"\\leq ",
+        "ge": r"\\geq ", "gets": r"\\leftarrow ", "owns": r"\\ni ", "dotsb": r"\\cdots ", "dotsm": r"\\cdots ",
+        "dotsc": r"\\ldots ", "dotso": r"\\ldots ", "ldotp": ".", "negthinspace": r"\\!", "lg": r"\\mathrm{lg}\\,",
+        "sgn": r"\\mathrm{sgn}\\,", "lcm": r"\\mathrm{lcm}\\,"
     }.items()
 ]
 
@@ -315,14 +269,16 @@ def _parse_whole(latex: str, fontset: str) -> tuple | str:
     return float(vector.width), glyphs, vector.rects
 
 
+_AUTOHINT = (ft2font.LoadFlags.FORCE_AUTOHINT if hasattr(ft2font, "LoadFlags")
+             else ft2font.LOAD_FORCE_AUTOHINT)  # matplotlib below 3.10
+
+
 @functools.lru_cache(20000)
 def _glyph(path: str, number: int, size: float) -> tuple[np.ndarray | None, int, int]:
     """One glyph's mask, its left bearing and its top above the baseline, in pixels."""
     font = get_font(path)
     font.set_size(size, 72)
-    glyph = font.load_char(
-        number, flags=ft2font.LoadFlags.FORCE_AUTOHINT if hasattr(ft2font, "LoadFlags") else ft2font.LOAD_FORCE_AUTOHINT
-    )
+    glyph = font.load_char(number, flags=_AUTOHINT)
     x0, y0, x1, y1 = glyph.bbox
     if x1 <= x0 or y1 <= y0:
         return None, 0, 0
@@ -353,13 +309,11 @@ def _simple_math_box(latex: str, fontset: str, size: int) -> Box:
             if not chr(number).isspace():
                 raise Unrenderable(f"an empty glyph, {number}")
             continue
-        at_x, at_y = round(x * scale) + left, -round(y * scale) - top
-        placed.append((mask, at_x, at_y, at_x + mask.shape[1], at_y + mask.shape[0]))
+        placed.append((mask, round(x * scale) + left, -round(y * scale) - top))
     for x, y, w, h in rects:
         thickness = max(1, round(h * scale))
         x0, x1, y0 = round(x * scale), max(round(x * scale) + 1, round((x + w) * scale)), -round((y + h) * scale)
-        rule = np.full((thickness, x1 - x0), 255, np.uint8)
-        placed.append((rule, x0, y0, x1, y0 + thickness))
+        placed.append((np.full((thickness, x1 - x0), 255, np.uint8), x0, y0))
     if not placed:
         raise Unrenderable("nothing to draw")
     return _assemble(placed, width * scale)
@@ -370,25 +324,11 @@ _ENVIRONMENT = re.compile(r"(?:\\left\s*(?P<left>\\?[.\[({|]|\\lbrace|\\lvert)\s
                           r"(?:\s*\\right\s*(?P<right>\\?[.\])}|]|\\rbrace|\\rvert))?",
                           re.DOTALL)
 _GRIDS = {  # environment: (alignment of its columns, in turn; delimiters)
-    "cases": ("l", "{", ""),
-    "dcases": ("l", "{", ""),
-    "matrix": ("c", "", ""),
-    "pmatrix": ("c", "(", ")"),
-    "bmatrix": ("c", "[", "]"),
-    "vmatrix": ("c", "|", "|"),
-    "Bmatrix": ("c", "{", "}"),
-    "smallmatrix": ("c", "", ""),
-    "array": ("c", "", ""),
-    "aligned": ("rl", "", ""),
-    "align": ("rl", "", ""),
-    "alignat": ("rl", "", ""),
-    "split": ("rl", "", ""),
-    "gathered": ("c", "", ""),
-    "gather": ("c", "", ""),
-    "eqnarray": ("rcl", "", ""),
-    "equation": ("c", "", ""),
-    "multline": ("c", "", ""),
-    "displaymath": ("c", "", ""),
+    "cases": ("l", "{", ""), "dcases": ("l", "{", ""), "matrix": ("c", "", ""), "pmatrix": ("c", "(", ")"),
+    "bmatrix": ("c", "[", "]"), "vmatrix": ("c", "|", "|"), "Bmatrix": ("c", "{", "}"), "smallmatrix": ("c", "", ""),
+    "array": ("c", "", ""), "aligned": ("rl", "", ""), "align": ("rl", "", ""), "alignat": ("rl", "", ""),
+    "split": ("rl", "", ""), "gathered": ("c", "", ""), "gather": ("c", "", ""), "eqnarray": ("rcl", "", ""),
+    "equation": ("c", "", ""), "multline": ("c", "", ""), "displaymath": ("c", "", "")
 }
 
 
@@ -434,17 +374,7 @@ def _grid_math_box(latex: str, fontset: str, size: int) -> Box:
 
 def _join(placed: list[tuple[Box, int, int]], advance: float) -> Box:
     """Boxes at (pen, baseline) offsets as one Box."""
-    parts = []
-    for box, x, y in placed:
-        parts.append((box.mask, x + box.left, y - box.top, None, None))
-        x, y = x + box.left, y - box.top
-        parts += [(None, x + a, y + b, x + c, y + d) for a, b, c, d in box.ink]
-    masks = [part for part in parts if part[0] is not None]
-    joined = _assemble(masks, advance)
-    ink = tuple(
-        (a - joined.left, b + joined.top, c - joined.left, d + joined.top) for mask, a, b, c, d in parts if mask is None
-    )
-    return replace(joined, ink=ink)
+    return _assemble([(box.mask, x + box.left, y - box.top) for box, x, y in placed], advance)
 
 
 def _grid_box(body: str, alignment: str, delimiters: tuple[str, str], fontset: str, size: int) -> Box:
@@ -455,12 +385,10 @@ def _grid_box(body: str, alignment: str, delimiters: tuple[str, str], fontset: s
         raise Unrenderable("an empty environment")
     boxes = [[_simple_math_box(rewrite_latex(cell), fontset, size) if cell else None for cell in row] for row in cells]
     columns = max(map(len, boxes))
-    widths = [
-        max([box.advance for row in boxes if column < len(row) and (box := row[column])], default=0.0)
-        for column in range(columns)
-    ]
+    widths = [max([box.advance for row in boxes if column < len(row) and (box := row[column])], default=0.0)
+              for column in range(columns)]
     gap = 0.3 * size if alignment == "rl" else 0.9 * size
-    placed, y, tops = [], 0, []
+    placed, y = [], 0
     for row in boxes:
         present = [box for box in row if box]
         ascent = max([box.top for box in present] + [round(0.8 * size)])
@@ -473,7 +401,6 @@ def _grid_box(body: str, alignment: str, delimiters: tuple[str, str], fontset: s
                 shift = {"l": 0.0, "c": spare / 2, "r": spare}[alignment[column % len(alignment)]]
                 placed.append((box, round(pen + shift), y))
             pen += widths[column] + gap
-        tops.append(y - ascent)
         y += descent + round(0.2 * size)
     height = y - round(0.2 * size)
     baseline = height // 2 + round(0.28 * size)  # the middle of the grid on the axis of the line
@@ -496,7 +423,7 @@ def _tall_delimiter(delimiter: str, height: int, baseline: int, size: int) -> Bo
         else:
             mask[:stroke], mask[-stroke:] = 255, 255
             mask[:, slice(0, stroke) if delimiter == "[" else slice(width - stroke, width)] = 255
-        return Box(mask, 0, baseline, float(width), ((0, 0, width, height),))
+        return Box(mask, 0, baseline, float(width))
     mask, _, _ = _glyph(font_path("DejaVuSans.ttf"), ord(delimiter), float(min(3 * size, height)))
     if mask is None:
         raise Unrenderable(f"the delimiter {delimiter}")
@@ -504,4 +431,4 @@ def _tall_delimiter(delimiter: str, height: int, baseline: int, size: int) -> Bo
     ink = Image.fromarray(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
     width = max(2, round(0.32 * size))
     stretched = np.asarray(ink.resize((width, height), Image.Resampling.BILINEAR))
-    return Box(stretched, 0, baseline, float(width), ((0, 0, width, height),))
+    return Box(stretched, 0, baseline, float(width))
