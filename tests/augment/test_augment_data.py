@@ -4,11 +4,8 @@ import gzip
 import hashlib
 import json
 import os
-import random
-import signal
-import subprocess
 import sys
-import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +26,8 @@ def command(out, *flags, stage=2, data=GEO, image_root=SETS / "Geo170K" / "image
             str(image_root), "--out_dir", str(out), *map(str, flags)]
 
 
-def run(out, *flags, **options):
-    """The script as a user runs it; returns its process."""
-    return subprocess.run(command(out, *flags, **options), capture_output=True, text=True, cwd=ROOT, timeout=120)
-
-
 def make(out, *flags, workers=1, **options):
-    """The same in this process, without its start-up."""
+    """What the script does, in this process: (rows, counts)."""
     arguments = command(out, *flags, **options)[2:]
     sys.argv, before = ["augment_data.py", *arguments], sys.argv
     try:
@@ -63,11 +55,9 @@ def write(path, rows):
 
 def digest(folder):
     """Of every file that matters to a user, by name and bytes; not of the parts and their plan."""
-    total = hashlib.sha256()
-    for path in sorted(Path(folder).rglob("*")):
-        if path.is_file() and "parts" not in path.parts and path.suffix in (".png", ".jpg", ".jsonl"):
-            total.update(str(path.relative_to(folder)).encode() + path.read_bytes())
-    return total.hexdigest()
+    files = [path for path in sorted(Path(folder).rglob("*.*")) if path.suffix in (".png", ".jpg", ".jsonl")]
+    return [(str(path.relative_to(folder)), hashlib.sha256(path.read_bytes()).digest())
+            for path in files if "parts" not in path.parts]
 
 
 def text_problem(number):
@@ -82,16 +72,14 @@ def text_problem(number):
 
 def test_pairs_are_the_problem_and_its_page(tmp_path):
     rows, counts = make(tmp_path, "--expand", 4)
-    assert (
-        counts["rows read"] == 4 and counts["dropped: answer only"] == 1 and len(rows) == 12 == counts["rows written"]
-    )
+    assert counts["rows read"] == 4 and counts["dropped: answer only"] == 1
+    assert len(rows) == 12 == counts["rows written"]
     assert [row["id"] for row in rows[:4]] == [f"qa_tuning.json:1/{variant}" for variant in range(4)]
     source = {row["source"]: row for row in rows if row["methods"] == ["original"]}
     for row in rows:
         assert row["output"] == row["output_2"] and (row["level"], row["level_2"]) == ("original", "rendered")
-        assert (row["instruction_2"] != row["instruction"]
-                and "picture" in row["instruction_2"]
-                or "image" in row["instruction_2"])
+        assert row["instruction_2"] != row["instruction"]
+        assert "picture" in row["instruction_2"] or "image" in row["instruction_2"]
         strong, weak = (Image.open(tmp_path / row[key]) for key in ("image_url", "image_url_2"))
         assert min(strong.size) >= 90 and min(weak.size) >= 120
         assert np.asarray(weak.convert("L")).std() > 8
@@ -100,8 +88,7 @@ def test_pairs_are_the_problem_and_its_page(tmp_path):
     assert "angle A = 70.0, angle B = 65.0" in original["instruction"] and "<image>" not in original["instruction"]
     assert original["answer"] == "B" and os.path.samefile(tmp_path / original["image_url"],
                                                           SETS / "Geo170K" / "images" / "geoqa_plus" / "7.png")
-    for row in rows:
-        assert len(set(row["methods"])) == len(row["methods"]), "one variant's changes are not another's"
+    assert all(len(set(row["methods"])) == len(row["methods"]) for row in rows), "a variant has its own changes"
     methods = {method for row in rows for method in row["methods"]}
     assert {"backward", "reworded", "question_first"} & methods and len({row["instruction"] for row in rows}) > 8
     html = (tmp_path / "report.html").read_text()
@@ -145,17 +132,14 @@ def test_a_hint_stays_in_the_prompt_and_out_of_the_page(tmp_path):
     rows, _ = make(tmp_path, data=SETS / "MathV360K" / "train_samples_all_tuning.json",
                    image_root=SETS / "MathV360K" / "data_images")
     hinted = next(row for row in rows if row["instruction"].startswith("Hint:"))
-    assert (hinted["instruction_2"]
-            .split("\n")[1]
-            .startswith("Hint: Please answer the question and provide the correct option"))
+    assert "\nHint: Please answer the question and provide the correct option" in hinted["instruction_2"]
     assert all("Hint" not in row["instruction_2"] for row in rows if not row["instruction"].startswith("Hint:"))
 
 
 def test_selection_and_counts(tmp_path):
-    flags = {
-        "data": SETS / "MathV360K" / "train_samples_all_tuning.json", "image_root": SETS / "MathV360K" / "data_images"
-    }
-    rows, counts = make(tmp_path / "a", "--select", "image=^(GEOS|Geometry3K|GeoQA\\+|UniGeo)/", stage=3, **flags)
+    rows, counts = make(tmp_path / "a", "--select", "image=^(GEOS|Geometry3K|GeoQA\\+|UniGeo)/", stage=3,
+                        data=SETS / "MathV360K" / "train_samples_all_tuning.json",
+                        image_root=SETS / "MathV360K" / "data_images")
     assert counts["dropped: not selected"] == 1 and len(rows) == 3
     data = write(tmp_path / "text.jsonl", [text_problem(n) for n in range(200)])
     for amount, expected in (("50", 50), ("0.25", 50), ("1k", 200)):
@@ -164,112 +148,46 @@ def test_selection_and_counts(tmp_path):
     assert len({row["source"] for row in rows_of(tmp_path / "50", 1)}) == 50
 
 
-# -- one result, whatever the machine
+# -- one result, whatever the machine (also tests/problems/test_shards.py: ranks, kills, full disks)
 
 
-def test_workers_and_ranks_do_not_change_a_byte(tmp_path, monkeypatch):
+def test_blocks_and_workers_do_not_change_a_byte_and_finished_blocks_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK", 7)
     data = write(tmp_path / "text.jsonl", [text_problem(n) for n in range(40)])
     for name, workers in (("one", 1), ("two", 2)):
         make(tmp_path / name, "--expand", 1.5, data=data, workers=workers)
     assert len(rows_of(tmp_path / "one")) > 50
-    assert digest(tmp_path / "one") == digest(tmp_path / "two")
+    before = digest(tmp_path / "one")
+    assert digest(tmp_path / "two") == before
+    parts = sorted((tmp_path / "one" / "parts").glob("0*.jsonl"))
+    assert len(parts) == 6
+    parts[2].unlink()
+    stamps = [path.stat().st_mtime_ns for path in parts if path.exists()]
+    make(tmp_path / "one", "--expand", 1.5, data=data)
+    assert [path.stat().st_mtime_ns for path in parts if path != parts[2]] == stamps
+    assert digest(tmp_path / "one") == before
     make(tmp_path / "other", "--expand", 1.5, "--seed", 1, data=data)
-    assert digest(tmp_path / "other") != digest(tmp_path / "one")
-
-
-def test_ranks_share_the_blocks(tmp_path):
-    data = write(tmp_path / "text.jsonl", [text_problem(n) for n in range(600)])
-    make(tmp_path / "one", "--methods", "reworded", stage=1, data=data)
-    ranks = []
-    for rank in (1, 0):
-        env = {**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-        ranks.append(subprocess.Popen(command(tmp_path / "two", "--methods", "reworded", stage=1, data=data),
-                                      env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
-    assert [rank.wait(60) for rank in ranks] == [0, 0]
-    assert digest(tmp_path / "one") == digest(tmp_path / "two")
-
-
-def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
-    data = write(tmp_path / "text.jsonl", [text_problem(n) for n in range(520)])
-    make(tmp_path / "whole", stage=2, data=data, workers=2)
-    process = subprocess.Popen(command(tmp_path / "part", "--workers", 1, data=data), cwd=ROOT,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "part" / "parts").glob("0*.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-    finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "part" / "parts").glob("0*.jsonl")}
-    assert 1 <= len(finished) < 3 and not (tmp_path / "part" / "stage2.jsonl").exists()
-    make(tmp_path / "part", stage=2, data=data)
-    assert all(path.stat().st_mtime_ns == stamp for path, stamp in finished.items()), "finished blocks are kept"
-    assert digest(tmp_path / "part") == digest(tmp_path / "whole")
+    assert digest(tmp_path / "other") != before
     with pytest.raises(UserError, match="other settings"):
-        make(tmp_path / "part", "--seed", 9, stage=2, data=data)
+        make(tmp_path / "one", "--seed", 9, data=data)
 
 
-def test_workers_end_with_a_run_that_is_killed(tmp_path):
-    data = write(tmp_path / "text.jsonl", [text_problem(n) for n in range(2000)])
-    process = subprocess.Popen(command(tmp_path / "out", "--workers", 2, data=data), cwd=ROOT,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "out").rglob("*.png")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.kill()
-    process.communicate(timeout=20)  # returns when the last worker has closed its stderr
-    assert process.returncode == -signal.SIGKILL
-
-
-def test_what_a_killed_writer_left_is_removed(tmp_path):
-    data = write(tmp_path / "text.jsonl", [text_problem(n) for n in range(3)])
-    out = tmp_path / "out"
-    make(out, data=data)
-    leftovers = [next(out.rglob("*.png")).parent / "0000-0.png.12.tmp", out / "parts" / "000000.jsonl.12.tmp"]
-    for path in leftovers:
-        path.touch()
-    done = run(out, data=data)
-    assert done.returncode == 0, done.stderr
-    assert not list(out.rglob("*.tmp"))
-
-
-def test_a_full_disk_leaves_no_broken_picture(tmp_path, monkeypatch):
-    data = write(tmp_path / "text.jsonl", [text_problem(n) for n in range(30)])
-    written = []
-    whole = recipe.write_atomically
-
-    def fill_up(path, content, durable=True):
-        written.append(path)
-        if len(written) > 10:
-            raise OSError(28, "No space left on device", path)
-        whole(path, content, durable)
-
-    monkeypatch.setattr(recipe, "write_atomically", fill_up)
-    with pytest.raises(UserError, match="No space left on device.*same command again"):
-        make(tmp_path / "out", data=data)
-    monkeypatch.undo()
-    for path in (tmp_path / "out").rglob("*.png"):
-        Image.open(path).load()
-    assert len(make(tmp_path / "out", data=data)[0]) == 30
-
-
-def test_memory_does_not_grow_with_the_file(tmp_path):
-    """A gzipped file of 40,000 rows passes through as a stream: the reader holds one block."""
+def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
+    """A gzipped file passes through as a stream: the reader holds one block."""
     path = tmp_path / "text.jsonl.gz"
     with gzip.open(path, "wt", compresslevel=1) as file:
-        for number in range(40_000):
-            row = text_problem(number)
-            row["padding"] = "x" * 1000
-            file.write(json.dumps(row) + "\n")
-    code = ("import resource, sys; sys.path.insert(0, {root!r}); sys.argv = ['x', '--stage', '1', '--data', {path!r}, "
-            "'--out_dir', {out!r}]; import augment_data; from augment import blocks, recipe; plan = recipe.make_plan("
-            "augment_data.parse_arguments()); start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; "
-            "n = sum(len(rows) for _, rows in blocks.read_blocks(plan)); "
-            "print(n, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start)")
-    code = code.format(root=str(ROOT), path=str(path), out=str(tmp_path / "out"))
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    rows, kilobytes = map(int, printed.split())
-    assert rows == 40_000 and kilobytes < 20_000, "the file holds 50 MB"
+        for number in range(5000):
+            file.write(json.dumps(text_problem(number) | {"padding": "x" * 2000}) + "\n")
+    import augment_data
+
+    monkeypatch.setattr(sys, "argv", command(tmp_path / "out", stage=1, data=path)[1:])
+    plan = recipe.make_plan(augment_data.parse_arguments())
+    tracemalloc.start()
+    try:
+        assert sum(len(rows) for _, rows in blocks.read_blocks(plan)) == 5000
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000, "the file holds 11 MB"
+    finally:
+        tracemalloc.stop()
 
 
 # -- what is refused
@@ -285,9 +203,6 @@ def test_benchmark_rows_end_the_run_with_file_and_row(tmp_path):
         data = write(tmp_path / f"{number}.jsonl", [text_problem(1), row])
         with pytest.raises(UserError, match=f"{number}.jsonl:2: a row of .*never trained on"):
             make(tmp_path / f"out{number}", stage=1, data=data)
-    result = run(tmp_path / "x", stage=1, data=tmp_path / "0.jsonl")
-    assert result.returncode == 1 and "error: 0.jsonl:2: a row of MathVerse" in result.stderr
-    assert "Traceback" not in result.stderr
 
 
 def test_rows_of_evaluation_files_are_dropped(tmp_path):
@@ -405,87 +320,15 @@ def test_a_server_rewords_and_only_what_survives_is_kept(tmp_path, server):
 # -- anything at all
 
 
-def malformed(rng, number):
-    """A row that is broken in one of many ways, as a line of text."""
-    row = text_problem(number)
-    kind = rng.randrange(12)
-    if kind == 0:
-        return json.dumps(row)[: rng.randrange(1, 60)]
-    if kind == 1:
-        row[rng.choice(list(row))] = rng.choice([None, 3, [], {}, True, ["x"], "", " "])
-    elif kind == 2:
-        del row[rng.choice(list(row))]
-    elif kind == 3:
-        row["image"] = rng.choice(
-            ["none.png", 5, ["a.png", "b.png"], {"bytes": "x"}, "http://x/y.png", "text.jsonl", "/"]
-        )
-    elif kind == 4:
-        row = {
-            "conversations": rng.choice(
-                [
-                    None,
-                    [],
-                    "x",
-                    [{"from": "human"}],
-                    [{"from": "alien", "value": "x"}],
-                    [3],
-                    [{"from": "human", "value": "<image><image>?"}, {"from": "gpt", "value": "a"}],
-                ]
-            )
-        }
-    elif kind == 5:
-        return rng.choice([
-                              "",
-                              "null",
-                              "[]",
-                              "3",
-                              "{}",
-                              '"x"',
-                              "{" * 2000,
-                              '{"a": NaN}',
-                              "\x00",
-                              '{"query": "\\ud800", "response": "x"}',
-                          ])
-    elif kind == 6:
-        row["query"] = "".join(
-            rng.choice("$\\{}^_&|%#()[]ABx12 \n°√中\u0301\u202e\x00") for _ in range(rng.randrange(60))
-        )
-    elif kind == 7:
-        row["response"] = "".join(rng.choice("$\\{}boxedAnswer:#† 12\n") for _ in range(rng.randrange(60)))
-    elif kind == 8:
-        row = {"messages": [{"role": rng.choice(["user", "robot", None]), "content": rng.choice(["x", None, 4])}]}
-    elif kind == 9:
-        row = {
-            "image_url_2": "x.png", "instruction": "q", "output": rng.choice(["a", ""]), "output_2": "b",
-            "instruction_2": "?"
-        }
-    elif kind == 10:
-        row["query"] = row["query"] * rng.choice([1, 200])
-    else:
-        row = {str(rng.random()): rng.choice([1, "x", None]) for _ in range(rng.randrange(4))}
-    return json.dumps(row, ensure_ascii=rng.random() < 0.5).replace("\n", " ")
-
-
-def fuzz(tmp_path, count, stage):
-    rng = random.Random(count)
-    lines = [
-        malformed(rng, number) if rng.random() < 0.9 else json.dumps(text_problem(number)) for number in range(count)
-    ]
-    data = tmp_path / "text.jsonl"
-    data.write_bytes("\n".join(lines).encode("utf-8", "surrogatepass"))
-    rows, counts = make(tmp_path / f"out{stage}", "--expand", 1.3, stage=stage, data=data, image_root=tmp_path)
-    dropped = sum(value for reason, value in counts.items() if reason.startswith("dropped"))
-    originals = len({row["source"] for row in rows})
-    assert counts["rows read"] == sum(1 for line in lines if line.strip()) <= dropped + originals
-    assert len([reason for reason in counts if reason.startswith("dropped")]) >= 8
-    return counts
-
-
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_malformed_rows_are_counted_by_reason(tmp_path, stage):
-    fuzz(tmp_path, 600, stage)
-
-
-@pytest.mark.slow
-def test_10000_malformed_rows_are_counted_by_reason(tmp_path):
-    print(fuzz(tmp_path, 10_000, 2))
+    """malformed.jsonl: rows broken in every way that we have met, a line each; a NUL and a whole row after them."""
+    lines = (SETS.parent / "malformed.jsonl").read_bytes() + b"\n\x00\n" + json.dumps(text_problem(99)).encode()
+    data = tmp_path / "text.jsonl"
+    data.write_bytes(lines)
+    rows, counts = make(tmp_path / "out", "--expand", 1.3, stage=stage, data=data, image_root=tmp_path)
+    dropped = {reason: count for reason, count in counts.items() if reason.startswith("dropped")}
+    originals = {row["source"] for row in rows}
+    assert len(dropped) >= 8 and "text.jsonl:74" in originals
+    assert counts["rows read"] == 73, "all but the blank line"
+    assert counts["rows read"] <= sum(dropped.values()) + len(originals)

@@ -5,17 +5,20 @@ import random
 import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from matplotlib.font_manager import FontProperties
+from matplotlib.mathtext import MathTextParser
+from PIL import Image, ImageColor
 
 from augment import samples, typeset
 from bench import pages as benchmark
 from augment.page import (PAPERS, Layout, Style, draw, lay_out, markdown_table, plain_text, random_style, split_choices,
                           split_math)
-from augment.typeset import (FALLBACKS, FAMILIES, MissingGlyphs, Unrenderable, coverage, font_path, glyph_boxes,
-                             math_box, rewrite_latex, word_box)
+from augment.typeset import (FALLBACKS, FAMILIES, MissingGlyphs, Unrenderable, coverage, font_path, math_box,
+                             rewrite_latex, word_box)
 
 
 def png_pixels(image):
@@ -26,21 +29,19 @@ def png_pixels(image):
 
 
 def paper_of(style):
-    return np.array([int(PAPERS[style.paper][0][at : at + 2], 16) for at in (1, 3, 5)])
+    return np.array(ImageColor.getrgb(PAPERS[style.paper][0]))
 
 
 def check_readable(layout, style):
-    """Every laid-out glyph has ink, nothing touches the border, and every line alone gives the same pixels."""
+    """Every box has all of its ink, nothing touches the border, and every line alone gives the same pixels."""
     pixels = png_pixels(draw(layout, style))
     assert pixels.shape == (layout.height, layout.width, 3)
     ink = np.abs(pixels - paper_of(style)).sum(2) > 60
     assert not ink[:3].any() and not ink[-3:].any() and not ink[:, :3].any() and not ink[:, -3:].any()
-    num_glyphs = 0
     for box, x, baseline in layout.boxes:
-        for x0, y0, x1, y1 in glyph_boxes(box):
-            left, top = x + box.left, baseline - box.top
-            assert ink[top + y0 : top + y1, left + x0 : left + x1].any(), (box.words, (x0, y0, x1, y1))
-            num_glyphs += 1
+        left, top = x + box.left, baseline - box.top
+        assert box.mask.max() > 100, box.text
+        assert ink[top : top + box.mask.shape[0], left : left + box.mask.shape[1]][box.mask > 100].all(), box.text
     for top, bottom, first, last in layout.lines:
         alone = Layout(layout.width, layout.height, layout.boxes[first:last], [], [])
         drawn = np.asarray(draw(alone, style).convert("RGB")).astype(int)
@@ -49,58 +50,51 @@ def check_readable(layout, style):
         inside = np.abs(drawn - paper_of(style)).sum(2) > 0
         assert not inside[:top].any() and not inside[bottom:].any()
         assert (drawn[top:bottom, left:right] == pixels[top:bottom, left:right]).all()
-    return num_glyphs
 
 
-def generated(count, first=0):
-    for seed in range(first, first + count):
-        rng = random.Random(seed)
-        style = random_style(rng)
-        if PAPERS[style.paper][2] is not None:  # ruling is no ink
-            style = replace(style, paper="white", ink="#000000")
-        yield seed, samples.question(rng), style
+def words_of(layout):
+    return [box.text for box, _, _ in layout.boxes if box.text]
+
+
+def apart(rectangle, box, x, baseline):
+    x0, y0, x1, y1 = rectangle
+    left, top = x + box.left, baseline - box.top
+    return x1 <= left or x0 >= left + box.mask.shape[1] or y1 <= top or y0 >= top + box.mask.shape[0]
 
 
 def test_generated_pages_can_be_read_back():
+    """Also: words stand in the order in which they were, formulas are counted."""
     counts = Counter()
-    for _, text, style in generated(30):
+    for seed in range(20):
+        rng = random.Random(seed)
+        style, text = random_style(rng), samples.question(rng)
+        if PAPERS[style.paper][2] is not None:  # ruling is no ink
+            style = replace(style, paper="white", ink="#000000")
         layout = lay_out(text, style)
         counts.update(layout.counts)
-        assert check_readable(layout, style) > 10
-        assert 0.66 < layout.width / layout.height < 1.51
-    assert counts["formulas"] > 60 and counts["LaTeX shown as source"] == 0
-
-
-@pytest.mark.slow
-def test_500_generated_pages_can_be_read_back():
-    for _, text, style in generated(500, first=1000):
-        check_readable(lay_out(text, style), style)
-
-
-def test_a_glyph_that_is_not_drawn_is_noticed():
-    style = Style()
-    layout = lay_out("Find $\\vec{v}$ at the point B.", style)
-    box, x, y = layout.boxes[-1]
-    layout.boxes[-1] = (replace(box, mask=np.zeros_like(box.mask)), x, y)
-    with pytest.raises(AssertionError):
         check_readable(layout, style)
+        assert 0.66 < layout.width / layout.height < 1.51
+        plain = "".join(content for kind, content in split_math(text) if kind == "text")
+        assert re.sub(r"\|", "", "".join(words_of(layout))) == re.sub(r"\|?-{3}\|?|[\s|]", "", plain), seed
+    assert counts["formulas"] > 40 and counts["LaTeX shown as source"] == 0
 
 
-def test_a_page_is_the_same_twice_and_differs_by_seed():
-    text = samples.question(random.Random(5))
-    styles = [random_style(random.Random(seed)) for seed in (1, 1, 2)]
-    first, again, other = (draw(lay_out(text, style), style).convert("RGB").tobytes() for style in styles)
-    assert first == again != other
+def test_every_character_adds_ink_to_its_word():
+    for name in {names[0] for names in FAMILIES.values()}:
+        fonts = tuple(font_path(font) for font in (name, *FALLBACKS))
+        for word in ("Maria's", "50°∠ABC", "x≤y△=é"):
+            ink = [word_box(word[:end], fonts, 22).mask.sum(dtype=int) for end in range(1, len(word) + 1)]
+            assert ink == sorted(set(ink)), (name, word)
 
 
 def test_styles_vary_and_their_ink_stands_out():
-    styles = [random_style(random.Random(seed)) for seed in range(300)]
+    styles = [random_style(random.Random(seed)) for seed in range(200)]
     assert {style.family for style in styles} == set(FAMILIES)
     assert {style.paper for style in styles} == set(PAPERS)
     assert len({style.size for style in styles}) >= 5 and {style.table for style in styles} == {"grid", "rules", "none"}
 
     def luminance(colour):
-        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        parts = [value / 255 for value in ImageColor.getrgb(colour)]
         linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -116,31 +110,31 @@ def test_every_paper_draws_ink_and_ruling(paper):
     colours = {tuple(colour) for colour in pixels.reshape(-1, 3)}
     assert tuple(paper_of(style)) in colours
     if PAPERS[paper][2]:
-        assert tuple(int(PAPERS[paper][2][at : at + 2], 16) for at in (1, 3, 5)) in colours
-    ink = np.array([int(style.ink[at : at + 2], 16) for at in (1, 3, 5)])
-    assert np.abs(pixels - ink).sum(2).min() == 0
+        assert ImageColor.getrgb(PAPERS[paper][2]) in colours
+    assert ImageColor.getrgb(style.ink) in colours
 
 
 # -- mathematics
 
 
-@pytest.mark.parametrize("latex", [
-    r"\frac{1}{2}", r"\dfrac{a}{b}", r"\tfrac12", r"\sqrt[3]{x}", r"x^{\circ}", r"90^\circ", r"\overrightarrow{AB}",
-    r"\overset{\frown}{BC}", r"a \le b \ge c \lt d", r"a \implies b \iff c", r"\pmod{7}", r"a \bmod b",
-    r"{n \choose k}",
-    r"\text{if } x > 0", r"\textbf{A}", r"\mbox{cm}", r"12 \mathrm{~cm}", r"\displaystyle\sum\limits_{i=1}^n i",
-    r"\big(x\big)", r"\lvert x \rvert", r"\stackrel{a}{=}", r"\square ABCD", r"\operatorname{lcm}(a,b)",
-    r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", r"f(x)=\begin{cases} 1 & x>0 \\ 0 & x \leq 0 \end{cases}",
-    r"\left\{\begin{array}{l} x=1 \\ y=2 \end{array}\right.", r"\begin{aligned} a &= b \\ &= c \end{aligned}",
-    r"\begin{vmatrix} a & b \\ c & d \end{vmatrix} = ad-bc",
-    r"\left[\begin{array}{cc|c} 1&2&3\\4&5&6 \end{array}\right]",
-    r"x=1 \\ y=2", r"\vec{a}\cdot\hat{n}", r"\underline{AB}", r"\underline{\hspace{1cm}}"])
+@pytest.mark.parametrize("latex", (Path(__file__).parent / "latex.txt").read_text().splitlines())
 def test_the_latex_of_public_sets_is_typeset(latex):
     for family in ("dejavu sans", "stix", "computer modern"):
         box = math_box(latex, family, 22)
         assert box.mask.max() > 200 and 0 < box.advance and box.mask.size > 10
-        for x0, y0, x1, y1 in glyph_boxes(box):
-            assert box.mask[y0:y1, x0:x1].max() > 40
+
+
+@pytest.mark.parametrize("family", ["dejavu sans", "stix", "computer modern"])
+def test_a_formula_has_as_much_ink_as_mathtext_gives_it(family):
+    properties = FontProperties(size=40, math_fontfamily=FAMILIES[family][1])
+    for latex in (r"\frac{1}{2}", r"\sqrt[3]{x+1}", r"\int_0^1 x^2\,dx", r"f(x) = -3x^{2}", r"\overline{AB}"):
+        theirs = np.asarray(MathTextParser("agg").parse(f"${latex}$", 72, properties).image)
+        assert abs(math_box(latex, family, 40).mask.sum() / theirs.sum() - 1) < 0.1, latex
+    for grid in (r"\begin{matrix} %s & %s \\ %s \end{matrix}", r"%s & %s \\ %s",
+                 r"%s \begin{cases} %s & %s \end{cases}"):
+        parts = ("x^2", r"\frac{1}{2}", r"\sqrt{y}")
+        cells = sum(math_box(part, family, 22).mask.sum(dtype=int) for part in parts)
+        assert math_box(grid % parts, family, 22).mask.sum(dtype=int) >= cells, "nothing of a cell is lost"
 
 
 def test_what_mathtext_cannot_do_is_shown_as_source_and_counted():
@@ -150,7 +144,7 @@ def test_what_mathtext_cannot_do_is_shown_as_source_and_counted():
     style = Style()
     layout = lay_out(r"Solve $\cancel{x} = 2$ and \badcommand{y}.", style)
     assert layout.counts["LaTeX shown as source"] == 2
-    shown = "".join(text for box, _, _ in layout.boxes for text, *_ in box.words)
+    shown = "".join(words_of(layout))
     assert r"$\cancel{x}" in shown and r"\badcommand{y}." in shown
     check_readable(layout, style)
 
@@ -167,7 +161,7 @@ def test_terms_laid_out_one_by_one_stand_where_mathtext_puts_them():
     formulas = [r"x^2 - 5x + 6 = 0", r"f(x) = -3x^{2}", r"a \times 10^{-5}", r"(-3)+(-x)", r"|x|=5", r"x'+y''=z",
                 r"3 - (-2)", r"\left(\frac{1}{2}+x\right)^2 - 1", r"A = \{1,2\}", r"\lim_{x \to 0} f(x) = 1",
                 r"\sin^2 x + \cos x"]
-    formulas += [rewrite_latex(samples._expression(random.Random(seed))) for seed in range(60)]
+    formulas += [rewrite_latex(samples._expression(random.Random(seed))) for seed in range(30)]
     for fontset in ("dejavusans", "stix", "cm"):
         for latex in formulas:
             joined, whole = typeset._parse(latex, fontset), typeset._parse_whole(latex, fontset)
@@ -181,8 +175,7 @@ def test_terms_laid_out_one_by_one_stand_where_mathtext_puts_them():
 
 def test_roots_of_the_geometry_sets_are_typeset():
     layout = lay_out("AB is\n(A) 30√{3}m\n(B) (√{3}+30)m", Style(choices="lines"))
-    words = [word for box, _, _ in layout.boxes for word, *_ in box.words]
-    assert words == ["AB", "is", "(A)", "(B)"] and not layout.counts["LaTeX shown as source"]
+    assert words_of(layout) == ["AB", "is", "(A)", "(B)"] and not layout.counts["LaTeX shown as source"]
 
 
 def test_rewriting_keeps_what_it_does_not_know():
@@ -195,9 +188,8 @@ def test_rewriting_keeps_what_it_does_not_know():
 
 def test_characters_without_a_glyph_are_named_not_drawn(tmp_path):
     for text, character in (("求 x 的值", "求"), ("ע", "ע"), ("count 🧮", "🧮"), ("q\u0301x", "\u0301")):
-        with pytest.raises(MissingGlyphs) as error:
+        with pytest.raises(MissingGlyphs, match=character):
             lay_out(text, Style())
-        assert character in error.value.characters
     assert lay_out("Δ ≤ π ∠ABC △ ½ é Ж →", Style()).boxes
 
 
@@ -213,7 +205,7 @@ def test_a_font_given_by_the_user_fills_the_gap(tmp_path):
     path = font_path("LastResortHE-Regular.ttf")
     assert ord("求") in coverage(path)
     layout = lay_out("求 x 的值", Style(), extra_fonts=(path,))
-    assert [text for box, _, _ in layout.boxes for text, *_ in box.words] == ["求", "x", "的", "值"]
+    assert words_of(layout) == ["求", "x", "的", "值"]
 
 
 def test_every_font_has_the_glyphs_it_claims():
@@ -241,10 +233,9 @@ def test_prices_are_not_formulas():
 
 
 @pytest.mark.parametrize("text, labels", [
-    ("Q?\n(A) 1\n(B) 2\n(C) 3", ["(A)", "(B)", "(C)"]),
-    ("Q?\nA. 1\nB. 2", ["A.", "B."]), ("Q?\nA:40°\nB:50°", ["A:", "B:"]),
-    ("Q? (A) 1 (B) 2 (C) $x$ (D) 4", ["(A)", "(B)", "(C)", "(D)"]), ("Q? A. 1 B. 2 C. 3", ["A.", "B.", "C."]),
-    ("A. Smith and B. Jones meet.", []), ("In (A) and (B)", []),
+    ("Q?\n(A) 1\n(B) 2\n(C) 3", ["(A)", "(B)", "(C)"]), ("Q?\nA. 1\nB. 2", ["A.", "B."]),
+    ("Q?\nA:40°\nB:50°", ["A:", "B:"]), ("Q? (A) 1 (B) 2 (C) $x$ (D) 4", ["(A)", "(B)", "(C)", "(D)"]),
+    ("Q? A. 1 B. 2 C. 3", ["A.", "B.", "C."]), ("A. Smith and B. Jones meet.", []), ("In (A) and (B)", []),
     ("Q?\n(A) 1\n(C) 2", []), ("Is A: 3?", [])])
 def test_choices_are_found(text, labels):
     stem, choices = split_choices(text)
@@ -257,19 +248,14 @@ def test_tables_have_their_cells_in_order_and_borders_around_them():
     assert markdown_table(["| a |", "|--|"]) is None and markdown_table(["a | b", "c"]) is None
     style = Style(table="grid", choices="table")
     layout = lay_out(text, style)
-    words = [word for box, _, _ in layout.boxes for word, *_ in box.words]
-    assert (
-        words == ["Sales:", "Month", "Sales", "Jan", "12", "Feb", "What", "is", "x?"] and layout.counts["formulas"] == 1
-    )
+    assert words_of(layout) == ["Sales:", "Month", "Sales", "Jan", "12", "Feb", "What", "is", "x?"]
+    assert layout.counts["formulas"] == 1
     assert len(layout.rules) == 4 + 3  # rows + 1, columns + 1
     check_readable(layout, style)
     pixels = png_pixels(draw(layout, style))
     for x0, y0, x1, y1 in layout.rules:
         assert (pixels[y0:y1, x0:x1] == 0).all()
-    for box, x, baseline in layout.boxes:
-        for x0, y0, x1, y1 in layout.rules:
-            left, top = x + box.left, baseline - box.top
-            assert x1 <= left or x0 >= left + box.mask.shape[1] or y1 <= top or y0 >= top + box.mask.shape[0]
+    assert all(apart(rule, *place) for place in layout.boxes for rule in layout.rules)
 
 
 @pytest.mark.parametrize("place", ["under", "above", "right"])
@@ -280,9 +266,7 @@ def test_the_source_picture_stands_beside_the_text(place, size):
     x0, y0, x1, y1 = layout.picture
     assert abs((x1 - x0) / (y1 - y0) / (size[0] / size[1]) - 1) < 0.05, "its aspect is kept"
     assert 0 < x0 and x1 < layout.width and 0 < y0 and y1 < layout.height
-    for box, x, baseline in layout.boxes:
-        left, top = x + box.left, baseline - box.top
-        assert x1 <= left or x0 >= left + box.mask.shape[1] or y1 <= top or y0 >= top + box.mask.shape[0], "no overlap"
+    assert all(apart(layout.picture, *place) for place in layout.boxes)
     page = png_pixels(draw(layout, style, Image.new("RGB", size, (200, 30, 60))))
     assert (np.abs(page[y0:y1, x0:x1] - (200, 30, 60)).max(2) <= 1).all()
 
@@ -291,46 +275,26 @@ def test_long_formulas_break_and_the_page_stays_near_square():
     formula = " + ".join(f"a_{{{i}}} x^{{{i}}}" for i in range(60))
     layout = lay_out(f"Let $f(x) = {formula}$ be a polynomial.", Style())
     assert len(layout.lines) > 5 and 0.66 < layout.width / layout.height < 1.51
-    words = "word " * 300
-    layout = lay_out(words, Style())
+    layout = lay_out("word " * 300, Style())
     assert 0.7 < layout.width / layout.height < 1.5
 
 
-@pytest.mark.parametrize("text", [
-    "", "\n\n\n", "$", "$$", "$$$$", "\\", "\\begin{", "$\\frac$", "{}" * 50, "|||", "| |\n| |", "a" * 500, "\\\\" * 30,
-    "$" + "{" * 80 + "$", "(A)", "A.\nB.\n", "\x00\x01", "$x", "\\[", "\\(x"])
-def test_odd_texts_do_not_raise_anything_else(text):
-    try:
-        layout = lay_out(text, Style())
-    except MissingGlyphs:
-        return
-    assert layout.width > 0 and layout.height > 0
-    draw(layout, Style())
+ODD = ["", "\n\n\n", "$", "$$", "$$$$", "\\", "\\begin{", "$\\frac$", "{}" * 50, "|||", "| |\n| |", "a" * 500,
+       "\\\\" * 30, "$" + "{" * 80 + "$", "(A)", "A.\nB.\n", "\x00\x01", "$x", "\\[", "\\(x"]
+PIECES = ["$", "$$", "\\", "{", "}", "\\frac", "^", "_", "&", "\\\\", "\\begin{cases}", "\\end{cases}", "x", "12", " ",
+          "\n", "|", "(A)", "B.", "\\left(", "\\right)", "\\[", "\\]", "%", "#", "~", "°", "\\text{", "\\sqrt",
+          "\\begin{tabular}{c}", "\\end{tabular}", "<image>", "√", "<b>"]
 
 
-def test_random_punctuation_never_breaks_the_layout():
+def test_odd_texts_and_random_punctuation_never_break_the_layout():
     rng = random.Random(0)
-    pieces = ["$", "$$", "\\", "{", "}", "\\frac", "^", "_", "&", "\\\\", "\\begin{cases}", "\\end{cases}",
-              "x", "12", " ", "\n",
-              "|", "(A)", "B.", "\\left(", "\\right)", "\\[", "\\]", "%", "#", "~", "°", "\\text{", "\\sqrt",
-              "\\begin{tabular}{c}", "\\end{tabular}", "<image>", "√", "<b>"]
-    for _ in range(400):
-        text = "".join(rng.choice(pieces) for _ in range(rng.randint(1, 25)))
+    for text in ODD + ["".join(rng.choices(PIECES, k=rng.randint(1, 25))) for _ in range(150)]:
         try:
             layout = lay_out(text, Style())
         except MissingGlyphs:
             continue
+        assert min(layout.width, layout.height) > 0
         assert draw(layout, Style()).size == (layout.width, layout.height), repr(text)
-
-
-def test_no_text_of_the_question_is_lost():
-    """Words in the order in which they stand, formulas counted."""
-    for seed, text, style in generated(40, first=500):
-        layout = lay_out(text, style)
-        words = "".join(word for box, _, _ in layout.boxes for word, *_ in box.words)
-        plain = re.sub(r"\|?-{3}\|?", "", "".join(content for kind, content in split_math(text) if kind == "text"))
-        expected = re.sub(r"[\s|]", "", plain)
-        assert re.sub(r"\|", "", words) == expected, seed
 
 
 def test_the_benchmark_measures_every_kind_of_page():

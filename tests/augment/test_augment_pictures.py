@@ -38,16 +38,14 @@ def figure(seed, size=None):
 
 @pytest.mark.parametrize("name", list(TRANSFORMS))
 def test_a_transform_keeps_size_bounds_and_contrast(name):
-    for seed in range(25):
+    for seed in range(8):
         image = figure(seed)
         changed = TRANSFORMS[name](image, random.Random(seed))
         assert changed.mode == "RGB" and changed.tobytes() != image.tobytes()
         assert changed.tobytes() == TRANSFORMS[name](image, random.Random(seed)).tobytes(), "the seed decides"
         assert max(changed.size) <= LONGEST_SIDE and min(changed.size) >= min(SHORTEST_SIDE, *image.size)
-        assert (0.6 * image.width < changed.width < 1.6 * image.width
-                and 0.6 * image.height < changed.height < 1.6 * image.height)
-        aspect = changed.width / changed.height / (image.width / image.height)
-        assert 0.75 < aspect < 1.33
+        wider, higher = changed.width / image.width, changed.height / image.height
+        assert 0.6 < wider < 1.6 and 0.6 < higher < 1.6 and 0.75 < wider / higher < 1.33
         before, after = (np.asarray(picture.convert("L"), float) for picture in (image, changed))
         assert after.std() > 0.5 * before.std(), "figures keep their contrast"
         assert np.percentile(after, 90) > 150, "paper stays light"
@@ -56,7 +54,7 @@ def test_a_transform_keeps_size_bounds_and_contrast(name):
 @pytest.mark.parametrize("size", [(16, 16), (2000, 30), (40, 1900), (2600, 1500)])
 def test_extreme_sizes_give_pictures_too(size):
     image = figure(1, size)
-    for seed in range(8):
+    for seed in range(4):
         changed, names = transform(image, random.Random(seed), list(TRANSFORMS))
         assert min(changed.size) >= min(16, *size) and names and len(set(names)) == len(names) <= 3
 
@@ -65,7 +63,7 @@ def test_nothing_is_mirrored_or_turned_far():
     """Ink in the top left corner stays there: a mirrored text could not be read."""
     image = Image.new("RGB", (300, 240), "white")
     ImageDraw.Draw(image).rectangle((20, 20, 90, 80), fill="black")
-    for seed in range(60):
+    for seed in range(30):
         changed, _ = transform(image, random.Random(seed), list(TRANSFORMS))
         dark = np.asarray(changed.convert("L"), float) < 110
         height, width = dark.shape
@@ -85,21 +83,18 @@ def test_transforms_vary_and_may_be_restricted():
 
 
 def test_copies_of_a_picture_are_recognised_and_others_are_not(tmp_path):
-    for seed in range(40):
+    for seed in range(20):
         figure(seed).save(tmp_path / f"{seed}.png")
-    (tmp_path / "eval.jsonl").write_text("".join(
-        json.dumps({"question": "Find x.", "image": f"{seed}.png"}) + "\n" for seed in range(40)))
-    avoid = read_avoided([str(tmp_path / "eval.jsonl")])
-    assert avoid.num_pictures == 40 and "40 pictures" in avoid.summary()
-    found = changed = 0
-    for seed in range(40):
-        assert avoid.picture(figure(seed)), "the picture itself"
-        for name in ("scale", "stretch", "gamma", "noise", "jpeg", "blur", "background"):
-            changed += 1
-            found += avoid.picture(TRANSFORMS[name](figure(seed), random.Random(seed))) is not None
-    assert found > 0.95 * changed
-    wrong = sum(avoid.picture(figure(seed)) is not None for seed in range(1000, 1400))
-    assert wrong <= 4, "other figures are not"
+    rows = [{"question": "Find x.", "image": f"{seed}.png"} for seed in range(20)]
+    avoid = read_avoided([write(tmp_path / "eval.jsonl", rows)])
+    assert avoid.num_pictures == 20 and "20 pictures" in avoid.summary()
+    assert all(avoid.picture(figure(seed)) for seed in range(20)), "the pictures themselves"
+    changes = [name for name in TRANSFORMS if name != "rotate"]
+    found = sum(avoid.picture(TRANSFORMS[name](figure(seed), random.Random(seed))) is not None
+                for name in changes for seed in range(20))
+    assert found > 0.95 * 20 * len(changes)
+    wrong = sum(avoid.picture(figure(seed)) is not None for seed in range(1000, 1200))
+    assert wrong <= 2, "other figures are not"
     assert avoid.picture(Image.new("RGB", (200, 200), "white")) is None, "a blank picture says nothing"
     assert perceptual_hash(figure(1)).shape == (256,) and 0 < HASH_DISTANCE < 40
 
@@ -129,14 +124,12 @@ def test_questions_are_recognised_by_13_words_in_a_row(tmp_path):
 
 
 def test_latex_and_choices_do_not_hide_a_question(tmp_path):
-    plain = (
-        r"In $\triangle ABC$ we know $\angle A = 50^\circ$ and $\angle B = 60^\circ$ so what is $\angle C$ in degrees?"
-    )
+    plain = (r"In $\triangle ABC$ we know $\angle A = 50^\circ$ and $\angle B = 60^\circ$ so what is $\angle C$ in "
+             "degrees?")
     avoid = read_avoided([write(tmp_path / "eval.jsonl", [{"question": plain, "choices": ["60", "70"]}])])
     assert avoid.question(plain.replace("$", "").replace("\\triangle", "\\triangle ") + "\n(A) 60\n(B) 70")
-    assert words_of(r"\frac{1}{2}\,AB") == ["1", "2", "ab"] and comparable("Q one?\n(A) x\n(B) y") == [
-        "q", "one", "x", "y"
-    ]
+    assert words_of(r"\frac{1}{2}\,AB") == ["1", "2", "ab"]
+    assert comparable("Q one?\n(A) x\n(B) y") == ["q", "one", "x", "y"]
 
 
 def test_common_phrases_of_a_benchmark_do_not_count(tmp_path):

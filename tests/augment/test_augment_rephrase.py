@@ -1,5 +1,6 @@
 """Rephrasing by program: numbers, names and answers survive, and what is said stays true."""
 
+import itertools
 import random
 import re
 
@@ -42,7 +43,7 @@ def generated(seed):
 @pytest.mark.parametrize("method", list(METHODS))
 def test_every_method_keeps_the_numbers_and_the_answer(method):
     applied = 0
-    for seed in range(300):
+    for seed in range(180):
         problem = PROBLEMS[seed % 6] if seed % 6 < 5 else generated(seed)
         result = METHODS[method](problem, random.Random(seed))
         if result is None:
@@ -64,14 +65,13 @@ def test_every_method_keeps_the_numbers_and_the_answer(method):
                 assert choice in result.question
             for formula in re.findall(r"\$[^$]+\$", problem.question):
                 assert formula in result.question or "2.50" in formula
-    assert applied > 40
+    assert applied > 24
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_turning_round_a_problem_whose_answer_is_known_is_true(seed):
+def test_turning_round_a_problem_whose_answer_is_known_is_true():
     """Solve the new question by arithmetic of our own: a + b + c things, a and b sold, c left, one of them unknown."""
-    problem = generated(seed)
-    for method in (backward, self_verification):
+    for seed, method in itertools.product(range(20), (backward, self_verification)):
+        problem = generated(seed)
         result = method(problem, random.Random(seed))
         original = [int(number) for number in re.findall(r"\d+", problem.question)]
         new = result.question[result.question.index("A shop has") :]
@@ -85,11 +85,14 @@ def test_turning_round_a_problem_whose_answer_is_known_is_true(seed):
 
 def test_self_verification_states_what_was_asked():
     assert self_verification(STAMPS, random.Random(0)) is not None
-    assert declare("How many apples does Mary have left?", "12") == "Mary has 12 apples left."
-    assert declare("How many stamps did Oskar sell altogether?", "69") == "Oskar sold 69 stamps altogether."
-    assert declare("What is the area of the square?", "9 cm²") == "The area of the square is 9 cm²."
-    assert declare("Find the length of AC.", "5") == "The length of AC is 5."
-    assert declare("How many apples are there in the box?", "7") == "There are 7 apples in the box."
+    for question, answer, statement in [
+        ("How many apples does Mary have left?", "12", "Mary has 12 apples left."),
+        ("How many stamps did Oskar sell altogether?", "69", "Oskar sold 69 stamps altogether."),
+        ("What is the area of the square?", "9 cm²", "The area of the square is 9 cm²."),
+        ("Find the length of AC.", "5", "The length of AC is 5."),
+        ("How many apples are there in the box?", "7", "There are 7 apples in the box."),
+    ]:
+        assert declare(question, answer) == statement
     for question in ("How many apples did she frobnicate?", "Find x and y.", "Why?", "Is it true?",
                      "Find the area if a = 3."):
         assert declare(question, "3") is None
@@ -105,11 +108,10 @@ def test_question_first_asks_before_it_tells():
 
 def test_reordered_permutes_independent_facts_only():
     question = reordered(GEOMETRY, random.Random(0)).question
-    assert (sorted(re.split(r", ?", question)) == sorted(re.split(r", ?", GEOMETRY.question))
-            and question != GEOMETRY.question)
+    assert sorted(re.split(r", ?", question)) == sorted(re.split(r", ?", GEOMETRY.question))
+    assert question != GEOMETRY.question
     for text in ("He walks, then runs, then rests.", "AB, CD = 5, 6 respectively, and EF = 7, GH = 8.",
-                 "First 5, then 6.",
-                 "x is 5, and then y is 6."):
+                 "First 5, then 6.", "x is 5, and then y is 6."):
         assert reordered(Problem(text, "", None), random.Random(0)) is None
 
 
@@ -121,8 +123,7 @@ def test_reworded_touches_no_formula():
 
 @pytest.mark.parametrize("text", [
     "Read Figure 3. Find x.", "Round 2.5 to the nearest tenth.", "Simplify x_12 + y^{34}.",
-    "Look at page 12 of the book.",
-    "He has 5 and then 5 more. How many?", "What are the odds?"])
+    "Look at page 12 of the book.", "He has 5 and then 5 more. How many?", "What are the odds?"])
 def test_backward_leaves_numbers_that_are_no_givens(text):
     assert backward(Problem(text, "work\nAnswer: 7", "7"), random.Random(0)) is None
 
@@ -155,9 +156,8 @@ def test_answer_only_responses_show_no_work():
 
 
 def test_hints_and_sentences():
-    assert split_hint("Hint: Please answer.\nQuestion: How many?\nChoices: ...") == (
-        "Hint: Please answer.", "How many?\nChoices: ..."
-    )
+    hinted = "Hint: Please answer.\nQuestion: How many?\nChoices: ..."
+    assert split_hint(hinted) == ("Hint: Please answer.", "How many?\nChoices: ...")
     assert split_hint("How many?") == ("", "How many?")
     assert sentences("In Fig. 3 AB = 2.5 cm. Mr. Lee asks: why? Find $x. Y$ now.") == [
         "In Fig. 3 AB = 2.5 cm.", "Mr. Lee asks: why?", "Find $x. Y$ now."]
