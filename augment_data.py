@@ -17,16 +17,12 @@ machines changes a byte, finished blocks are kept, and the same command goes on 
 """
 
 import argparse
-import multiprocessing
-import os
-import signal
-import sys
 
+import shards
 from augment import blocks, recipe, report
 from augment.pictures import TRANSFORMS
 from augment.rephrase import METHODS
-from errors import UserError, run_main
-from files import num_cores, remove_leftovers
+from files import remove_leftovers
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -60,11 +56,6 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def interrupt(*_: object) -> None:
-    """A scheduler's SIGTERM ends the run as Ctrl-C does: finished blocks are kept."""
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Work off this process's blocks; the first process then joins all blocks into one training file.
 
@@ -72,24 +63,19 @@ def main() -> None:
         UserError: the flags or a source are wrong, the folder holds other data, the disk is full, or a server fails.
     """
     arguments = parse_arguments()
-    signal.signal(signal.SIGTERM, interrupt)
     plan = recipe.make_plan(arguments)
-    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    local_world = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    workers = arguments.workers or max(1, num_cores() // local_world)
-    if world_size < 1 or workers < 1:
-        raise UserError("--workers must be at least 1")
-
-    blocks.claim(plan, arguments.out_dir)
-    blocks.work(plan, arguments.out_dir, rank, world_size, workers)
-    if rank == 0:
-        blocks.wait_for_blocks(plan, arguments.out_dir)
-        remove_leftovers(arguments.out_dir, "parts")
-        manifest = blocks.merge(plan, arguments.out_dir)
-        report.write(plan, arguments.out_dir, manifest)
-        blocks.summarize(plan, arguments.out_dir, manifest)
+    out = arguments.out_dir
+    rank, world_size, workers = shards.ranks(arguments.workers)
+    with shards.told_in_one_line(out):
+        blocks.claim(plan, out)
+        blocks.work(plan, out, rank, world_size, workers)
+        if rank == 0:
+            shards.wait_for(blocks.parts(out))
+            remove_leftovers(out, "parts")
+            manifest = blocks.merge(plan, out)
+            report.write(plan, out, manifest)
+            blocks.summarize(plan, out, manifest)
 
 
 if __name__ == "__main__":
-    multiprocessing.set_start_method("fork" if sys.platform == "linux" else "spawn")
-    run_main(main)
+    shards.run(main)

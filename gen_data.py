@@ -19,12 +19,11 @@ and leaves the program's solution elsewhere. Its replies are cached: the same co
 """
 
 import argparse
-import multiprocessing
 import os
-import sys
 
-from errors import UserError, run_main
-from files import num_cores, remove_leftovers
+import shards
+from errors import UserError
+from files import remove_leftovers
 from llm import Client
 from problems import gallery, store
 from problems.families import MODULES, families
@@ -77,22 +76,15 @@ def main() -> None:
         picture_size=arguments.picture_size, small=arguments.small_numbers,
         copies=arguments.copies or (50 if arguments.small_numbers else 1), bench_copies=arguments.bench_copies
     )
-    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    local_world = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    workers = arguments.workers or max(1, num_cores() // local_world)
+    rank, world_size, workers = shards.ranks(arguments.workers)
     client = explaining_client(arguments) if arguments.explain and rank == 0 else None
-    try:
-        os.makedirs(arguments.out_dir, exist_ok=True)
-    except OSError as error:
-        out_dir = arguments.out_dir
-        raise UserError(f"--out_dir {out_dir}: {error.strerror}; name a folder that can be written to") from error
-
-    store.claim(plan, arguments.out_dir)
-    store.draw_shards(plan, arguments.out_dir, rank, world_size, workers)
-    if rank == 0:
-        store.wait_for_shards(plan, arguments.out_dir)
-        remove_leftovers(arguments.out_dir, "shards")
-        publish(plan, arguments.out_dir, client)
+    with shards.told_in_one_line(arguments.out_dir):
+        store.claim(plan, arguments.out_dir)
+        store.draw_shards(plan, arguments.out_dir, rank, world_size, workers)
+        if rank == 0:
+            shards.wait_for(store.shard_path(arguments.out_dir, shard) for shard in store.all_shards(plan))
+            remove_leftovers(arguments.out_dir, "shards")
+            publish(plan, arguments.out_dir, client)
 
 
 def publish(plan: store.Plan, out: str, client: Client | None) -> None:
@@ -102,11 +94,8 @@ def publish(plan: store.Plan, out: str, client: Client | None) -> None:
         from problems.explain import Explainer  # sympy's import is slow, and only a run with a server needs it
 
         explainer = Explainer(client)
-    try:
-        store.merge(plan, out, explainer)
-        gallery.write(out)
-    except OSError as error:
-        raise UserError(f"{error.filename or out}: {error.strerror}; fix it and run the same command again") from error
+    store.merge(plan, out, explainer)
+    gallery.write(out)
     store.summarize(plan, out)
     if client is not None:
         print(f"this run asked {client.summary()}")
@@ -133,8 +122,8 @@ def list_families() -> None:
 
 def check_flags(arguments: argparse.Namespace) -> None:
     """Numbers that no data set can have are the user's mistake."""
-    bounds = {"per_category": (1, None), "bench_per_family": (0, None), "copies": (0, None), "workers": (0, None),
-              "picture_size": (64, 2048)}
+    bounds = {"per_category": (1, None), "bench_per_family": (0, None), "copies": (0, None),
+              "bench_copies": (1, None), "llm_concurrency": (1, None), "picture_size": (64, 2048)}
     for name, (low, high) in bounds.items():
         value = getattr(arguments, name)
         if value < low or high is not None and value > high:
@@ -162,5 +151,4 @@ def chosen_families(wanted: list[str]) -> dict[str, tuple[str, ...]]:
 
 
 if __name__ == "__main__":
-    multiprocessing.set_start_method("fork" if sys.platform == "linux" else "spawn")
-    run_main(main)
+    shards.run(main)

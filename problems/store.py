@@ -7,26 +7,26 @@ are held out for the benchmark.
 
 import hashlib
 import json
-import multiprocessing
 import os
 import struct
-import threading
-import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from itertools import groupby, islice
 from typing import TYPE_CHECKING
 
 import numpy
 from tqdm import tqdm
 
+import shards
 from errors import UserError
-from files import fingerprint, write_atomically
+from files import fingerprint, read_json, write_atomically
 from problems.families import families
 from problems.figure import NoLayout, Picture
 from problems.pairs import VERSIONS, Example, caption, construct, design
-from problems.problem import Reject
+from problems.problem import Draw, Problem, Reject
 from problems.solver import WrongProblem
 
 if TYPE_CHECKING:  # it brings sympy, which only a run with a server needs
@@ -144,7 +144,8 @@ def _find(plan: Plan, part: str, category: str, name: str, number: int, used: Co
     return None
 
 
-def _family(category: str, name: str):
+@lru_cache
+def _family(category: str, name: str) -> Callable[[Draw], Problem]:
     return next(family for family in families(category) if family.__name__ == name)
 
 
@@ -154,19 +155,7 @@ def _family(category: str, name: str):
 
 def claim(plan: Plan, out: str) -> None:
     """Take the folder for this plan; a folder that holds another plan's data is the user's to clear."""
-    folder = os.path.join(out, "shards")
-    os.makedirs(folder, exist_ok=True)
-    path = os.path.join(folder, "plan.json")
-    if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            try:
-                found = json.load(file)["fingerprint"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{path}: no plan of gen_data.py; delete {out} or choose another --out_dir") from error
-            if found != plan.fingerprint():
-                raise UserError(f"{out}: holds data made with other settings; delete it or choose another --out_dir")
-    else:
-        write_atomically(path, json.dumps({"fingerprint": plan.fingerprint(), **asdict(plan)}, indent=1).encode())
+    shards.claim(out, "shards", plan)
 
 
 def shard_path(out: str, shard: tuple[str, int]) -> str:
@@ -174,12 +163,16 @@ def shard_path(out: str, shard: tuple[str, int]) -> str:
     return os.path.join(out, "shards", f"{shard[0]}-{shard[1]:05d}.jsonl")
 
 
+def sizes(plan: Plan) -> dict[str, int]:
+    """{part: problems that are planned, spares included}"""
+    num_families = sum(len(names) for names in plan.families.values())
+    planned = {category: with_spares(plan.per_category, SPARES) for category in plan.families}
+    return planned | {"bench": with_spares(plan.bench_per_family, BENCH_SPARES) * num_families}
+
+
 def all_shards(plan: Plan) -> list[tuple[str, int]]:
     """Every shard of the plan, in order."""
-    sizes = {category: with_spares(plan.per_category, SPARES) for category in plan.families}
-    families_in_all = sum(len(names) for names in plan.families.values())
-    sizes["bench"] = with_spares(plan.bench_per_family, BENCH_SPARES) * families_in_all
-    return [(part, k) for part, size in sizes.items() for k in range(-(-size // shard_size(part)))]
+    return [(part, k) for part, size in sizes(plan).items() for k in range(-(-size // shard_size(part)))]
 
 
 def shard_size(part: str) -> int:
@@ -192,67 +185,35 @@ def draw_shards(plan: Plan, out: str, rank: int, world_size: int, workers: int) 
 
     A shard's file is written when all its pictures are; a run that is interrupted loses at most the open shards.
     """
-    mine = [shard for index, shard in enumerate(all_shards(plan)) if index % world_size == rank]
+    mine = all_shards(plan)[rank::world_size]
     missing = {shard for shard in mine if not os.path.exists(shard_path(out, shard))}
     counts: Counter[str] = Counter()
-    ahead = threading.Semaphore(workers * 4)  # bounds what the plan runs ahead of the drawing, hence memory
 
-    def batches() -> Iterator[list[Item]]:
-        batch: list[Item] = []
-        for item in walk(plan, counts):
-            if item.shard not in missing:
-                continue
-            if batch and (len(batch) == BATCH or item.shard != batch[0].shard):
-                ahead.acquire()
-                yield batch
-                batch = []
-            batch.append(item)
-        if batch:
-            yield batch
+    def batches() -> Iterator[tuple[str, list[Item]]]:
+        items = (item for item in walk(plan, counts) if item.shard in missing)
+        for shard, members in groupby(items, key=lambda item: item.shard):
+            while batch := list(islice(members, BATCH)):
+                yield shard_path(out, shard), batch
 
-    open_shard, lines = None, []
-    size = with_spares(plan.per_category, SPARES) * len(plan.families)
-    size += with_spares(plan.bench_per_family, BENCH_SPARES) * sum(len(names) for names in plan.families.values())
-    with multiprocessing.Pool(workers, _start_worker, (plan, out)) as pool:
-        bar = tqdm(total=size // world_size, unit="problem", disable=rank > 0, smoothing=0.02)
-        for shard, batch_lines in pool.imap(_draw_batch, batches()):
-            ahead.release()
-            bar.update(len(batch_lines))
-            if isinstance(batch_lines, str):
-                raise UserError(batch_lines)
-            if shard != open_shard and open_shard is not None:
-                write_atomically(shard_path(out, open_shard), "".join(lines).encode())
-                missing.discard(open_shard)
-                lines = []
-            open_shard = shard
-            lines += batch_lines
-        bar.close()
-    if open_shard is not None:
-        write_atomically(shard_path(out, open_shard), "".join(lines).encode())
-    for shard in missing - {open_shard}:  # the families ran out of parameters before
+    bar = tqdm(total=sum(sizes(plan).values()) // world_size, unit="problem", disable=rank > 0, smoothing=0.02)
+    shards.work(batches(), partial(_draw_batch, plan, out), workers, bar)
+    for shard in missing:  # the families ran out of parameters before
         if not os.path.exists(shard_path(out, shard)):
             write_atomically(shard_path(out, shard), b"")
     if rank == 0:
-        write_atomically(os.path.join(out, "shards", "counts.json"), json.dumps(counts, sort_keys=True).encode())
+        write_atomically(os.path.join(out, "shards", "counts.json"), json.dumps(counts, sort_keys=True))
 
 
-_worker: tuple[Plan, str] | None = None
-
-
-def _start_worker(plan: Plan, out: str) -> None:
-    global _worker
-    _worker = (plan, out)
-
-
-def _draw_batch(batch: list[Item]) -> tuple[tuple[str, int], list[str] | str]:
-    """Draw some problems of one shard; the lines for its file, or what the user must be told."""
-    plan, out = _worker
-    try:
-        return batch[0].shard, [json.dumps(draw_item(plan, out, item), ensure_ascii=False) + "\n" for item in batch]
-    except OSError as error:
-        return batch[0].shard, f"{error.filename or out}: {error.strerror}; fix it and run the same command again"
-    except WrongProblem as error:
-        return batch[0].shard, f"a family is wrong and must be fixed: {error}"
+def _draw_batch(plan: Plan, out: str, _: str, batch: list[Item]) -> list[str]:
+    """Draw some problems of one shard; the lines for its file."""
+    lines = []
+    for item in batch:
+        shards.go_on()
+        try:
+            lines.append(json.dumps(draw_item(plan, out, item), ensure_ascii=False) + "\n")
+        except WrongProblem as error:
+            raise UserError(f"a family is wrong and must be fixed: {error}") from None
+    return lines
 
 
 def draw_item(plan: Plan, out: str, item: Item) -> dict:
@@ -308,10 +269,9 @@ def training_rows(example: Example, name: str, urls: list[str]) -> dict[str, lis
     shared = {"category": problem.category, "family": problem.family}
     last = {"answer": example.answer, "seed": problem.seed}
     response = example.response
-    text_only = example.text_only
     stage1 = {
-        "id": name, "image_url": "", "instruction": text_only, "output": response, **shared, "level": "text-only",
-        **last
+        "id": name, "image_url": "", "instruction": example.text_only, "output": response, **shared,
+        "level": "text-only", **last
     }
     pair = {
         "id": name, "image_url": urls[0], "instruction": strong.instruction, "output": response, "image_url_2": urls[1],
@@ -320,13 +280,8 @@ def training_rows(example: Example, name: str, urls: list[str]) -> dict[str, lis
     }
     singles = [
         {
-            "id": f"{name}/{version.level}",
-            "image_url": url,
-            "instruction": version.instruction,
-            "output": response,
-            **shared,
-            "level": version.level,
-            **last,
+            "id": f"{name}/{version.level}", "image_url": url, "instruction": version.instruction, "output": response,
+            **shared, "level": version.level, **last
         }
         for version, url in zip(example.versions, urls, strict=True)
     ]
@@ -343,19 +298,10 @@ def bench_rows(example: Example, name: str, urls: list[str]) -> dict[str, list[d
     return {
         "bench": [
             {
-                "id": f"{name}/{version.level}",
-                "problem_id": name,
-                "version": version.level,
-                "image_url": url,
-                "instruction": version.instruction,
-                "question": version.question,
-                "choices": list(example.choices),
-                "answer": example.answer,
-                "category": problem.category,
-                "family": problem.family,
-                "output": example.response,
-                "key": problem.key,
-                "seed": problem.seed,
+                "id": f"{name}/{version.level}", "problem_id": name, "version": version.level, "image_url": url,
+                "instruction": version.instruction, "question": version.question, "choices": list(example.choices),
+                "answer": example.answer, "category": problem.category, "family": problem.family,
+                "output": example.response, "key": problem.key, "seed": problem.seed
             }
             for version, url in zip(example.versions, urls, strict=True)
         ]
@@ -364,16 +310,6 @@ def bench_rows(example: Example, name: str, urls: list[str]) -> dict[str, list[d
 
 # ---------------------------------------------------------------------------------------------------------------------
 # One data set
-
-
-def wait_for_shards(plan: Plan, out: str) -> None:
-    """Wait until the other ranks have finished their shards (they share this folder)."""
-    missing = [shard for shard in all_shards(plan) if not os.path.exists(shard_path(out, shard))]
-    if missing:
-        print(f"waiting for {len(missing)} shards of other processes", flush=True)
-    while missing:
-        time.sleep(0.5)
-        missing = [shard for shard in missing if not os.path.exists(shard_path(out, shard))]
 
 
 def lines(plan: Plan, out: str, counts: Counter[str]) -> Iterator[tuple[tuple[str, int], dict]]:
@@ -409,30 +345,25 @@ def delete_pictures(out: str, problem: dict) -> None:
 
 def merge(plan: Plan, out: str, explainer: "Explainer | None" = None) -> None:
     """Join the shards into the published files and the manifest; with an explainer, its explanations in the rows."""
-    with open(os.path.join(out, "shards", "counts.json"), encoding="utf-8") as file:
-        counts = Counter(json.load(file))
+    counts = Counter(read_json(os.path.join(out, "shards", "counts.json")))
     per_family: dict[str, Counter[str]] = {}
     folders: dict[str, hashlib._Hash] = {}
-    writers = {name: _Output(os.path.join(out, f"{name}.jsonl")) for name in FILES}
-    try:
+    with shards.joined(out, *(f"{name}.jsonl" for name in FILES)) as outputs:
+        writers = dict(zip(FILES, outputs, strict=True))
         problems = lines(plan, out, counts)
         for shard, problem in explainer.explain(problems) if explainer else problems:
             folder = f"pictures/{shard[0]}/{shard[1]:05d}"
             for digest in problem["pictures"]:
                 folders.setdefault(folder, hashlib.sha256()).update(digest.encode())
+            tally = per_family.setdefault(problem["family"], Counter())
             for name, rows in problem["rows"].items():
                 for row in rows:
-                    writers[name].write(json.dumps(row, ensure_ascii=False) + "\n")
-                    tally = per_family.setdefault(problem["family"], Counter())
+                    writers[name].write((json.dumps(row, ensure_ascii=False) + "\n").encode())
                     tally[name] += 1
                     for level in (row.get("level"), row.get("level_2"), row.get("version")):
                         if level and name in ("stage2", "bench"):
                             tally[f"{name}: {level}"] += 1
-        files = {name: {"rows": writer.rows, "sha256": writer.close()} for name, writer in writers.items()}
-    except BaseException:
-        for writer in writers.values():
-            writer.discard()
-        raise
+    files = {name: {"rows": writer.rows, "sha256": writer.digest.hexdigest()} for name, writer in writers.items()}
     manifest = {
         "version": VERSION, "plan": asdict(plan), "files": files, "dropped": dict(sorted(counts.items())),
         "families": {name: dict(sorted(tally.items())) for name, tally in sorted(per_family.items())},
@@ -440,7 +371,7 @@ def merge(plan: Plan, out: str, explainer: "Explainer | None" = None) -> None:
     }
     if explainer:
         manifest["explanations"] = explainer.manifest()
-    write_atomically(os.path.join(out, "manifest.json"), json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+    shards.write_manifest(out, manifest)
 
 
 def shortages(plan: Plan, made: dict[str, dict[str, int]]) -> Iterator[tuple[str, int, int]]:
@@ -455,36 +386,9 @@ def shortages(plan: Plan, made: dict[str, dict[str, int]]) -> Iterator[tuple[str
                 yield f"{name} in the benchmark", problems, plan.bench_per_family
 
 
-class _Output:
-    """A text file that appears only when it is complete."""
-
-    def __init__(self, path: str):
-        self.path, self.rows, self.digest = path, 0, hashlib.sha256()
-        self.file = open(path + ".tmp", "wb")
-
-    def write(self, line: str) -> None:
-        data = line.encode()
-        self.file.write(data)
-        self.digest.update(data)
-        self.rows += 1
-
-    def close(self) -> str:
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        self.file.close()
-        os.replace(self.path + ".tmp", self.path)
-        return self.digest.hexdigest()
-
-    def discard(self) -> None:
-        self.file.close()
-        if os.path.exists(self.path + ".tmp"):
-            os.remove(self.path + ".tmp")
-
-
 def summarize(plan: Plan, out: str) -> None:
     """Print what was made."""
-    with open(os.path.join(out, "manifest.json"), encoding="utf-8") as file:
-        manifest = json.load(file)
+    manifest = read_json(os.path.join(out, "manifest.json"))
     for name, entry in manifest["files"].items():
         print(f"{os.path.join(out, name + '.jsonl')}: {entry['rows']:,} rows")
     for reason, count in manifest["dropped"].items():

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import shards
 from augment import blocks, recipe, report
 from errors import UserError
 from llm_server import Server, completion
@@ -36,10 +37,11 @@ def make(out, *flags, workers=1, **options):
         plan = recipe.make_plan(augment_data.parse_arguments())
     finally:
         sys.argv = before
-    blocks.claim(plan, str(out))
-    blocks.work(plan, str(out), 0, 1, workers)
-    manifest = blocks.merge(plan, str(out))
-    report.write(plan, str(out), manifest)
+    with shards.told_in_one_line(out):
+        blocks.claim(plan, str(out))
+        blocks.work(plan, str(out), 0, 1, workers)
+        manifest = blocks.merge(plan, str(out))
+        report.write(plan, str(out), manifest)
     return rows_of(out, plan.stage), manifest["counts"]
 
 
