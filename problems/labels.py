@@ -4,16 +4,16 @@ import math
 
 import numpy
 
-from problems import figure
 from problems import scene as s
 from problems.scene import Mark, Point
+from problems.sheet import Box, NoLayout, Sheet, angle_between
 from problems.typeset import Label
 
 _CIRCLE = [(math.cos(math.radians(d)), math.sin(math.radians(d))) for d in range(0, 360, 15)]
 
 
-def place_all(sheet: "figure.Sheet", marks: list[Mark]) -> None:
-    """Place the labels of all marks; raises NoLayout where one finds no place."""
+def place_all(sheet: Sheet, marks: list[Mark]) -> None:
+    """Place the labels of all marks, those with the least freedom first; raises NoLayout where one finds no place."""
     gap = max(1.0, sheet.em * 0.14)
     for mark in marks:
         if isinstance(mark, s.Angle) and mark.text:
@@ -36,7 +36,7 @@ def place_all(sheet: "figure.Sheet", marks: list[Mark]) -> None:
             _place_note(sheet, mark, gap)
 
 
-def _place_angle(sheet: "figure.Sheet", mark: s.Angle, gap: float) -> None:
+def _place_angle(sheet: Sheet, mark: s.Angle, gap: float) -> None:
     label = sheet.type(mark.text)
     first, corner, last = (sheet.pixel(place) for place in (mark.first, mark.vertex, mark.last))
     u, v = s.unit(s.sub(first, corner)), s.unit(s.sub(last, corner))
@@ -46,7 +46,7 @@ def _place_angle(sheet: "figure.Sheet", mark: s.Angle, gap: float) -> None:
     half = abs(bisector[0]) * width / 2 + abs(bisector[1]) * height / 2
     arms = min(math.dist(corner, first), math.dist(corner, last))
     start = min(sheet.em * 0.95, arms * 0.3) * (1 if mark.arcs and sheet.style.width >= 200 else 0) + half + gap
-    sharp = math.tan(math.radians(figure.angle_between(first, corner, last)) / 2)
+    sharp = math.tan(math.radians(angle_between(first, corner, last)) / 2)
     fitting = (abs(bisector[1]) * width / 2 + abs(bisector[0]) * height / 2 + gap) / sharp + half
     reach = max(start + 1, min(arms * 0.95, max(start, fitting) + sheet.em * 0.9))
     across = (-bisector[1], bisector[0])
@@ -73,11 +73,11 @@ def _crossed(start: numpy.ndarray, ends: numpy.ndarray, segments: numpy.ndarray)
     return (apart & across).any(1)
 
 
-def _place_beside(sheet: "figure.Sheet", text: str, start: Point, end: Point, gap: float) -> None:
+def _place_beside(sheet: Sheet, text: str, start: Point, end: Point, gap: float) -> None:
     label = sheet.type(text)
     length = math.dist(start, end)
     if length < sheet.em * 0.9:
-        raise figure.NoLayout("a segment is too short for its label")
+        raise NoLayout("a segment is too short for its label")
     outward = sheet._outward(start, end)
     half = abs(outward[0]) * label.size[0] / 2 + abs(outward[1]) * label.size[1] / 2
     candidates = []
@@ -100,7 +100,7 @@ def _place_beside(sheet: "figure.Sheet", text: str, start: Point, end: Point, ga
 class _NearestLine:
     """Tells which boxes a reader takes for a label of this segment, and not of another line of the figure."""
 
-    def __init__(self, sheet: "figure.Sheet", start: Point, end: Point):
+    def __init__(self, sheet: Sheet, start: Point, end: Point):
         self.own = numpy.array([[start, end]])
         pieces = [pair for line in sheet.layout.lines for pair in zip(line, line[1:], strict=False)]
         lines = numpy.array(pieces, dtype=float).reshape(-1, 2, 2)
@@ -109,12 +109,12 @@ class _NearestLine:
         away = abs(offset[..., 0] * along[1] - offset[..., 1] * along[0]).max(1)
         self.others = lines[away > 2.5]  # what lies on the segment's own line is no other line
 
-    def holds(self, box: "figure.Box", factor: float) -> bool:
+    def holds(self, box: Box, factor: float) -> bool:
         """Whether every other line lies so many times as far from the box as the segment does."""
         return not len(self.others) or _distances(box, self.others).min() > factor * _distances(box, self.own)[0]
 
 
-def _distances(box: "figure.Box", lines: numpy.ndarray) -> numpy.ndarray:
+def _distances(box: Box, lines: numpy.ndarray) -> numpy.ndarray:
     """The distances of lines [m, 2, 2] from a box that none of them crosses."""
     left, top, right, bottom = box
     beyond = numpy.maximum(numpy.maximum((left, top) - lines, lines - (right, bottom)), 0.0)
@@ -127,7 +127,7 @@ def _distances(box: "figure.Box", lines: numpy.ndarray) -> numpy.ndarray:
     return numpy.minimum(ends, numpy.hypot(foot[..., 0], foot[..., 1]).min(0))
 
 
-def _place_name(sheet: "figure.Sheet", mark: s.Name, gap: float) -> None:
+def _place_name(sheet: Sheet, mark: s.Name, gap: float) -> None:
     label = sheet.type(mark.text, mark.italic)
     at = sheet.pixel(mark.at)
     points = list(sheet.layout.points.values()) or [at]
@@ -146,7 +146,7 @@ def _place_name(sheet: "figure.Sheet", mark: s.Name, gap: float) -> None:
         sheet.find(label, places, gap * 0.6)
 
 
-def _place_curve_name(sheet: "figure.Sheet", mark: s.CurveName, gap: float) -> None:
+def _place_curve_name(sheet: Sheet, mark: s.CurveName, gap: float) -> None:
     label = sheet.type(mark.text)
     points = numpy.array([sheet.pixel(point) for point in mark.points])
     count = len(points)
@@ -172,7 +172,7 @@ def _place_curve_name(sheet: "figure.Sheet", mark: s.CurveName, gap: float) -> N
     sheet.find(label, places, gap)
 
 
-def _place_note(sheet: "figure.Sheet", mark: s.Note, gap: float) -> None:
+def _place_note(sheet: Sheet, mark: s.Note, gap: float) -> None:
     label = sheet.type(mark.text)
     left, top, right, bottom = sheet.frame
     width, height = label.size
@@ -186,7 +186,7 @@ def _place_note(sheet: "figure.Sheet", mark: s.Note, gap: float) -> None:
     sheet.find(label, numpy.array(grid), gap)
 
 
-def _place_axis_labels(sheet: "figure.Sheet", axes: s.Axes) -> None:
+def _place_axis_labels(sheet: Sheet, axes: s.Axes) -> None:
     x0, y0 = axes.origin()
     em = sheet.em
     if axes.ticks:
@@ -218,7 +218,7 @@ def _place_axis_labels(sheet: "figure.Sheet", axes: s.Axes) -> None:
             sheet.find(label, numpy.array(places), 1.0, optional=sheet.style.width < 200)
 
 
-def _sparse(sheet: "figure.Sheet", axes: s.Axes, values: list[float], axis: int) -> list[tuple[float, Label]]:
+def _sparse(sheet: Sheet, axes: s.Axes, values: list[float], axis: int) -> list[tuple[float, Label]]:
     """Pixels and labels of the ticks, every second or third where all of them would run together."""
     if not values:
         return []

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from problems import solver
-from problems.figure import NoLayout, Picture, Style, plot, random_style
+from problems.figure import Picture, plot, random_style
 from problems.problem import Draw, Problem, Reject
 from problems.scene import Mark, Name
+from problems.sheet import NoLayout, Style
 
 LEVELS = ("text-only", "text-dominant", "vision-dominant", "vision-only")  # most textual first
 VERSIONS = ("text-only", "text-dominant", "text-lite", "vision-intensive", "vision-dominant", "vision-only")

@@ -24,9 +24,10 @@ import shards
 from errors import UserError
 from files import fingerprint, read_json, write_atomically
 from problems.families import families
-from problems.figure import NoLayout, Picture
+from problems.figure import Picture
 from problems.pairs import VERSIONS, Example, caption, construct, design
 from problems.problem import Draw, Problem, Reject
+from problems.sheet import NoLayout
 from problems.solver import WrongProblem
 
 if TYPE_CHECKING:  # it brings sympy, which only a run with a server needs

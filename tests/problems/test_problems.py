@@ -15,8 +15,9 @@ from problems import evidence, pairs, solver, store
 from problems.families import MODULES, families
 from problems.equations import EquationError, check_equations
 from problems.exact import Answer
-from problems.figure import CLOSEST, SHARPEST, NoLayout, random_style
+from problems.figure import random_style
 from problems.problem import Reject
+from problems.sheet import CLOSEST, SHARPEST, NoLayout
 
 ALL = [(category, family) for category in MODULES for family in families(category)]
 FAMILIES = pytest.mark.parametrize(("category", "family"), ALL, ids=[family.__name__ for _, family in ALL])
