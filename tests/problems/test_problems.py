@@ -8,11 +8,12 @@ import re
 import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from problems import evidence, pairs, solver, store
-from problems.families import MODULES, families
+from problems.families import MODULES, families, plane_geometry
 from problems.equations import EquationError, check_equations
 from problems.exact import Answer
 from problems.figure import random_style
@@ -21,7 +22,6 @@ from problems.sheet import CLOSEST, SHARPEST, NoLayout
 
 ALL = [(category, family) for category in MODULES for family in families(category)]
 FAMILIES = pytest.mark.parametrize(("category", "family"), ALL, ids=[family.__name__ for _, family in ALL])
-READ_ALL = ("text-only", "text-dominant", "text-lite", "vision-intensive", "vision-dominant", "vision-only")
 
 
 def problems_of(category, family, count, small=False, seed="test"):
@@ -189,11 +189,8 @@ def test_benchmark_versions_say_one_kind_of_fact_less_each(category, family):
     for problem in problems_of(category, family, 6):
         for level, kinds in silent.items():
             in_text, _ = pairs.carriers(problem, level, None)
-            expected = {
-                k for k, fact in enumerate(problem.facts)
-                if fact.kind not in kinds or not (fact.marks or fact.kind == "description")
-            }
-            assert set(in_text) == expected, level
+            assert set(in_text) == {k for k, fact in enumerate(problem.facts) if fact.kind not in kinds
+                                    or not (fact.marks or fact.kind == "description")}, level
 
 
 @pytest.mark.parametrize("count", [6, pytest.param(150, marks=pytest.mark.slow)])
@@ -332,6 +329,22 @@ def test_choices_are_balanced_and_hold_the_answer():
     assert len(letters) > 500 and max(shares) - min(shares) < 0.08
 
 
+def test_the_family_in_the_readme_makes_problems():
+    (source,) = re.findall(r"```python\n(.*?)```", Path("problems/README.md").read_text(encoding="utf-8"), re.DOTALL)
+    names = dict(vars(plane_geometry))  # it is written as a function of such a file
+    exec(compile(source, "problems/README.md", "exec"), names)
+    made = 0
+    for seed in range(20):
+        try:  # solved, measured, its equations checked, drawn in all six versions
+            example = pairs.construct(names["square_diagonal"], "plane_geometry", str(seed), small=False,
+                                      picture_size=400, levels=pairs.VERSIONS)
+        except Reject:  # the answer happened to stand in the text
+            continue
+        assert example.problem.ask.answer.text in example.response and len(example.pictures) == 6
+        made += 1
+    assert made > 12
+
+
 def test_there_are_enough_families_and_each_asks_several_things():
     assert len(families("plane_geometry")) >= 16
     assert len(families("solid_geometry")) >= 12
@@ -340,17 +353,10 @@ def test_there_are_enough_families_and_each_asks_several_things():
         assert len({problem.ask.quantity for problem in problems_of(category, family, 30)}) >= 2, family.__name__
 
 
-@pytest.mark.parametrize("steps",
-                         [
-                             ["angle C = 180° - 40° = 130°"],
-                             ["x² - 3x = x(x - 2)"],
-                             ["V = πr²h = 10"],
-                             ["AB = 5", "AB = 6"],
-                             ["2u = 10", "u = 6"],
-                             ["AB = √20 = 4.47"],
-                             ["AB = √20 ≈ 4.48"],
-                             ["W + 2 = 3"],
-                         ])
+@pytest.mark.parametrize("steps", [
+    ["angle C = 180° - 40° = 130°"], ["x² - 3x = x(x - 2)"], ["V = πr²h = 10"], ["AB = 5", "AB = 6"],
+    ["2u = 10", "u = 6"], ["AB = √20 = 4.47"], ["AB = √20 ≈ 4.48"], ["W + 2 = 3"],
+])
 def test_a_wrong_equation_is_found(steps):
     with pytest.raises(EquationError):
         check_equations(steps, {"r": 1, "h": 2})
@@ -362,6 +368,11 @@ def test_right_equations_are_read():
         "So 2u - 3 = 7, 2u = 10 and u = 5", "f(2) = 2 × 2 + 3 = 7", "|-3 + 1| = 2", "sin(30°) = 1/2"
     ]
     assert check_equations(steps, {"r": 3, "h": 4}) >= 10
+
+
+def test_choices_are_read_back():
+    assert pairs.choices_of("Find x.\nA: 12 cm\nB: x = 3\nC: (1, 2)\nD: √3/2") == ("12 cm", "x = 3", "(1, 2)", "√3/2")
+    assert pairs.choices_of("In triangle ABC, A: B is 2. Find C.") == ()
 
 
 def test_styles_keep_contrast():
