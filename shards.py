@@ -28,7 +28,7 @@ from multiprocessing.synchronize import Event
 from tqdm import tqdm
 
 from errors import UserError, run_main
-from files import read_json, write_atomically
+from files import num_cores, read_json, write_atomically
 
 PROCESSES = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")  # fork starts at once
 AHEAD = 3  # batches for each worker that are under way or wait: bounds what is read ahead of the work, hence memory
@@ -55,8 +55,7 @@ def ranks(workers: int) -> tuple[int, int, int]:
     if workers < 0:
         raise UserError(f"--workers {workers}: must be 0 or more")
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return rank, world_size, workers or max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return rank, world_size, workers or max(1, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 @contextmanager
