@@ -103,16 +103,20 @@ class Exact:
         text = ""
         for (root, power), coefficient in sorted(self.terms.items(), key=lambda item: (item[0][1], item[0][0])):
             term = _term_text(abs(coefficient), root, power)
-            if coefficient < 0:
-                text += f" - {term}" if text else f"-{term}"
-            else:
-                text += f" + {term}" if text else term
+            text += _summand(term, coefficient, first=not text)
         return text
 
     __repr__ = __str__
 
     def __format__(self, specification: str) -> str:
         return format(str(self), specification)
+
+
+def _summand(term: str, value: Rational, first: bool) -> str:
+    """A term with the sign of its value, as the first or as a further one of a sum."""
+    if first:
+        return f"-{term}" if value < 0 else term
+    return f" - {term}" if value < 0 else f" + {term}"
 
 
 def _term_text(coefficient: Fraction, root: int, power: int) -> str:
@@ -149,15 +153,11 @@ def plain(value: "Rational | Exact | float") -> str:
 
 def rounded(value: "Rational | Exact | float", places: int) -> str:
     """The value to so many decimal places, halves away from zero, trailing zeros kept."""
-    if isinstance(value, float):
-        decimal = Decimal(repr(value))
+    if not isinstance(value, float) and Exact(value).is_rational:
+        fraction = Exact(value).fraction()
+        decimal = Decimal(fraction.numerator) / Decimal(fraction.denominator)
     else:
-        number = Exact(value)
-        if number.is_rational:
-            fraction = number.fraction()
-            decimal = Decimal(fraction.numerator) / Decimal(fraction.denominator)
-        else:
-            decimal = Decimal(repr(float(number)))
+        decimal = Decimal(repr(float(value)))
     return str(decimal.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP))
 
 
@@ -229,9 +229,5 @@ def polynomial(*coefficients: Rational, variable: str = "x") -> str:
         factor = "" if size == 1 and power else plain(size)
         if power and Fraction(size).denominator != 1:
             factor = f"({factor})"
-        term = factor + powers[power]
-        if text:
-            text += f" - {term}" if coefficient < 0 else f" + {term}"
-        else:
-            text = f"-{term}" if coefficient < 0 else term
+        text += _summand(factor + powers[power], coefficient, first=not text)
     return text or "0"

@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from evaluation import generated
 from evaluation.question import Question
-from errors import UserError
 from llm import Client, Reply, user_message
 from problems.pairs import choices_of
+from shards import told_in_one_line
 
 TRIES = 3  # times that one problem is asked: the first greedily, then with a temperature
 TEMPERATURE = 0.7
@@ -55,12 +55,8 @@ class Explainer:
         problems = iter(problems)
         with tqdm(unit="problem", desc="explaining", smoothing=0.02) as bar:
             while block := list(islice(problems, 32 * self.client.concurrency)):
-                try:
-                    rows = (problem.get("rows", {}) for _, problem in block)  # none where the picture was illegible
-                    self._explain_block([one for one in rows if "stage1" in one])
-                except OSError as error:
-                    place = error.filename or self.client.cache
-                    raise UserError(f"{place}: {error.strerror}; fix it and run the same command again") from error
+                with told_in_one_line(self.client.cache):
+                    self._explain_block([problem["rows"] for _, problem in block if "stage1" in problem["rows"]])
                 bar.update(len(block))
                 yield from block
 

@@ -69,8 +69,7 @@ def collect(out: str) -> dict[str, Shown]:
 
 def _rows(out: str, name: str) -> Iterator[dict]:
     with open(os.path.join(out, f"{name}.jsonl"), encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
+        yield from map(json.loads, file)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -53,9 +53,7 @@ def graph_of(draw: Draw, function: Function, axes: Axes, text: str, kind: str, m
     scene = Scene(base=[*curves, *marks], functions={"f": function}, axes=axes)
     longest = max(curves, key=lambda path: len(path.points))
     shown = text.replace(" ", "") if draw.small else text
-    clause = (
-        text if draw.small else draw.say(f"the equation of the graph is {text}", f"the graph has the equation {text}")
-    )
+    clause = draw.say(f"the equation of the graph is {text}", f"the graph has the equation {text}", brief=text)
     return scene, [description(kind), condition(clause, CurveName(longest.points, shown))]
 
 

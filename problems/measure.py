@@ -164,9 +164,8 @@ def crossings(function: Function, low: float, high: float, samples: int = 400) -
 
 def derivative(function: Function, x: float, step: float = 1e-3) -> float:
     """The derivative at x, by the five-point formula."""
-    return (function(x - 2 * step) - 8 * function(x - step) + 8 * function(x + step) - function(x + 2 * step)) / (
-        12 * step
-    )
+    a, b, c, d = (function(x + k * step) for k in (-2, -1, 1, 2))
+    return (a - 8 * b + 8 * c - d) / (12 * step)
 
 
 def extremum(function: Function, low: float, high: float) -> tuple[float, float]:

@@ -54,9 +54,8 @@ def design(family: Callable[[Draw], Problem], category: str, seed: str, small: b
     return problem
 
 
-def carriers(
-    problem: Problem, level: str, free: random.Random | None
-) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+def carriers(problem: Problem, level: str,
+             free: random.Random | None) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
     """The facts in the text and the facts whose marks stand in the picture, by number.
 
     free: the middle levels of training vary, a fact or two change their carrier; None: as the benchmark has them, where
@@ -91,25 +90,23 @@ def carriers(
     return tuple(k for k in facts if k not in in_picture), tuple(sorted(in_picture))
 
 
-def word(
-    problem: Problem, level: str, free: random.Random, choices: tuple[str, ...], benchmark: bool = False
-) -> Version:
+def word(problem: Problem, level: str, free: random.Random, choices: tuple[str, ...],
+         benchmark: bool = False) -> Version:
     """Word one version of the problem, as training or as the benchmark has it."""
     in_text, in_picture = carriers(problem, level, None if benchmark else free)
-    options = "".join(f"\n{letter}: {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
+    options = [f"{letter}: {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
     if level == "vision-only":
         question = problem.ask.short if problem.small else problem.ask.question
-        in_line = " ".join(
-            f"{letter}: {choice}".replace(" ", NBSP) for letter, choice in zip(LETTERS, choices, strict=False)
-        )
+        in_line = "\n" + " ".join(option.replace(" ", NBSP) for option in options) if options else ""
         look = LOOK[0] if problem.small else free.choice(LOOK)
-        return Version(level, look, "", in_text, in_picture, question + ("\n" + in_line if in_line else ""))
+        return Version(level, look, "", in_text, in_picture, question + in_line)
     given = [problem.facts[k] for k in in_text]
     text = "".join(sentence(fact.text) + " " for fact in given if fact.kind == "description")
     text += join([fact.text for fact in given if fact.kind != "description"], problem.small, free)
     if level == "vision-dominant" and not problem.small:
         text = free.choice(POINTERS) + text
-    return Version(level, text + problem.ask.question + options, problem.ask.question, in_text, in_picture)
+    text += "\n".join([problem.ask.question, *options])
+    return Version(level, text, problem.ask.question, in_text, in_picture)
 
 
 def choices_of(instruction: str) -> tuple[str, ...]:
@@ -235,15 +232,10 @@ def construct(family: Callable[[Draw], Problem], category: str, seed: str, *, sm
 
 def caption(example: Example) -> str:
     """What the picture of the last version shows, in words."""
-    version, problem = example.versions[-1], example.problem
-    shown = version.in_picture or ()
-    clauses = [problem.facts[k].text for k in shown]
-    descriptions = [fact.text for fact in problem.facts if fact.kind == "description"]
-    clauses = list(dict.fromkeys(descriptions + clauses))
-    text = " ".join(sentence(clause) for clause in clauses)
+    version, facts = example.versions[-1], example.problem.facts
+    clauses = [fact.text for fact in facts if fact.kind == "description"]
+    clauses += [facts[k].text for k in version.in_picture or ()]
+    text = " ".join(sentence(clause) for clause in dict.fromkeys(clauses))
     if version.picture_question:
         text += f' The question reads: "{version.picture_question}"'.replace("\n", " ").replace(NBSP, " ")
     return text
-
-
-__all__ = ["LEVELS", "VERSIONS", "Example", "NoLayout", "Reject", "caption", "choices_of", "construct", "design"]

@@ -99,12 +99,9 @@ class Draw:
         """Choose one of the values for a parameter that the facts state."""
         if not values:  # what was drawn before leaves nothing to choose from
             raise Reject
-        if self._replayed is not None:
-            value = self._replayed[name]
-        else:
-            value = values[self._given.randrange(len(values))]
-        self.givens[name] = value
-        return value
+        replayed = self._replayed is not None
+        self.givens[name] = self._replayed[name] if replayed else values[self._given.randrange(len(values))]
+        return self.givens[name]
 
     def degrees(self, name: str, low: int, high: int, step: int = 1) -> int:
         """A stated angle; multiples of five where numbers are to be small."""

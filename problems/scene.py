@@ -151,21 +151,8 @@ class Note:
     text: str
 
 
-Mark = (Segment
-        | Path
-        | Circle
-        | Arc
-        | Shade
-        | Dot
-        | Name
-        | Angle
-        | RightAngle
-        | Ticks
-        | ParallelArrows
-        | Length
-        | Dimension
-        | CurveName
-        | Note)
+Mark = (Segment | Path | Circle | Arc | Shade | Dot | Name | Angle | RightAngle | Ticks | ParallelArrows | Length
+        | Dimension | CurveName | Note)
 
 
 @dataclass(frozen=True)
@@ -330,9 +317,8 @@ def direction(degrees: float) -> Point:
     return (math.cos(math.radians(degrees)), math.sin(math.radians(degrees)))
 
 
-def circle_points(
-    center: Point, radius: float, start: float = 0, end: float = 360, steps: int = 72
-) -> tuple[Point, ...]:
+def circle_points(center: Point, radius: float, start: float = 0, end: float = 360,
+                  steps: int = 72) -> tuple[Point, ...]:
     """Points on an arc, for outlines of shaded regions."""
     return tuple(polar(center, radius, start + (end - start) * k / steps) for k in range(steps + 1))
 

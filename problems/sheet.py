@@ -191,9 +191,7 @@ class Sheet:
         if self.scene.axes is not None:
             self._axes(self.scene.axes)
         for mark in marks:
-            draw = getattr(self, f"_{type(mark).__name__.lower()}", None)
-            if draw is not None:
-                draw(mark)
+            getattr(self, f"_{type(mark).__name__.lower()}", lambda mark: None)(mark)  # others are labels alone
 
     def _segment(self, mark: s.Segment) -> None:
         start, end = self.pixel(mark.start), self.pixel(mark.end)
@@ -214,17 +212,12 @@ class Sheet:
         self.line(self.layout.lines[-1], 0.7 if mark.thin else 1.0, mark.dashed)
 
     def _circle(self, mark: s.Circle) -> None:
-        self._round(mark.center, mark.radius, 0, 360, False)
+        self._arc(s.Arc(mark.center, mark.radius, 0, 360))
 
     def _arc(self, mark: s.Arc) -> None:
-        self._round(mark.center, mark.radius, mark.start, mark.end, mark.dashed)
-
-    def _round(self, center: s.Place, radius: float, start: float, end: float, dashed: bool) -> None:
-        steps = max(8, round((end - start) / 4))
-        middle = self.scene.at(center)
-        points = [s.polar(middle, radius, start + (end - start) * k / steps) for k in range(steps + 1)]
-        self.layout.lines.append([self.pixel(point) for point in points])
-        self.line(self.layout.lines[-1], dashed=dashed)
+        steps = max(8, round((mark.end - mark.start) / 4))
+        points = s.circle_points(self.scene.at(mark.center), mark.radius, mark.start, mark.end, steps)
+        self._path(s.Path(points, mark.dashed))
 
     def _shade(self, mark: s.Shade) -> None:
         self.area([self.pixel(place) for place in mark.outline], 255 if mark.darker else 190, "fill")
@@ -320,8 +313,8 @@ class Sheet:
             for value in axes.y_values():
                 self._grid_line((axes.x_low, value), (axes.x_high, value))
         if axes.boxed:
-            corners = [(axes.x_low, axes.y_low), (axes.x_high, axes.y_low), (axes.x_high, axes.y_high)]
-            corners += [(axes.x_low, axes.y_high), corners[0]]
+            left, right, low, high = axes.x_low, axes.x_high, axes.y_low, axes.y_high
+            corners = ((left, low), (right, low), (right, high), (left, high), (left, low))
             self.line([self.pixel(corner) for corner in corners], 0.7)
         x0, y0 = axes.origin()
         overhang = 0.0 if axes.boxed else self.em * 0.5
@@ -402,6 +395,8 @@ class Sheet:
     def compose(self) -> Image.Image:
         """Fill, grid, ink and labels on paper; a palette of the inks' strengths where one ink is all there is."""
         style, size = self.style, self.layout.size
+        for label, x, y in self.placed if "grid" in self.masks else ():
+            self.masks["grid"].paste(0, (x - 2, y - 2, x + label.size[0] + 2, y + label.size[1] + 2))
         if self.masks.keys() <= {"ink", "grid"}:
             return self._compose_one_ink()
         colourful = [style.ink, style.accent, style.paper] + ([style.fill] if "fill" in self.masks else [])
@@ -415,10 +410,7 @@ class Sheet:
             image.paste(colour(style.fill), (0, 0), self.masks["fill"])
         if "grid" in self.masks:
             middle = tuple((3 * paper + ink) // 4 for paper, ink in zip(style.paper, style.ink, strict=True))
-            grid = self.masks["grid"]
-            for label, x, y in self.placed:
-                grid.paste(0, (x - 2, y - 2, x + label.size[0] + 2, y + label.size[1] + 2))
-            image.paste(colour(middle), (0, 0), grid)
+            image.paste(colour(middle), (0, 0), self.masks["grid"])
         for layer in ("ink", "accent"):
             if layer in self.masks:
                 image.paste(colour(getattr(style, layer)), (0, 0), self.masks[layer])
@@ -431,10 +423,7 @@ class Sheet:
         style = self.style
         image = self.masks["ink"] if "ink" in self.masks else Image.new("L", self.layout.size, 0)
         if "grid" in self.masks:
-            grid = self.masks["grid"]
-            for label, x, y in self.placed:
-                grid.paste(0, (x - 2, y - 2, x + label.size[0] + 2, y + label.size[1] + 2))
-            image = ImageChops.lighter(image, grid.point(lambda strength: strength // 4))
+            image = ImageChops.lighter(image, self.masks["grid"].point(lambda strength: strength // 4))
         for label, x, y in self.placed:
             image.paste(255, (x, y), label.mask)
         image = Image.frombytes("P", image.size, image.tobytes())
@@ -461,10 +450,9 @@ def _extent(marks: list[Mark], scene: Scene) -> list[s.Place]:
         elif isinstance(mark, s.Path):
             places += mark.points
         elif isinstance(mark, s.Circle):
-            places += [s.polar(scene.at(mark.center), mark.radius, 30 * k) for k in range(12)]
+            places += s.circle_points(scene.at(mark.center), mark.radius, steps=12)
         elif isinstance(mark, s.Arc):
-            span = mark.end - mark.start
-            places += [s.polar(scene.at(mark.center), mark.radius, mark.start + span * k / 12) for k in range(13)]
+            places += s.circle_points(scene.at(mark.center), mark.radius, mark.start, mark.end, steps=12)
         elif isinstance(mark, s.Shade):
             places += mark.outline
     return places

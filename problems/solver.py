@@ -6,15 +6,12 @@ Also here: the written solution of a problem, and the rule that what is asked fo
 
 import re
 
-from problems import scene as s
 from problems.equations import EquationError, check_equations
 from problems.evidence import contradictions
 from problems.problem import Problem, Reject
 
 TOLERANCE = 1e-6
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\d.]*[√π/²³]|\w)")
-
-
 _REPEATED = re.compile(r"= ([^=≈,;:]*[^=≈,;:. ])(?: = \1)+(?=$|[.,;]| so| and)")  # y = 5/2 = 5/2
 
 
@@ -74,8 +71,3 @@ def require_hidden_answer(problem: Problem) -> None:
                 raise Reject
         if len(answer.text) > 2 and re.search(rf"(?<![\w(]){re.escape(answer.text)}(?!\w)", text):
             raise Reject
-
-
-def named_points(problem: Problem) -> list[str]:
-    """Letters that the figure shows."""
-    return [mark.text for mark in problem.scene.base if isinstance(mark, s.Name)]

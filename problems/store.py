@@ -92,25 +92,21 @@ def walk(plan: Plan, counts: Counter[str]) -> Iterator[Item]:
     """Every problem of the data set and its spares in order: categories, then benchmark. `counts`: what was dropped."""
     for category, names in plan.families.items():
         used: Counter[str] = Counter()
-        names = tuple(name for name in names if name not in plan.held_out)
-        open_names = list(names)
+        open_names = [name for name in names if name not in plan.held_out]
         for number in range(with_spares(plan.per_category, SPARES)):
-            item = None
-            while item is None and open_names:
+            while open_names:
                 name = open_names[number % len(open_names)]
-                item = _find(plan, category, category, name, number, used, counts, bench=False)
-                if item is None:
-                    counts[f"exhausted {name}"] += 1
-                    open_names.remove(name)
-            if item is None:
-                break
-            yield item
+                if item := _find(plan, category, category, name, number, used, counts):
+                    yield item
+                    break
+                counts[f"exhausted {name}"] += 1
+                open_names.remove(name)
     number = 0
     for category, names in plan.families.items():
         for name in names:
             used = Counter()
             for _ in range(with_spares(plan.bench_per_family, BENCH_SPARES)):
-                item = _find(plan, "bench", category, name, number, used, counts, bench=True)
+                item = _find(plan, "bench", category, name, number, used, counts)
                 if item is None:
                     counts[f"exhausted {name} in the benchmark"] += 1
                     break
@@ -123,10 +119,10 @@ def with_spares(wanted: int, share: int) -> int:
     return wanted + -(-wanted // share)
 
 
-def _find(plan: Plan, part: str, category: str, name: str, number: int, used: Counter[str], counts: Counter[str],
-          bench: bool) -> Item | None:
+def _find(plan: Plan, part: str, category: str, name: str, number: int, used: Counter[str],
+          counts: Counter[str]) -> Item | None:
     """The first draw for this place that is neither a duplicate nor on the other side of the split."""
-    family = _family(category, name)
+    family, bench = _family(category, name), part == "bench"
     for attempt in range(PATIENCE * (BENCH_SHARE if bench else 1)):
         seed = f"{plan.seed}/{part}/{number}/{attempt}"
         try:
