@@ -6,7 +6,6 @@ torchrun --nproc_per_node N tests/ranks_worker.py OUT [--shard_size K]
 import functools
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -18,22 +17,12 @@ from errors import run_main
 import train_stage2
 import train_stage3
 from data import MicroBatch
-from model import DeepseekVLHybridForConditionalGeneration, MathModel, load_model, part_of
+from model import MathModel, load_model, part_of
 from runtime_toy import DATA, ToyConfig, build
-from test_model import small_hybrid_config
+from test_model import small_hybrid
 
 STAGES = {1: ("llm",), 2: ("vision", "projector"), 3: ("vision", "projector", "llm")}
 NUM_PACKS = 4
-
-
-def small_hybrid() -> MathModel:
-    """DeepSeek's architecture in miniature."""
-    images = SimpleNamespace(image_mean=[0.5] * 3, image_std=[0.5] * 3, high_res_image_mean=[0.4] * 3,
-                             high_res_image_std=[0.3] * 3)
-    hf = DeepseekVLHybridForConditionalGeneration(small_hybrid_config())
-    with torch.no_grad():
-        hf.model.high_res_vision_alpha.fill_(0.5)  # starts at 0, where SAM gets no gradient
-    return MathModel(hf, SimpleNamespace(image_processor=images, image_token_id=3))
 
 
 SIZES = {"tiny": ({"pixel_values": 96}, 144), "hybrid": ({"pixel_values": 32, "high_res_pixel_values": 64}, 16)}
@@ -73,6 +62,8 @@ def stage_gradients(stage: int, process: runtime.Process, kind: str = "tiny") ->
     """Loss, gradient norm and whole gradients of one global batch of NUM_PACKS micro_batches, dealt over the ranks."""
     torch.manual_seed(0)
     model = load_model("tiny", random=True) if kind == "tiny" else small_hybrid()
+    if kind == "hybrid":
+        model.hf.model.high_res_vision_alpha.data.fill_(0.5)  # starts at 0, where SAM gets no gradient
     model.set_trainable(STAGES[stage])
     model.train()
     if stage == 3:
@@ -117,6 +108,12 @@ def saved_bytes(process: runtime.Process, *, compiled: bool, checkpointed: bool)
     if checkpointed:
         runtime.checkpoint_activations(model)
     runtime.shard(model, process)
+    if process.world_size > 1:  # lm_head is gathered inside the root's forward alone
+        try:
+            train_stage3.cross_entropy(model, make_pack(3, 3, 0), num_tokens=1, config=train_stage3.Config())
+            raise AssertionError("a loss called beside the model's forward was computed")
+        except runtime.UserError as error:
+            assert "the weights are sharded: call the loss as model(loss, ...)" in str(error)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.nbytes) or tensor, lambda one: one):
         batch = make_pack(3, model.config.image_token_id, 1)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from data_helpers import NUM_IMAGE_TOKENS, draw_image, tiny_processor, write_lines
 from PIL import Image
 
@@ -21,24 +20,7 @@ from sources import (SINGLE, STRONG, WEAK, BadRow, BenchmarkRow, ImageFinder, co
 
 FIXTURES = Path(__file__).parent / "fixtures" / "dialects"
 # file: (rows as single ones, images in them, the first question's beginning, the first response's end)
-DIALECTS = {
-    "puma_stage1.jsonl": (2, 0, "Compute 3 + 4.", "Answer: 7"),
-    "puma_stage2.json": (4, 3, "In the right triangle", "Answer: 5"),
-    "puma_stage3.jsonl": (2, 1, "Find the area.", "Answer: 6"),
-    "mathv360k.json": (2, 2, "Hint: Please answer", "The answer is 6"),
-    "geo170k.json": (2, 2, "Find angle B.", "The answer is 60."), "llava_text.json": (1, 0, "What is 2 + 2?", "4"),
-    "metamathqa.json": (1, 0, "If one pen", "The answer is: 6"),
-    "numinamath_cot.jsonl": (2, 0, "Find $\\sqrt{16}$.", "It is $\\boxed{4}$."),
-    "mathinstruct.json": (2, 0, "Half of 10?", "The answer is 5"),
-    "orca_math.jsonl": (1, 0, "A farmer has 4 cows", "7 cows."),
-    "dart_math.jsonl": (1, 0, "Simplify $3x - x$.", "$\\boxed{2x}$."),
-    "visualwebinstruct_conversation.jsonl": (3, 3, "Find the perimeter.", "= 12"),
-    "visualwebinstruct_qa.jsonl": (2, 1, "Find the circumference", "2π"),
-    "mavis_geometry.json": (2, 2, "The legs are 3 and 4. Find the area.\nChoices:\n(A) 5\n(B) 6", "The answer is (B)."),
-    "finevision.jsonl": (2, 1, "What is it?", "Three."), "llama_factory.json": (1, 1, "Name the shape.", "A circle."),
-    "geogpt4v.jsonl": (1, 1, "Which is the area?\nChoices:\n(A) 5\n(B) 6", "(B)"),
-    "rows_by_id.json": (2, 0, "1 + 2?", "3")
-}
+DIALECTS = json.loads((FIXTURES.parent / "dialects.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -83,42 +65,10 @@ def test_dialect_is_read_by_its_keys(name: str, chat_format: ChatFormat) -> None
     assert next(turn for turn in turns if turn.role == "user").text.startswith(question)
     assert turns[-1].text.endswith(response)
     assert not any("<image>" in turn.text for turn in turns)
-
-
-@pytest.fixture(scope="module")
-def small_model() -> torch.nn.Module:
-    from transformers import LlavaConfig, LlavaForConditionalGeneration, Qwen2Config, SiglipVisionConfig
-
-    tokenizer = tiny_processor().tokenizer
-    vision = SiglipVisionConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-                                image_size=96, patch_size=8)
-    text = Qwen2Config(vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1,
-                       num_attention_heads=2, num_key_value_heads=2)
-    torch.manual_seed(0)
-    config = LlavaConfig(vision_config=vision, text_config=text,
-                         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-                         vision_feature_select_strategy="full", image_seq_length=NUM_IMAGE_TOKENS)
-    return LlavaForConditionalGeneration(config)
-
-
-@pytest.mark.parametrize("name", DIALECTS)
-def test_one_step_trains_on_every_dialect(name: str, chat_format: ChatFormat, small_model: torch.nn.Module) -> None:
-    rows = open_fixture(FIXTURES / name, chat_format)
-    loader = make_loader(rows, global_batch=8, pack_tokens=2048, rank=0, world_size=1, seed=0, start_step=0,
+    [step] = make_loader(rows, global_batch=8, pack_tokens=2048, rank=0, world_size=1, seed=0, start_step=0,
                          total_steps=1)
-    [(batch, _)] = next(iter(loader)).micro_batches
-    optimizer = torch.optim.SGD(small_model.parameters(), lr=0.1)
-    losses = []
-    for _ in range(2):
-        pixels = {key: value.float() / 127.5 - 1 for key, value in batch.pixel_values.items()}
-        outputs = small_model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **pixels)
-        logits = outputs.logits[0, batch.response_positions]
-        loss = torch.nn.functional.cross_entropy(logits, batch.response_labels)
-        losses.append(loss.item())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert losses[1] < losses[0]
+    assert len(step.row_ids) == num_rows and step.num_response_tokens > num_rows
+    assert sum(len(batch.pixel_values.get("pixel_values", ())) for batch, _ in step) == num_images
 
 
 def test_pairs_by_the_published_names(chat_format: ChatFormat) -> None:
@@ -180,18 +130,7 @@ def test_choices_are_shown_once() -> None:
         assert conversations(shown, pairs=False)[0][1][0].text == shown["question"]
 
 
-BENCHMARK_ROWS = {
-    "MathVista": {"pid": "1", "question": "q", "answer": "a", "metadata": {"split": "testmini"}, "image": ""},
-    "MathVerse": {
-        "sample_index": "1",
-        "problem_index": "1",
-        "problem_version": "Text Only",
-        "question": "q",
-        "answer": "a",
-    },
-    "We-Math": {"ID": "2steps_1", "knowledge concept": "Angles", "question": "q", "option": "A. 1", "answer": "A"},
-    "a generated benchmark": {"problem_id": "p", "version": "text-only", "instruction": "q", "output": "a"},
-}
+BENCHMARK_ROWS = json.loads((FIXTURES.parent / "benchmark_rows.json").read_text())
 
 
 @pytest.mark.parametrize("name", BENCHMARK_ROWS)
@@ -454,45 +393,13 @@ def test_a_file_that_changes_under_the_run_is_said(tmp_path: Path, chat_format: 
 
 GOOD = {"query": "1 + 1?", "response": "2"}
 PAIR = {"image_url": "", "instruction": "q", "output": "a", "image_url_2": "", "instruction_2": "q2", "output_2": "a"}
-BAD_ROWS = [
-    ('{"query": "1', "broken JSON", "not JSON"),
-    ("[1, 2]", "not a row", "this is list"),
-    ("[" * 100_000, "broken JSON", "RecursionError"),
-    ({"prompt": "q", "completion": "a"}, "unknown dialect", "the keys are: completion, prompt; accepted:"),
-    ({"query": "q", "response": ""}, "empty response", "the response is empty"),
-    ({"query": " ", "response": "a"}, "empty question", "no image"),
-    ({"query": None, "response": "a"}, "text is missing", "the text of the user is None"),
-    ({"query": ["q"], "response": "a"}, "text is missing", "['q']"),
-    ({"query": "\ud800", "response": "a"}, "not Unicode", "surrogate"),
-    ({"query": "say <|im_end|>", "response": "a"}, "special token in the text", "<|im_end|>"),
-    (
-        {"query": "see <image>", "response": "a"},
-        "images and placeholders differ",
-        "1 <image> in the text, 0 images",
-    ),
-    ({"query": "q", "response": "a", "image": "none.png"}, "image missing", "none.png"),
-    ({"query": "q", "response": "a", "image": "folder"}, "image missing", "folder"),
-    ({"query": "q", "response": "a", "image": "a\0b.png"}, "image missing", "a\\x00b.png"),
-    ({"query": "q", "response": "a", "image": "http://x.org/a.png"}, "image is a URL", "download"),
-    ({"query": "q", "response": "a", "image": 5}, "field is not what it should be", "image is not a path"),
-    ({"conversations": "hi"}, "field is not what it should be", "not a list of turns"),
-    ({"conversations": [{"from": "robot", "value": "q"}]}, "unknown speaker", "human"),
-    ({"conversations": [{"from": "human", "value": "q"}]}, "turns do not alternate", "the order is: user"),
-    ({"messages": [{"role": "user", "content": "q"}] * 2}, "turns do not alternate", "user, user"),
-    ({"texts": []}, "field is not what it should be", "texts"),
-]
-BAD_PAIRS = [
-    (GOOD, "not a pair", "the keys here are: query, response"),
-    ({**PAIR, "output_2": "b"}, "responses of a pair differ", "output is 'a', output_2 is 'b'"),
-    ({key: PAIR[key] for key in PAIR if key != "output_2"}, "text is missing", "assistant is None"),
-    ({**PAIR, "image_url_2": "none.png"}, "image missing", "none.png"),
-]
+BAD_ROWS = [json.loads(line) for line in (FIXTURES.parent / "bad_rows.jsonl").read_text().splitlines()]
+BAD_ROWS += [{"pairs": False, "row": "[" * 100_000, "reason": "broken JSON", "detail": "RecursionError"}]
 
 
-@pytest.mark.parametrize(("row", "reason", "detail"), BAD_ROWS + BAD_PAIRS)
-def test_bad_row_is_one_clear_line_or_counted(row: object, reason: str, detail: str, tmp_path: Path,
-                                              chat_format: ChatFormat) -> None:
-    pairs = (row, reason, detail) in BAD_PAIRS
+@pytest.mark.parametrize("case", BAD_ROWS, ids=lambda case: case["reason"])
+def test_bad_row_is_one_clear_line_or_counted(case: dict, tmp_path: Path, chat_format: ChatFormat) -> None:
+    row, reason, detail, pairs = (case[key] for key in ("row", "reason", "detail", "pairs"))
     (tmp_path / "folder").mkdir()
     good = PAIR if pairs else GOOD
     path = tmp_path / "data.jsonl"

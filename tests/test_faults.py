@@ -106,13 +106,6 @@ def uninterrupted(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> list
 
 
 @pytest.mark.slow
-def test_one_process_has_the_curve_of_two(pairs: Path, uninterrupted: list, tmp_path: Path) -> None:
-    finish(start(pairs, tmp_path, ranks=0))
-    for one, two in zip(curve(tmp_path), uninterrupted, strict=True):
-        assert one == pytest.approx(two, rel=1e-5)
-
-
-@pytest.mark.slow
 def test_twenty_random_kills_do_not_change_the_curve(pairs: Path, uninterrupted: list, tmp_path: Path) -> None:
     """Half of them take the whole job (a host that dies), half one rank, after which torchrun starts over by itself."""
     kills = int(os.environ.get("RANDOM_KILLS", "20"))
@@ -242,26 +235,6 @@ def test_a_second_run_into_the_same_folder_is_one_line(pairs: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_changed_data_file_and_another_batch_are_one_line_each(pairs: Path, tmp_path: Path) -> None:
-    out_dir = tmp_path / "run"
-    finish(start(pairs, out_dir, "--max_steps", "2", ranks=0))
-    output = finish(start(pairs, out_dir, "--global_batch", "6", ranks=0), code=1)
-    assert "global_batch was 4, now 6" in output and "Traceback" not in output
-    other = tmp_path / "other"
-    other.mkdir()
-    output = finish(start(write_pairs(other, 60), out_dir, ranks=0), code=1)
-    assert "the data changed since" in output and "Traceback" not in output
-
-
-@pytest.mark.slow
-def test_a_diverged_run_stops_and_names_its_rows(pairs: Path, tmp_path: Path) -> None:
-    output = finish(start(pairs, tmp_path, "--learning_rate", "1e30", ranks=0), code=1)
-    assert "3 steps in a row without a finite loss" in output and "Traceback" not in output
-    bad = [json.loads(line) for line in (tmp_path / "nonfinite_rows.jsonl").read_text().splitlines()]
-    assert len(bad) == 3 and all(f"{pairs}:" in row for record in bad for row in record["rows"])
-
-
-@pytest.mark.slow
 def test_an_unreadable_picture_is_fatal_or_counted(tmp_path: Path) -> None:
     """It is found when its turn comes, in the middle of the run, on one of the ranks."""
     pairs = write_pairs(tmp_path, 40)
@@ -302,18 +275,3 @@ def test_compiled_and_checkpointed_layers_have_the_same_curve(pairs: Path, tmp_p
     finish(start(pairs, tmp_path / "compiled", *flags, "--sync_every_pack", "false"))
     for one, two in zip(curve(tmp_path / "compiled"), curve(tmp_path / "plain"), strict=True):
         assert one == pytest.approx(two, rel=1e-4)
-
-
-@pytest.mark.slow
-def test_rows_are_seen_once_across_a_change_of_ranks(pairs: Path, tmp_path: Path) -> None:
-    """Six steps on two ranks, then on one: the curve is that of an uninterrupted run, so are the rows of each step."""
-    finish(start(pairs, tmp_path / "whole", "--max_steps", "12", ranks=0))
-    run = start(pairs, tmp_path / "parts", "--max_steps", "12", ranks=2)
-    wait_for_step(tmp_path / "parts", 6, run)
-    os.killpg(run.pid, signal.SIGKILL)
-    run.communicate()
-    output = finish(start(pairs, tmp_path / "parts", "--max_steps", "12", ranks=0))
-    assert "resuming on 1 ranks what 2 ranks saved" in output
-    for one, two in zip(curve(tmp_path / "parts"), curve(tmp_path / "whole"), strict=True):
-        assert one == pytest.approx(two, rel=1e-5)
-    assert [row["tokens"] for row in rows(tmp_path / "parts")] == [row["tokens"] for row in rows(tmp_path / "whole")]

@@ -637,18 +637,6 @@ def test_the_strong_branch_never_gets_a_gradient():
         assert strong.grad is None
 
 
-def test_tied_embeddings_collect_both_gradients():
-    _, strong, weight, labels = linear_case()
-    tokens = torch.randint(157, (11,), device=DEVICE)
-    gradients = []
-    for backend in ("torch", "reference"):
-        tied = weight.clone().requires_grad_()
-        hidden = torch.tanh(F.embedding(tokens, tied))
-        linear_puma_loss(hidden, strong, tied, labels, chunk_size=4, backend=backend).loss.backward()
-        gradients.append(tied.grad)
-    torch.testing.assert_close(*gradients)
-
-
 def test_micro_batches_with_a_global_count_add_up_to_the_whole_batch():
     weak, strong, weight, labels = linear_case()
     whole, whole_gradients = linear_gradients(weak, strong, weight, labels)

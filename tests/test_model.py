@@ -30,39 +30,23 @@ from model import (PARTS, MathModel, assemble, count_image_tokens, default_max_l
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def small_hybrid_config(tie: bool = False) -> DeepseekVLHybridConfig:
+def small_hybrid_config() -> DeepseekVLHybridConfig:
     """DeepSeek's architecture in miniature: 16 image tokens."""
-    return DeepseekVLHybridConfig(vision_config=SiglipVisionConfig(
-                                      hidden_size=32,
-                                      intermediate_size=64,
-                                      num_hidden_layers=2,
-                                      num_attention_heads=2,
-                                      image_size=32,
-                                      patch_size=8,
-                                      vision_use_head=False,
-                                  ),
-                                  high_res_vision_config=SamVisionConfig(
-                                      hidden_size=32,
-                                      output_channels=8,
-                                      num_hidden_layers=2,
-                                      num_attention_heads=2,
-                                      image_size=64,
-                                      patch_size=16,
-                                      mlp_dim=64,
-                                      window_size=2,
-                                      global_attn_indexes=[1],
-                                  ),
-                                  text_config=LlamaConfig(
-                                      vocab_size=640,
-                                      hidden_size=64,
-                                      intermediate_size=128,
-                                      num_hidden_layers=2,
-                                      num_attention_heads=4,
-                                      num_key_value_heads=2,
-                                      tie_word_embeddings=tie,
-                                  ),
-                                  image_token_id=3,
-                                  tie_word_embeddings=tie)
+    siglip = SiglipVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+                                image_size=32, patch_size=8, vision_use_head=False)
+    sam = SamVisionConfig(hidden_size=32, output_channels=8, num_hidden_layers=2, num_attention_heads=2, image_size=64,
+                          patch_size=16, mlp_dim=64, window_size=2, global_attn_indexes=[1])
+    text = LlamaConfig(vocab_size=640, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+                       num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=False)
+    return DeepseekVLHybridConfig(vision_config=siglip, high_res_vision_config=sam, text_config=text, image_token_id=3,
+                                  tie_word_embeddings=False)
+
+
+def small_hybrid() -> MathModel:
+    images = SimpleNamespace(image_mean=[0.5] * 3, image_std=[0.5] * 3, high_res_image_mean=[0.4] * 3,
+                             high_res_image_std=[0.3] * 3)
+    model = DeepseekVLHybridForConditionalGeneration(small_hybrid_config())
+    return MathModel(model, SimpleNamespace(image_processor=images, image_token_id=3))
 
 
 def pack(rows: list[torch.Tensor], image_token_id: int, pixels: dict | None = None, run_vision: bool = False):
@@ -116,10 +100,7 @@ def tiny() -> MathModel:
 @pytest.fixture(scope="module")
 def hybrid() -> MathModel:
     torch.manual_seed(0)
-    images = SimpleNamespace(image_mean=[0.5] * 3, image_std=[0.5] * 3, high_res_image_mean=[0.4] * 3,
-                             high_res_image_std=[0.3] * 3)
-    model = DeepseekVLHybridForConditionalGeneration(small_hybrid_config()).eval()
-    return MathModel(model, SimpleNamespace(image_processor=images, image_token_id=3))
+    return small_hybrid().eval()
 
 
 def test_every_parameter_of_every_preset_belongs_to_a_part():
@@ -184,9 +165,10 @@ def test_packed_attention_equals_masked_sdpa(tiny):
 
 @pytest.mark.parametrize("name", presets())
 def test_what_a_gpu_runs_fits_every_preset_at_its_true_size(name):
-    """On the meta device, in bf16: varlen_attn's arguments, shapes and dtypes, forward and backward, no GPU needed."""
+    """On the meta device, in bf16: varlen_attn's arguments, shapes and dtypes, forward and backward; no GPU, no hub."""
     model = load_model(name, random=True, dtype=torch.bfloat16, device="meta")
-    assert all(parameter.dtype == torch.bfloat16 for parameter in model.parameters())
+    assert all(parameter.dtype == torch.bfloat16 and parameter.is_meta for parameter in model.parameters())
+    assert model.config.image_token_id == model.processor.image_token_id
     frequencies = [buffer for buffer_name, buffer in model.named_buffers() if buffer_name.endswith("inv_freq")]
     assert frequencies and all(buffer.dtype == torch.float32 for buffer in frequencies), "rounded positions"
     called = []

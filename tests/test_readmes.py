@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 READMES = sorted({ROOT / "README.md", *(path for path in ROOT.glob("[a-z]*/README.md") if path.parent.name != "out")})
 START = re.compile(r"((\.venv/bin/)?python3? |torchrun |make |bash |source |git apply |runs/\w+\.sh)")
 QUICK = ("bench.lines", "gen_data.py --list")
+OF_OTHERS = ("lmms_eval", "run.py")  # programs of the evaluation harnesses, in their own repositories
 
 
 def commands(readme: Path) -> Iterator[tuple[int, list[str]]]:
@@ -63,6 +64,8 @@ def fault(words: list[str]) -> str:
         return "".join(f"no {word}" for word in rest if word.startswith("tests") and not (ROOT / word).exists())
     at = rest.index("-m") + 1 if "-m" in rest else next(i for i, word in enumerate(rest) if word.endswith(".py"))
     program, arguments = rest[at], rest[at + 1 :]
+    if program in OF_OTHERS:
+        return ""
     name = program if program.endswith(".py") else program.replace(".", "/")
     if not any((ROOT / path).is_file() for path in (name, f"{name}.py", f"{name}/__main__.py")):
         return f"no program {program}"

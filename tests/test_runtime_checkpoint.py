@@ -30,18 +30,6 @@ def load(folder: Path | str, config: object = None, data: object = DATA, width: 
     return checkpoint.load_checkpoint(folder, *build(process, 8, config, width), config=config, data_fingerprint=data)
 
 
-def test_a_resumed_run_repeats_the_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
-    whole = train(tmp_path / "whole", 8)
-    first = train(tmp_path / "parts", 3)
-    torch.rand(100)  # generators elsewhere must not matter
-    second = train(tmp_path / "parts", 5)
-    third = train(tmp_path / "parts", 8)
-    assert first + second + third == whole
-    assert len(set(whole)) == 8
-    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "parts")]
-    assert [json.loads(line)["loss"] for line in logs[1]] == whole == [json.loads(line)["loss"] for line in logs[0]]
-
-
 def test_the_newest_are_kept_and_nothing_half_written_is_taken(tmp_path: Path) -> None:
     train(tmp_path, 5, keep=2)
     assert [folder.name for folder in checkpoint.complete_checkpoints(tmp_path)] == ["step_00000005", "step_00000004"]

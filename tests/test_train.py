@@ -3,13 +3,12 @@
 import importlib
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -23,6 +22,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 import train_stage3
 from checkpoint import complete_checkpoints, read_manifest
 from data import ChatFormat, open_rows
+from errors import run_main
 from model import count_image_tokens, load_model, part_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,27 +53,22 @@ def make_pairs(folder: Path, count: int) -> Path:
     return path
 
 
-def run(script: str, *arguments: object, ranks: int = 0, check: bool = True) -> subprocess.CompletedProcess:
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)] if ranks else []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    finished = subprocess.run([sys.executable, *launch, script, *map(str, arguments)], cwd=ROOT, env=environment,
-                              capture_output=True, text=True, timeout=400)
-    assert not check or finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-3000:]
-    return finished
+def run(script: str, *arguments: object, ranks: int) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
+    finished = subprocess.run([*launch, script, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True,
+                              timeout=400)
+    assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-3000:]
 
 
-@pytest.fixture
-def run_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable]:
-    """A script's main() in this process: quicker, and what it calls can be replaced."""
+def run_here(script: str, *arguments: object) -> None:
+    """The script in this process: quicker, and what it calls can be replaced."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
-
-    def run_main(script: str, *arguments: object) -> None:
-        monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, arguments)])
-        importlib.import_module(script).main()
-
-    yield run_main
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    try:
+        with mock.patch.object(sys, "argv", [f"{script}.py", *map(str, arguments)]):
+            run_main(importlib.import_module(script).main)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def log_of(folder: Path) -> list[dict]:
@@ -86,7 +81,7 @@ def stage2(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list]:
     folder = tmp_path_factory.mktemp("stage2")
     pairs = make_pairs(folder, 14)
     flags = [*SMALL, *ALL_PARTS, "--model", "", "--data", pairs, "--epochs", 2, "--lam", 0.5]
-    run("train_stage2.py", *flags, "--out_dir", folder / "run")
+    run_here("train_stage2", *flags, "--out_dir", folder / "run")
     return pairs, folder / "run", flags
 
 
@@ -100,34 +95,24 @@ def test_a_step_is_the_configured_rows_and_the_last_batch_of_an_epoch_is_used(st
         assert row["loss"] == pytest.approx(mixed, rel=1e-5)
 
 
-def test_two_ranks_print_the_losses_of_one(stage2, tmp_path):
-    run("train_stage2.py", *stage2[2], "--out_dir", tmp_path / "run", ranks=2)
-    alone, together = log_of(stage2[1]), log_of(tmp_path / "run")
-    assert len(alone) == len(together) == 6
-    for one, two in zip(alone, together, strict=True):
-        for name in ("loss", "fkl", "rkl", "ce", "grad_norm"):
-            assert two[name] == pytest.approx(one[name], rel=1e-5), (one["step"], name)
-
-
-def test_kill_9_and_a_restart_repeat_the_run_bit_for_bit(stage2, tmp_path):
+def test_kill_9_and_a_restart_repeat_the_run_bit_for_bit(stage2, tmp_path, capsys):
     command = [sys.executable, "train_stage2.py", *map(str, stage2[2]), "--out_dir", str(tmp_path / "run")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while not list((tmp_path / "run").glob("step_*[0-9]/manifest.json")):  # not step_....tmp, which is none yet
         assert time.monotonic() < deadline and process.poll() is None, "no checkpoint came"
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    finished = run("train_stage2.py", *stage2[2], "--out_dir", tmp_path / "run")
-    assert "resumed from" in finished.stdout
+    run_here("train_stage2", *stage2[2], "--out_dir", tmp_path / "run")
+    assert "resumed from" in capsys.readouterr().out
     keys = ("step", "loss", "fkl", "rkl", "ce", "lr", "grad_norm", "rows", "tokens")
     once = [[row[key] for key in keys] for row in log_of(stage2[1])]
     twice = [[row[key] for key in keys] for row in log_of(tmp_path / "run")]
     assert once == twice
 
 
-def test_flags_do_what_their_help_says(run_here, tmp_path, capsys):
+def test_flags_do_what_their_help_says(tmp_path, capsys):
     """Row lengths, image paths, random weights, parts that train, steps and their schedule, checkpoints, screen."""
     (tmp_path / "images").mkdir()
     pairs = make_pairs(tmp_path / "images", 14).rename(tmp_path / "pairs.jsonl")
@@ -146,7 +131,7 @@ def test_flags_do_what_their_help_says(run_here, tmp_path, capsys):
     assert {part_of(name) for (name, one), (_, two) in pairs_of_tensors if not torch.equal(one, two)} == {"projector"}
 
 
-def test_a_step_that_is_not_finite_leaves_no_trace_in_the_weights(run_here, tmp_path, monkeypatch):
+def test_a_step_that_is_not_finite_leaves_no_trace_in_the_weights(tmp_path, monkeypatch):
     """Else AdamW's moments, and with them every later step, would not be finite either."""
     calls, real = [], train_stage3.cross_entropy
 
@@ -189,7 +174,7 @@ def validated(stage2: tuple[Path, Path, list], tmp_path_factory: pytest.TempPath
     held_out = make_pairs(tmp_path_factory.mktemp("held_out"), 5)
     flags = [*stage2[2], "--val_data", held_out, "--val_every", 2]
     out = tmp_path_factory.mktemp("validated") / "run"
-    run("train_stage2.py", *flags, "--out_dir", out)
+    run_here("train_stage2", *flags, "--out_dir", out)
     return held_out, flags, out
 
 
@@ -229,14 +214,17 @@ def test_val_losses_are_those_of_the_stock_model_row_by_row(validated):
     assert row["val_loss"] == pytest.approx(mixed, rel=1e-5)
 
 
-def test_two_ranks_have_the_val_losses_of_one(validated, tmp_path):
-    run("train_stage2.py", *validated[1], "--max_steps", 2, "--out_dir", tmp_path / "two", ranks=2)
-    run("train_stage2.py", *validated[1], "--max_steps", 2, "--out_dir", tmp_path / "one")
-    one, two = log_of(tmp_path / "one")[-1], log_of(tmp_path / "two")[-1]
-    for name in ("val_loss", "val_fkl", "val_rkl", "val_ce"):
-        assert two[name] == pytest.approx(one[name], rel=1e-5), name
+def test_two_ranks_have_the_losses_of_one(validated, tmp_path):
+    """Of training and of validation."""
+    run("train_stage2.py", *validated[1], "--out_dir", tmp_path / "run", ranks=2)
+    alone, together = log_of(validated[2]), log_of(tmp_path / "run")
+    assert len(alone) == len(together) == 6
+    for one, two in zip(alone, together, strict=True):
+        names = ["loss", "fkl", "rkl", "ce", "grad_norm", *(name for name in one if name.startswith("val_"))]
+        assert {name: two[name] for name in names} == pytest.approx({name: one[name] for name in names}, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_saved_after_validation_holds_the_fp32_weights(stage2, validated, tmp_path):
     """On two ranks in bf16: a forward without a backward leaves FSDP2's root gathered, in bf16."""
     states = []
@@ -257,41 +245,20 @@ def test_a_checkpoint_saved_after_validation_holds_the_fp32_weights(stage2, vali
     assert len(trained) > 100 and all(without[f"model.{name}"].dtype == torch.float32 for name in trained)
 
 
-def test_a_loss_called_beside_the_models_forward_is_one_line(stage2, tmp_path):
-    """puma(model, ...) works on one CPU; sharded, lm_head is gathered inside the root's forward alone."""
-    arguments = ["call_the_loss_directly", *stage2[2], "--out_dir", tmp_path / "run"]
-    finished = run("tests/bf16_script.py", "train_stage2", *arguments, ranks=2, check=False)
-    assert finished.returncode != 0
-    assert "error: the weights are sharded: call the loss as model(loss, ...)" in finished.stderr
-
-
-def test_validation_on_the_training_file_is_refused(stage2, tmp_path):
-    copy = tmp_path / "copy.jsonl"
-    copy.write_bytes(stage2[0].read_bytes())
-    for held_out in (stage2[0], copy):
-        flags = [*stage2[2], "--val_data", held_out, "--val_every", 1, "--out_dir", tmp_path / "run"]
-        finished = run("train_stage2.py", *flags, check=False)
-        assert finished.returncode == 1 and len(finished.stderr.strip().splitlines()) == 1
-        assert str(held_out) in finished.stderr and str(stage2[0]) in finished.stderr
-
-
-def test_stages_1_and_3_validate_too(stage2, validated, tmp_path):
-    for stage in (1, 3):
-        flags = [*SMALL, "--data", stage2[0], "--max_steps", 1, "--val_data", validated[0], "--val_every", 1]
-        run(f"train_stage{stage}.py", *flags, "--model", stage2[1], "--out_dir", tmp_path / f"stage{stage}")
-        [row] = log_of(tmp_path / f"stage{stage}")
-        assert 0 < row["val_loss"] < 20 and row["val_loss"] != row["loss"] and "val_fkl" not in row
-
-
 # ----------------------------------------------------------------------------------------------------------------------
 # From stage to stage
 
 
-def test_the_stages_follow_one_another_and_the_result_opens_in_transformers(stage2, tmp_path):
+def test_the_stages_follow_one_another_and_the_result_opens_in_transformers(stage2, validated, tmp_path, capsys):
     pairs, start, _ = stage2
     few = [*SMALL[2:], "--data", pairs, "--max_steps", 2]  # no --preset: the folder says what it is
-    run("train_stage1.py", *few, "--model", start, "--out_dir", tmp_path / "stage1")
-    run("train_stage3.py", *few, "--model", tmp_path / "stage1", "--out_dir", tmp_path / "stage3")
+    few += ["--val_data", validated[0], "--val_every", 2]
+    run_here("train_stage1", *few, "--model", start, "--out_dir", tmp_path / "stage1")
+    run_here("train_stage3", *few, "--model", tmp_path / "stage1", "--out_dir", tmp_path / "stage3")
+    for stage in ("stage1", "stage3"):
+        assert [("val_loss" in row, "val_fkl" in row) for row in log_of(tmp_path / stage)] == [(0, 0), (1, 0)]
+        last = log_of(tmp_path / stage)[-1]
+        assert 0 < last["val_loss"] < 20 and last["val_loss"] != last["loss"]
     before = AutoModelForImageTextToText.from_pretrained(start).state_dict()
     after = AutoModelForImageTextToText.from_pretrained(tmp_path / "stage1").state_dict()
     changed = {name.split(".")[1] for name in before if not torch.equal(before[name], after[name])}
@@ -300,54 +267,49 @@ def test_the_stages_follow_one_another_and_the_result_opens_in_transformers(stag
     processor = AutoProcessor.from_pretrained(tmp_path / "stage3")
     inputs = processor(text=["<image>Find angle C."], images=[Image.open(pairs.parent / "0.png")], return_tensors="pt")
     assert torch.isfinite(model(**inputs).logits).all()
-    asked = run("sample.py", "--model", tmp_path / "stage3", "--image", pairs.parent / "0.png", "Find angle C.",
-                "--max_new_tokens", 5)
-    assert asked.stdout.strip()
+    capsys.readouterr()
+    run_here("sample", "--model", tmp_path / "stage3", "--image", pairs.parent / "0.png", "Find angle C.",
+             "--max_new_tokens", 5)
+    assert capsys.readouterr().out.strip()
 
 
-def test_the_mix_drawn_is_printed_and_stands_in_the_checkpoint(stage2, tmp_path):
+def test_the_mix_drawn_is_printed_and_stands_in_the_checkpoint(stage2, tmp_path, capsys):
     pairs, start, _ = stage2
     text = tmp_path / "text.jsonl"
     rows = [{"query": f"{n} + 1?", "response": f"It is {n + 1}."} for n in range(10)] + [{"query": "", "response": "5"}]
     text.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    flags = [*SMALL, "--data", f"{pairs}:0.25,{text}:4", "--skip_bad_rows", "--model", start, "--out_dir"]
-    finished = run("train_stage3.py", *flags, tmp_path / "run")
-    expected = {
+    flags = ["--data", f"{pairs}:0.25,{text}:4", "--skip_bad_rows", "--model", start, "--max_steps", 1]
+    run_here("train_stage3", *SMALL, *flags, "--out_dir", tmp_path / "run")
+    assert read_manifest(tmp_path / "run" / "step_00000001")["mix"] == {
         "0 pairs.jsonl": {"asked": "0.25", "usable": 28, "drawn": 7, "dropped": {}},
         "1 text.jsonl": {"asked": "4", "usable": 10, "drawn": 4, "dropped": {"empty question": 1}},
     }
-    checkpoint = sorted((tmp_path / "run").glob("step_*"))[-1]
-    assert read_manifest(checkpoint)["mix"] == expected
-    assert "pairs.jsonl: 7 of 28 usable (63.6 % of the mix), asked: 0.25" in finished.stdout
-    assert "text.jsonl: 4 of 10 usable (36.4 % of the mix), asked: 4; dropped: empty question 1" in finished.stdout
+    printed = capsys.readouterr().out
+    assert "pairs.jsonl: 7 of 28 usable (63.6 % of the mix), asked: 0.25" in printed
+    assert "text.jsonl: 4 of 10 usable (36.4 % of the mix), asked: 4; dropped: empty question 1" in printed
 
 
-@pytest.mark.parametrize(
-    "script, arguments, message",
-    [
-        ("train_stage2.py", [], "data/stage2.jsonl: no such file; make it with: python gen_data.py"),
-        ("train_stage2.py", ["--train", "adapter"], "unknown part adapter"),
-        ("train_stage3.py", ["--preset", "tiny", "--model", "nowhere", "--data", "PAIRS"], "nowhere: no config.json"),
-        ("train_stage2.py", ["--model", "nowhere", "--data", "PAIRS"], "made by runs/align.sh"),
-        ("train_stage1.py", ["--learning_rat", "1"], "did you mean --learning_rate"),
-        ("sample.py", ["--model", "nowhere", "hello"], "nowhere: no config.json"),
-    ],
-)
-def test_mistakes_are_one_line_and_exit_code_1(script, arguments, message, tmp_path):
+MISTAKES = [  # script, flags (PAIRS is a file of pairs, COPY one of the same bytes), what the line says
+    ("train_stage2", "--data nowhere.jsonl", "nowhere.jsonl: no such file; make it with: python gen_data.py"),
+    ("train_stage2", "--train adapter", "unknown part adapter"),
+    ("train_stage3", "--preset tiny --model nowhere --data PAIRS", "nowhere: no config.json"),
+    ("train_stage2", "--model nowhere --data PAIRS", "made by runs/align.sh"),
+    ("train_stage1", "--learning_rat 1", "did you mean --learning_rate"),
+    ("train_stage2", "--data PAIRS --val_data PAIRS --val_every 1", "pairs.jsonl"),
+    ("train_stage2", "--data PAIRS --val_data COPY --val_every 1", "copy.jsonl"),
+    ("sample", "--model nowhere hello", "nowhere: no config.json"),
+]
+
+
+@pytest.mark.parametrize("script, flags, message", MISTAKES)
+def test_mistakes_are_one_line_and_exit_code_1(script, flags, message, tmp_path, capsys):
     pairs = make_pairs(tmp_path, 1)
-    arguments = [pairs if argument == "PAIRS" else argument for argument in arguments]
-    out = [] if script == "sample.py" else ["--out_dir", tmp_path / "out"]
-    finished = run(script, *arguments, *out, check=False)
-    assert finished.returncode == 1
-    assert finished.stderr.strip().startswith("error: ") and message in finished.stderr
-    assert "Traceback" not in finished.stderr and len(finished.stderr.strip().splitlines()) == 1
-
-
-def test_random_weights_at_true_size_need_no_network(tmp_path):
-    """Every preset's processor and meta model come without a hub: --random_weights is what benchmarks run on."""
-    from model import load_model, presets
-
-    for name in presets():
-        model = load_model(name, random=True, device="meta")
-        assert all(parameter.is_meta for parameter in model.parameters())
-        assert model.config.image_token_id == model.processor.image_token_id
+    (tmp_path / "copy.jsonl").write_bytes(pairs.read_bytes())
+    files = {"PAIRS": pairs, "COPY": tmp_path / "copy.jsonl"}
+    arguments = [files.get(word, word) for word in flags.split()]
+    out = [] if script == "sample" else ["--out_dir", tmp_path / "out"]
+    with pytest.raises(SystemExit) as ended:
+        run_here(script, *arguments, *out)
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert ended.value.code == 1 and line.startswith("error: ") and message in line
+    assert not (tmp_path / "out" / "log.jsonl").exists()
