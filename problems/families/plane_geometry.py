@@ -6,6 +6,7 @@ from fractions import Fraction
 from problems import measure
 from problems import scene as s
 from problems.exact import decimal, number, sqrt
+from problems.families.common import bracketed, length_fact, measuring
 from problems.problem import Ask, Draw, Problem, condition, description, property_, wrong
 from problems.scene import Angle, Length, Name, ParallelArrows, RightAngle, Scene, Segment, Ticks
 
@@ -266,9 +267,9 @@ def right_triangle(draw: Draw) -> Problem:
     points = {C: (0.0, 0.0), A: (float(p), 0.0), B: (0.0, float(q))}
     drawing = s.sides([A, B, C]) + s.names([A, B, C])
     CA, CB, AB = C + A, C + B, A + B
-    leg_p = condition(f"{CA} = {draw.size(p)}", Length(C, A, draw.size(p)))
-    leg_q = condition(f"{CB} = {draw.size(q)}", Length(C, B, draw.size(q)))
-    long_side = condition(f"{AB} = {draw.size(hypotenuse)}", Length(A, B, draw.size(hypotenuse)))
+    leg_p = length_fact(C, A, draw.size(p))
+    leg_q = length_fact(C, B, draw.size(q))
+    long_side = length_fact(A, B, draw.size(hypotenuse))
     facts = [
         description(draw.say(f"{A}{B}{C} is a triangle", f"Consider triangle {A}{B}{C}")),
         property_(draw.say(f"angle {C} is a right angle", f"{CA} ⊥ {CB}", f"angle {C} = 90°"), RightAngle(A, C, B)),
@@ -312,10 +313,7 @@ def right_triangle(draw: Draw) -> Problem:
                  else f"Distance = {p * q}/{hypotenuse}")
         answer = number(height, unit)
         mistakes = wrong(unit, Fraction(p * q, 2), Fraction(hypotenuse, 2), Fraction(p + q, 2), Fraction(p * q, p + q))
-
-        def distance(at: Scene) -> float:
-            return measure.distance_to_line(at, C, A, B)
-
+        distance = measuring(measure.distance_to_line, C, A, B)
         ask = Ask(asked, question, f"Distance of {C} from {AB}?", answer, steps, distance, mistakes)
     else:
         facts += [leg_p, leg_q]
@@ -351,12 +349,12 @@ def trigonometry(draw: Draw) -> Problem:
         condition(f"{word}{A} = {degrees}°", Angle(B, A, C, f"{degrees}°"))
     ]
     if asked in ("opposite", "tower"):
-        facts.append(condition(f"{AB} = {draw.size(side)}", Length(A, B, draw.size(side))))
+        facts.append(length_fact(A, B, draw.size(side)))
         value, wanted = side * tangent, (B, C)
         relation = f"{BC} = {AB} × tan({degrees}°) = {side} × tan({degrees}°)"
         others = (side * sine, side * cosine, side / tangent)
     else:
-        facts.append(condition(f"{BC} = {draw.size(side)}", Length(B, C, draw.size(side))))
+        facts.append(length_fact(B, C, draw.size(side)))
         value, wanted = (side / tangent, (A, B)) if asked == "adjacent" else (side / sine, (A, C))
         relation = (f"{AB} = {BC}/tan({degrees}°) = {side}/tan({degrees}°)"
                     if asked == "adjacent"
@@ -429,29 +427,29 @@ def similar_triangles(draw: Draw) -> Problem:
     facts = [
         description(f"In triangle {A}{B}{C}, {D} lies on {A}{B} and {E} lies on {A}{C}"),
         property_(f"{DE} ∥ {BC}", ParallelArrows(D, E), ParallelArrows(B, C)),
-        condition(f"{AD} = {size(upper)}", Length(A, D, size(upper))),
+        length_fact(A, D, size(upper)),
     ]
     if asked != "side":
-        facts.append(condition(f"{DB} = {size(lower)}", Length(D, B, size(lower))))
+        facts.append(length_fact(D, B, size(lower)))
     symbols = {AD: upper, DB: lower, AB: upper + lower}
     start = (f"Triangle {A}{D}{E} is similar to triangle {A}{B}{C}.",
              f"{AB} = {AD} + {DB} = {upper} + {lower} = {upper + lower}")
     if asked == "parallel":
-        facts.append(condition(f"{BC} = {size(base)}", Length(B, C, size(base))))
+        facts.append(length_fact(B, C, size(base)))
         steps = (*start, f"{DE} = {BC} × {AD}/{AB} = {base} × {upper}/{upper + lower} = {number(short).text}")
         answer, target, measured = number(short, draw.unit), DE, lambda at: measure.distance(at, D, E)
         mistakes = wrong(draw.unit, Fraction(base * upper, lower), base - short, Fraction(base, 2), base - upper)
         symbols |= {BC: base}
     elif asked == "base":
-        facts.append(condition(f"{DE} = {size(short)}", Length(D, E, size(short))))
+        facts.append(length_fact(D, E, size(short)))
         steps = (*start, f"{BC} = {DE} × {AB}/{AD} = {number(short).text} × {upper + lower}/{upper} = {base}")
         answer, target, measured = number(base, draw.unit), BC, lambda at: measure.distance(at, B, C)
         mistakes = wrong(draw.unit, short * Fraction(lower, upper), short + lower, 2 * short, base + upper)
         symbols |= {DE: short}
     elif asked == "side":
-        facts.append(condition(f"{DE} = {size(short)}", Length(D, E, size(short))))
-        facts.append(condition(f"{BC} = {size(base)}", Length(B, C, size(base))))
-        steps = (start[0], f"{AB} = {AD} × {BC}/{DE} = {upper} × {base}/{_over(short)} = {upper + lower}",
+        facts.append(length_fact(D, E, size(short)))
+        facts.append(length_fact(B, C, size(base)))
+        steps = (start[0], f"{AB} = {AD} × {BC}/{DE} = {upper} × {base}/{bracketed(short)} = {upper + lower}",
                  f"{DB} = {AB} - {AD} = {upper + lower} - {upper} = {lower}")
         answer, target, measured = number(lower, draw.unit), DB, lambda at: measure.distance(at, D, B)
         mistakes = wrong(draw.unit, upper + lower, base - short, upper, 2 * upper)
@@ -465,18 +463,11 @@ def similar_triangles(draw: Draw) -> Problem:
                  f"Area = {whole} × ({upper}/{upper + lower})² = {number(small_part).text}")
         answer, target = number(small_part, draw.area_unit), f"the area of triangle {A}{D}{E}"
         mistakes = wrong(draw.area_unit, share * whole, whole - small_part, Fraction(whole, 4), Fraction(whole, 2))
-
-        def measured(at: Scene) -> float:
-            return measure.area(at, [A, D, E])
-
+        measured = measuring(measure.area, [A, D, E])
     ask = Ask(asked, draw.say(f"Find {target}.", f"What is {target}?"), f"Find {target}", answer, steps, measured,
               mistakes, symbols)
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
 
-
-def _over(value: Fraction) -> str:
-    """A number as it stands under a fraction stroke."""
-    return f"({value})" if value.denominator != 1 else str(value)
 
 
 def law_of_cosines(draw: Draw) -> Problem:
@@ -490,8 +481,8 @@ def law_of_cosines(draw: Draw) -> Problem:
     AB, AC, BC = A + B, A + C, B + C
     facts = [
         description(draw.say(f"{A}{B}{C} is a triangle", f"Consider triangle {A}{B}{C}")),
-        condition(f"{AB} = {draw.size(p)}", Length(A, B, draw.size(p))),
-        condition(f"{AC} = {draw.size(q)}", Length(A, C, draw.size(q))),
+        length_fact(A, B, draw.size(p)),
+        length_fact(A, C, draw.size(q)),
         condition(f"{draw.angle_word}{A} = {degrees}°", Angle(B, A, C, f"{degrees}°")),
     ]
     sine = {30: Fraction(1, 2), 150: Fraction(1, 2), 60: sqrt(3) / 2, 120: sqrt(3) / 2}.get(degrees, sqrt(2) / 2)
@@ -511,19 +502,14 @@ def law_of_cosines(draw: Draw) -> Problem:
                  f"Area = {AB} × {AC} × sin({degrees}°)/2 = {p} × {q} × ({sine})/2 = {number(area).text}")
         answer, target = number(area, draw.area_unit), f"the area of triangle {A}{B}{C}"
         mistakes = wrong(draw.area_unit, Fraction(p * q, 2), area * 2, p * q, area + p)
-
-        def measured(at: Scene) -> float:
-            return measure.area(at, [A, B, C])
+        measured = measuring(measure.area, [A, B, C])
     else:
         height = sine * q
         steps = (f"The altitude from {C} is {AC} times the sine of the angle at {A}.", f"sin({degrees}°) = {sine}",
                  f"Altitude = {q} × ({sine}) = {number(height).text}")
         answer, target = number(height, draw.unit), f"the distance of {C} from line {AB}"
         mistakes = wrong(draw.unit, sine * p, Fraction(q, 2) + 1, sqrt(3) * q, sqrt(2) * q)
-
-        def measured(at: Scene) -> float:
-            return measure.distance_to_line(at, C, A, B)
-
+        measured = measuring(measure.distance_to_line, C, A, B)
     ask = Ask(asked, draw.say(f"Find {target}.", f"What is {target}?"), f"Find {target}", answer, steps, measured,
               mistakes, symbols)
     drawing = s.sides([A, B, C]) + s.names([A, B, C])

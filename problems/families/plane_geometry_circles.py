@@ -7,6 +7,7 @@ from fractions import Fraction
 from problems import measure
 from problems import scene as s
 from problems.exact import PI, Exact, number, sqrt
+from problems.families.common import length_fact, measuring
 from problems.problem import Ask, Draw, Fact, Problem, condition, description, property_, wrong
 from problems.scene import Angle, Circle, Dot, Length, Name, RightAngle, Scene, Segment
 
@@ -191,11 +192,11 @@ def tangent(draw: Draw) -> Problem:
         property_(draw.say(f"{PT} touches the circle at {T}", f"{PT} is a tangent"), RightAngle(O, T, P)),
         condition(draw.say(f"{OT} = {draw.size(radius)}"), Length(O, T, draw.size(radius))),
     ]
-    tangent_fact = condition(f"{PT} = {draw.size(length)}", Length(P, T, draw.size(length)))
+    tangent_fact = length_fact(P, T, draw.size(length))
     rule = f"A tangent is perpendicular to the radius at its point of contact, so ∠{O}{T}{P} = 90°."
     square = radius * radius + (length * length if asked == "distance" else 0)
     if asked == "tangent length":
-        facts.append(condition(f"{OP} = {draw.size(far)}", Length(O, P, draw.size(far))))
+        facts.append(length_fact(O, P, draw.size(far)))
         rest = far * far - radius * radius
         steps = (rule, f"{PT}² = {OP}² - {OT}² = {far}² - {radius}² = {rest}", f"{PT} = √{rest} = {length}")
         question, short, answer = _find(draw, "the length", PT), f"Find {PT}", number(length, draw.unit)
@@ -294,7 +295,7 @@ def chord(draw: Draw) -> Problem:
         property_(draw.say(f"{OM} ⊥ {AB}", f"{OM} is perpendicular to {AB}"), RightAngle(O, M, B)),
     ]
     radius_fact = condition(f"the radius {OA} is {said[OA]}", Segment(O, A), Length(O, A, said[OA]))
-    gap_fact = condition(f"{OM} = {said[OM]}", Length(O, M, said[OM]))
+    gap_fact = length_fact(O, M, said[OM])
     chord_fact = condition(f"{AB} = {said[AB]}", s.Note(f"{AB} = {said[AB]}"))  # on the chord it could mean a half
     rule = f"The perpendicular from the centre halves a chord, and triangle {O}{M}{A} has a right angle at {M}."
     unit, halving = draw.unit, f"{AM} = {AB}/2 = {whole}/2 = {half}"
@@ -367,16 +368,12 @@ def intersecting_chords(draw: Draw) -> Problem:
     if asked == "part":
         question = draw.say(f"Find {PD}.", f"How long is {PD}?", f"What is the length of {PD}?")
         value, short, mistakes = d, f"Find {PD}", (Fraction(a * c, b), Fraction(b * c, a), a + b - c, c + b - a)
-
-        def measured(at: Scene) -> float:
-            return measure.distance(at, P, D)
+        measured = measuring(measure.distance, P, D)
     elif asked == "chord":
         question = draw.say(f"Find the length of the chord {CD}.", f"How long is the chord {CD}?", f"What is {CD}?")
         value, short, mistakes = d + c, f"Find {CD}", (a + b, d, abs(d - c), Fraction(a * c, b) + c)
         steps.append(f"{CD} = {PC} + {PD} = {c} + {shown} = {number(value).text}")
-
-        def measured(at: Scene) -> float:
-            return measure.distance(at, C, D)
+        measured = measuring(measure.distance, C, D)
     else:
         longer, other = (PC, PD) if c > d else (PD, PC)
         question = draw.say(f"By how much do {PC} and {PD} differ?", f"What is the difference of {PC} and {PD}?")
@@ -418,10 +415,7 @@ def sector(draw: Draw) -> Problem:
         turn = f"{2 * radius}π"
         steps = (f"The whole circle is 2π × {radius} = {turn} long.", f"Angle = 360° × ({arc})/({turn}) = {degrees}°")
         answer, target = number(degrees, "°"), "the angle of the sector"
-
-        def measured(at: Scene) -> float:
-            return measure.angle(at, A, O, B)
-
+        measured = measuring(measure.angle, A, O, B)
         choices = wrong("°", 180 - degrees, 2 * degrees, 90 + degrees)
     else:
         facts.append(angle_fact)
@@ -473,13 +467,13 @@ def ring(draw: Draw) -> Problem:
     shade = s.Shade(s.circle_points(ORIGIN, outer), (s.circle_points(ORIGIN, inner),))
     drawing = [shade, Circle(O, outer), Circle(O, inner), Dot(O), Dot(A), Dot(B), *s.names([O, A, B]), Segment(O, A)]
     drawing.append(Segment(O, B))
-    OA, OB, unit = O + A, O + B, draw.unit
+    OB, unit = O + B, draw.unit
     big, small = draw.size(outer), draw.size(inner)
     facts = [
         description(f"Two circles have the centre {O}; {A} lies on the outer and {B} on the inner one"),
-        condition(f"{OA} = {big}", Length(O, A, big)),
+        length_fact(O, A, big),
     ]
-    inner_fact = condition(f"{OB} = {small}", Length(O, B, small))
+    inner_fact = length_fact(O, B, small)
     difference, total = outer * outer - inner * inner, outer + inner
     circles = {"outer": (ORIGIN, float(outer)), "inner": (ORIGIN, float(inner))}
     if asked == "area":
@@ -513,10 +507,7 @@ def ring(draw: Draw) -> Problem:
         question = draw.say(f"Find {OB}.", f"What is the radius {OB} of the inner circle?")
         answer, short = number(inner, unit), f"Find {OB}"
         mistakes = wrong(unit, outer - 1, inner + 1, inner * 2, sqrt(difference))
-
-        def measured(at: Scene) -> float:
-            return measure.distance(at, O, B)
-
+        measured = measuring(measure.distance, O, B)
     question = question if asked == "inner radius" else f"{question} Give an exact answer."
     ask = Ask(asked, question, short, answer, steps, measured, mistakes, {OB: float(Exact(inner))})
     return draw.finish(facts, ask, Scene(points, drawing, circles=circles), draw.turn(), draw.mirror())

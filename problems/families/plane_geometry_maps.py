@@ -6,6 +6,7 @@ from fractions import Fraction
 from problems import measure
 from problems import scene as s
 from problems.exact import number, sqrt
+from problems.families.common import measuring
 from problems.problem import Ask, Draw, Problem, condition, description, wrong
 from problems.scene import Angle, Axes, Dot, Length, Name, RightAngle, Scene, Segment
 
@@ -105,9 +106,7 @@ def grid_polygon(draw: Draw) -> Problem:
                  f"Area = ({' + '.join(_term(value) for value in values)})/2 = {sum(values)}/2 = {number(area).text}")
         target, short, answer = f"the area of {name}", "Find the area", number(area)
         mistakes = wrong("", area * 2, area + 1, area / 2, area + 3)
-
-        def measured(at: Scene) -> float:
-            return measure.area(at, row)
+        measured = measuring(measure.area, row)
     elif asked == "distance":
         (x1, y1), (x2, y2) = places[0], places[1]
         square = (x2 - x1) ** 2 + (y2 - y1) ** 2
@@ -117,9 +116,7 @@ def grid_polygon(draw: Draw) -> Problem:
         target, short, answer = f"the distance {AB}", f"Find {AB}", number(sqrt(square))
         mistakes = wrong("", abs(x2 - x1) + abs(y2 - y1), square, sqrt(abs((x2 - x1) ** 2 - (y2 - y1) ** 2)),
                          sqrt(square + 2))
-
-        def measured(at: Scene) -> float:
-            return measure.distance(at, row[0], row[1])
+        measured = measuring(measure.distance, row[0], row[1])
     else:
         a, b = t
         hypotenuse = sqrt(a * a + b * b)
@@ -130,10 +127,7 @@ def grid_polygon(draw: Draw) -> Problem:
                  f"Perimeter = {a} + {b} + {hypotenuse} = {total}")
         target, short, answer = f"the perimeter of {name}", "Find the perimeter", number(total)
         mistakes = wrong("", a * b, 2 * (a + b), a + b, Fraction(a * b, 2))
-
-        def measured(at: Scene) -> float:
-            return measure.perimeter(at, row)
-
+        measured = measuring(measure.perimeter, row)
     ask = Ask(asked, draw.say(f"Find {target}.", f"What is {target}?"), short, answer, steps, measured, mistakes)
     return draw.finish(facts, ask, Scene(points, drawing, axes=axes))
 

@@ -6,8 +6,9 @@ from fractions import Fraction
 from problems import measure
 from problems import scene as s
 from problems.exact import number, sqrt
+from problems.families.common import length_fact, measuring
 from problems.problem import Ask, Draw, Problem, condition, description, property_, wrong
-from problems.scene import Angle, Length, Name, ParallelArrows, RightAngle, Scene, Segment, Ticks
+from problems.scene import Angle, Name, ParallelArrows, RightAngle, Scene, Segment, Ticks
 
 
 def rectangle(draw: Draw) -> Problem:
@@ -28,8 +29,8 @@ def rectangle(draw: Draw) -> Problem:
             draw.say(f"{name} is a rectangle", f"The quadrilateral {name} is a rectangle", brief=f"Rectangle {name}"),
             *right,
         ),
-        condition(f"{AB} = {w}", Length(A, B, w)),
-        condition(f"{BC} = {h}", Length(B, C, h)),
+        length_fact(A, B, w),
+        length_fact(B, C, h),
     ]
     symbols = {AB: width, BC: height}
     half, area = width + height, width * height
@@ -40,9 +41,7 @@ def rectangle(draw: Draw) -> Problem:
         steps = ("The perimeter is twice the sum of two neighbouring sides.",
                  f"{AB} + {BC} = {width} + {height} = {half}", f"Perimeter = 2 × {half} = {2 * half}")
         mistakes = wrong(draw.unit, half, area, half + width, half + height)
-
-        def measured(at: Scene) -> float:
-            return measure.perimeter(at, [A, B, C, D])
+        measured = measuring(measure.perimeter, [A, B, C, D])
     elif asked == "area":
         question = draw.say(
             "Find the area.", f"What is the area of rectangle {name}?", f"Calculate the area of {name}."
@@ -50,9 +49,7 @@ def rectangle(draw: Draw) -> Problem:
         answer, short = number(area, draw.area_unit), "Find the area"
         steps = ("The area is the product of two neighbouring sides.", f"Area = {width} × {height} = {area}")
         mistakes = wrong(draw.area_unit, half, 2 * half, area * 2, width * width)
-
-        def measured(at: Scene) -> float:
-            return measure.area(at, [A, B, C, D])
+        measured = measuring(measure.area, [A, B, C, D])
     elif asked == "diagonal":
         square, AC = width * width + height * height, A + C
         diagonal = sqrt(square)
@@ -63,9 +60,7 @@ def rectangle(draw: Draw) -> Problem:
                  f"{AC}² = {AB}² + {BC}² = {width}² + {height}² = {square}.",
                  f"{AC} = √{square} = {diagonal}")
         mistakes = wrong(draw.unit, half, square, 2 * half, sqrt(abs(width**2 - height**2)))
-
-        def measured(at: Scene) -> float:
-            return measure.distance(at, A, C)
+        measured = measuring(measure.distance, A, C)
     else:
         facts[2] = condition(f"the perimeter is {draw.size(2 * half)}", s.Note(f"perimeter {draw.size(2 * half)}"))
         question = draw.say(f"Find {BC}.", f"How long is side {BC}?")
@@ -73,10 +68,7 @@ def rectangle(draw: Draw) -> Problem:
         steps = ("Half the perimeter is the sum of two neighbouring sides.", f"{AB} + {BC} = {2 * half}/2 = {half}",
                  f"{BC} = {half} - {width} = {height}")
         mistakes = wrong(draw.unit, half, 2 * half - width, abs(half - 2 * width), 2 * height)
-
-        def measured(at: Scene) -> float:
-            return measure.distance(at, B, C)
-
+        measured = measuring(measure.distance, B, C)
     ask = Ask(asked, question, short, answer, steps, measured, mistakes, symbols)
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
 
@@ -117,33 +109,29 @@ def parallelogram(draw: Draw) -> Problem:
         steps = ("Neighbouring angles of a parallelogram add up to 180°.",
                  f"∠{B} = 180° - ∠{A} = 180° - {degrees}° = {180 - degrees}°")
         mistakes, symbols = wrong("°", degrees, 360 - degrees, abs(90 - degrees), 90), {f"∠{A}": degrees}
-
-        def measured(at: Scene) -> float:
-            return measure.angle(at, A, B, C)
+        measured = measuring(measure.angle, A, B, C)
     elif asked in ("area", "height"):
         points[E] = (top[0], 0.0)
         draw.require(top[0] < 0.8 * base)
         drawing += [Segment(D, E, dashed=True), Name(E, E), RightAngle(D, E, B)]
         facts.append(property_(f"{D}{E} is perpendicular to {AB}, with {E} on {AB}"))
         area = base * height
-        facts.append(condition(f"{AB} = {draw.size(base)}", Length(A, B, draw.size(base))))
+        facts.append(length_fact(A, B, draw.size(base)))
         DE = D + E
         if asked == "area":
-            facts.append(condition(f"{DE} = {draw.size(height)}", Length(D, E, draw.size(height))))
-            facts.append(condition(f"{AD} = {draw.size(side)}", Length(A, D, draw.size(side))))
+            facts.append(length_fact(D, E, draw.size(height)))
+            facts.append(length_fact(A, D, draw.size(side)))
             question = draw.say(f"What is the area of {name}?", "Find the area of the parallelogram.")
             answer, short = number(area, draw.area_unit), "Find the area"
             steps = ("The area is base times height; the slanted side does not matter.",
                      f"Area = {AB} × {DE} = {base} × {height} = {area}")
             mistakes = wrong(draw.area_unit, base * side, Fraction(area, 2), 2 * (base + side), side * height)
             symbols[DE] = height
-
-            def measured(at: Scene) -> float:
-                return measure.area(at, [A, B, C, D])
+            measured = measuring(measure.area, [A, B, C, D])
         else:
             area_text = number(area, draw.area_unit).text
             facts.append(condition(f"the area of {name} is {area_text}", s.Note(f"area {area_text}")))
-            facts.append(condition(f"{AD} = {draw.size(side)}", Length(A, D, draw.size(side))))
+            facts.append(length_fact(A, D, draw.size(side)))
             AE, rest = A + E, sqrt(side * side - height * height)
             question = draw.say(f"Find {AE}.", f"How long is {AE}?")
             answer, short = number(rest, draw.unit), f"Find {AE}"
@@ -152,21 +140,16 @@ def parallelogram(draw: Draw) -> Problem:
                      f"{height * height} = {side * side - height * height}.",
                      f"{AE} = √{side * side - height * height} = {rest}")
             mistakes = wrong(draw.unit, side - height, sqrt(side**2 + height**2), height, base - side)
-
-            def measured(at: Scene) -> float:
-                return measure.distance(at, A, E)
+            measured = measuring(measure.distance, A, E)
     else:
-        facts.append(condition(f"{AB} = {draw.size(base)}", Length(A, B, draw.size(base))))
-        facts.append(condition(f"{AD} = {draw.size(side)}", Length(A, D, draw.size(side))))
+        facts.append(length_fact(A, B, draw.size(base)))
+        facts.append(length_fact(A, D, draw.size(side)))
         question = draw.say(f"What is the perimeter of {name}?", "Find the perimeter of the parallelogram.")
         answer, short = number(2 * (base + side), unit), "Find the perimeter"
         steps = ("Opposite sides of a parallelogram are equal.",
                  f"Perimeter = 2 × ({AB} + {AD}) = 2 × ({base} + {side}) = {2 * (base + side)}")
         mistakes = wrong(unit, base + side, base * side, 4 * base, 4 * side)
-
-        def measured(at: Scene) -> float:
-            return measure.perimeter(at, [A, B, C, D])
-
+        measured = measuring(measure.perimeter, [A, B, C, D])
     ask = Ask(asked, question, short, answer, steps, measured, mistakes, symbols)
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
 
@@ -193,8 +176,8 @@ def rhombus(draw: Draw) -> Problem:
         )
     ]
     OA, OB = "O" + A, "O" + B
-    oa = condition(f"{OA} = {draw.size(p)}", Length("O", A, draw.size(p)))
-    ob = condition(f"{OB} = {draw.size(q)}", Length("O", B, draw.size(q)))
+    oa = length_fact("O", A, draw.size(p))
+    ob = length_fact("O", B, draw.size(q))
     symbols = {AC: 2 * p, BD: 2 * q, AB: float(side)}
     rule = "The diagonals of a rhombus are perpendicular and bisect each other."
     if asked == "area":
@@ -204,9 +187,7 @@ def rhombus(draw: Draw) -> Problem:
                                    wrong(draw.area_unit, p * q, 4 * p * q, 2 * (p + q), Fraction(p * q, 2)))
         steps = (rule, f"{AC} = 2 × {p} = {2 * p} and {BD} = 2 × {q} = {2 * q}.",
                  f"Area = {AC} × {BD}/2 = {2 * p} × {2 * q}/2 = {2 * p * q}")
-
-        def measured(at: Scene) -> float:
-            return measure.area(at, [A, B, C, D])
+        measured = measuring(measure.area, [A, B, C, D])
     elif asked in ("side", "perimeter"):
         facts += [oa, ob]
         steps = (rule, f"{AB}² = {OA}² + {OB}² = {p}² + {q}² = {side * side}", f"{AB} = √{side * side} = {side}")
@@ -215,9 +196,7 @@ def rhombus(draw: Draw) -> Problem:
             question, short, answer = (draw.say(f"Find {AB}.", f"How long is the side {AB}?"), f"Find {AB}",
                                        number(side, draw.unit))
             mistakes = wrong(draw.unit, p + q, 2 * side, abs(p - q), p * q)
-
-            def measured(at: Scene) -> float:
-                return measure.distance(at, A, B)
+            measured = measuring(measure.distance, A, B)
         else:
             question, short, answer = (
                 draw.say(f"What is the perimeter of {name}?", "Find the perimeter of the rhombus."),
@@ -225,21 +204,16 @@ def rhombus(draw: Draw) -> Problem:
             )
             steps = (*steps, f"Perimeter = 4 × {side} = {4 * side}")
             mistakes = wrong(draw.unit, side, 2 * side, 4 * (p + q), 2 * (p + q))
-
-            def measured(at: Scene) -> float:
-                return measure.perimeter(at, [A, B, C, D])
+            measured = measuring(measure.perimeter, [A, B, C, D])
     else:
-        facts += [oa, condition(f"{AB} = {draw.size(side)}", Length(A, B, draw.size(side)))]
+        facts += [oa, length_fact(A, B, draw.size(side))]
         question, short, answer = (draw.say(f"Find the diagonal {BD}.", f"How long is {BD}?"), f"Find {BD}",
                                    number(2 * q, draw.unit))
         steps = (rule, f"{OB}² = {AB}² - {OA}² = {side * side} - {p * p} = {q * q}", f"{OB} = √{q * q} = {q}",
                  f"{BD} = 2 × {q} = {2 * q}")
         symbols = {AB: side, OA: p}
         mistakes = wrong(draw.unit, q, side - p, 2 * (side - p), 2 * side)
-
-        def measured(at: Scene) -> float:
-            return measure.distance(at, B, D)
-
+        measured = measuring(measure.distance, B, D)
     ask = Ask(asked, question, short, answer, steps, measured, mistakes, symbols)
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
 
@@ -261,9 +235,9 @@ def trapezoid(draw: Draw) -> Problem:
     facts = [
         description(draw.say(f"{name} is a trapezoid", f"The quadrilateral {name} is a trapezoid")),
         property_(draw.say(f"{AB} ∥ {DC}", f"{AB} is parallel to {DC}"), ParallelArrows(A, B), ParallelArrows(D, C)),
-        condition(f"{AB} = {size(lower)}", Length(A, B, size(lower))),
+        length_fact(A, B, size(lower)),
     ]
-    top = condition(f"{DC} = {size(upper)}", Length(D, C, size(upper)))
+    top = length_fact(D, C, size(upper))
     symbols = {AB: lower, DC: upper}
     area = Fraction(total * height, 2)
     if asked == "midsegment":
@@ -283,15 +257,13 @@ def trapezoid(draw: Draw) -> Problem:
                             wrong(draw.unit, total, lower - upper, Fraction(lower, 2), upper + 1))
         steps = ("The midsegment is the mean of the two bases.",
                  f"{M}{N} = ({AB} + {DC})/2 = ({lower} + {upper})/2 = {number(value).text}")
-
-        def measured(at: Scene) -> float:
-            return measure.distance(at, M, N)
+        measured = measuring(measure.distance, M, N)
     elif asked in ("area", "base"):
         foot = (left, 0.0)
         points[E] = foot
         drawing += [Segment(D, E, dashed=True), Name(E, E), RightAngle(D, E, B)]
         facts.append(property_(f"{D}{E} is perpendicular to {AB}, with {E} on {AB}"))
-        facts.append(condition(f"{D}{E} = {size(height)}", Length(D, E, size(height))))
+        facts.append(length_fact(D, E, size(height)))
         symbols[D + E] = height
         if asked == "area":
             facts.append(top)
@@ -301,9 +273,7 @@ def trapezoid(draw: Draw) -> Problem:
             mistakes = wrong(draw.area_unit, area * 2, lower * height, upper * height, Fraction(lower * upper, 2))
             steps = ("The area is half the sum of the bases times the height.",
                      f"Area = ({AB} + {DC}) × {D}{E}/2 = ({lower} + {upper}) × {height}/2 = {number(area).text}")
-
-            def measured(at: Scene) -> float:
-                return measure.area(at, [A, B, C, D])
+            measured = measuring(measure.area, [A, B, C, D])
         else:
             draw.require(area.denominator == 1)
             text = number(area, draw.area_unit).text
@@ -314,14 +284,12 @@ def trapezoid(draw: Draw) -> Problem:
             steps = ("The area is half the sum of the bases times the height.",
                      f"The sum of the bases is 2 × {area}/{height} = {total}.", f"{DC} = {total} - {lower} = {upper}")
             symbols = {}
-
-            def measured(at: Scene) -> float:
-                return measure.distance(at, D, C)
+            measured = measuring(measure.distance, D, C)
     else:
         gap = lower - upper
         facts += [
             top, property_(f"angle {A} is a right angle", RightAngle(B, A, D)),
-            condition(f"{A}{D} = {size(height)}", Length(A, D, size(height)))
+            length_fact(A, D, size(height))
         ]
         square = gap * gap + height * height
         question, short = draw.say(f"Find {B}{C}.", f"How long is the leg {B}{C}?"), f"Find {B}{C}"
@@ -329,10 +297,7 @@ def trapezoid(draw: Draw) -> Problem:
                             wrong(draw.unit, gap + height, height, sqrt(abs(gap**2 - height**2)), square))
         steps = (f"Drop a perpendicular from {C} on {AB}; it cuts off {lower} - {upper} = {gap} from {AB}.",
                  f"By Pythagoras, {B}{C}² = {gap}² + {height}² = {square}.", f"{B}{C} = √{square} = {sqrt(square)}")
-
-        def measured(at: Scene) -> float:
-            return measure.distance(at, B, C)
-
+        measured = measuring(measure.distance, B, C)
     ask = Ask(asked, question, short, answer, steps, measured, mistakes, symbols)
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
 
@@ -364,16 +329,14 @@ def midline(draw: Draw) -> Problem:
         facts = [
             description(text),
             property_(f"{D} and {E} are the midpoints of {B}{C} and {C}{A}", *midpoint(D), *midpoint(E)),
-            condition(f"{A}{B} = {size(c)}", Length(A, B, size(c))),
+            length_fact(A, B, size(c)),
         ]
         value, target = Fraction(c, 2), D + E
         answer, mistakes = number(value, draw.unit), wrong(draw.unit, c, 2 * c, Fraction(c, 3), Fraction(2 * c, 3))
         steps = ("The segment between the midpoints of two sides is half as long as the third side.",
                  f"{D}{E} = {A}{B}/2 = {c}/2" + (f" = {c // 2}" if c % 2 == 0 else ""))
         symbols = {A + B: c}
-
-        def measured(at: Scene) -> float:
-            return measure.distance(at, D, E)
+        measured = measuring(measure.distance, D, E)
     elif asked == "inner perimeter":
         drawing = [*s.sides([A, B, C]), *s.sides([D, E, F]), *s.names([A, B, C, D, E, F])]
         facts = [
@@ -397,9 +360,7 @@ def midline(draw: Draw) -> Problem:
                  f"Each side of {D}{E}{F} is half a side of {A}{B}{C}.",
                  f"Perimeter = {a + b + c}/2" + (f" = {(a + b + c) // 2}" if (a + b + c) % 2 == 0 else ""))
         symbols = {}
-
-        def measured(at: Scene) -> float:
-            return measure.perimeter(at, [D, E, F])
+        measured = measuring(measure.perimeter, [D, E, F])
     else:
         del points[F]
         points["G"] = s.meet(points[A], s.sub(points[D], points[A]), points[B], s.sub(points[E], points[B]))
@@ -411,19 +372,16 @@ def midline(draw: Draw) -> Problem:
         facts = [description(text + f" whose medians {A}{D} and {B}{E} meet at G", *midpoint(D), *midpoint(E))]
         rule = "The centroid divides a median in the ratio 2 : 1, counted from the corner."
         if asked == "centroid":
-            facts.append(condition(f"{AG} = {size(long_part)}", Length(A, "G", size(long_part))))
+            facts.append(length_fact(A, "G", size(long_part)))
             target, value, symbols = GD, long_part // 2, {AG: long_part}
             steps, wanted = (rule, f"{GD} = {AG}/2 = {long_part}/2 = {value}"), ("G", D)
         else:
-            facts.append(condition(f"{GD} = {size(long_part // 2)}", Length("G", D, size(long_part // 2))))
+            facts.append(length_fact("G", D, size(long_part // 2)))
             target, value, symbols = AD, 3 * long_part // 2, {GD: long_part // 2}
             steps, wanted = (rule, f"{AD} = 3 × {GD} = 3 × {long_part // 2} = {value}"), (A, D)
         answer, mistakes = (number(value, draw.unit),
                             wrong(draw.unit, long_part * 2, 3 * long_part, Fraction(long_part, 3), long_part + value))
-
-        def measured(at: Scene) -> float:
-            return measure.distance(at, *wanted)
-
+        measured = measuring(measure.distance, *wanted)
     ask = Ask(asked, draw.say(f"Find {target}.", f"What is {target}?"), f"Find {target}", answer, steps, measured,
               mistakes, symbols)
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
@@ -452,12 +410,12 @@ def angle_bisector(draw: Draw) -> Problem:
     facts = [
         description(f"In triangle {A}{B}{C}, point {D} lies on side {B}{C}"),
         property_(f"{A}{D} bisects angle {B}{A}{C}", Angle(B, A, D), Angle(D, A, C)),
-        condition(f"{AB} = {size(c)}", Length(A, B, size(c))),
-        condition(f"{BD} = {size(near)}", Length(B, D, size(near))),
+        length_fact(A, B, size(c)),
+        length_fact(B, D, size(near)),
     ]
     rule = f"The bisector divides the opposite side as the other two sides: {BD}/{DC} = {AB}/{AC}."
     if asked != "side":
-        facts.append(condition(f"{AC} = {size(b)}", Length(A, C, size(b))))
+        facts.append(length_fact(A, C, size(b)))
         steps = (rule, f"{DC} = {BD} × {AC}/{AB} = {near} × {b}/{c} = {far}")
         target, value, wanted, symbols = DC, far, (D, C), {AB: c, BD: near, AC: b}
         mistakes = wrong(draw.unit, near, Fraction(near * c, b), b - c + near, whole)
@@ -471,7 +429,7 @@ def angle_bisector(draw: Draw) -> Problem:
             target, wanted = "the perimeter of the triangle", (A, B, C)
             mistakes = wrong(draw.unit, far + b + c, near + b + c, 2 * (b + c), 2 * whole + c)
     else:
-        facts.append(condition(f"{DC} = {size(far)}", Length(D, C, size(far))))
+        facts.append(length_fact(D, C, size(far)))
         steps = (rule, f"{AC} = {AB} × {DC}/{BD} = {c} × {far}/{near} = {b}")
         target, value, wanted, symbols = AC, b, (A, C), {AB: c, BD: near, DC: far}
         mistakes = wrong(draw.unit, c, Fraction(near * c, far), far - near + c, whole)

@@ -6,6 +6,7 @@ from fractions import Fraction
 from problems import measure
 from problems import scene as s
 from problems.exact import number, sqrt
+from problems.families.common import bracketed, find, length_fact
 from problems.problem import Ask, Draw, Problem, condition, description, wrong
 from problems.scene import Angle, Length, Name, Note, Point, RightAngle, Scene, Segment, Ticks
 
@@ -42,12 +43,6 @@ def _view(draw: Draw) -> s.Projection:
     return s.orthographic(draw.free.uniform(-68, -52), draw.free.uniform(16, 26))
 
 
-def _ask(draw, asked, what, answer, steps, measured, mistakes=(), symbols=None) -> Ask:
-    """A question of the form Find ... / What is ...?"""
-    question = draw.say(f"Find {what}.", f"What is {what}?", f"Calculate {what}.")
-    return Ask(asked, question, f"Find {what}", answer, tuple(steps), measured, mistakes, symbols or {})
-
-
 def cuboid(draw: Draw) -> Problem:
     """The edges of a cuboid: volume, surface, total edge length, or an edge back from the volume."""
     names = ("width", "depth", "height")
@@ -68,7 +63,7 @@ def cuboid(draw: Draw) -> Problem:
     if asked == "volume":
         steps = ("The volume is length times width times height.", f"Base = {width} × {depth} = {base}",
                  f"Volume = {base} × {height} = {volume}")
-        ask = _ask(
+        ask = find(
             draw, asked, "the volume", number(volume, draw.volume_unit), steps, measure.mesh_volume,
             wrong(draw.volume_unit, total, volume * 2, 2 * (base + depth * height + width * height), base, volume // 2)
         )
@@ -79,12 +74,12 @@ def cuboid(draw: Draw) -> Problem:
                  f"The faces are {width} × {depth} = {sides[0]}, {depth} × "
                  f"{height} = {sides[1]} and {width} × {height} = {sides[2]}.",
                  f"Surface = 2 × ({sides[0]} + {sides[1]} + {sides[2]}) = 2 × {sum(sides)} = {value}")
-        ask = _ask(draw, asked, "the surface area", number(value, draw.area_unit), steps, measure.mesh_surface,
+        ask = find(draw, asked, "the surface area", number(value, draw.area_unit), steps, measure.mesh_surface,
                    wrong(draw.area_unit, sum(sides), volume, value - 2 * base, value * 2))
     elif asked == "edges":
         steps = ("Each of the three edge lengths occurs four times.", f"{width} + {depth} + {height} = {total}",
                  f"Total = 4 × {total} = {4 * total}")
-        ask = _ask(draw, asked, "the edge sum" if draw.small else "the total length of all edges",
+        ask = find(draw, asked, "the edge sum" if draw.small else "the total length of all edges",
                    number(4 * total, draw.unit), steps,
                    lambda at: sum(s.norm(s.sub(m.end, m.start)) for m in at.base if isinstance(m, Segment)),
                    wrong(draw.unit, total, 2 * total, 3 * total, volume))
@@ -93,7 +88,7 @@ def cuboid(draw: Draw) -> Problem:
                              Note(f"V = {number(volume, draw.volume_unit).text}"))
         steps = ("The height is the volume divided by the area of the base.", f"Base = {width} × {depth} = {base}",
                  f"Height = {volume}/{base} = {height}")
-        ask = _ask(draw, asked, "the height", number(height, draw.unit), steps,
+        ask = find(draw, asked, "the height", number(height, draw.unit), steps,
                    lambda at: at.faces[1][0][2] - at.faces[0][0][2],
                    wrong(draw.unit, depth * height, width * height, height + 1, total))
     return draw.finish(facts, ask, scene)
@@ -116,20 +111,20 @@ def cube(draw: Draw) -> Problem:
     ]
     if asked == "volume":
         steps = ("The volume of a cube is the third power of its edge.", f"Volume = {edge}³ = {edge**3}")
-        ask = _ask(draw, asked, "the volume", number(edge**3, draw.volume_unit), steps, measure.mesh_volume,
+        ask = find(draw, asked, "the volume", number(edge**3, draw.volume_unit), steps, measure.mesh_volume,
                    wrong(draw.volume_unit, face, 6 * face, 3 * edge, 12 * edge))
     elif asked == "face":
-        ask = _ask(draw, asked, "the face area", number(face), (f"Area = {edge} × {edge} = {face}",),
+        ask = find(draw, asked, "the face area", number(face), (f"Area = {edge} × {edge} = {face}",),
                    lambda at: measure.face_area(at.faces[0]))
     elif asked == "surface":
         steps = ("A cube has six equal square faces.", f"Face = {edge} × {edge} = {face}",
                  f"Surface = 6 × {face} = {6 * face}")
-        ask = _ask(draw, asked, "the surface" if draw.small else "the surface area", number(6 * face, draw.area_unit),
+        ask = find(draw, asked, "the surface" if draw.small else "the surface area", number(6 * face, draw.area_unit),
                    steps, measure.mesh_surface, wrong(draw.area_unit, face, 4 * face, edge**3, 12 * edge))
     elif asked == "diagonal":
         steps = ("Pythagoras, used twice, gives the square of the diagonal as three times the square of the edge.",
                  f"d² = {edge}² + {edge}² + {edge}² = {3 * face}", f"d = √{3 * face} = {sqrt(3 * face)}")
-        ask = _ask(draw, asked, "the space diagonal d", number(sqrt(3 * face), draw.unit), steps,
+        ask = find(draw, asked, "the space diagonal d", number(sqrt(3 * face), draw.unit), steps,
                    lambda at: math.dist(min(p for f in at.faces for p in f), max(p for f in at.faces for p in f)),
                    wrong(draw.unit, sqrt(2 * face), 3 * edge, 2 * edge, 3 * face))
         scene.base.append(Segment(min(corners), max(corners), thin=True, dashed=True))
@@ -137,7 +132,7 @@ def cube(draw: Draw) -> Problem:
         text = number(6 * face, draw.area_unit).text
         facts[1] = condition(f"the surface area is {text}", Note(f"surface area {text}"))
         steps = ("A cube has six equal square faces.", f"Face = {6 * face}/6 = {face}", f"Edge = √{face} = {edge}")
-        ask = _ask(draw, asked, "the edge", number(edge, draw.unit), steps, lambda at: math.dist(*at.faces[1][:2]),
+        ask = find(draw, asked, "the edge", number(edge, draw.unit), steps, lambda at: math.dist(*at.faces[1][:2]),
                    wrong(draw.unit, face, 2 * edge, edge + 1, Fraction(face, 4)))
     return draw.finish(facts, ask, scene)
 
@@ -170,8 +165,8 @@ def triangular_prism(draw: Draw) -> Problem:
     b = number(base).text
     if asked == "volume":
         value = base * height
-        steps = (f"Base = {p} × {q}/2 = {b}", f"Volume = {_over(base)} × {height} = {number(value).text}")
-        ask = _ask(draw, asked, "the volume", number(value, draw.volume_unit), steps, measure.mesh_volume,
+        steps = (f"Base = {p} × {q}/2 = {b}", f"Volume = {bracketed(base)} × {height} = {number(value).text}")
+        ask = find(draw, asked, "the volume", number(value, draw.volume_unit), steps, measure.mesh_volume,
                    wrong(draw.volume_unit, value * 2, value / 3, p + q + height, p * q + height))
     else:
         mantle = (p + q + far) * height
@@ -183,14 +178,10 @@ def triangular_prism(draw: Draw) -> Problem:
             steps = (*steps, f"Both triangles together have the area {p} × {q} = {p * q}.",
                      f"Surface = {mantle} + {p * q} = {value}")
         what = "the lateral area" if asked == "lateral area" else "the surface area"
-        ask = _ask(draw, asked, what, number(value, draw.area_unit), steps,
+        ask = find(draw, asked, what, number(value, draw.area_unit), steps,
                    lambda at: measure.mesh_surface(at, upright_only=asked == "lateral area"),
                    wrong(draw.area_unit, mantle + base, (p + q) * height, base * height, mantle + 2 * p * q))
     return draw.finish(facts, ask, scene)
-
-
-def _over(value: Fraction) -> str:
-    return f"({value})" if value.denominator != 1 else str(value)
 
 
 def box_diagonal(draw: Draw) -> Problem:
@@ -210,8 +201,8 @@ def box_diagonal(draw: Draw) -> Problem:
     size = draw.size
     facts = [
         description("A rectangular box stands on its base ABCD, and G is the corner above C"),
-        condition(f"AB = {size(a)}", Length("A", "B", size(a))),
-        condition(f"BC = {size(b)}", Length("B", "C", size(b))), condition(f"CG = {size(c)}", Length("C", "G", size(c)))
+        length_fact("A", "B", size(a)),
+        length_fact("B", "C", size(b)), length_fact("C", "G", size(c))
     ]
     flat, space = a * a + b * b, a * a + b * b + c * c
     symbols = {"AB": a, "BC": b, "CG": c}
@@ -219,13 +210,13 @@ def box_diagonal(draw: Draw) -> Problem:
         facts.pop()
         scene.base.append(Segment("A", "C", thin=True, dashed=True))  # it lies in the hidden base
         steps = (f"AC² = AB² + BC² = {a}² + {b}² = {flat}", f"AC = √{flat} = {sqrt(flat)}")
-        ask = _ask(draw, asked, "AC", number(sqrt(flat), draw.unit), steps, lambda at: measure.distance(at, "A", "C"),
+        ask = find(draw, asked, "AC", number(sqrt(flat), draw.unit), steps, lambda at: measure.distance(at, "A", "C"),
                    wrong(draw.unit, a + b, flat, sqrt(space), sqrt(flat + 1)), symbols)
     elif asked == "space diagonal":
         scene.base += [Segment("A", "C", thin=True, dashed=True), Segment("A", "G", thin=True, dashed=True)]
         steps = (f"AC² = AB² + BC² = {a}² + {b}² = {flat}", f"AG² = AC² + CG² = {flat} + {c}² = {space}",
                  f"AG = √{space} = {sqrt(space)}")
-        ask = _ask(draw, asked, "AG", number(sqrt(space), draw.unit), steps, lambda at: measure.distance(at, "A", "G"),
+        ask = find(draw, asked, "AG", number(sqrt(space), draw.unit), steps, lambda at: measure.distance(at, "A", "G"),
                    wrong(draw.unit, a + b + c, space, sqrt(flat), sqrt(flat) + c), symbols | {"AC": math.sqrt(flat)})
     else:
         square = (a + b) ** 2 + c * c
@@ -296,7 +287,7 @@ def square_pyramid(draw: Draw) -> Problem:
         steps = ("A pyramid fills a third of the prism over its base.",
                  f"Volume = {side}² × {height}/3 = {side * side * height}/3"
                  + (f" = {value}" if value.denominator == 1 else ""))
-        ask = _ask(draw, asked, "the volume", number(value, draw.volume_unit), steps, measure.mesh_volume,
+        ask = find(draw, asked, "the volume", number(value, draw.volume_unit), steps, measure.mesh_volume,
                    wrong(draw.volume_unit, value * 3, value * 3 / 2, 4 * side * height, side * height))
     elif asked == "height":
         volume = Fraction(side * side * height, 3)
@@ -305,7 +296,7 @@ def square_pyramid(draw: Draw) -> Problem:
                              Note(f"V = {number(volume, draw.volume_unit).text}"))
         steps = ("The volume is a third of base times height.", f"Base = {side}² = {side * side}",
                  f"h = 3 × {volume}/{side * side} = {height}")
-        ask = _ask(draw, asked, "the height h", number(height, draw.unit), steps, lambda at: at.points["S"][2],
+        ask = find(draw, asked, "the height h", number(height, draw.unit), steps, lambda at: at.points["S"][2],
                    wrong(draw.unit, Fraction(height, 3), height * 3, height + side, Fraction(height * side, 2)))
     elif asked == "lateral edge":
         square = 2 * half * half + height * height
@@ -313,7 +304,7 @@ def square_pyramid(draw: Draw) -> Problem:
                  f"the square of that is {half}² + {half}² = {2 * half * half}.",
                  f"s² = {height}² + {2 * half * half} = {square}",
                  f"s = √{square} = {sqrt(square)}")
-        ask = _ask(draw, asked, "the lateral edge s", number(sqrt(square), draw.unit), steps,
+        ask = find(draw, asked, "the lateral edge s", number(sqrt(square), draw.unit), steps,
                    lambda at: math.dist(at.faces[1][0], at.faces[1][2]),
                    wrong(draw.unit, sqrt(half**2 + height**2), side + height, sqrt(side**2 + height**2), square))
     else:
@@ -325,7 +316,7 @@ def square_pyramid(draw: Draw) -> Problem:
             return math.dist(s.between(a, b, 0.5), top)
 
         if asked == "slant height":
-            ask = _ask(
+            ask = find(
                 draw,
                 asked,
                 "the slant height s",
@@ -339,7 +330,7 @@ def square_pyramid(draw: Draw) -> Problem:
         else:
             value = 2 * side * slant
             steps = (*steps, f"Lateral area = 4 × {side} × {slant}/2 = {value}")
-            ask = _ask(draw, asked, "the lateral area", number(value, draw.area_unit), steps,
+            ask = find(draw, asked, "the lateral area", number(value, draw.area_unit), steps,
                        lambda at: measure.mesh_surface(at, upright_only=True),
                        wrong(draw.area_unit, value * 2, value + side**2, 2 * side * height, side * slant))
     ask.symbols.update({} if asked == "height" else symbols)
@@ -369,7 +360,7 @@ def line_and_base(draw: Draw) -> Problem:
     size = draw.size
     facts = [
         description("A rectangular box stands on its base ABCD, and G is the corner above C"),
-        condition(f"AB = {size(a)}", Length("A", "B", size(a))), condition(f"BC = {size(b)}", Length("B", "C", size(b)))
+        length_fact("A", "B", size(a)), length_fact("B", "C", size(b))
     ]
     symbols = {"AB": a, "BC": b}
     start = f"AC² = AB² + BC² = {a}² + {b}² = {flat * flat}, so AC = √{flat * flat} = {flat}."
@@ -389,10 +380,10 @@ def line_and_base(draw: Draw) -> Problem:
         )
         tangent = {30: "√3/3", 45: "1", 60: "√3"}[degrees]
         steps = (start, f"CG = AC × tan({degrees}°) = {flat} × {tangent} = {number(value).text}")
-        ask = _ask(draw, asked, "CG", number(value, draw.unit), steps, lambda at: measure.distance(at, "C", "G"),
+        ask = find(draw, asked, "CG", number(value, draw.unit), steps, lambda at: measure.distance(at, "C", "G"),
                    wrong(draw.unit, flat, sqrt(2) * flat, sqrt(3) * a, Fraction(flat, 2)), symbols)
     else:
-        facts.append(condition(f"CG = {size(c)}", Length("C", "G", size(c))))
+        facts.append(length_fact("C", "G", size(c)))
         symbols["CG"] = c
         under, name, base_name = (flat, "∠GAC", "AC") if asked == "angle" else (b, "∠GBC", "BC")
         degrees = math.degrees(math.atan2(c, under))

@@ -6,7 +6,8 @@ from fractions import Fraction
 from problems import measure
 from problems import scene as s
 from problems.exact import PI, Exact, number, sqrt
-from problems.problem import Ask, Draw, Problem, condition, description, wrong
+from problems.families.common import bracketed, find
+from problems.problem import Draw, Problem, condition, description, wrong
 from problems.scene import Dot, Length, Name, Note, Path, Point, RightAngle, Scene, Segment
 
 TRIPLES = ((3, 4, 5), (4, 3, 5), (5, 12, 13), (12, 5, 13), (8, 15, 17), (15, 8, 17), (20, 21, 29), (7, 24, 25))
@@ -65,11 +66,6 @@ def _p(value: Exact | Fraction | int) -> str:
     return number(value).text
 
 
-def _ask(draw, asked, what, answer, steps, measured, mistakes=(), symbols=None) -> Ask:
-    return Ask(asked, draw.say(f"Find {what}.", f"What is {what}?", f"Calculate {what}."), f"Find {what}", answer,
-               tuple(steps), measured, mistakes, symbols or {})
-
-
 def cylinder(draw: Draw) -> Problem:
     """A cylinder: volume, lateral area, surface, or its height back from the volume, as multiples of π."""
     asked = (draw.asked("lateral area", "volume")
@@ -112,13 +108,13 @@ def cylinder(draw: Draw) -> Problem:
         steps = (*start, f"Volume = πr²h = π × {r}² × {h} = {volume}")
         if draw.small:
             steps = (f"{r} × {r} = {r * r}", f"Volume = {r * r} × {h} × π = {volume}")
-        ask = _ask(draw, asked, "the volume", number(volume, draw.volume_unit), steps, measure.revolution_volume,
+        ask = find(draw, asked, "the volume", number(volume, draw.volume_unit), steps, measure.revolution_volume,
                    wrong(draw.volume_unit, mantle, volume * 4, volume / 3, PI * r * h, PI * r * h * h), symbols)
     elif asked == "lateral area":
         steps = (*start, f"Lateral area = 2πrh = 2π × {r} × {h} = {mantle}")
         if draw.small:
             steps = (f"2 × {r} = {2 * r}", f"Mantle = {2 * r} × {h} × π = {mantle}")
-        ask = _ask(draw, asked, "the side area" if draw.small else "the lateral area", number(mantle, draw.area_unit),
+        ask = find(draw, asked, "the side area" if draw.small else "the lateral area", number(mantle, draw.area_unit),
                    steps, lambda at: measure.revolution_surface(at, "mantle"),
                    wrong(draw.area_unit, mantle * 2, mantle / 2, volume, mantle + PI * r * r), symbols)
     elif asked == "surface":
@@ -126,13 +122,13 @@ def cylinder(draw: Draw) -> Problem:
         steps = (*start, f"Lateral area = 2πrh = 2π × {r} × {h} = {mantle}",
                  f"Both bases together have the area 2πr² = 2π × {r}² = {PI * 2 * r * r}.",
                  f"Surface = {mantle} + {PI * 2 * r * r} = {total}")
-        ask = _ask(draw, asked, "the surface area", number(total, draw.area_unit), steps, measure.revolution_surface,
+        ask = find(draw, asked, "the surface area", number(total, draw.area_unit), steps, measure.revolution_surface,
                    wrong(draw.area_unit, mantle, mantle + PI * r * r, volume, total * 2), symbols)
     else:
         facts[2] = condition(f"the volume is {number(volume, draw.volume_unit).text}",
                              Note(f"V = {number(volume, draw.volume_unit).text}"))
         steps = (*start, f"Base = πr² = π × {r}² = {PI * r * r}", f"Height = {r * r * h}π/({r * r}π) = {h}")
-        ask = _ask(draw, asked, "the height", number(h, draw.unit), steps,
+        ask = find(draw, asked, "the height", number(h, draw.unit), steps,
                    lambda at: at.profiles["mantle"][0](1.0)[1] - at.profiles["mantle"][0](0.0)[1],
                    wrong(draw.unit, r * h, 3 * h, h + r, Fraction(h, 2)), {"r": r})
     return draw.finish(facts, ask, scene)
@@ -166,16 +162,16 @@ def cone(draw: Draw) -> Problem:
         return math.dist(at.profiles["mantle"][0](0.0), at.profiles["mantle"][0](1.0))
 
     if asked == "volume":
-        ask = _ask(draw, asked, "the volume", number(volume, draw.volume_unit),
+        ask = find(draw, asked, "the volume", number(volume, draw.volume_unit),
                    (f"Volume = πr²h/3 = π × {r}² × {h}/3 = {volume}",), measure.revolution_volume,
                    wrong(draw.volume_unit, volume * 3, volume * 3 / 2, PI * r * h, volume * 2), symbols)
     elif asked == "slant height":
-        ask = _ask(draw, asked, "the slant height s", number(slant, draw.unit), side, slant_of,
+        ask = find(draw, asked, "the slant height s", number(slant, draw.unit), side, slant_of,
                    wrong(draw.unit, r + h, r * r + h * h, sqrt(abs(h * h - r * r)), sqrt(4 * r * r + h * h)),
                    {"r": r, "h": h})
     elif asked == "lateral area":
         mantle = PI * slant * r
-        ask = _ask(draw, asked, "the lateral area", number(mantle, draw.area_unit),
+        ask = find(draw, asked, "the lateral area", number(mantle, draw.area_unit),
                    (*side, f"Lateral area = πrs = π × {r} × {slant} = {mantle}"),
                    lambda at: measure.revolution_surface(at, "mantle"),
                    wrong(draw.area_unit, mantle * 2, PI * r * h, mantle + PI * r * r, volume), symbols)
@@ -184,7 +180,7 @@ def cone(draw: Draw) -> Problem:
         angle = Fraction(360 * r, 1) / slant.fraction()
         draw.require(angle.denominator <= 1 or angle.denominator == 2)
         draw.require(angle.denominator == 1)
-        ask = _ask(draw,
+        ask = find(draw,
                    asked,
                    "the angle of the sector that the unrolled lateral surface forms",
                    number(angle, "°"),
@@ -203,7 +199,7 @@ def cone(draw: Draw) -> Problem:
         text = number(volume, draw.volume_unit).text
         draw.require((r * r * h) % 3 == 0)
         facts[2] = condition(f"the volume is {text}", Note(f"V = {text}"))
-        ask = _ask(draw, asked, "the height", number(h, draw.unit),
+        ask = find(draw, asked, "the height", number(h, draw.unit),
                    (f"Base = πr² = π × {r}² = {PI * r * r}", f"Height = 3 × {r * r * h // 3}π/({r * r}π) = {h}"),
                    lambda at: at.profiles["mantle"][0](1.0)[1], wrong(draw.unit, Fraction(h, 3), 3 * h, h + r, 2 * h),
                    {"r": r})
@@ -236,15 +232,15 @@ def sphere(draw: Draw) -> Problem:
     volume, surface = PI * 4 * r**3 / 3, PI * 4 * r * r
     symbols = {"r": r}
     if asked == "volume":
-        ask = _ask(draw, asked, "the volume", number(volume, draw.volume_unit),
+        ask = find(draw, asked, "the volume", number(volume, draw.volume_unit),
                    (f"Volume = 4πr³/3 = 4π × {r}³/3 = {volume}",), measure.revolution_volume,
                    wrong(draw.volume_unit, surface, PI * r**3, volume / 2, volume * 8), symbols)
     elif asked == "surface":
-        ask = _ask(draw, asked, "the surface area", number(surface, draw.area_unit),
+        ask = find(draw, asked, "the surface area", number(surface, draw.area_unit),
                    (f"Surface = 4πr² = 4π × {r}² = {surface}",), measure.revolution_surface,
                    wrong(draw.area_unit, surface / 4, surface / 2, volume, surface * 4), symbols)
     elif asked == "half volume":
-        ask = _ask(draw,
+        ask = find(draw,
                    asked,
                    "the volume",
                    number(volume / 2, draw.volume_unit),
@@ -259,7 +255,7 @@ def sphere(draw: Draw) -> Problem:
                    symbols)
     elif asked == "half surface":
         total = PI * 3 * r * r
-        ask = _ask(draw,
+        ask = find(draw,
                    asked,
                    "the whole surface area, the flat face included",
                    number(total, draw.area_unit),
@@ -289,7 +285,7 @@ def sphere(draw: Draw) -> Problem:
                          Length(center, center_2, draw.size(d)),
                      ))
         value = sqrt(square)
-        ask = _ask(draw, asked, "the radius of the circle of intersection", number(value, draw.unit),
+        ask = find(draw, asked, "the radius of the circle of intersection", number(value, draw.unit),
                    (f"By Pythagoras its square is {r}² - {d}² = {square}.", f"Radius = √{square} = {value}"),
                    lambda at: math.dist(at.points["P"], (0.0, 0.0, at.points["P"][2])),
                    wrong(draw.unit, r - d, sqrt(r * r + d * d), square, Fraction(r + d, 2)))
@@ -338,7 +334,7 @@ def frustum(draw: Draw) -> Problem:
     if asked == "volume":
         total = r * r + r * small + small * small
         volume = PI * total * h / 3
-        ask = _ask(draw,
+        ask = find(draw,
                    asked,
                    "the volume",
                    number(volume, draw.volume_unit),
@@ -356,12 +352,12 @@ def frustum(draw: Draw) -> Problem:
                        volume * 2,
                    ))
     elif asked == "slant height":
-        ask = _ask(draw, asked, "the slant height s", number(slant, draw.unit), side,
+        ask = find(draw, asked, "the slant height s", number(slant, draw.unit), side,
                    lambda at: math.dist(at.profiles["mantle"][0](0.0), at.profiles["mantle"][0](1.0)),
                    wrong(draw.unit, sqrt(r * r + h * h), gap + h, sqrt(abs(h * h - gap * gap)), gap * gap + h * h))
     else:
         mantle = PI * slant * (r + small)
-        ask = _ask(draw, asked, "the lateral area", number(mantle, draw.area_unit),
+        ask = find(draw, asked, "the lateral area", number(mantle, draw.area_unit),
                    (*side, f"Lateral area = π × ({r} + {small}) × s = π × {r + small} × {slant} = {mantle}"),
                    lambda at: measure.revolution_surface(at, "mantle"),
                    wrong(draw.area_unit, mantle * 2, PI * (r + small) * h, PI * r * slant, PI * small * slant),
@@ -408,7 +404,7 @@ def composite(draw: Draw) -> Problem:
                          ))
             total = cylinder_volume + part
             steps = (step, f"The cone has the volume π × {r}² × {k}/3 = {part}.",
-                     f"Volume = {cylinder_volume} + {_bracket(part)} = {total}")
+                     f"Volume = {cylinder_volume} + {bracketed(part)} = {total}")
         else:
             tip = (0.0, 0.0, float(h - k))
             base = _rings((r, 0.0), (r, float(h)), view)
@@ -424,8 +420,8 @@ def composite(draw: Draw) -> Problem:
                          ))
             total = cylinder_volume - part
             steps = (step, f"The hole has the volume π × {r}² × {k}/3 = {part}.",
-                     f"Volume = {cylinder_volume} - {_bracket(part)} = {total}")
-        ask = _ask(draw,
+                     f"Volume = {cylinder_volume} - {bracketed(part)} = {total}")
+        ask = find(draw,
                    asked,
                    "the volume",
                    number(total, draw.volume_unit),
@@ -453,8 +449,8 @@ def composite(draw: Draw) -> Problem:
         part = PI * 2 * r**3 / 3
         total = cylinder_volume + part
         steps = (step, f"The hemisphere has the volume 2πr³/3 = 2π × {r}³/3 = {part}.",
-                 f"Volume = {cylinder_volume} + {_bracket(part)} = {total}")
-        ask = _ask(draw, asked, "the volume", number(total, draw.volume_unit), steps, measure.revolution_volume,
+                 f"Volume = {cylinder_volume} + {bracketed(part)} = {total}")
+        ask = find(draw, asked, "the volume", number(total, draw.volume_unit), steps, measure.revolution_volume,
                    wrong(draw.volume_unit, cylinder_volume, cylinder_volume + part * 2, part, cylinder_volume - part),
                    symbols)
     else:
@@ -464,12 +460,8 @@ def composite(draw: Draw) -> Problem:
                  f"The hemisphere has the area 2πr² = 2π × {r}² = {round_part}.",
                  f"The bottom has the area πr² = π × {r}² = {flat}.",
                  f"Surface = {sides} + {round_part} + {flat} = {total}")
-        ask = _ask(draw, asked, "the whole surface area, the bottom included", number(total, draw.area_unit), steps,
+        ask = find(draw, asked, "the whole surface area, the bottom included", number(total, draw.area_unit), steps,
                    measure.revolution_surface,
                    wrong(draw.area_unit, sides + round_part, sides + round_part * 2, total + flat, sides + flat),
                    symbols)
     return draw.finish(facts, ask, scene)
-
-
-def _bracket(value: Exact) -> str:
-    return f"({value})" if "/" in str(value) else str(value)
