@@ -40,46 +40,30 @@ def linear_value(draw: Draw) -> Problem:
     if asked == "value":
         ask = Ask(asked,
                   draw.say(f"Find y at x = {x}.", f"What is the value of y for x = {x}?", f"Calculate y when x = {x}."),
-                  f"Find y at x = {x}",
-                  number(value),
-                  (
-                      "Put the value of x into the equation.",
-                      f"{factor_text(slope)} × {factor_text(x)} = {slope * x}",
-                      f"y = {slope * x} {signed(offset)} = {value}",
-                  ),
+                  f"Find y at x = {x}", number(value),
+                  ("Put the value of x into the equation.",
+                   f"{factor_text(slope)} × {factor_text(x)} = {slope * x}",
+                   f"y = {slope * x} {signed(offset)} = {value}"),
                   lambda at: at.functions["f"](x),
-                  tuple(str(v) for v in (slope * x - offset, slope + offset, slope * offset + x, -value)),
-                  {"x": x})
+                  tuple(str(v) for v in (slope * x - offset, slope + offset, slope * offset + x, -value)), {"x": x})
     elif asked == "zero":
-        ask = Ask(asked,
-                  draw.say("Where does the line meet the x-axis? Give x.", "Find the zero of the function."),
-                  "Find the zero x",
-                  number(zero),
-                  (
-                      "At the zero, y is 0.",
-                      f"{slope}x = {-offset}",
-                      f"x = {-offset}/{factor_text(slope)} = {zero}",
-                  ),
+        ask = Ask(asked, draw.say("Where does the line meet the x-axis? Give x.", "Find the zero of the function."),
+                  "Find the zero x", number(zero),
+                  ("At the zero, y is 0.", f"{slope}x = {-offset}", f"x = {-offset}/{factor_text(slope)} = {zero}"),
                   lambda at: measure.crossing(at.functions["f"], float(zero) - 7.3, float(zero) + 9.1),
                   tuple(str(v) for v in (-zero, offset, Fraction(slope, offset), zero + 1)))
     else:
         area = abs(zero * offset) / 2
-        ask = Ask(
-            asked,
-            draw.say(
-                "What is the area of the triangle that the line forms with the axes?",
-                "Find the area between the line and the two axes.",
-            ),
-            "Area between line and axes?",
-            number(area),
-            (
-                f"The line meets the y-axis at {offset}.",
-                f"The zero is x = {-offset}/{factor_text(slope)} = {zero}.",
-                f"Area = |{offset}| × |{zero}|/2 = {number(area).text}",
-            ),
-            lambda at: abs(measure.integral(at.functions["f"], 0.0, measure.crossing(at.functions["f"], -99.7, 99.1))),
-            wrong("", area * 2, abs(offset), abs(zero), area + 1),
-        )
+        ask = Ask(asked,
+                  draw.say("What is the area of the triangle that the line forms with the axes?",
+                           "Find the area between the line and the two axes."),
+                  "Area between line and axes?", number(area),
+                  (f"The line meets the y-axis at {offset}.",
+                   f"The zero is x = {-offset}/{factor_text(slope)} = {zero}.",
+                   f"Area = |{offset}| × |{zero}|/2 = {number(area).text}"),
+                  lambda at: abs(measure.integral(at.functions["f"], 0.0,
+                                                  measure.crossing(at.functions["f"], -99.7, 99.1))),
+                  wrong("", area * 2, abs(offset), abs(zero), area + 1))
     return draw.finish(facts, ask, scene)
 
 
@@ -104,33 +88,24 @@ def line_through_points(draw: Draw) -> Problem:
     else:
         axes = window_around([x1, x2], [y1, y2, min(max(offset, -14), 14)], draw)
     scene = Scene(points, [*curve_paths(function, axes), Dot(A), Dot(B)], functions={"f": function}, axes=axes)
-    facts = [
-        description(
-            draw.say(
-                f"A line passes through the points {A} and {B}",
-                f"{A} and {B} are points of a line",
-                brief=f"Line {A}{B}",
-            )
-        ),
-        *point_facts(draw, {A: (x1, y1), B: (x2, y2)}),
-    ]
+    facts = [description(draw.say(f"A line passes through the points {A} and {B}", f"{A} and {B} are points of a line",
+                                  brief=f"Line {A}{B}")),
+             *point_facts(draw, {A: (x1, y1), B: (x2, y2)})]
     steps = ("The slope is the rise divided by the run.", f"rise = {y2} - {factor_text(y1)} = {y2 - y1}",
              f"run = {x2} - {factor_text(x1)} = {run}", f"slope = {y2 - y1}/{run} = {slope}")
     at_zero = f"{y1} - {factor_text(slope)} × {factor_text(x1)} = {offset}"
     line = f"y = {polynomial(slope, offset)}"
     if asked == "slope":
-        ask = Ask(
-            asked,
-            draw.say("Find the slope.", f"What is the slope of line {A}{B}?", "Calculate the gradient of the line."),
-            "Find the slope", number(slope), steps, lambda at: measure.derivative(at.functions["f"], 0.5),
-            tuple(str(v) for v in (-slope, y2 - y1, slope + 1, slope - 1, run))
-        )
+        ask = Ask(asked,
+                  draw.say("Find the slope.", f"What is the slope of line {A}{B}?",
+                           "Calculate the gradient of the line."),
+                  "Find the slope", number(slope), steps, lambda at: measure.derivative(at.functions["f"], 0.5),
+                  tuple(str(v) for v in (-slope, y2 - y1, slope + 1, slope - 1, run)))
     elif asked == "intercept":
-        ask = Ask(
-            asked, draw.say("Where does the line cross the y-axis? Give y.", "Find the y-intercept of the line."),
-            "Find the y-intercept", number(offset), (*steps, f"intercept = {at_zero}"),
-            lambda at: at.functions["f"](0.0), tuple(str(v) for v in (-offset, y1 + slope * x1, y1, offset + slope))
-        )
+        ask = Ask(asked, draw.say("Where does the line cross the y-axis? Give y.", "Find the y-intercept of the line."),
+                  "Find the y-intercept", number(offset), (*steps, f"intercept = {at_zero}"),
+                  lambda at: at.functions["f"](0.0),
+                  tuple(str(v) for v in (-offset, y1 + slope * x1, y1, offset + slope)))
     elif asked == "equation":
         answer = equation(line, slope, offset)
         wrongs = tuple(
@@ -138,15 +113,10 @@ def line_through_points(draw: Draw) -> Problem:
             for a, b in ((-slope, offset), (slope, -offset), (slope, y1), (slope + 1, offset), (slope, offset + 1))
         )
         ask = Ask(asked,
-                  draw.say(
-                      "What is the equation of the line in the form y = mx + b?",
-                      "Find the equation of the line, solved for y.",
-                  ),
-                  "Find the line's equation",
-                  answer,
-                  (*steps, f"The intercept is {at_zero}."),
-                  lambda at: (measure.derivative(at.functions["f"], 0.3), at.functions["f"](0.0)),
-                  wrongs)
+                  draw.say("What is the equation of the line in the form y = mx + b?",
+                           "Find the equation of the line, solved for y."),
+                  "Find the line's equation", answer, (*steps, f"The intercept is {at_zero}."),
+                  lambda at: (measure.derivative(at.functions["f"], 0.3), at.functions["f"](0.0)), wrongs)
     else:
         zero = Fraction(-offset, slope)
         ask = Ask(asked, draw.say("Where does the line cross the x-axis? Give x.", "Find the zero of the line."),
@@ -176,36 +146,32 @@ def parabola_equation(draw: Draw) -> Problem:
     reach = 2.6 if asked != "zero distance" else gap / 2 + 1
     axes = window_around([float(h) - reach, float(h) + reach], [float(k), float(k) + a * reach * reach], draw, 0.12)
     text = f"y = {polynomial(a, b, c)}"
-    scene, facts = graph_of(
-        draw, function, axes, text,
-        draw.say("A parabola is given by its equation", "A parabola is the graph of a quadratic function")
-    )
+    scene, facts = graph_of(draw, function, axes, text,
+                            draw.say("A parabola is given by its equation",
+                                     "A parabola is the graph of a quadratic function"))
     x_step = f"The axis is x = {-b}/(2 × {factor_text(a)}) = {h}."
     y_step = (f"y = {factor_text(a)} × {factor_text(h)}² {signed(b)} × {factor_text(h)} {signed(c)} = {k}"
               if b
               else f"y = {c}")
     low, high = float(h) - 3.3, float(h) + 4.1
     if asked == "vertex":
-        ask = Ask(
-            asked, draw.say("What are the coordinates of the vertex?", "Find the vertex of the parabola."),
-            "Find the vertex", point(h, k), (x_step, y_step), lambda at: measure.extremum(at.functions["f"], low, high),
-            tuple(point(*p).text for p in ((-h, k), (h, -k), (k, h), (h, c), (-h, c)))
-        )
+        ask = Ask(asked, draw.say("What are the coordinates of the vertex?", "Find the vertex of the parabola."),
+                  "Find the vertex", point(h, k), (x_step, y_step),
+                  lambda at: measure.extremum(at.functions["f"], low, high),
+                  tuple(point(*p).text for p in ((-h, k), (h, -k), (k, h), (h, c), (-h, c))))
     elif asked == "extreme value":
         word = "least" if a > 0 else "greatest"
-        ask = Ask(
-            asked, draw.say(f"What is the {word} value of y?", f"Find the {word} value of the function."),
-            f"Find the {word} y", number(k), (x_step, y_step),
-            lambda at: measure.extremum(at.functions["f"], low, high)[1], tuple(str(v) for v in (h, -k, c, k + 1))
-        )
+        ask = Ask(asked, draw.say(f"What is the {word} value of y?", f"Find the {word} value of the function."),
+                  f"Find the {word} y", number(k), (x_step, y_step),
+                  lambda at: measure.extremum(at.functions["f"], low, high)[1],
+                  tuple(str(v) for v in (h, -k, c, k + 1)))
     elif asked == "axis":
-        ask = Ask(
-            asked,
-            draw.say("What is the equation of the axis of symmetry?", "Find the equation of the parabola's axis."),
-            "Find the axis", equation(f"x = {h}", h), (x_step,),
-            lambda at: measure.extremum(at.functions["f"], low, high)[0],
-            tuple(f"x = {v}" for v in (-h, k, 2 * h, h + 1))
-        )
+        ask = Ask(asked,
+                  draw.say("What is the equation of the axis of symmetry?",
+                           "Find the equation of the parabola's axis."),
+                  "Find the axis", equation(f"x = {h}", h), (x_step,),
+                  lambda at: measure.extremum(at.functions["f"], low, high)[0],
+                  tuple(f"x = {v}" for v in (-h, k, 2 * h, h + 1)))
     else:
         square = b * b - 4 * a * c
         ask = Ask(
@@ -240,26 +206,19 @@ def parabola_points(draw: Draw) -> Problem:
     axes = window_around([h - 2.6, h + 2.6], [k, y, k + a * 5], draw, 0.15)
     points = {V: (float(h), float(k)), P: (float(x), float(y))}
     scene = Scene(points, [*curve_paths(function, axes), Dot(V), Dot(P)], functions={"f": function}, axes=axes)
-    facts = [
-        description(f"The graph of a quadratic function has its vertex at {V} and passes through {P}"),
-        *point_facts(draw, {V: (h, k), P: (x, y)}),
-    ]
+    facts = [description(f"The graph of a quadratic function has its vertex at {V} and passes through {P}"),
+             *point_facts(draw, {V: (h, k), P: (x, y)})]
     steps = ("From the vertex, y changes by the leading coefficient times the square of the step in x.",
              f"{factor_text(y)} - {factor_text(k)} = {y - k} and {factor_text(x)} - {factor_text(h)} = {step}.",
              f"a = {y - k}/{step}² = {a}")
     expanded = polynomial(a, -2 * a * h, a * h * h + k)
     if asked == "coefficient":
-        ask = Ask(
-            asked,
-            draw.say(
-                "Find a, the coefficient of x² in the equation of the parabola.", "What is the coefficient a of x²?"
-            ),
-            "Find the coefficient a of x²",
-            number(a),
-            steps,
-            lambda at: measure.derivative(lambda t: measure.derivative(at.functions["f"], t, 0.1), 0.2, 0.1) / 2,
-            tuple(str(v) for v in (-a, y - k, 2 * a, a + 1, a - 1)),
-        )
+        ask = Ask(asked,
+                  draw.say("Find a, the coefficient of x² in the equation of the parabola.",
+                           "What is the coefficient a of x²?"),
+                  "Find the coefficient a of x²", number(a), steps,
+                  lambda at: measure.derivative(lambda t: measure.derivative(at.functions["f"], t, 0.1), 0.2, 0.1) / 2,
+                  tuple(str(v) for v in (-a, y - k, 2 * a, a + 1, a - 1)))
     elif asked == "equation":
         draw.require(h != 0)  # else there is nothing to expand
         square = f"({polynomial(1, -h)})²"
@@ -321,11 +280,9 @@ def line_and_parabola(draw: Draw) -> Problem:
     draw.require(bool(paths) and bool(straight))
     scene = Scene(base=[*paths, *straight], functions={"curve": curve, "line": line}, axes=axes)
     first, second = f"y = {polynomial(1, b, c)}", f"y = {polynomial(slope, offset)}"
-    facts = [
-        description("A parabola and a line meet in two points"),
-        condition(f"the parabola is {first}", CurveName(paths[0].points, first)),
-        condition(f"the line is {second}", CurveName(straight[0].points, second)),
-    ]
+    facts = [description("A parabola and a line meet in two points"),
+             condition(f"the parabola is {first}", CurveName(paths[0].points, first)),
+             condition(f"the line is {second}", CurveName(straight[0].points, second))]
     difference = polynomial(1, -(p + q), p * q)
     root = gap * gap
     start = (f"Where they meet, {difference} is 0.", f"D = {factor_text(-p - q)}² - 4 × {factor_text(p * q)} = {root}",
@@ -337,13 +294,9 @@ def line_and_parabola(draw: Draw) -> Problem:
     if asked == "right point":
         y = slope * q + offset
         ask = Ask(asked,
-                  draw.say(
-                      "Which of the points where they meet lies further right? Give its coordinates.",
-                      "Find the right one of the two points of intersection.",
-                  ),
-                  "Right point of intersection?",
-                  point(q, y),
-                  (*start, f"y = {line_at(slope, offset, q)} = {y}"),
+                  draw.say("Which of the points where they meet lies further right? Give its coordinates.",
+                           "Find the right one of the two points of intersection."),
+                  "Right point of intersection?", point(q, y), (*start, f"y = {line_at(slope, offset, q)} = {y}"),
                   lambda at: (roots(at)[1], at.functions["line"](roots(at)[1])),
                   tuple(point(*v).text for v in ((p, slope * p + offset), (q, -y), (y, q), (-q, y))))
     elif asked == "distance in x":
@@ -353,21 +306,15 @@ def line_and_parabola(draw: Draw) -> Problem:
                   wrong("", abs(p + q), root, gap + 1, gap + 2, gap * 2))
     else:
         area = Fraction(gap**3, 6)
-        ask = Ask(
-            asked,
-            draw.say(
-                "What is the area between the two curves?", "Find the area that the line and the parabola enclose."
-            ),
-            "Area between the curves?",
-            number(area),
-            (
-                *start,
-                "The area between such a parabola and a line is a sixth of the cube of the solutions' distance.",
-                f"Area = {gap}³/6 = {gap**3}/6" + (f" = {area}" if area.denominator != 6 else ""),
-            ),
-            lambda at: measure.integral(lambda t: at.functions["line"](t) - at.functions["curve"](t), *roots(at)),
-            wrong("", area * 2, Fraction(gap**3, 3), gap**2, area + 1),
-        )
+        ask = Ask(asked,
+                  draw.say("What is the area between the two curves?",
+                           "Find the area that the line and the parabola enclose."),
+                  "Area between the curves?", number(area),
+                  (*start,
+                   "The area between such a parabola and a line is a sixth of the cube of the solutions' distance.",
+                   f"Area = {gap}³/6 = {gap**3}/6" + (f" = {area}" if area.denominator != 6 else "")),
+                  lambda at: measure.integral(lambda t: at.functions["line"](t) - at.functions["curve"](t), *roots(at)),
+                  wrong("", area * 2, Fraction(gap**3, 3), gap**2, area + 1))
     return draw.finish(facts, ask, scene)
 
 
@@ -388,41 +335,27 @@ def composition(draw: Draw) -> Problem:
 
     draw.require(abs(meeting) <= 6 and abs(f(float(meeting))) <= 12)
     reach = abs(float(meeting)) + 2.5
-    axes = window_around(
-        [-reach, reach], [max(-14, min(14, v)) for v in (f(-2), f(2), g(-2), g(2), f(float(meeting)))], draw, 0.08
-    )
+    axes = window_around([-reach, reach], [max(-14, min(14, v)) for v in (f(-2), f(2), g(-2), g(2), f(float(meeting)))],
+                         draw, 0.08)
     curves = curve_paths(f, axes), curve_paths(g, axes)
     draw.require(all(curves))
     texts = f"f(x) = {polynomial(a, b)}", f"g(x) = {polynomial(c, d)}"
     scene = Scene(base=[*curves[0], *curves[1]], functions={"f": f, "g": g}, axes=axes)
-    facts = [
-        description("The graphs of two linear functions f and g are given"),
-        condition(texts[0], CurveName(curves[0][0].points, texts[0])),
-        condition(texts[1], CurveName(curves[1][0].points, texts[1])),
-    ]
+    facts = [description("The graphs of two linear functions f and g are given"),
+             condition(texts[0], CurveName(curves[0][0].points, texts[0])),
+             condition(texts[1], CurveName(curves[1][0].points, texts[1]))]
     if asked == "composition":
         inner = c * x + d
         value = a * inner + b
-        ask = Ask(asked,
-                  draw.say(f"What is f(g({x}))?", f"Find f(g({x}))."),
-                  f"Find f(g({x}))",
-                  number(value),
-                  (
-                      f"g({x}) = {line_at(c, d, x)} = {inner}",
-                      f"f({inner}) = {line_at(a, b, inner)} = {value}",
-                  ),
+        ask = Ask(asked, draw.say(f"What is f(g({x}))?", f"Find f(g({x}))."), f"Find f(g({x}))", number(value),
+                  (f"g({x}) = {line_at(c, d, x)} = {inner}", f"f({inner}) = {line_at(a, b, inner)} = {value}"),
                   lambda at: at.functions["f"](at.functions["g"](x)),
                   tuple(str(v) for v in (c * (a * x + b) + d, (a * x + b) * inner, a * x + b + inner, -value)))
     elif asked == "inverse":
         y = a * x + b
-        ask = Ask(asked,
-                  draw.say(f"What is f⁻¹({y})?", f"Find f⁻¹({y})."),
-                  f"Find f⁻¹({y})",
-                  number(x),
-                  (
-                      f"f takes the value {y} where {factor_text(a)} times x is {y} - {factor_text(b)} = {y - b}.",
-                      f"f⁻¹({y}) = {y - b}/{factor_text(a)} = {x}",
-                  ),
+        ask = Ask(asked, draw.say(f"What is f⁻¹({y})?", f"Find f⁻¹({y})."), f"Find f⁻¹({y})", number(x),
+                  (f"f takes the value {y} where {factor_text(a)} times x is {y} - {factor_text(b)} = {y - b}.",
+                   f"f⁻¹({y}) = {y - b}/{factor_text(a)} = {x}"),
                   lambda at: measure.crossing(lambda t: at.functions["f"](t) - y, x - 9.7, x + 8.9),
                   tuple(str(v) for v in (a * y + b, -x, y - b, x + 1)))
     else:
@@ -465,53 +398,37 @@ def feasible_region(draw: Draw) -> Problem:
     def along(start: s.Point, end: s.Point) -> tuple[s.Point, ...]:
         return tuple(s.between(start, end, k / 20) for k in range(21))
 
-    facts = [
-        description("A region consists of the points with x ≥ 0 and y ≥ 0 that satisfy two more inequalities"),
-        condition(f"the first inequality is {texts[0]}", CurveName(along((0.0, float(p)), points["B"]), texts[0])),
-        condition(f"the second inequality is {texts[1]}", CurveName(along(points["D"], (q / b, 0.0)), texts[1])),
-    ]
+    facts = [description("A region consists of the points with x ≥ 0 and y ≥ 0 that satisfy two more inequalities"),
+             condition(f"the first inequality is {texts[0]}", CurveName(along((0.0, float(p)), points["B"]), texts[0])),
+             condition(f"the second inequality is {texts[1]}", CurveName(along(points["D"], (q / b, 0.0)), texts[1]))]
     meet_steps = (f"Subtract the equations of the two lines: {polynomial(a - b, 0)} = {p} - {q} = {p - q}.",
                   *((f"x = {p - q}/{a - b} = {x}",) if a - b > 1 else ()), f"y = {p} - {a} × {x} = {y}")
     if asked == "corner":
         ask = Ask(asked,
-                  draw.say(
-                      "At which point do the two slanted boundary lines meet?",
-                      "Find the corner of the region that lies on neither axis.",
-                  ),
-                  "Find the corner off the axes",
-                  point(x, y),
-                  meet_steps,
-                  lambda at: at.points["C"],
+                  draw.say("At which point do the two slanted boundary lines meet?",
+                           "Find the corner of the region that lies on neither axis."),
+                  "Find the corner off the axes", point(x, y), meet_steps, lambda at: at.points["C"],
                   tuple(point(*v).text for v in ((y, x), (x + 1, y), (x, y + 1), (steep, flat))) if x != y else ())
     elif asked == "area":
         area = (Fraction(flat + y) * x + (steep - x) * y) / 2
-        ask = Ask(asked,
-                  draw.say("What is the area of the region?", "Find the area of the region."),
-                  "Find the shaded area",
-                  number(area),
-                  (
-                      *meet_steps,
-                      f"The region meets the axes at {flat} on the y-axis and {p}/{a} = {steep} on the x-axis.",
-                      f"Area = ({flat} + {y}) × {x}/2 + ({steep} - {x}) × {y}/2 = {area}",
-                  ),
-                  lambda at: measure.area(at, "ABCD"),
-                  wrong("", area * 2, steep * flat, x * y, area + 1))
+        ask = Ask(asked, draw.say("What is the area of the region?", "Find the area of the region."),
+                  "Find the shaded area", number(area),
+                  (*meet_steps,
+                   f"The region meets the axes at {flat} on the y-axis and {p}/{a} = {steep} on the x-axis.",
+                   f"Area = ({flat} + {y}) × {x}/2 + ({steep} - {x}) × {y}/2 = {area}"),
+                  lambda at: measure.area(at, "ABCD"), wrong("", area * 2, steep * flat, x * y, area + 1))
     else:
         u, v = draw.given("u", (1, 2, 3)), draw.given("v", (1, 2, 3))
         corners = [(Fraction(0), Fraction(flat)), (Fraction(x), Fraction(y)), (steep, Fraction(0))]
         values = [u * cx + v * cy for cx, cy in corners]
         best = max(values)
         target = f"{polynomial(u, 0)} + {polynomial(v, 0, variable='y')}"
-        ask = Ask(asked,
-                  f"What is the greatest value of {target} in the region?",
-                  f"Greatest value of {target}?",
+        ask = Ask(asked, f"What is the greatest value of {target} in the region?", f"Greatest value of {target}?",
                   number(best),
-                  (
-                      *meet_steps,
-                      f"At the corners the values are {v} × {flat} = {values[0]}, {u} × "
-                      f"{x} + {v} × {y} = {values[1]} and {u} × {steep} = {values[2]}.",
-                      f"The greatest of them is {best}.",
-                  ),
+                  (*meet_steps,
+                   f"At the corners the values are {v} × {flat} = {values[0]}, {u} × "
+                   f"{x} + {v} × {y} = {values[1]} and {u} × {steep} = {values[2]}.",
+                   f"The greatest of them is {best}."),
                   lambda at: max(u * px + v * py for px, py in at.points.values()),
                   tuple(str(v) for v in (*values, best + 1, best + 2)))
     return draw.finish(facts, ask, scene)
@@ -531,13 +448,9 @@ def distance_time(draw: Draw) -> Problem:
                 y_name="d (km)")
     base = [Segment("O", "A"), Segment("A", "B"), Segment("B", "C"), Dot("A"), Dot("B"), Dot("C")]
     scene = Scene(points, base, axes=axes)
-    facts = [
-        description(
-            "A cyclist's distance d from home in kilometres is drawn over the time t in "
-            "hours; the graph runs straight from the origin to A, then to B, then to C"
-        ),
-        *point_facts(draw, {n: (t, d) for n, t, d in zip("ABC", times[1:], ways[1:], strict=True)}),
-    ]
+    facts = [description("A cyclist's distance d from home in kilometres is drawn over the time t in "
+                         "hours; the graph runs straight from the origin to A, then to B, then to C"),
+             *point_facts(draw, {n: (t, d) for n, t, d in zip("ABC", times[1:], ways[1:], strict=True)})]
 
     def slope(at: Scene, start: str, end: str) -> float:
         (x1, y1), (x2, y2) = at.points[start], at.points[end]
@@ -550,30 +463,19 @@ def distance_time(draw: Draw) -> Problem:
                   "Speed before the rest?", number(v, unit), (f"v = {ways[1]}/{t1} = {v}",),
                   lambda at: slope(at, "O", "A"), wrong(unit, ways[1], w, ways[1] * t1, v + 1, v + 2))
     elif asked == "last speed":
-        ask = Ask(asked,
-                  draw.say("How fast does the cyclist ride after the rest?", "Find the speed on the last part."),
-                  "Speed after the rest?",
-                  number(w, unit),
-                  (
-                      f"The way is {ways[3]} - {ways[2]} = {w * t3} km, and the "
-                      f"time in hours is {times[3]} - {times[2]} = {t3}.",
-                      f"v = {w * t3}/{t3} = {w}",
-                  ),
-                  lambda at: slope(at, "B", "C"),
-                  wrong(unit, w * t3, v, Fraction(ways[3], times[3]), w + 1))
+        ask = Ask(asked, draw.say("How fast does the cyclist ride after the rest?", "Find the speed on the last part."),
+                  "Speed after the rest?", number(w, unit),
+                  (f"The way is {ways[3]} - {ways[2]} = {w * t3} km, and the "
+                   f"time in hours is {times[3]} - {times[2]} = {t3}.",
+                   f"v = {w * t3}/{t3} = {w}"),
+                  lambda at: slope(at, "B", "C"), wrong(unit, w * t3, v, Fraction(ways[3], times[3]), w + 1))
     else:
         mean = Fraction(ways[3], times[3])
         ask = Ask(asked,
-                  draw.say(
-                      "What is the average speed over the whole time, the rest included?",
-                      "Find the average speed, rest included.",
-                  ),
-                  "Average speed, rest included?",
-                  number(mean, unit),
-                  (
-                      f"The whole way is {ways[3]} km, and the whole time is {t1} + {rest} + {t3} = {times[3]} hours.",
-                      f"v = {ways[3]}/{times[3]}" + (f" = {mean}" if mean.denominator != times[3] else ""),
-                  ),
-                  lambda at: slope(at, "O", "C"),
-                  wrong(unit, Fraction(v + w, 2), Fraction(ways[3], t1 + t3), v, w))
+                  draw.say("What is the average speed over the whole time, the rest included?",
+                           "Find the average speed, rest included."),
+                  "Average speed, rest included?", number(mean, unit),
+                  (f"The whole way is {ways[3]} km, and the whole time is {t1} + {rest} + {t3} = {times[3]} hours.",
+                   f"v = {ways[3]}/{times[3]}" + (f" = {mean}" if mean.denominator != times[3] else "")),
+                  lambda at: slope(at, "O", "C"), wrong(unit, Fraction(v + w, 2), Fraction(ways[3], t1 + t3), v, w))
     return draw.finish(facts, ask, scene)

@@ -28,13 +28,9 @@ def exponential(draw: Draw) -> Problem:
                 points[Q][1] * draw.free.uniform(1.15, 1.4), ticks=False)
     curve = curve_paths(function, axes)
     scene = Scene(points, [*curve, Dot(P), Dot(Q)], functions={"f": function}, axes=axes)
-    facts = [
-        description(
-            f"The curve through {P} and {Q} is the graph of an exponential function y = c × b^x",
-            CurveName(curve[0].points, "y = c × b^x"),
-        ),
-        *point_facts(draw, {P: (shown[0], shown[1]), Q: (n, start * base**n)}),
-    ]
+    facts = [description(f"The curve through {P} and {Q} is the graph of an exponential function y = c × b^x",
+                         CurveName(curve[0].points, "y = c × b^x")),
+             *point_facts(draw, {P: (shown[0], shown[1]), Q: (n, start * base**n)})]
     ratio = start * base**n // shown[1]
     power = n - shown[0]
     steps = (f"From {P} to {Q} the value is multiplied by {start * base**n}/{shown[1]} = {ratio}.",)
@@ -49,18 +45,14 @@ def exponential(draw: Draw) -> Problem:
     elif asked == "value":
         m = draw.given("m", (n + 1, n + 2))
         value = start * base**m
-        ask = Ask(
-            asked, draw.say(f"What is y at x = {m}?", f"Find y for x = {m}."), f"Find y at x = {m}", number(value),
-            (*steps, f"y = {start * base**n} × {' × '.join([str(base)] * (m - n))} = {value}"),
-            lambda at: at.functions["f"](m),
-            wrong("", 2 * start * base**n - start, start * base * m, value + start, value - base)
-        )
+        ask = Ask(asked, draw.say(f"What is y at x = {m}?", f"Find y for x = {m}."), f"Find y at x = {m}",
+                  number(value), (*steps, f"y = {start * base**n} × {' × '.join([str(base)] * (m - n))} = {value}"),
+                  lambda at: at.functions["f"](m),
+                  wrong("", 2 * start * base**n - start, start * base * m, value + start, value - base))
     else:
-        ask = Ask(
-            asked, draw.say("Find c, the value at x = 0.", "What is c, the value of y for x = 0?"), "Find c",
-            number(start), (*steps, f"c = {shown[1]}/{base} = {start}"), lambda at: at.functions["f"](0.0),
-            wrong("", shown[1] - base, base, start + 1, 2 * start, shown[1])
-        )
+        ask = Ask(asked, draw.say("Find c, the value at x = 0.", "What is c, the value of y for x = 0?"), "Find c",
+                  number(start), (*steps, f"c = {shown[1]}/{base} = {start}"), lambda at: at.functions["f"](0.0),
+                  wrong("", shown[1] - base, base, start + 1, 2 * start, shown[1]))
         draw.require(start != base)
     return draw.finish(facts, ask, scene)
 
@@ -68,10 +60,8 @@ def exponential(draw: Draw) -> Problem:
 def logarithm(draw: Draw) -> Problem:
     """A logarithm from its equation: domain, zero, asymptote, the place where it takes a value."""
     asked = draw.asked("domain", "zero", "argument", "value")
-    base, shift, lift = (
-        draw.given("base", (2, 3, 5)), draw.given("shift", [k for k in range(-9, 10) if k]),
-        draw.given("lift", range(-3, 4))
-    )
+    base, shift, lift = (draw.given("base", (2, 3, 5)), draw.given("shift", [k for k in range(-9, 10) if k]),
+                         draw.given("lift", range(-3, 4)))
 
     def function(t: float) -> float:
         return math.log(t - shift, base) + lift if t > shift else NAN
@@ -84,24 +74,15 @@ def logarithm(draw: Draw) -> Problem:
                             (Segment((float(shift), axes.y_low), (float(shift), axes.y_high), dashed=True, thin=True),))
     sub = "₂₃₅"[(2, 3, 5).index(base)]
     if asked == "domain":
-        ask = Ask(
-            asked,
-            draw.say("What is the domain of the function, as an interval?", "Find the domain as an interval."),
-            "Find the domain",
-            interval(shift, INFINITY),
-            (
-                "The argument of a logarithm is positive.",
-                f"The argument is 0 at x = {shift}, since {shift} {signed(-shift)} = 0.",
-            ),
-            lambda at: (
-                measure.edge_of_domain(at.functions["f"], shift - 5.0, shift + 5.0),
-                INFINITY if math.isfinite(at.functions["f"](1e9)) else NAN,
-            ),
-            tuple(
-                interval(*v).text
-                for v in ((-shift, INFINITY), (-INFINITY, shift), (0, INFINITY), (shift + 1, INFINITY))
-            ),
-        )
+        ask = Ask(asked,
+                  draw.say("What is the domain of the function, as an interval?", "Find the domain as an interval."),
+                  "Find the domain", interval(shift, INFINITY),
+                  ("The argument of a logarithm is positive.",
+                   f"The argument is 0 at x = {shift}, since {shift} {signed(-shift)} = 0."),
+                  lambda at: (measure.edge_of_domain(at.functions["f"], shift - 5.0, shift + 5.0),
+                              INFINITY if math.isfinite(at.functions["f"](1e9)) else NAN),
+                  tuple(interval(*v).text
+                        for v in ((-shift, INFINITY), (-INFINITY, shift), (0, INFINITY), (shift + 1, INFINITY))))
     elif asked == "zero":
         draw.require(base ** abs(lift) <= 30)
         zero = shift + Fraction(base) ** -lift
@@ -124,35 +105,24 @@ def logarithm(draw: Draw) -> Problem:
         n = draw.given("n", (1, 2, 3))
         draw.require(lift != 0)
         place, value = shift + base**n, n + lift
-        ask = Ask(
-            asked,
-            draw.say(f"What is y at x = {place}?", f"Find y for x = {place}."),
-            f"Find y at x = {place}",
-            number(value),
-            (
-                f"The argument is {place} {signed(-shift)} = {base**n}.",
-                f"y = log{sub}({base**n}) {signed(lift)} = {n} {signed(lift)} = {value}",
-            ),
-            lambda at: at.functions["f"](place),
-            tuple(str(v) for v in (base**n + lift, n - lift, -value, value + 1)),
-        )
+        ask = Ask(asked, draw.say(f"What is y at x = {place}?", f"Find y for x = {place}."), f"Find y at x = {place}",
+                  number(value),
+                  (f"The argument is {place} {signed(-shift)} = {base**n}.",
+                   f"y = log{sub}({base**n}) {signed(lift)} = {n} {signed(lift)} = {value}"),
+                  lambda at: at.functions["f"](place),
+                  tuple(str(v) for v in (base**n + lift, n - lift, -value, value + 1)))
     else:
         n = draw.given("n", (1, 2, 3))
         place, value = shift + base**n, n + lift
         draw.require(value != n)
-        ask = Ask(
-            asked,
-            draw.say(f"At which x is y = {value}?", f"Find x so that y = {value}."),
-            f"Find x where y = {value}",
-            number(place),
-            (
-                f"The logarithm must be {value} - {factor_text(lift)} = {n}.",
-                f"The argument is {base}^{n} = {base**n}.",
-                f"x = {base**n} {signed(shift)} = {place}",
-            ),
-            lambda at: measure.crossing(lambda t: at.functions["f"](t) - value, shift + 1e-9, shift + base**n + 90.0),
-            tuple(str(v) for v in (base**n, base**n - shift, base * n + shift, place + 1)),
-        )
+        ask = Ask(asked, draw.say(f"At which x is y = {value}?", f"Find x so that y = {value}."),
+                  f"Find x where y = {value}", number(place),
+                  (f"The logarithm must be {value} - {factor_text(lift)} = {n}.",
+                   f"The argument is {base}^{n} = {base**n}.",
+                   f"x = {base**n} {signed(shift)} = {place}"),
+                  lambda at: measure.crossing(lambda t: at.functions["f"](t) - value, shift + 1e-9,
+                                              shift + base**n + 90.0),
+                  tuple(str(v) for v in (base**n, base**n - shift, base * n + shift, place + 1)))
     return draw.finish(facts, ask, scene)
 
 
@@ -171,10 +141,8 @@ def sine_wave(draw: Draw) -> Problem:
 
     axes = window_around([start - half * 0.8, start + half * 2.2], [d - a * 1.2, d + a * 1.2], draw, 0.15)
     scene = Scene(points, [*curve_paths(function, axes), Dot(P), Dot(Q)], functions={"f": function}, axes=axes)
-    facts = [
-        description(f"A sine curve has a highest point {P}, and {Q} is the lowest point next to it on the right"),
-        *point_facts(draw, {P: (start, d + a), Q: (start + half, d - a)}),
-    ]
+    facts = [description(f"A sine curve has a highest point {P}, and {Q} is the lowest point next to it on the right"),
+             *point_facts(draw, {P: (start, d + a), Q: (start + half, d - a)})]
 
     def peak(at: Scene, sign: int) -> tuple[float, float]:
         low = points[P][0] - half * 0.4 if sign > 0 else points[P][0] + half * 0.6
@@ -186,55 +154,38 @@ def sine_wave(draw: Draw) -> Problem:
                   number(a), (spread, f"Amplitude = {2 * a}/2 = {a}"),
                   lambda at: (peak(at, 1)[1] - peak(at, -1)[1]) / 2, wrong("", 2 * a, d + a, half, a + 1, 4 * a))
     elif asked == "midline":
-        ask = Ask(
-            asked, draw.say("What is the equation of the midline?", "Find the equation of the midline."),
-            "Find the midline", equation(f"y = {d}", d),
-            (f"The midline is halfway: ({d + a} + {factor_text(d - a)})/2 = {d}.",),
-            lambda at: measure.integral(at.functions["f"], start, start + 2 * half, 6) / (2 * half),
-            tuple(f"y = {v}" for v in (a, d + a, -d, d + 1, d - a))
-        )
+        ask = Ask(asked, draw.say("What is the equation of the midline?", "Find the equation of the midline."),
+                  "Find the midline", equation(f"y = {d}", d),
+                  (f"The midline is halfway: ({d + a} + {factor_text(d - a)})/2 = {d}.",),
+                  lambda at: measure.integral(at.functions["f"], start, start + 2 * half, 6) / (2 * half),
+                  tuple(f"y = {v}" for v in (a, d + a, -d, d + 1, d - a)))
     elif asked == "period":
-        ask = Ask(
-            asked,
-            draw.say("What is the period?", "Find the period of the curve."),
-            "Find the period",
-            number(2 * half),
-            (
-                f"From highest to lowest point is half a period: {start + half} - {factor_text(start)} = {half}.",
-                f"Period = 2 × {half} = {2 * half}",
-            ),
-            lambda at: 2 * (peak(at, -1)[0] - peak(at, 1)[0]),
-            wrong("", half, 4 * half, 2 * a, half + 2, 3 * half),
-        )
+        ask = Ask(asked, draw.say("What is the period?", "Find the period of the curve."), "Find the period",
+                  number(2 * half),
+                  (f"From highest to lowest point is half a period: {start + half} - {factor_text(start)} = {half}.",
+                   f"Period = 2 × {half} = {2 * half}"),
+                  lambda at: 2 * (peak(at, -1)[0] - peak(at, 1)[0]),
+                  wrong("", half, 4 * half, 2 * a, half + 2, 3 * half))
     else:
         k = Fraction(1, half)
         factor = "π" if half == 1 else f"π/{half}"
-        ask = Ask(
-            asked,
-            draw.say(
-                "The curve has the form y = d + a sin(k(x - c)) with k > 0. What is k?",
-                "In the form y = d + a sin(k(x - c)) with k > 0, find k.",
-            ),
-            "Find k in y = d + a sin(k(x - c))",
-            number(PI * k),
-            (
-                f"Half a period is {start + half} - {factor_text(start)} = {half}.",
-                f"The period is 2 × {half} = {2 * half}.",
-                f"k = 2π/{2 * half} = {factor}",
-            ),
-            lambda at: math.pi / (peak(at, -1)[0] - peak(at, 1)[0]),
-            ("2π" if half == 1 else f"2π/{half}", f"{half}π", f"π/{half + 1}", f"{2 * half}", f"{half}π/2"),
-        )
+        ask = Ask(asked,
+                  draw.say("The curve has the form y = d + a sin(k(x - c)) with k > 0. What is k?",
+                           "In the form y = d + a sin(k(x - c)) with k > 0, find k."),
+                  "Find k in y = d + a sin(k(x - c))", number(PI * k),
+                  (f"Half a period is {start + half} - {factor_text(start)} = {half}.",
+                   f"The period is 2 × {half} = {2 * half}.",
+                   f"k = 2π/{2 * half} = {factor}"),
+                  lambda at: math.pi / (peak(at, -1)[0] - peak(at, 1)[0]),
+                  ("2π" if half == 1 else f"2π/{half}", f"{half}π", f"π/{half + 1}", f"{2 * half}", f"{half}π/2"))
     return draw.finish(facts, ask, scene)
 
 
 def absolute_value(draw: Draw) -> Problem:
     """A graph with a corner, y = a|x - h| + k: its corner, a value, its zeros' distance, its range."""
     asked = draw.asked("corner", "value", "zero distance", "range")
-    a, h, k = (
-        draw.given("a", (-3, -2, -1, 1, 2, 3)), draw.given("h", [v for v in range(-6, 7) if v]),
-        draw.given("k", [v for v in range(-9, 10) if v])
-    )
+    a, h, k = (draw.given("a", (-3, -2, -1, 1, 2, 3)), draw.given("h", [v for v in range(-6, 7) if v]),
+               draw.given("k", [v for v in range(-9, 10) if v]))
 
     def function(t: float) -> float:
         return a * abs(t - h) + k
@@ -242,32 +193,26 @@ def absolute_value(draw: Draw) -> Problem:
     axes = window_around([h - 3.5, h + 3.5], [k, k + 3.5 * a], draw, 0.12)
     lead = {1: "", -1: "-"}.get(a, str(a))
     text = f"y = {lead}|{polynomial(1, -h)}| {signed(k)}"
-    scene, facts = graph_of(
-        draw, function, axes, text,
-        draw.say("The graph of a function has one corner", "The graph of a function with an absolute value is given")
-    )
+    scene, facts = graph_of(draw, function, axes, text,
+                            draw.say("The graph of a function has one corner",
+                                     "The graph of a function with an absolute value is given"))
     sign = -1 if a > 0 else 1
-    corner = (
-        f"The corner is where the bars hold 0: x = {h}, and there y = "
-        f"{factor_text(a)} × |{h} {signed(-h)}| {signed(k)} = {k}."
-    )
+    corner = (f"The corner is where the bars hold 0: x = {h}, and there y = "
+              f"{factor_text(a)} × |{h} {signed(-h)}| {signed(k)} = {k}.")
     if asked == "corner":
-        ask = Ask(
-            asked, draw.say("What are the coordinates of the corner?", "Find the corner of the graph."),
-            "Find the corner", point(h, k), (corner,),
-            lambda at: measure.greatest(at.functions["f"], h - 4.1, h + 5.3, sign),
-            tuple(point(*v).text for v in ((-h, k), (h, -k), (k, h), (-h, -k)))
-        )
+        ask = Ask(asked, draw.say("What are the coordinates of the corner?", "Find the corner of the graph."),
+                  "Find the corner", point(h, k), (corner,),
+                  lambda at: measure.greatest(at.functions["f"], h - 4.1, h + 5.3, sign),
+                  tuple(point(*v).text for v in ((-h, k), (h, -k), (k, h), (-h, -k))))
     elif asked == "value":
         x = draw.given("x", range(-9, 10))
         draw.require(abs(x - h) >= 2)
         value = a * abs(x - h) + k
-        ask = Ask(
-            asked, draw.say(f"What is y at x = {x}?", f"Find y for x = {x}."), f"Find y at x = {x}", number(value),
-            (f"|{x} {signed(-h)}| = {abs(x - h)}", f"y = {factor_text(a)} × {abs(x - h)} {signed(k)} = {value}"),
-            lambda at: at.functions["f"](x),
-            tuple(str(v) for v in (-value, a * (x + h) + k, k - a * abs(x - h), value + 1))
-        )
+        ask = Ask(asked, draw.say(f"What is y at x = {x}?", f"Find y for x = {x}."), f"Find y at x = {x}",
+                  number(value),
+                  (f"|{x} {signed(-h)}| = {abs(x - h)}", f"y = {factor_text(a)} × {abs(x - h)} {signed(k)} = {value}"),
+                  lambda at: at.functions["f"](x),
+                  tuple(str(v) for v in (-value, a * (x + h) + k, k - a * abs(x - h), value + 1)))
     elif asked == "range":
         answer = interval(k, INFINITY, "[)") if a > 0 else interval(-INFINITY, k, "(]")
         others = (interval(h, INFINITY, "[)"), interval(-INFINITY, k, "(]") if a > 0 else interval(k, INFINITY, "[)"),
@@ -277,11 +222,10 @@ def absolute_value(draw: Draw) -> Problem:
             edge = measure.greatest(at.functions["f"], h - 4.1, h + 5.3, sign)[1]
             return (edge, INFINITY) if at.functions["f"](1e6) > edge else (-INFINITY, edge)
 
-        ask = Ask(
-            asked, draw.say("What is the range of the function, as an interval?", "Find the range as an interval."),
-            "Find the range", answer, (corner, f"This is the {'least' if a > 0 else 'greatest'} value."), measured,
-            tuple(v.text for v in others)
-        )
+        ask = Ask(asked,
+                  draw.say("What is the range of the function, as an interval?", "Find the range as an interval."),
+                  "Find the range", answer, (corner, f"This is the {'least' if a > 0 else 'greatest'} value."),
+                  measured, tuple(v.text for v in others))
     else:
         draw.require(a * k < 0)
         reach = Fraction(-k, a)
@@ -322,34 +266,22 @@ def piecewise(draw: Draw) -> Problem:
     axes = window_around([left, right], [a, b, c, d], draw, 0.12)
     ends = {"A": (left, a), "B": (jump, b), "C": (jump, c), "D": (right, d)}
     points = {name: (float(x), float(y)) for name, (x, y) in ends.items()}
-    base = [
-        Segment("A", "B"), Segment("C", "D"), Dot("A"), Dot("D"), Dot("B", open=not closed_left),
-        Dot("C", open=closed_left)
-    ]
+    base = [Segment("A", "B"), Segment("C", "D"), Dot("A"), Dot("D"), Dot("B", open=not closed_left),
+            Dot("C", open=closed_left)]
     scene = Scene(points, base, functions={"f": function}, axes=axes)
     kept, lost = ("B", "C") if closed_left else ("C", "B")
-    facts = [
-        description(
-            "The graph of f consists of the segments from A to B and from "
-            f"C to D; {kept} belongs to the graph and {lost} does not"
-        ),
-        *point_facts(draw, ends),
-    ]
+    facts = [description("The graph of f consists of the segments from A to B and from "
+                         f"C to D; {kept} belongs to the graph and {lost} does not"),
+             *point_facts(draw, ends)]
     at_jump = b if closed_left else c
     if asked == "sum":
         total = a + at_jump + d
-        ask = Ask(
-            asked,
-            f"What is f({left}) + f({jump}) + f({right})?",
-            f"f({left}) + f({jump}) + f({right})?",
-            number(total),
-            (
-                f"f({left}) = {a}, f({jump}) = {at_jump} and f({right}) = {d}",
-                f"f({left}) + f({jump}) + f({right}) = {a} + {factor_text(at_jump)} + {factor_text(d)} = {total}",
-            ),
-            lambda at: sum(at.functions["f"](x) for x in (left, jump, right)),
-            tuple(str(v) for v in (a + (b + c - at_jump) + d, a + b + c + d, total + 1, -total, a + d)),
-        )
+        ask = Ask(asked, f"What is f({left}) + f({jump}) + f({right})?", f"f({left}) + f({jump}) + f({right})?",
+                  number(total),
+                  (f"f({left}) = {a}, f({jump}) = {at_jump} and f({right}) = {d}",
+                   f"f({left}) + f({jump}) + f({right}) = {a} + {factor_text(at_jump)} + {factor_text(d)} = {total}"),
+                  lambda at: sum(at.functions["f"](x) for x in (left, jump, right)),
+                  tuple(str(v) for v in (a + (b + c - at_jump) + d, a + b + c + d, total + 1, -total, a + d)))
     else:
         parts = [(min(a, b), max(a, b)), (min(c, d), max(c, d))]
         low, high = min(p[0] for p in parts), max(p[1] for p in parts)
@@ -398,49 +330,34 @@ def rational(draw: Draw) -> Problem:
     text = f"y = ({polynomial(*top)})/({polynomial(1, -p)})"
     dashed = (Segment((float(p), axes.y_low), (float(p), axes.y_high), dashed=True, thin=True),
               Segment((axes.x_low, float(q)), (axes.x_high, float(q)), dashed=True, thin=True))
-    scene, facts = graph_of(
-        draw,
-        function,
-        axes,
-        text,
-        draw.say(
-            "A hyperbola has one vertical and one horizontal asymptote",
-            "The graph of a rational function has a vertical and a horizontal asymptote",
-        ),
-        dashed,
-    )
+    scene, facts = graph_of(draw, function, axes, text,
+                            draw.say("A hyperbola has one vertical and one horizontal asymptote",
+                                     "The graph of a rational function has a vertical and a horizontal asymptote"),
+                            dashed)
     if asked == "horizontal asymptote":
-        ask = Ask(
-            asked, draw.say("What is the equation of the horizontal asymptote?", "Find the horizontal asymptote."),
-            "Find the horizontal asymptote", equation(f"y = {q}", q),
-            (f"Far out only the leading terms count: their quotient tends to {q}/1 = {q}.",),
-            lambda at: at.functions["f"](1e9), tuple(f"y = {v}" for v in (-q, p, 0, q + 1))
-        )
+        ask = Ask(asked,
+                  draw.say("What is the equation of the horizontal asymptote?", "Find the horizontal asymptote."),
+                  "Find the horizontal asymptote", equation(f"y = {q}", q),
+                  (f"Far out only the leading terms count: their quotient tends to {q}/1 = {q}.",),
+                  lambda at: at.functions["f"](1e9), tuple(f"y = {v}" for v in (-q, p, 0, q + 1)))
     elif asked == "zero":
         zero = Fraction(-top[1], q)
         draw.require(zero != p and top[1] != 0)
-        ask = Ask(
-            asked, draw.say("At which x does the curve meet the x-axis?", "Find the zero of the function."),
-            "Find the zero x", number(zero), ("The numerator must be 0.", f"x = {-top[1]}/{factor_text(q)} = {zero}"),
-            lambda at: measure.crossing(at.functions["f"], *_beside(float(zero), float(p))),
-            tuple(str(v) for v in (-zero, p, q, zero + 1))
-        )
+        ask = Ask(asked, draw.say("At which x does the curve meet the x-axis?", "Find the zero of the function."),
+                  "Find the zero x", number(zero),
+                  ("The numerator must be 0.", f"x = {-top[1]}/{factor_text(q)} = {zero}"),
+                  lambda at: measure.crossing(at.functions["f"], *_beside(float(zero), float(p))),
+                  tuple(str(v) for v in (-zero, p, q, zero + 1)))
     else:
         x = p + draw.given("step", (-2, -1, 1, 2))
         value = Fraction(q * x + top[1], x - p)
-        ask = Ask(
-            asked,
-            draw.say(f"What is y at x = {x}?", f"Find y for x = {x}."),
-            f"Find y at x = {x}",
-            number(value),
-            (
-                f"The numerator is {factor_text(q)} × {factor_text(x)} {signed(top[1])} = {q * x + top[1]}.",
-                f"The denominator is {x} {signed(-p)} = {x - p}.",
-                f"y = {q * x + top[1]}/{factor_text(x - p)} = {value}",
-            ),
-            lambda at: at.functions["f"](x),
-            tuple(str(v) for v in (-value, value + 1, value - q, q * x + top[1])),
-        )
+        ask = Ask(asked, draw.say(f"What is y at x = {x}?", f"Find y for x = {x}."), f"Find y at x = {x}",
+                  number(value),
+                  (f"The numerator is {factor_text(q)} × {factor_text(x)} {signed(top[1])} = {q * x + top[1]}.",
+                   f"The denominator is {x} {signed(-p)} = {x - p}.",
+                   f"y = {q * x + top[1]}/{factor_text(x - p)} = {value}"),
+                  lambda at: at.functions["f"](x),
+                  tuple(str(v) for v in (-value, value + 1, value - q, q * x + top[1])))
     return draw.finish(facts, ask, scene)
 
 
@@ -468,22 +385,17 @@ def cubic_graph(draw: Draw) -> Problem:
     P, Q = draw.letters(2)
     points = {P: (float(p), float(high)), Q: (float(q), float(low))}
     scene = Scene(points, [*curve_paths(function, axes), Dot(P), Dot(Q)], functions={"f": function}, axes=axes)
-    facts = [
-        description(
-            f"The graph of a cubic function turns downwards at {P} and upwards again at {Q}",
-            Note("cubic function"),
-        ),
-        *point_facts(draw, {P: (p, high), Q: (q, low)}),
-    ]
+    facts = [description(f"The graph of a cubic function turns downwards at {P} and upwards again at {Q}",
+                         Note("cubic function")),
+             *point_facts(draw, {P: (p, high), Q: (q, low)})]
 
     def turning(at: Scene) -> tuple[float, float]:
         return tuple(measure.crossings(lambda t: measure.derivative(at.functions["f"], t), p - 1.0, q + 1.0))
 
     def bend(at: Scene) -> tuple[float, float]:
-        place = measure.crossing(
-            lambda t: measure.derivative(lambda u: measure.derivative(at.functions["f"], u, 0.1), t, 0.1), p - 1.3,
-            q + 1.1
-        )
+        place = measure.crossing(lambda t: measure.derivative(lambda u: measure.derivative(at.functions["f"], u, 0.1),
+                                                              t, 0.1),
+                                 p - 1.3, q + 1.1)
         return place, at.functions["f"](place)
 
     def count(at: Scene, level: float) -> float:
@@ -493,60 +405,41 @@ def cubic_graph(draw: Draw) -> Problem:
         return (len(found[0]) + len(found[1])) / 2
 
     if asked == "falling":
-        ask = Ask(
-            asked,
-            draw.say(
-                "On which open interval is the function decreasing?",
-                "Give the open interval on which the function falls.",
-            ),
-            "Where is it decreasing?",
-            interval(p, q),
-            (f"It falls between the turning points, over {q} - {factor_text(p)} = {q - p} units of x.",),
-            turning,
-            tuple(interval(*v).text for v in ((low, high), (-INFINITY, p), (q, INFINITY), (p - 1, q), (-q, -p))),
-        )
+        ask = Ask(asked,
+                  draw.say("On which open interval is the function decreasing?",
+                           "Give the open interval on which the function falls."),
+                  "Where is it decreasing?", interval(p, q),
+                  (f"It falls between the turning points, over {q} - {factor_text(p)} = {q - p} units of x.",), turning,
+                  tuple(interval(*v).text for v in ((low, high), (-INFINITY, p), (q, INFINITY), (p - 1, q), (-q, -p))))
     elif asked == "inflection":
-        ask = Ask(
-            asked,
-            draw.say("Find the point of inflection of the graph.", "At which point does the curve change its bend?"),
-            "Find the point of inflection",
-            point(middle, lift),
-            (
-                "A cubic curve is symmetric about its point of inflection, "
-                "which lies midway between the turning points.",
-                f"x = ({p} + {factor_text(q)})/2 = {middle}",
-                f"y = ({high} + {factor_text(low)})/2 = {lift}",
-            ),
-            bend,
-            tuple(point(*v).text for v in ((lift, middle), (q - p, high - low), (-middle, lift), (middle, high))),
-        )
+        ask = Ask(asked,
+                  draw.say("Find the point of inflection of the graph.",
+                           "At which point does the curve change its bend?"),
+                  "Find the point of inflection", point(middle, lift),
+                  ("A cubic curve is symmetric about its point of inflection, "
+                   "which lies midway between the turning points.",
+                   f"x = ({p} + {factor_text(q)})/2 = {middle}",
+                   f"y = ({high} + {factor_text(low)})/2 = {lift}"),
+                  bend,
+                  tuple(point(*v).text for v in ((lift, middle), (q - p, high - low), (-middle, lift), (middle, high))))
     else:
         near = (low - 2, low - 1, low, low + 1, lift, high - 1, high, high + 1, high + 2)
         level = 0 if asked == "zeros" else draw.given("level", near)
         draw.require(asked == "zeros" or level != 0)
         value = 2 if level in (high, low) else 3 if low < level < high else 1
-        what = (
-            "zeros does the function have"
-            if asked == "zeros"
-            else f"solutions does the equation f(x) = {level} have, where f is this function"
-        )
+        what = ("zeros does the function have"
+                if asked == "zeros"
+                else f"solutions does the equation f(x) = {level} have, where f is this function")
         inside = {
             1: f"{level} does not lie between {low} and {high}", 2: f"{level} is itself one of the turning values",
             3: f"{level} lies between {low} and {high}"
         }[value]
-        ask = Ask(
-            asked,
-            f"How many {what}?",
-            "How many zeros?" if asked == "zeros" else f"How many solutions of f(x) = {level}?",
-            number(value),
-            (
-                f"The turning values differ by {high} - {factor_text(low)} = {high - low}.",
-                f"{inside}, so the horizontal line at this height meets "
-                f"the curve {'once,twice,three times'.split(',')[value - 1]}.",
-            ),
-            lambda at: count(at, level),
-            ("0", "1", "2", "3", "4"),
-        )
+        ask = Ask(asked, f"How many {what}?",
+                  "How many zeros?" if asked == "zeros" else f"How many solutions of f(x) = {level}?", number(value),
+                  (f"The turning values differ by {high} - {factor_text(low)} = {high - low}.",
+                   f"{inside}, so the horizontal line at this height meets "
+                   f"the curve {'once,twice,three times'.split(',')[value - 1]}."),
+                  lambda at: count(at, level), ("0", "1", "2", "3", "4"))
     return draw.finish(facts, ask, scene)
 
 
@@ -564,14 +457,10 @@ def circle_equation(draw: Draw) -> Problem:
     axes = Axes(base_axes.x_low, base_axes.x_high, base_axes.y_low, base_axes.y_high, ticks=False, equal=True)
     scene = Scene(points, [Circle(M, r), Dot(M), Dot(P), Segment(M, P, thin=True)], circles={"c": (points[M], r)},
                   axes=axes)
-    facts = [
-        description(f"A circle in the coordinate plane has the centre {M} and passes through {P}"),
-        *point_facts(draw, {M: (h, k), P: (h + dx, k + dy)}),
-    ]
-    start = (
-        f"r² = ({h + dx} - {factor_text(h)})² + ({k + dy} - {factor_text(k)})² "
-        f"= {factor_text(dx)}² + {factor_text(dy)}² = {square}",
-    )
+    facts = [description(f"A circle in the coordinate plane has the centre {M} and passes through {P}"),
+             *point_facts(draw, {M: (h, k), P: (h + dx, k + dy)})]
+    start = (f"r² = ({h + dx} - {factor_text(h)})² + ({k + dy} - {factor_text(k)})² "
+             f"= {factor_text(dx)}² + {factor_text(dy)}² = {square}",)
     left = f"({polynomial(1, -h)})² + ({polynomial(1, -k, variable='y')})²"
     if asked == "radius":
         ask = Ask(asked, draw.say("What is the radius?", "Find the radius of the circle."), "Find the radius",
@@ -579,21 +468,16 @@ def circle_equation(draw: Draw) -> Problem:
                   wrong("", square, abs(dx) + abs(dy), sqrt(abs(dx * dx - dy * dy)), sqrt(square + 1)))
     elif asked == "equation":
         other = f"({polynomial(1, h)})² + ({polynomial(1, k, variable='y')})²"
-        ask = Ask(
-            asked,
-            draw.say("What is the equation of the circle?", "Find the equation of the circle in centre-radius form."),
-            "Find the circle's equation",
-            equation(f"{left} = {square}", h, k, square),
-            start,
-            lambda at: (*at.circles["c"][0], at.circles["c"][1] ** 2),
-            (
-                f"{other} = {square}",
-                f"{left} = {square + 2}",
-                f"{other} = {square + 2}",
-                f"{left} = {abs(dx) + abs(dy)}",
-            ),
-            {"r": math.sqrt(square)},
-        )
+        ask = Ask(asked,
+                  draw.say("What is the equation of the circle?",
+                           "Find the equation of the circle in centre-radius form."),
+                  "Find the circle's equation", equation(f"{left} = {square}", h, k, square), start,
+                  lambda at: (*at.circles["c"][0], at.circles["c"][1] ** 2),
+                  (f"{other} = {square}",
+                   f"{left} = {square + 2}",
+                   f"{other} = {square + 2}",
+                   f"{left} = {abs(dx) + abs(dy)}"),
+                  {"r": math.sqrt(square)})
     else:
         value = radius + h
         ask = Ask(

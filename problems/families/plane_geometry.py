@@ -31,43 +31,32 @@ def triangle_angle_sum(draw: Draw) -> Problem:
     points = {A: (0.0, 0.0), B: (base, 0.0), C: top}
     drawing = s.sides([A, B, C]) + s.names([A, B, C])
     angle = draw.angle_word
-    facts = [
-        description(draw.say(f"{A}{B}{C} is a triangle", f"Consider triangle {A}{B}{C}", brief=f"Triangle {A}{B}{C}")),
-        condition(f"{angle}{A} = {first}°", Angle(B, A, C, f"{first}°")),
-        condition(f"{angle}{B} = {second}°", Angle(C, B, A, f"{second}°")),
-    ]
+    facts = [description(draw.say(f"{A}{B}{C} is a triangle", f"Consider triangle {A}{B}{C}",
+                                  brief=f"Triangle {A}{B}{C}")),
+             condition(f"{angle}{A} = {first}°", Angle(B, A, C, f"{first}°")),
+             condition(f"{angle}{B} = {second}°", Angle(C, B, A, f"{second}°"))]
     total = first + second
     symbols = {f"∠{A}": first, f"∠{B}": second}
     if asked == "third angle":
-        ask = Ask(
-            asked,
-            draw.say(f"Find angle {C}.", f"What is the size of {angle}{C}?", f"Calculate the measure of {angle}{C}."),
-            f"Find angle {C}",
-            number(third, "°"),
-            (
-                "The angles of a triangle add up to 180°.",
-                ("" if draw.small else f"{angle}{A} + {angle}{B} = ") + f"{first}° + {second}° = {total}°",
-                f"{angle}{C} = 180° - {total}° = {third}°",
-            ),
-            lambda scene: measure.angle(scene, A, C, B),
-            wrong("°", total, 360 - total, abs(180 - 2 * first), abs(second - first) + 90),
-            symbols,
-        )
+        ask = Ask(asked,
+                  draw.say(f"Find angle {C}.", f"What is the size of {angle}{C}?",
+                           f"Calculate the measure of {angle}{C}."),
+                  f"Find angle {C}", number(third, "°"),
+                  ("The angles of a triangle add up to 180°.",
+                   ("" if draw.small else f"{angle}{A} + {angle}{B} = ") + f"{first}° + {second}° = {total}°",
+                   f"{angle}{C} = 180° - {total}° = {third}°"),
+                  lambda scene: measure.angle(scene, A, C, B),
+                  wrong("°", total, 360 - total, abs(180 - 2 * first), abs(second - first) + 90), symbols)
         return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
     (D,) = _other(A + B + C)
     points[D] = s.add(top, s.mul(s.unit(s.sub(top, points[B])), draw.free.uniform(1.2, 1.8)))
     drawing += [Segment(C, D), Name(D, D)]
     facts[0] = description(f"In triangle {A}{B}{C}, side {B}{C} is extended beyond {C} to {D}")
-    ask = Ask(asked,
-              draw.say(f"Find angle {A}{C}{D}.", f"What is the size of the exterior angle {A}{C}{D}?"),
-              f"Find angle {A}{C}{D}",
-              number(total, "°"),
-              (
-                  "An exterior angle of a triangle equals the sum of the two opposite interior angles.",
-                  f"∠{A}{C}{D} = ∠{A} + ∠{B} = {first}° + {second}° = {total}°",
-              ),
-              lambda scene: measure.angle(scene, A, C, D),
-              wrong("°", third, 180 - first, 180 - second, 360 - total),
+    ask = Ask(asked, draw.say(f"Find angle {A}{C}{D}.", f"What is the size of the exterior angle {A}{C}{D}?"),
+              f"Find angle {A}{C}{D}", number(total, "°"),
+              ("An exterior angle of a triangle equals the sum of the two opposite interior angles.",
+               f"∠{A}{C}{D} = ∠{A} + ∠{B} = {first}° + {second}° = {total}°"),
+              lambda scene: measure.angle(scene, A, C, D), wrong("°", third, 180 - first, 180 - second, 360 - total),
               symbols)
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
 
@@ -179,12 +168,11 @@ def angles_on_a_line(draw: Draw) -> Problem:
         steps.append(f"{draw.angle_word}{E}{O}{B} = {rest}°/2 = {answer}°")
         target = f"{E}{O}{B}"
     first_letter = target[0]
-    ask = Ask(
-        asked, draw.say(f"Find angle {target}.", f"What is the size of {draw.angle_word}{target}?"),
-        f"Find angle {target}", number(answer, "°"), tuple(steps),
-        lambda scene: measure.angle(scene, first_letter, O, B),
-        wrong("°", total, 360 - total, abs(90 - given[0]), 180 - given[0], rest if asked == "bisector" else rest + 10)
-    )
+    ask = Ask(asked, draw.say(f"Find angle {target}.", f"What is the size of {draw.angle_word}{target}?"),
+              f"Find angle {target}", number(answer, "°"), tuple(steps),
+              lambda scene: measure.angle(scene, first_letter, O, B),
+              wrong("°", total, 360 - total, abs(90 - given[0]), 180 - given[0],
+                    rest if asked == "bisector" else rest + 10))
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
 
 
@@ -201,10 +189,8 @@ def parallel_lines(draw: Draw) -> Problem:
     foot = (0.0, 0.0)
     upper = s.meet(foot, s.direction(theta), (0.0, height), (1.0, 0.0))
     middle = upper[0] / 2
-    points = {
-        A: (middle - 3.2, height), B: (middle + 3.2, height), C: (middle - 3.2, 0.0), D: (middle + 3.2, 0.0), E: upper,
-        F: foot, G: s.add(upper, s.mul(s.direction(theta), 1.2)), H: s.polar(foot, 1.2, theta + 180)
-    }
+    points = {A: (middle - 3.2, height), B: (middle + 3.2, height), C: (middle - 3.2, 0.0), D: (middle + 3.2, 0.0),
+              E: upper, F: foot, G: s.add(upper, s.mul(s.direction(theta), 1.2)), H: s.polar(foot, 1.2, theta + 180)}
     drawing = [Segment(A, B), Segment(C, D), Segment(G, H), *s.names([A, B, C, D, E, F, G, H])]
     word = draw.angle_word
     rules = {
@@ -215,16 +201,11 @@ def parallel_lines(draw: Draw) -> Problem:
     }
     place, stated, found, rule = rules[asked]
     name = "".join(place)
-    facts = [
-        description(
-            f"Line {G}{H} crosses line {A}{B} at {E} and then line "
-            f"{C}{D} at {F}; {B} and {D} lie on the same side of it"
-        ),
-        property_(
-            draw.say(f"{A}{B} ∥ {C}{D}", f"{A}{B} is parallel to {C}{D}"), ParallelArrows(A, B), ParallelArrows(C, D)
-        ),
-        condition(f"{word}{name} = {stated}°", Angle(*place, f"{stated}°")),
-    ]
+    facts = [description(f"Line {G}{H} crosses line {A}{B} at {E} and then line "
+                         f"{C}{D} at {F}; {B} and {D} lie on the same side of it"),
+             property_(draw.say(f"{A}{B} ∥ {C}{D}", f"{A}{B} is parallel to {C}{D}"), ParallelArrows(A, B),
+                       ParallelArrows(C, D)),
+             condition(f"{word}{name} = {stated}°", Angle(*place, f"{stated}°"))]
     symbols = {f"∠{name}": stated}
     if asked == "unknown":
         factor, offset = draw.given("factor", (2, 3, 4, 5)), draw.given("offset", [k for k in range(-20, 41, 5) if k])
@@ -270,10 +251,9 @@ def right_triangle(draw: Draw) -> Problem:
     leg_p = length_fact(C, A, draw.size(p))
     leg_q = length_fact(C, B, draw.size(q))
     long_side = length_fact(A, B, draw.size(hypotenuse))
-    facts = [
-        description(draw.say(f"{A}{B}{C} is a triangle", f"Consider triangle {A}{B}{C}")),
-        property_(draw.say(f"angle {C} is a right angle", f"{CA} ⊥ {CB}", f"angle {C} = 90°"), RightAngle(A, C, B)),
-    ]
+    facts = [description(draw.say(f"{A}{B}{C} is a triangle", f"Consider triangle {A}{B}{C}")),
+             property_(draw.say(f"angle {C} is a right angle", f"{CA} ⊥ {CB}", f"angle {C} = 90°"),
+                       RightAngle(A, C, B))]
     scene, unit = Scene(points, drawing), draw.unit
     square = p * p + q * q
     pythagoras = f"{AB}² = {CA}² + {CB}² = {p}² + {q}² = {p * p} + {q * q} = {square}"
@@ -344,10 +324,8 @@ def trigonometry(draw: Draw) -> Problem:
     drawing = [*s.sides([A, B, C]), *s.names([A, B, C])]
     AB, BC, AC = A + B, B + C, A + C
     word, unit = draw.angle_word, draw.unit
-    facts = [
-        description(f"{A}{B}{C} is a triangle"), property_(f"angle {B} is a right angle", RightAngle(A, B, C)),
-        condition(f"{word}{A} = {degrees}°", Angle(B, A, C, f"{degrees}°"))
-    ]
+    facts = [description(f"{A}{B}{C} is a triangle"), property_(f"angle {B} is a right angle", RightAngle(A, B, C)),
+             condition(f"{word}{A} = {degrees}°", Angle(B, A, C, f"{degrees}°"))]
     if asked in ("opposite", "tower"):
         facts.append(length_fact(A, B, draw.size(side)))
         value, wanted = side * tangent, (B, C)
@@ -362,13 +340,10 @@ def trigonometry(draw: Draw) -> Problem:
         others = (side * tangent, side * cosine, side * sine, side / cosine)
     if asked == "tower":
         unit = "m"
-        facts = [
-            description(f"A tower {B}{C} stands upright on level ground, and {A} is a point of the ground"),
-            condition(f"the distance from {A} to the foot {B} is {side} m", Length(A, B, f"{side} m")),
-            condition(
-                f"from {A} the top {C} appears at an angle of elevation of {degrees}°", Angle(B, A, C, f"{degrees}°")
-            ),
-        ]
+        facts = [description(f"A tower {B}{C} stands upright on level ground, and {A} is a point of the ground"),
+                 condition(f"the distance from {A} to the foot {B} is {side} m", Length(A, B, f"{side} m")),
+                 condition(f"from {A} the top {C} appears at an angle of elevation of {degrees}°",
+                           Angle(B, A, C, f"{degrees}°"))]
         drawing.append(RightAngle(A, B, C))
     answer = decimal(value, 1, unit)
     wanted_name = "".join(wanted)
@@ -424,11 +399,8 @@ def similar_triangles(draw: Draw) -> Problem:
     drawing = [*s.sides([A, B, C]), Segment(D, E), *s.names([A, B, C, D, E])]
     AD, DB, AB, DE, BC = A + D, D + B, A + B, D + E, B + C
     size = draw.size
-    facts = [
-        description(f"In triangle {A}{B}{C}, {D} lies on {A}{B} and {E} lies on {A}{C}"),
-        property_(f"{DE} ∥ {BC}", ParallelArrows(D, E), ParallelArrows(B, C)),
-        length_fact(A, D, size(upper)),
-    ]
+    facts = [description(f"In triangle {A}{B}{C}, {D} lies on {A}{B} and {E} lies on {A}{C}"),
+             property_(f"{DE} ∥ {BC}", ParallelArrows(D, E), ParallelArrows(B, C)), length_fact(A, D, size(upper))]
     if asked != "side":
         facts.append(length_fact(D, B, size(lower)))
     symbols = {AD: upper, DB: lower, AB: upper + lower}
@@ -455,10 +427,8 @@ def similar_triangles(draw: Draw) -> Problem:
         mistakes = wrong(draw.unit, upper + lower, base - short, upper, 2 * upper)
         symbols = {AD: upper, BC: base, DE: short}
     else:
-        facts.append(condition(
-                         f"the area of triangle {A}{B}{C} is {number(whole, draw.area_unit).text}",
-                         s.Note(f"area {A}{B}{C} = {number(whole, draw.area_unit).text}"),
-                     ))
+        facts.append(condition(f"the area of triangle {A}{B}{C} is {number(whole, draw.area_unit).text}",
+                               s.Note(f"area {A}{B}{C} = {number(whole, draw.area_unit).text}")))
         steps = (*start, "Areas of similar triangles are as the squares of their sides.",
                  f"Area = {whole} × ({upper}/{upper + lower})² = {number(small_part).text}")
         answer, target = number(small_part, draw.area_unit), f"the area of triangle {A}{D}{E}"
@@ -479,12 +449,9 @@ def law_of_cosines(draw: Draw) -> Problem:
     A, B, C = draw.letters(3)
     points = {A: (0.0, 0.0), B: (float(p), 0.0), C: s.polar((0, 0), q, degrees)}
     AB, AC, BC = A + B, A + C, B + C
-    facts = [
-        description(draw.say(f"{A}{B}{C} is a triangle", f"Consider triangle {A}{B}{C}")),
-        length_fact(A, B, draw.size(p)),
-        length_fact(A, C, draw.size(q)),
-        condition(f"{draw.angle_word}{A} = {degrees}°", Angle(B, A, C, f"{degrees}°")),
-    ]
+    facts = [description(draw.say(f"{A}{B}{C} is a triangle", f"Consider triangle {A}{B}{C}")),
+             length_fact(A, B, draw.size(p)), length_fact(A, C, draw.size(q)),
+             condition(f"{draw.angle_word}{A} = {degrees}°", Angle(B, A, C, f"{degrees}°"))]
     sine = {30: Fraction(1, 2), 150: Fraction(1, 2), 60: sqrt(3) / 2, 120: sqrt(3) / 2}.get(degrees, sqrt(2) / 2)
     symbols = {AB: p, AC: q}
     if asked == "third side":

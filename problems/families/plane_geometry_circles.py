@@ -39,10 +39,8 @@ def inscribed_angle(draw: Draw) -> Problem:
     start = draw.free.uniform(200, 250)
     AOB, ACB, OAB = f"∠{A}{O}{B}", f"∠{A}{C}{B}", f"∠{O}{A}{B}"
     points, drawing = {O: ORIGIN}, _circle(3.0) + s.names([A, B, C])
-    text = description(draw.say(
-                           f"{A}, {B} and {C} are points of a circle with centre {O}",
-                           f"A circle with centre {O} passes through {A}, {B} and {C}",
-                       ))
+    text = description(draw.say(f"{A}, {B} and {C} are points of a circle with centre {O}",
+                                f"A circle with centre {O} passes through {A}, {B} and {C}"))
     if asked == "diameter":
         given = draw.degrees("angle", 22, 68)
         points |= {A: (-3.0, 0.0), B: (3.0, 0.0), C: s.polar(ORIGIN, 3, 2 * given)}
@@ -57,10 +55,8 @@ def inscribed_angle(draw: Draw) -> Problem:
         first, second = draw.degrees("first", 16, 44), draw.degrees("second", 16, 44)
         half = first + second
         draw.require(36 <= half <= 80)
-        points |= {
-            C: s.polar(ORIGIN, 3, 90), A: s.polar(ORIGIN, 3, 90 + 180 - 2 * first),
-            B: s.polar(ORIGIN, 3, 90 - 180 + 2 * second)
-        }
+        points |= {C: s.polar(ORIGIN, 3, 90), A: s.polar(ORIGIN, 3, 90 + 180 - 2 * first),
+                   B: s.polar(ORIGIN, 3, 90 - 180 + 2 * second)}
         drawing += [Segment(a, b) for a, b in ((C, A), (C, B), (O, A), (O, B), (O, C))]
         text = replace(text, text=f"{text.text}, and {O} lies inside angle {A}{C}{B}")
         facts = [text, _angle_fact(draw, O, A, C, first), _angle_fact(draw, O, B, C, second)]
@@ -115,10 +111,8 @@ def cyclic_quadrilateral(draw: Draw) -> Problem:
     points = {O: ORIGIN} | {name: s.polar(ORIGIN, 3, turn) for name, turn in at.items()}
     drawing = [Circle(O, 3.0), *s.sides([A, B, C, D]), *s.names([A, B, C, D])]
     name, word = f"{A}{B}{C}{D}", draw.angle_word
-    facts = [
-        description(f"The corners of {draw.say('quadrilateral ', 'the quadrilateral ')}{name} lie on a circle"),
-        _angle_fact(draw, D, A, B, first),
-    ]
+    facts = [description(f"The corners of {draw.say('quadrilateral ', 'the quadrilateral ')}{name} lie on a circle"),
+             _angle_fact(draw, D, A, B, first)]
     rule = "Opposite angles of a quadrilateral in a circle add up to 180°."
     rest, symbols = 180 - first, {f"∠{D}{A}{B}": first, f"∠{A}{B}{C}": second}
     if asked == "opposite angle":
@@ -138,13 +132,12 @@ def cyclic_quadrilateral(draw: Draw) -> Problem:
         # the exterior angle equals the angle that is given, so it is asked together with what it makes of the other
         steps = (*steps, f"∠{B}{C}{E} + ∠{A}{B}{C} = {first}° + {second}° = {first + second}°")
         total = first + second
-        ask = Ask(
-            asked,
-            draw.say(f"Find the sum of the angles {B}{C}{E} and {A}{B}{C}.", f"How large is ∠{B}{C}{E} + ∠{A}{B}{C}?"),
-            f"Find angle {B}{C}{E} + angle {A}{B}{C}", number(total, "°"), steps,
-            lambda at: measure.angle(at, B, C, E) + measure.angle(at, A, B, C),
-            wrong("°", 180 - first + second, 360 - total, 180 - second + first, 180), symbols
-        )
+        ask = Ask(asked,
+                  draw.say(f"Find the sum of the angles {B}{C}{E} and {A}{B}{C}.",
+                           f"How large is ∠{B}{C}{E} + ∠{A}{B}{C}?"),
+                  f"Find angle {B}{C}{E} + angle {A}{B}{C}", number(total, "°"), steps,
+                  lambda at: measure.angle(at, B, C, E) + measure.angle(at, A, B, C),
+                  wrong("°", 180 - first + second, 360 - total, 180 - second + first, 180), symbols)
     elif asked == "central angle":
         drawing += [Segment(O, B), Segment(O, D), Dot(O), Name(O, O)]
         facts[0] = description(f"The corners of {name} lie on a circle with centre {O}")
@@ -187,11 +180,9 @@ def tangent(draw: Draw) -> Problem:
     points = {O: ORIGIN, P: (d, 0.0), T: s.polar(ORIGIN, r, math.degrees(math.acos(r / d)))}
     drawing = _circle(r) + [Segment(P, T), Segment(O, T), Segment(O, P), *s.names([P, T])]
     PT, OT, OP, PQ = P + T, O + T, O + P, P + Q
-    facts = [
-        description(f"{T} is a point of a circle with centre {O}, and {P} is a point outside the circle"),
-        property_(draw.say(f"{PT} touches the circle at {T}", f"{PT} is a tangent"), RightAngle(O, T, P)),
-        condition(draw.say(f"{OT} = {draw.size(radius)}"), Length(O, T, draw.size(radius))),
-    ]
+    facts = [description(f"{T} is a point of a circle with centre {O}, and {P} is a point outside the circle"),
+             property_(draw.say(f"{PT} touches the circle at {T}", f"{PT} is a tangent"), RightAngle(O, T, P)),
+             condition(draw.say(f"{OT} = {draw.size(radius)}"), Length(O, T, draw.size(radius)))]
     tangent_fact = length_fact(P, T, draw.size(length))
     rule = f"A tangent is perpendicular to the radius at its point of contact, so ∠{O}{T}{P} = 90°."
     square = radius * radius + (length * length if asked == "distance" else 0)
@@ -219,10 +210,8 @@ def tangent(draw: Draw) -> Problem:
         question, short, answer = _find(draw, "the distance", PQ), f"Find {PQ}", number(near, draw.unit)
         mistakes = (far, abs(length - radius), far + radius, length)
         ends, symbols = (P, Q), {OT: radius, PT: length, O + Q: radius}
-    ask = Ask(
-        asked, question, short, answer, steps, lambda at: measure.distance(at, *ends), wrong(draw.unit, *mistakes),
-        {key: float(value) for key, value in symbols.items()}
-    )
+    ask = Ask(asked, question, short, answer, steps, lambda at: measure.distance(at, *ends),
+              wrong(draw.unit, *mistakes), {key: float(value) for key, value in symbols.items()})
     return draw.finish(facts, ask, Scene(points, drawing), draw.turn(), draw.mirror())
 
 
@@ -239,14 +228,10 @@ def _two_tangents(draw: Draw, asked: str) -> Problem:
     reach = 3 / math.cos(math.radians(central / 2))
     points = {O: ORIGIN, P: (reach, 0.0), A: s.polar(ORIGIN, 3, central / 2), B: s.polar(ORIGIN, 3, -central / 2)}
     drawing = _circle(3.0) + [Segment(P, A), Segment(P, B), Segment(O, A), Segment(O, B), *s.names([A, B, P])]
-    facts = [
-        description(f"From {P} lines are drawn to the points {A} and {B} of a circle with centre {O}"),
-        property_(
-            draw.say(f"{P}{A} and {P}{B} are tangents", f"{P}{A} and {P}{B} touch the circle at {A} and {B}"),
-            RightAngle(O, A, P),
-            RightAngle(O, B, P),
-        ),
-    ]
+    facts = [description(f"From {P} lines are drawn to the points {A} and {B} of a circle with centre {O}"),
+             property_(draw.say(f"{P}{A} and {P}{B} are tangents",
+                                f"{P}{A} and {P}{B} touch the circle at {A} and {B}"),
+                       RightAngle(O, A, P), RightAngle(O, B, P))]
     rule = f"Tangents are perpendicular to the radii, so ∠{O}{A}{P} = ∠{O}{B}{P} = 90°."
     if asked == "angle of tangents":
         facts.append(_angle_fact(draw, A, O, B, central))
@@ -290,10 +275,8 @@ def chord(draw: Draw) -> Problem:
     OA, OM, AM, AB = O + A, O + M, A + M, A + B
     whole = half * 2
     said = {name: draw.size(value) for name, value in ((OA, radius), (OM, gap), (AB, whole))}
-    facts = [
-        description(draw.say(f"{AB} is a chord of a circle with centre {O}, and {M} is a point of {AB}")),
-        property_(draw.say(f"{OM} ⊥ {AB}", f"{OM} is perpendicular to {AB}"), RightAngle(O, M, B)),
-    ]
+    facts = [description(draw.say(f"{AB} is a chord of a circle with centre {O}, and {M} is a point of {AB}")),
+             property_(draw.say(f"{OM} ⊥ {AB}", f"{OM} is perpendicular to {AB}"), RightAngle(O, M, B))]
     radius_fact = condition(f"the radius {OA} is {said[OA]}", Segment(O, A), Length(O, A, said[OA]))
     gap_fact = length_fact(O, M, said[OM])
     chord_fact = condition(f"{AB} = {said[AB]}", s.Note(f"{AB} = {said[AB]}"))  # on the chord it could mean a half
@@ -356,15 +339,11 @@ def intersecting_chords(draw: Draw) -> Problem:
     drawing = [Circle(center, radius), Segment(A, B), Segment(C, D), *s.names([A, B, C, D, P])]
     PA, PB, PC, PD, CD = P + A, P + B, P + C, P + D, C + D
     facts = [description(f"The chords {A}{B} and {CD} of a circle {draw.say('meet', 'cross')} at {P}")]
-    facts += [
-        condition(f"{P}{name} = {draw.size(value)}", Length(P, name, draw.size(value)))
-        for name, value in ((A, a), (B, b), (C, c))
-    ]
+    facts += [condition(f"{P}{name} = {draw.size(value)}", Length(P, name, draw.size(value)))
+              for name, value in ((A, a), (B, b), (C, c))]
     shown, unit = number(d).text, draw.unit
-    steps = [
-        f"The products of the parts of chords that cross are equal: {PC} × {PD} = {PA} × {PB}.",
-        f"{PD} = {PA} × {PB}/{PC} = {a} × {b}/{c} = {shown}",
-    ]
+    steps = [f"The products of the parts of chords that cross are equal: {PC} × {PD} = {PA} × {PB}.",
+             f"{PD} = {PA} × {PB}/{PC} = {a} × {b}/{c} = {shown}"]
     if asked == "part":
         question = draw.say(f"Find {PD}.", f"How long is {PD}?", f"What is the length of {PD}?")
         value, short, mistakes = d, f"Find {PD}", (Fraction(a * c, b), Fraction(b * c, a), a + b - c, c + b - a)
@@ -425,9 +404,8 @@ def sector(draw: Draw) -> Problem:
             answer, target = number(arc, unit), f"the length of arc {A}{B}"
             choices = wrong(unit, arc / 2, arc * 2, area)
         elif asked == "area":
-            steps = (
-                f"The sector is {degrees}/360 of the whole disc.", f"Area = {degrees}/360 × π × {radius}² = {area}"
-            )
+            steps = (f"The sector is {degrees}/360 of the whole disc.",
+                     f"Area = {degrees}/360 × π × {radius}² = {area}")
             answer, target = number(area, draw.area_unit), "the area of the sector"
             choices = wrong(draw.area_unit, area * 2, area / 2, arc, PI * (radius * radius))
         else:
@@ -469,10 +447,8 @@ def ring(draw: Draw) -> Problem:
     drawing.append(Segment(O, B))
     OB, unit = O + B, draw.unit
     big, small = draw.size(outer), draw.size(inner)
-    facts = [
-        description(f"Two circles have the centre {O}; {A} lies on the outer and {B} on the inner one"),
-        length_fact(O, A, big),
-    ]
+    facts = [description(f"Two circles have the centre {O}; {A} lies on the outer and {B} on the inner one"),
+             length_fact(O, A, big)]
     inner_fact = length_fact(O, B, small)
     difference, total = outer * outer - inner * inner, outer + inner
     circles = {"outer": (ORIGIN, float(outer)), "inner": (ORIGIN, float(inner))}
@@ -499,9 +475,8 @@ def ring(draw: Draw) -> Problem:
             return measure.arc_length(at, "outer", 360) + measure.arc_length(at, "inner", 360)
     else:
         stated = draw.unit and f"{PI * difference} {draw.area_unit}" or str(PI * difference)
-        facts.append(
-            condition(f"the ring between the circles has the area {stated}", s.Note(f"area of the ring: {stated}"))
-        )
+        facts.append(condition(f"the ring between the circles has the area {stated}",
+                               s.Note(f"area of the ring: {stated}")))
         steps = (f"π × {outer}² - π × {OB}² = {difference}π", f"{OB}² = {outer}² - {difference} = {inner * inner}",
                  f"{OB} = √{inner * inner} = {inner}")
         question = draw.say(f"Find {OB}.", f"What is the radius {OB} of the inner circle?")

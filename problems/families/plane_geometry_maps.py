@@ -79,10 +79,8 @@ def grid_polygon(draw: Draw) -> Problem:
         t = draw.given("legs", [(a, b) for a in range(3, 9) for b in range(3, 9) if a != b])
         places = [places[0], (places[0][0] + t[0], places[0][1]), (places[0][0], places[0][1] + t[1])]
     points = dict(zip(row, [(float(x), float(y)) for x, y in places], strict=True))
-    turns = [
-        s.cross((*s.sub(b, a), 0), (*s.sub(c, b), 0))[2]
-        for a, b, c in zip(places, places[1:] + places[:1], places[2:] + places[:2], strict=True)
-    ]
+    turns = [s.cross((*s.sub(b, a), 0), (*s.sub(c, b), 0))[2]
+             for a, b, c in zip(places, places[1:] + places[:1], places[2:] + places[:2], strict=True)]
     draw.require(min(turns) > 4 and min(math.dist(a, b) for a in places for b in places if a != b) >= 3)
     x_low, x_high = min(0, *(x for x, _ in places)) - 1, max(0, *(x for x, _ in places)) + 1
     y_low, y_high = min(0, *(y for _, y in places)) - 1, max(0, *(y for _, y in places)) + 1
@@ -95,10 +93,8 @@ def grid_polygon(draw: Draw) -> Problem:
     # The grid itself carries the coordinates: every picture shows them, so the marks add nothing.
     facts.append(condition(f"the corners of the polygon are {', '.join(listed[:-1])} and {listed[-1]}", Dot(row[0])))
     if asked == "area":
-        crossed = [
-            f"{_term(a[0])} × {_term(b[1])} - {_term(b[0])} × {_term(a[1])}"
-            for a, b in zip(places, places[1:] + places[:1], strict=True)
-        ]
+        crossed = [f"{_term(a[0])} × {_term(b[1])} - {_term(b[0])} × {_term(a[1])}"
+                   for a, b in zip(places, places[1:] + places[:1], strict=True)]
         values = [a[0] * b[1] - b[0] * a[1] for a, b in zip(places, places[1:] + places[:1], strict=True)]
         area = Fraction(sum(values), 2)
         steps = ("The shoelace rule adds x₁ times y₂ minus x₂ times y₁ along every side.",
@@ -150,9 +146,8 @@ def bearings(draw: Draw) -> Problem:
     second = first + 90
     north_length = 0.55 * p
     points["N"] = (0.0, north_length)
-    base = [
-        Segment(A, "N", arrow=True, thin=True), Segment(A, B), s.Name("N", "N", italic=False), Name(A, A), Name(B, B)
-    ]
+    base = [Segment(A, "N", arrow=True, thin=True), Segment(A, B), s.Name("N", "N", italic=False), Name(A, A),
+            Name(B, B)]
     way = "" if asked == "back bearing" else f" and on to {C}"
     facts = [description(f"A ship sails from {A} to {B}{way}; N lies due north of {A}")]
     facts.append(condition(f"{B} lies on a bearing of {first:03d}° from {A}", *_bearing_mark(A, B, first)))
@@ -160,23 +155,18 @@ def bearings(draw: Draw) -> Problem:
         value = (first + 180) % 360
         step = f"{first}° + 180° = {first + 180}°" if first < 180 else f"{first}° - 180° = {first - 180}°"
         ask = Ask(asked,
-                  draw.say(
-                      f"What is the bearing of {A} from {B}, in three figures?",
-                      f"Find the bearing of {A} from {B} in three figures.",
-                  ),
-                  f"Bearing of {A} from {B}?",
-                  _bearing(value),
+                  draw.say(f"What is the bearing of {A} from {B}, in three figures?",
+                           f"Find the bearing of {A} from {B} in three figures."),
+                  f"Bearing of {A} from {B}?", _bearing(value),
                   ("The way back differs by 180° from the way there.", f"Bearing = {step}"),
                   lambda at: _read_bearing(at, B, A),
                   tuple(f"{v % 360:03d}°" for v in (360 - first, 180 - first, first + 90, first)))
         return draw.finish(facts, ask, Scene(points, base))
     points[C] = s.add(points[B], s.polar((0, 0), q, 90 - second))
     base += [Segment(B, C), Name(C, C), Segment(A, C, dashed=True)]
-    facts += [
-        condition(f"{A}{B} = {p} km", Length(A, B, f"{p} km")),
-        condition(f"{C} lies on a bearing of {second:03d}° from {B}", RightAngle(A, B, C)),
-        condition(f"{B}{C} = {q} km", Length(B, C, f"{q} km")),
-    ]
+    facts += [condition(f"{A}{B} = {p} km", Length(A, B, f"{p} km")),
+              condition(f"{C} lies on a bearing of {second:03d}° from {B}", RightAngle(A, B, C)),
+              condition(f"{B}{C} = {q} km", Length(B, C, f"{q} km"))]
     right = f"The course turns by {second}° - {first}° = 90°, so angle {B} is a right angle."
     AC = A + C
     if asked == "distance":
@@ -192,12 +182,10 @@ def bearings(draw: Draw) -> Problem:
                  f"Bearing = {first}° + {swing:.1f}° = {first + round(swing, 1):.1f}° ≈ {value}°")
         answer = _bearing(value)
         answer = type(answer)(answer.text, (first + swing,))
-        ask = Ask(
-            asked, f"What is the bearing of {C} from {A}, to the nearest degree?", f"Bearing of {C} from {A}?", answer,
-            steps, lambda at: _read_bearing(at, A, C),
-            tuple(f"{v:03d}°" for v in (second, round(first + 90 - swing), round(swing), value + 10)),
-            {f"∠{C}{A}{B}": swing}
-        )
+        ask = Ask(asked, f"What is the bearing of {C} from {A}, to the nearest degree?", f"Bearing of {C} from {A}?",
+                  answer, steps, lambda at: _read_bearing(at, A, C),
+                  tuple(f"{v:03d}°" for v in (second, round(first + 90 - swing), round(swing), value + 10)),
+                  {f"∠{C}{A}{B}": swing})
     return draw.finish(facts, ask, Scene(points, base))
 
 
@@ -228,18 +216,12 @@ def tower_shadow(draw: Draw) -> Problem:
     A, B, C, D, E = draw.letters(5)
     points = {A: (0.0, 0.0), B: (float(shadow), 0.0), C: (float(shadow), float(pole)), D: (float(long_shadow), 0.0)}
     points[E] = s.meet((0.0, 0.0), points[C], points[D], (0.0, 1.0))
-    base = [
-        Segment(A, D), Segment(A, E, thin=True), Segment(B, C), Segment(D, E), RightAngle(A, B, C), RightAngle(A, D, E),
-        *s.names([A, B, C, D, E])
-    ]
-    facts = [
-        description(
-            f"A pole {B}{C} and a tree {D}{E} stand upright on level ground, "
-            f"and their shadows {A}{B} and {A}{D} end at the same point {A}"
-        ),
-        condition(f"the pole is {pole} m high", Length(B, C, f"{pole} m")),
-        condition(f"{A}{B} = {shadow} m", Length(A, B, f"{shadow} m")),
-    ]
+    base = [Segment(A, D), Segment(A, E, thin=True), Segment(B, C), Segment(D, E), RightAngle(A, B, C),
+            RightAngle(A, D, E), *s.names([A, B, C, D, E])]
+    facts = [description(f"A pole {B}{C} and a tree {D}{E} stand upright on level ground, "
+                         f"and their shadows {A}{B} and {A}{D} end at the same point {A}"),
+             condition(f"the pole is {pole} m high", Length(B, C, f"{pole} m")),
+             condition(f"{A}{B} = {shadow} m", Length(A, B, f"{shadow} m"))]
     rule = f"Triangle {A}{B}{C} is similar to triangle {A}{D}{E}."
     AB, BC, AD, DE = A + B, B + C, A + D, D + E
     symbols = {AB: shadow, BC: pole}
@@ -248,19 +230,10 @@ def tower_shadow(draw: Draw) -> Problem:
         facts.append(condition(f"{BD} = {gap} m", Length(B, D, f"{gap} m")))
         steps = (rule, f"{AD} = {AB} + {BD} = {shadow} + {gap} = {long_shadow}",
                  f"{DE} = {BC} × {AD}/{AB} = {pole} × {long_shadow}/{shadow} = {height}")
-        ask = Ask(asked,
-                  draw.say("How high is the tree?", f"Find the height {DE} of the tree."),
-                  f"Find {DE}",
-                  number(height, "m"),
-                  steps,
-                  lambda at: measure.distance(at, D, E),
-                  wrong(
-                      "m",
-                      Fraction(pole * (long_shadow - shadow), shadow),
-                      long_shadow - shadow + pole,
-                      height + pole,
-                      long_shadow,
-                  ),
+        ask = Ask(asked, draw.say("How high is the tree?", f"Find the height {DE} of the tree."), f"Find {DE}",
+                  number(height, "m"), steps, lambda at: measure.distance(at, D, E),
+                  wrong("m", Fraction(pole * (long_shadow - shadow), shadow), long_shadow - shadow + pole,
+                        height + pole, long_shadow),
                   symbols | {BD: gap})
     else:
         facts.append(condition(f"the tree is {height} m high", Length(D, E, f"{height} m")))

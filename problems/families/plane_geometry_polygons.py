@@ -24,14 +24,10 @@ def rectangle(draw: Draw) -> Problem:
     drawing = s.sides([A, B, C, D]) + s.names([A, B, C, D])
     w, h = draw.size(width), draw.size(height)
     right = [RightAngle(D, A, B), RightAngle(A, B, C), RightAngle(B, C, D), RightAngle(C, D, A)]
-    facts = [
-        description(
-            draw.say(f"{name} is a rectangle", f"The quadrilateral {name} is a rectangle", brief=f"Rectangle {name}"),
-            *right,
-        ),
-        length_fact(A, B, w),
-        length_fact(B, C, h),
-    ]
+    facts = [description(draw.say(f"{name} is a rectangle", f"The quadrilateral {name} is a rectangle",
+                                  brief=f"Rectangle {name}"),
+                         *right),
+             length_fact(A, B, w), length_fact(B, C, h)]
     symbols = {AB: width, BC: height}
     half, area = width + height, width * height
     if asked == "perimeter":
@@ -43,9 +39,8 @@ def rectangle(draw: Draw) -> Problem:
         mistakes = wrong(draw.unit, half, area, half + width, half + height)
         measured = measuring(measure.perimeter, [A, B, C, D])
     elif asked == "area":
-        question = draw.say(
-            "Find the area.", f"What is the area of rectangle {name}?", f"Calculate the area of {name}."
-        )
+        question = draw.say("Find the area.", f"What is the area of rectangle {name}?",
+                            f"Calculate the area of {name}.")
         answer, short = number(area, draw.area_unit), "Find the area"
         steps = ("The area is the product of two neighbouring sides.", f"Area = {width} × {height} = {area}")
         mistakes = wrong(draw.area_unit, half, 2 * half, area * 2, width * width)
@@ -80,15 +75,8 @@ def parallelogram(draw: Draw) -> Problem:
     name, AB, AD = f"{A}{B}{C}{D}", A + B, A + D
     base, side = draw.length("base", 4, 30), draw.length("side", 3, 24)
     draw.require(0.5 <= base / side <= 2.6)
-    facts = [
-        description(
-            draw.say(f"{name} is a parallelogram", f"The quadrilateral {name} is a parallelogram"),
-            ParallelArrows(A, B),
-            ParallelArrows(D, C),
-            ParallelArrows(A, D, 2),
-            ParallelArrows(B, C, 2),
-        )
-    ]
+    facts = [description(draw.say(f"{name} is a parallelogram", f"The quadrilateral {name} is a parallelogram"),
+                         ParallelArrows(A, B), ParallelArrows(D, C), ParallelArrows(A, D, 2), ParallelArrows(B, C, 2))]
     unit, word, symbols = draw.unit, draw.angle_word, {AB: base, AD: side}
     (E,) = [letter for letter in "EFHXT" if letter not in name][:1]
     degrees = draw.degrees("angle", 40, 140) if asked == "angle" else draw.free.uniform(48, 78)
@@ -170,11 +158,8 @@ def rhombus(draw: Draw) -> Problem:
     name, AC, BD, AB = A + B + C + D, A + C, B + D, A + B
     points = {A: (-float(p), 0.0), B: (0.0, -float(q)), C: (float(p), 0.0), D: (0.0, float(q)), "O": (0.0, 0.0)}
     drawing = [*s.sides([A, B, C, D]), Segment(A, C), Segment(B, D), *s.names([A, B, C, D, "O"])]
-    facts = [
-        description(
-            f"{name} is a rhombus whose diagonals meet at O", Ticks(A, B), Ticks(B, C), Ticks(C, D), Ticks(D, A)
-        )
-    ]
+    facts = [description(f"{name} is a rhombus whose diagonals meet at O", Ticks(A, B), Ticks(B, C), Ticks(C, D),
+                         Ticks(D, A))]
     OA, OB = "O" + A, "O" + B
     oa = length_fact("O", A, draw.size(p))
     ob = length_fact("O", B, draw.size(q))
@@ -198,10 +183,9 @@ def rhombus(draw: Draw) -> Problem:
             mistakes = wrong(draw.unit, p + q, 2 * side, abs(p - q), p * q)
             measured = measuring(measure.distance, A, B)
         else:
-            question, short, answer = (
-                draw.say(f"What is the perimeter of {name}?", "Find the perimeter of the rhombus."),
-                "Find the perimeter", number(4 * side, draw.unit)
-            )
+            question, short, answer = (draw.say(f"What is the perimeter of {name}?",
+                                                "Find the perimeter of the rhombus."),
+                                       "Find the perimeter", number(4 * side, draw.unit))
             steps = (*steps, f"Perimeter = 4 × {side} = {4 * side}")
             mistakes = wrong(draw.unit, side, 2 * side, 4 * (p + q), 2 * (p + q))
             measured = measuring(measure.perimeter, [A, B, C, D])
@@ -232,11 +216,10 @@ def trapezoid(draw: Draw) -> Problem:
     points = {A: (0.0, 0.0), B: (float(lower), 0.0), C: (left + upper, float(height)), D: (left, float(height))}
     drawing = s.sides([A, B, C, D]) + s.names([A, B, C, D])
     size, total = draw.size, lower + upper
-    facts = [
-        description(draw.say(f"{name} is a trapezoid", f"The quadrilateral {name} is a trapezoid")),
-        property_(draw.say(f"{AB} ∥ {DC}", f"{AB} is parallel to {DC}"), ParallelArrows(A, B), ParallelArrows(D, C)),
-        length_fact(A, B, size(lower)),
-    ]
+    facts = [description(draw.say(f"{name} is a trapezoid", f"The quadrilateral {name} is a trapezoid")),
+             property_(draw.say(f"{AB} ∥ {DC}", f"{AB} is parallel to {DC}"), ParallelArrows(A, B),
+                       ParallelArrows(D, C)),
+             length_fact(A, B, size(lower))]
     top = length_fact(D, C, size(upper))
     symbols = {AB: lower, DC: upper}
     area = Fraction(total * height, 2)
@@ -244,13 +227,8 @@ def trapezoid(draw: Draw) -> Problem:
         facts.append(top)
         points[M], points[N] = s.between(points[A], points[D], 0.5), s.between(points[B], points[C], 0.5)
         drawing += [Segment(M, N), *s.names([M, N])]
-        facts.append(property_(
-                         f"{M} and {N} are the midpoints of {A}{D} and {B}{C}",
-                         Ticks(A, M),
-                         Ticks(M, D),
-                         Ticks(B, N, 2),
-                         Ticks(N, C, 2),
-                     ))
+        facts.append(property_(f"{M} and {N} are the midpoints of {A}{D} and {B}{C}", Ticks(A, M), Ticks(M, D),
+                               Ticks(B, N, 2), Ticks(N, C, 2)))
         value = Fraction(total, 2)
         question, short = draw.say(f"Find {M}{N}.", f"How long is {M}{N}?"), f"Find {M}{N}"
         answer, mistakes = (number(value, draw.unit),
@@ -287,10 +265,7 @@ def trapezoid(draw: Draw) -> Problem:
             measured = measuring(measure.distance, D, C)
     else:
         gap = lower - upper
-        facts += [
-            top, property_(f"angle {A} is a right angle", RightAngle(B, A, D)),
-            length_fact(A, D, size(height))
-        ]
+        facts += [top, property_(f"angle {A} is a right angle", RightAngle(B, A, D)), length_fact(A, D, size(height))]
         square = gap * gap + height * height
         question, short = draw.say(f"Find {B}{C}.", f"How long is the leg {B}{C}?"), f"Find {B}{C}"
         answer, mistakes = (number(sqrt(square), draw.unit),
@@ -326,11 +301,9 @@ def midline(draw: Draw) -> Problem:
     if asked == "midline":
         del points[F]
         drawing = [*s.sides([A, B, C]), Segment(D, E), *s.names([A, B, C, D, E])]
-        facts = [
-            description(text),
-            property_(f"{D} and {E} are the midpoints of {B}{C} and {C}{A}", *midpoint(D), *midpoint(E)),
-            length_fact(A, B, size(c)),
-        ]
+        facts = [description(text),
+                 property_(f"{D} and {E} are the midpoints of {B}{C} and {C}{A}", *midpoint(D), *midpoint(E)),
+                 length_fact(A, B, size(c))]
         value, target = Fraction(c, 2), D + E
         answer, mistakes = number(value, draw.unit), wrong(draw.unit, c, 2 * c, Fraction(c, 3), Fraction(2 * c, 3))
         steps = ("The segment between the midpoints of two sides is half as long as the third side.",
@@ -339,23 +312,16 @@ def midline(draw: Draw) -> Problem:
         measured = measuring(measure.distance, D, E)
     elif asked == "inner perimeter":
         drawing = [*s.sides([A, B, C]), *s.sides([D, E, F]), *s.names([A, B, C, D, E, F])]
-        facts = [
-            description(text),
-            property_(
-                f"{D}, {E} and {F} are the midpoints of {B}{C}, {C}{A} and {A}{B}",
-                *midpoint(D),
-                *midpoint(E),
-                *midpoint(F),
-            ),
-            condition(f"{B}{C} = {size(a)}", s.Dimension(B, C, size(a))),
-            condition(f"{C}{A} = {size(b)}", s.Dimension(C, A, size(b))),
-            condition(f"{A}{B} = {size(c)}", s.Dimension(A, B, size(c))),
-        ]
+        facts = [description(text),
+                 property_(f"{D}, {E} and {F} are the midpoints of {B}{C}, {C}{A} and {A}{B}", *midpoint(D),
+                           *midpoint(E), *midpoint(F)),
+                 condition(f"{B}{C} = {size(a)}", s.Dimension(B, C, size(a))),
+                 condition(f"{C}{A} = {size(b)}", s.Dimension(C, A, size(b))),
+                 condition(f"{A}{B} = {size(c)}", s.Dimension(A, B, size(c)))]
         value, target = Fraction(a + b + c, 2), f"the perimeter of triangle {D}{E}{F}"
-        answer, mistakes = (
-            number(value, draw.unit),
-            wrong(draw.unit, a + b + c, Fraction(a + b + c, 3), Fraction(a + b + c, 4), 2 * (a + b + c)),
-        )
+        answer, mistakes = (number(value, draw.unit),
+                            wrong(draw.unit, a + b + c, Fraction(a + b + c, 3), Fraction(a + b + c, 4),
+                                  2 * (a + b + c)))
         steps = (f"The perimeter of {A}{B}{C} is {a} + {b} + {c} = {a + b + c}.",
                  f"Each side of {D}{E}{F} is half a side of {A}{B}{C}.",
                  f"Perimeter = {a + b + c}/2" + (f" = {(a + b + c) // 2}" if (a + b + c) % 2 == 0 else ""))
@@ -390,10 +356,9 @@ def midline(draw: Draw) -> Problem:
 def angle_bisector(draw: Draw) -> Problem:
     """The bisector of a triangle's angle divides the opposite side as the other two sides."""
     asked = draw.asked("part", "side", "whole side", "perimeter")
-    ratio, k, m = (
-        draw.given("ratio", ((2, 3), (3, 4), (3, 5), (4, 5), (1, 2), (2, 5), (5, 6), (4, 7), (5, 7), (5, 8))),
-        draw.given("k", range(1, 10)), draw.given("m", range(1, 10))
-    )
+    ratio, k, m = (draw.given("ratio",
+                              ((2, 3), (3, 4), (3, 5), (4, 5), (1, 2), (2, 5), (5, 6), (4, 7), (5, 7), (5, 8))),
+                   draw.given("k", range(1, 10)), draw.given("m", range(1, 10)))
     swap = draw.given("swap", (False, True))
     p, q = (ratio[1], ratio[0]) if swap else ratio
     b, c, near, far = q * k, p * k, p * m, q * m  # AC, AB, BD, DC
@@ -407,12 +372,9 @@ def angle_bisector(draw: Draw) -> Problem:
     points[D] = s.meet(points[A], s.add(to_b, to_c), points[B], (1.0, 0.0))
     drawing = [*s.sides([A, B, C]), Segment(A, D), *s.names([A, B, C, D])]
     AB, AC, BD, DC, size = A + B, A + C, B + D, D + C, draw.size
-    facts = [
-        description(f"In triangle {A}{B}{C}, point {D} lies on side {B}{C}"),
-        property_(f"{A}{D} bisects angle {B}{A}{C}", Angle(B, A, D), Angle(D, A, C)),
-        length_fact(A, B, size(c)),
-        length_fact(B, D, size(near)),
-    ]
+    facts = [description(f"In triangle {A}{B}{C}, point {D} lies on side {B}{C}"),
+             property_(f"{A}{D} bisects angle {B}{A}{C}", Angle(B, A, D), Angle(D, A, C)), length_fact(A, B, size(c)),
+             length_fact(B, D, size(near))]
     rule = f"The bisector divides the opposite side as the other two sides: {BD}/{DC} = {AB}/{AC}."
     if asked != "side":
         facts.append(length_fact(A, C, size(b)))

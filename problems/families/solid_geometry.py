@@ -53,20 +53,18 @@ def cuboid(draw: Draw) -> Problem:
     w, d, h = (draw.size(v) for v in (width, depth, height))
     scene = _faces(corners, faces, _view(draw), [])
     the, is_ = ("", "") if draw.small else ("the ", "is ")
-    facts = [
-        description(draw.say("The solid is a cuboid", "A solid has the shape of a rectangular box", brief="Cuboid")),
-        condition(f"{the}length {is_}{w}", Length(corners[0], corners[1], w)),
-        condition(f"{the}width {is_}{d}", Length(corners[1], corners[2], d)),
-        condition(f"{the}height {is_}{h}", Length(corners[0], corners[4], h)),
-    ]
+    facts = [description(draw.say("The solid is a cuboid", "A solid has the shape of a rectangular box",
+                                  brief="Cuboid")),
+             condition(f"{the}length {is_}{w}", Length(corners[0], corners[1], w)),
+             condition(f"{the}width {is_}{d}", Length(corners[1], corners[2], d)),
+             condition(f"{the}height {is_}{h}", Length(corners[0], corners[4], h))]
     base, volume, total = width * depth, width * depth * height, width + depth + height
     if asked == "volume":
         steps = ("The volume is length times width times height.", f"Base = {width} × {depth} = {base}",
                  f"Volume = {base} × {height} = {volume}")
-        ask = find(
-            draw, asked, "the volume", number(volume, draw.volume_unit), steps, measure.mesh_volume,
-            wrong(draw.volume_unit, total, volume * 2, 2 * (base + depth * height + width * height), base, volume // 2)
-        )
+        ask = find(draw, asked, "the volume", number(volume, draw.volume_unit), steps, measure.mesh_volume,
+                   wrong(draw.volume_unit, total, volume * 2, 2 * (base + depth * height + width * height), base,
+                         volume // 2))
     elif asked == "surface":
         sides = (base, depth * height, width * height)
         value = 2 * sum(sides)
@@ -102,13 +100,9 @@ def cube(draw: Draw) -> Problem:
     corners, faces = _box(edge, edge, edge)
     scene, face = _faces(corners, faces, _view(draw), []), edge * edge
     equal = () if draw.small else [Ticks(corners[start], corners[end]) for start, end in ((0, 1), (1, 2), (1, 5))]
-    facts = [
-        description(draw.say("The solid is a cube", "A solid has the shape of a cube", brief="Cube"), *equal),
-        condition(
-            f"edge {edge}" if draw.small else f"the edges are {draw.size(edge)} long",
-            Length(corners[0], corners[1], draw.size(edge)),
-        ),
-    ]
+    facts = [description(draw.say("The solid is a cube", "A solid has the shape of a cube", brief="Cube"), *equal),
+             condition(f"edge {edge}" if draw.small else f"the edges are {draw.size(edge)} long",
+                       Length(corners[0], corners[1], draw.size(edge)))]
     if asked == "volume":
         steps = ("The volume of a cube is the third power of its edge.", f"Volume = {edge}³ = {edge**3}")
         ask = find(draw, asked, "the volume", number(edge**3, draw.volume_unit), steps, measure.mesh_volume,
@@ -152,15 +146,10 @@ def triangular_prism(draw: Draw) -> Problem:
     projection = s.orthographic(draw.free.uniform(-70, -48), draw.free.uniform(20, 30))
     scene = _faces(corners, faces, projection, [RightAngle(corners[4], corners[3], corners[5])])
     P, Q, H = (draw.size(v) for v in (p, q, height))
-    facts = [
-        description("The solid is a right prism whose base is a right triangle"),
-        condition(
-            f"the legs of the triangle are {P} and {Q}",
-            Length(corners[3], corners[4], P),
-            Length(corners[3], corners[5], Q),
-        ),
-        condition(f"the height of the prism is {H}", Length(corners[1], corners[4], H)),
-    ]
+    facts = [description("The solid is a right prism whose base is a right triangle"),
+             condition(f"the legs of the triangle are {P} and {Q}", Length(corners[3], corners[4], P),
+                       Length(corners[3], corners[5], Q)),
+             condition(f"the height of the prism is {H}", Length(corners[1], corners[4], H))]
     base = Fraction(p * q, 2)
     b = number(base).text
     if asked == "volume":
@@ -199,11 +188,8 @@ def box_diagonal(draw: Draw) -> Problem:
     scene = _faces(corners, faces, projection, [Name(name, name) for name in ("A", "B", "C", "G")])
     scene.points = {name: points[name] for name in ("A", "B", "C", "G")}
     size = draw.size
-    facts = [
-        description("A rectangular box stands on its base ABCD, and G is the corner above C"),
-        length_fact("A", "B", size(a)),
-        length_fact("B", "C", size(b)), length_fact("C", "G", size(c))
-    ]
+    facts = [description("A rectangular box stands on its base ABCD, and G is the corner above C"),
+             length_fact("A", "B", size(a)), length_fact("B", "C", size(b)), length_fact("C", "G", size(c))]
     flat, space = a * a + b * b, a * a + b * b + c * c
     symbols = {"AB": a, "BC": b, "CG": c}
     if asked == "face diagonal":
@@ -226,12 +212,8 @@ def box_diagonal(draw: Draw) -> Problem:
         ask = Ask(asked,
                   "An ant walks from A to G over the two side faces that stand "
                   "on AB and BC. What is the length d of its shortest way?",
-                  "Shortest way from A to G over the faces on AB, BC?",
-                  number(sqrt(square), draw.unit),
-                  steps,
-                  _unfolded,
-                  wrong(draw.unit, sqrt(space), a + b + c, sqrt(flat) + c, square),
-                  symbols)
+                  "Shortest way from A to G over the faces on AB, BC?", number(sqrt(square), draw.unit), steps,
+                  _unfolded, wrong(draw.unit, sqrt(space), a + b + c, sqrt(flat) + c, square), symbols)
     return draw.finish(facts, ask, scene)
 
 
@@ -249,19 +231,17 @@ def _unfolded(at: Scene) -> float:
 def square_pyramid(draw: Draw) -> Problem:
     """A square pyramid: volume, slant height, lateral area, lateral edge, or the height back from the volume."""
     asked = draw.asked("volume", "slant height", "lateral area", "lateral edge", "height")
-    t, k = (
-        draw.given("triple", ((3, 4, 5), (4, 3, 5), (5, 12, 13), (8, 15, 17), (15, 8, 17), (12, 5, 13), (20, 21, 29))),
-        draw.given("factor", range(1, 9)),
-    )
+    t, k = (draw.given("triple",
+                       ((3, 4, 5), (4, 3, 5), (5, 12, 13), (8, 15, 17), (15, 8, 17), (12, 5, 13), (20, 21, 29))),
+            draw.given("factor", range(1, 9)))
     half, height, slant = (k * side for side in t)
     side = 2 * half
     if asked in ("volume", "height", "lateral edge"):
         side, height = 2 * draw.given("half", range(2, 31)), draw.given("height", range(3, 70))
         half = side // 2
     draw.require(0.45 <= height / side <= 1.7)
-    corners = [
-        (-half, -half, 0.0), (half, -half, 0.0), (half, half, 0.0), (-half, half, 0.0), (0.0, 0.0, float(height))
-    ]
+    corners = [(-half, -half, 0.0), (half, -half, 0.0), (half, half, 0.0), (-half, half, 0.0),
+               (0.0, 0.0, float(height))]
     corners = [tuple(map(float, corner)) for corner in corners]
     faces = [(3, 2, 1, 0), (0, 1, 4), (1, 2, 4), (2, 3, 4), (3, 0, 4)]
     projection = s.orthographic(draw.free.uniform(-72, -55), draw.free.uniform(14, 24))
@@ -271,16 +251,10 @@ def square_pyramid(draw: Draw) -> Problem:
     scene.base.append(Name("S", "S"))
     a, h = draw.size(side), draw.size(height)
     upright = (Segment(corners[4], foot, dashed=True), Length(corners[4], foot, h))
-    facts = [
-        description(
-            "The solid is a right pyramid with a square base and apex S",
-            Ticks(corners[0], corners[1]),
-            Ticks(corners[1], corners[2]),
-            RightAngle(corners[0], corners[1], corners[2]),
-        ),
-        condition(f"the side of the base is {a}", Length(corners[0], corners[1], a)),
-        condition(f"the height is {h}", *upright),
-    ]
+    facts = [description("The solid is a right pyramid with a square base and apex S", Ticks(corners[0], corners[1]),
+                         Ticks(corners[1], corners[2]), RightAngle(corners[0], corners[1], corners[2])),
+             condition(f"the side of the base is {a}", Length(corners[0], corners[1], a)),
+             condition(f"the height is {h}", *upright)]
     symbols = {"a": side, "h": height}
     if asked == "volume":
         value = Fraction(side * side * height, 3)
@@ -316,17 +290,9 @@ def square_pyramid(draw: Draw) -> Problem:
             return math.dist(s.between(a, b, 0.5), top)
 
         if asked == "slant height":
-            ask = find(
-                draw,
-                asked,
-                "the slant height s",
-                number(slant, draw.unit),
-                steps,
-                slant_of,
-                wrong(
-                    draw.unit, half + height, side + height, sqrt(side**2 + height**2), sqrt(abs(height**2 - half**2))
-                ),
-            )
+            ask = find(draw, asked, "the slant height s", number(slant, draw.unit), steps, slant_of,
+                       wrong(draw.unit, half + height, side + height, sqrt(side**2 + height**2),
+                             sqrt(abs(height**2 - half**2))))
         else:
             value = 2 * side * slant
             steps = (*steps, f"Lateral area = 4 × {side} × {slant}/2 = {value}")
@@ -340,10 +306,9 @@ def square_pyramid(draw: Draw) -> Problem:
 def line_and_base(draw: Draw) -> Problem:
     """The angle between a box's diagonal and its base; a rod that leans in a box."""
     asked = draw.asked("angle", "height", "face angle")
-    t = draw.given(
-        "triple",
-        ((3, 4, 5), (4, 3, 5), (8, 6, 10), (6, 8, 10), (5, 12, 13), (12, 5, 13), (9, 12, 15), (8, 15, 17), (15, 8, 17)),
-    )
+    t = draw.given("triple",
+                   ((3, 4, 5), (4, 3, 5), (8, 6, 10), (6, 8, 10), (5, 12, 13), (12, 5, 13), (9, 12, 15), (8, 15, 17),
+                    (15, 8, 17)))
     k = draw.given("factor", range(1, 4))
     a, b, flat = (k * side for side in t)
     c = flat // 2 if asked == "height" else draw.given("height", range(3, 31))
@@ -358,10 +323,8 @@ def line_and_base(draw: Draw) -> Problem:
     scene = _faces(corners, faces, s.orthographic(draw.free.uniform(-66, -52), draw.free.uniform(20, 28)), extra)
     scene.points = names
     size = draw.size
-    facts = [
-        description("A rectangular box stands on its base ABCD, and G is the corner above C"),
-        length_fact("A", "B", size(a)), length_fact("B", "C", size(b))
-    ]
+    facts = [description("A rectangular box stands on its base ABCD, and G is the corner above C"),
+             length_fact("A", "B", size(a)), length_fact("B", "C", size(b))]
     symbols = {"AB": a, "BC": b}
     start = f"AC² = AB² + BC² = {a}² + {b}² = {flat * flat}, so AC = √{flat * flat} = {flat}."
     if asked == "height":
@@ -373,11 +336,8 @@ def line_and_base(draw: Draw) -> Problem:
         names["G"] = top
         scene = _faces(corners, faces, scene.projection, extra)
         scene.points = names
-        facts.append(
-            condition(
-                f"the diagonal AG makes an angle of {degrees}° with the base", Angle("C", "A", "G", f"{degrees}°")
-            )
-        )
+        facts.append(condition(f"the diagonal AG makes an angle of {degrees}° with the base",
+                               Angle("C", "A", "G", f"{degrees}°")))
         tangent = {30: "√3/3", 45: "1", 60: "√3"}[degrees]
         steps = (start, f"CG = AC × tan({degrees}°) = {flat} × {tangent} = {number(value).text}")
         ask = find(draw, asked, "CG", number(value, draw.unit), steps, lambda at: measure.distance(at, "C", "G"),

@@ -91,17 +91,9 @@ def cylinder(draw: Draw) -> Problem:
         start = ()
     tall = condition("height " + H if draw.small else f"the height is {H}",
                      Length((0.0, float(r), 0.0), (0.0, float(r), float(h)), H))
-    facts = [
-        description(
-            draw.say(
-                "The solid is a right circular cylinder",
-                "A solid has the shape of a right circular cylinder",
-                brief="Cylinder",
-            )
-        ),
-        width,
-        tall,
-    ]
+    facts = [description(draw.say("The solid is a right circular cylinder",
+                                  "A solid has the shape of a right circular cylinder", brief="Cylinder")),
+             width, tall]
     symbols = {"r": r, "h": h}
     volume, mantle = PI * r * r * h, PI * 2 * r * h
     if asked == "volume":
@@ -151,10 +143,9 @@ def cone(draw: Draw) -> Problem:
     radius = condition(f"the radius of the base is {R}", Segment(foot, rim, dashed=True), Length(foot, rim, R))
     height = condition(f"the height is {H}", Segment(tip, foot, dashed=True), RightAngle(tip, foot, rim),
                        Length(tip, foot, H))
-    facts = [
-        description(draw.say("The solid is a right circular cone with apex S", "A right circular cone has the apex S")),
-        radius, height
-    ]
+    facts = [description(draw.say("The solid is a right circular cone with apex S",
+                                  "A right circular cone has the apex S")),
+             radius, height]
     symbols, volume = {"r": r, "h": h, "s": float(slant)}, PI * r * r * h / 3
     side = (f"s² = r² + h² = {r}² + {h}² = {r * r + h * h}", f"s = √{r * r + h * h} = {slant}")
 
@@ -212,10 +203,9 @@ def sphere(draw: Draw) -> Problem:
     r = draw.given("r", range(2, 61))
     view = _camera(draw)
     half = asked.startswith("half")
-    outline = tuple(
-        s.add(s.mul(view.right, r * math.cos(math.radians(d))), s.mul(view.up, r * math.sin(math.radians(d))))
-        for d in range(0, 181 if half else 361, 5)
-    )
+    outline = tuple(s.add(s.mul(view.right, r * math.cos(math.radians(d))),
+                          s.mul(view.up, r * math.sin(math.radians(d))))
+                    for d in range(0, 181 if half else 361, 5))
     base: list[s.Mark] = [Path(outline), Path(_ring(r, 0.0, -90, 90)), Path(_ring(r, 0.0, 90, 270), dashed=True)]
     center, rim = (0.0, 0.0, 0.0), (0.0, float(r), 0.0)
     R = draw.size(r)
@@ -226,9 +216,8 @@ def sphere(draw: Draw) -> Problem:
     kind = (draw.say("The solid is a hemisphere with centre M", "A hemisphere has the centre M")
             if half
             else draw.say("The solid is a sphere with centre M", "A sphere has the centre M"))
-    facts = [
-        description(kind), condition(f"the radius is {R}", Segment(center, rim, dashed=True), Length(center, rim, R))
-    ]
+    facts = [description(kind),
+             condition(f"the radius is {R}", Segment(center, rim, dashed=True), Length(center, rim, R))]
     volume, surface = PI * 4 * r**3 / 3, PI * 4 * r * r
     symbols = {"r": r}
     if asked == "volume":
@@ -240,33 +229,20 @@ def sphere(draw: Draw) -> Problem:
                    (f"Surface = 4πr² = 4π × {r}² = {surface}",), measure.revolution_surface,
                    wrong(draw.area_unit, surface / 4, surface / 2, volume, surface * 4), symbols)
     elif asked == "half volume":
-        ask = find(draw,
-                   asked,
-                   "the volume",
-                   number(volume / 2, draw.volume_unit),
-                   (
-                       f"A whole sphere has the volume 4πr³/3 = 4π × {r}³/3 = {volume}.",
-                       f"Volume = {volume}/2 = {volume / 2}"
-                       if "/" not in str(volume)
-                       else f"Volume = ({volume})/2 = {volume / 2}",
-                   ),
-                   measure.revolution_volume,
-                   wrong(draw.volume_unit, volume, volume / 4, PI * r**3, surface),
-                   symbols)
+        ask = find(draw, asked, "the volume", number(volume / 2, draw.volume_unit),
+                   (f"A whole sphere has the volume 4πr³/3 = 4π × {r}³/3 = {volume}.",
+                    f"Volume = {volume}/2 = {volume / 2}"
+                    if "/" not in str(volume)
+                    else f"Volume = ({volume})/2 = {volume / 2}"),
+                   measure.revolution_volume, wrong(draw.volume_unit, volume, volume / 4, PI * r**3, surface), symbols)
     elif asked == "half surface":
         total = PI * 3 * r * r
-        ask = find(draw,
-                   asked,
-                   "the whole surface area, the flat face included",
-                   number(total, draw.area_unit),
-                   (
-                       f"The round part has the area 2πr² = 2π × {r}² = {surface / 2}.",
-                       f"The flat part has the area πr² = π × {r}² = {PI * r * r}.",
-                       f"Surface = {surface / 2} + {PI * r * r} = {total}",
-                   ),
+        ask = find(draw, asked, "the whole surface area, the flat face included", number(total, draw.area_unit),
+                   (f"The round part has the area 2πr² = 2π × {r}² = {surface / 2}.",
+                    f"The flat part has the area πr² = π × {r}² = {PI * r * r}.",
+                    f"Surface = {surface / 2} + {PI * r * r} = {total}"),
                    measure.revolution_surface,
-                   wrong(draw.area_unit, surface / 2, surface, surface + PI * r * r, volume),
-                   symbols)
+                   wrong(draw.area_unit, surface / 2, surface, surface + PI * r * r, volume), symbols)
     else:
         d = draw.given("d", range(1, 60))
         draw.require(0.3 <= d / r <= 0.85)
@@ -278,12 +254,8 @@ def sphere(draw: Draw) -> Problem:
         facts[0] = description("A plane cuts a sphere with centre M in a circle")
         facts[1] = condition(f"the radius of the sphere is {R}", Segment(center, edge, dashed=True),
                              Length(center, edge, R))
-        facts.append(condition(
-                         f"the plane is {draw.size(d)} away from M",
-                         Segment(center, center_2, dashed=True),
-                         RightAngle(center, center_2, edge),
-                         Length(center, center_2, draw.size(d)),
-                     ))
+        facts.append(condition(f"the plane is {draw.size(d)} away from M", Segment(center, center_2, dashed=True),
+                               RightAngle(center, center_2, edge), Length(center, center_2, draw.size(d))))
         value = sqrt(square)
         ask = find(draw, asked, "the radius of the circle of intersection", number(value, draw.unit),
                    (f"By Pythagoras its square is {r}² - {d}² = {square}.", f"Radius = √{square} = {value}"),
@@ -309,48 +281,27 @@ def frustum(draw: Draw) -> Problem:
     edge_top, edge_low = (0.0, float(small), float(h)), (0.0, float(r), 0.0)
     scene = _revolution(view, _rings((r, 0.0), (small, float(h)), view), mantle=[_line((r, 0), (small, h))],
                         caps=[_line((0, 0), (r, 0)), _line((small, h), (0, h))])
-    facts = [
-        description(
-            draw.say(
-                "The solid is a frustum of a right circular cone",
-                "The tip of a right circular cone is cut off parallel to the base",
-            )
-        ),
-        condition(
-            f"the radius of the lower base is {draw.size(r)}",
-            Segment(foot, edge_low, dashed=True),
-            Length(foot, edge_low, draw.size(r)),
-        ),
-        condition(
-            f"the radius of the upper base is {draw.size(small)}",
-            Segment(top, edge_top),
-            Length(top, edge_top, draw.size(small)),
-        ),
-        condition(f"the height is {draw.size(h)}", Segment(top, foot, dashed=True), Length(top, foot, draw.size(h))),
-    ]
+    facts = [description(draw.say("The solid is a frustum of a right circular cone",
+                                  "The tip of a right circular cone is cut off parallel to the base")),
+             condition(f"the radius of the lower base is {draw.size(r)}", Segment(foot, edge_low, dashed=True),
+                       Length(foot, edge_low, draw.size(r))),
+             condition(f"the radius of the upper base is {draw.size(small)}", Segment(top, edge_top),
+                       Length(top, edge_top, draw.size(small))),
+             condition(f"the height is {draw.size(h)}", Segment(top, foot, dashed=True),
+                       Length(top, foot, draw.size(h)))]
     slant = sqrt(gap * gap + h * h)
     side = (f"The radii differ by {r} - {small} = {gap}.", f"s² = {gap}² + {h}² = {gap * gap + h * h}",
             f"s = √{gap * gap + h * h} = {slant}")
     if asked == "volume":
         total = r * r + r * small + small * small
         volume = PI * total * h / 3
-        ask = find(draw,
-                   asked,
-                   "the volume",
-                   number(volume, draw.volume_unit),
-                   (
-                       "The volume is a third of πh times the sum of both squared radii and their product.",
-                       f"{r}² + {r} × {small} + {small}² = {total}",
-                       f"Volume = π × {h} × {total}/3 = {volume}",
-                   ),
+        ask = find(draw, asked, "the volume", number(volume, draw.volume_unit),
+                   ("The volume is a third of πh times the sum of both squared radii and their product.",
+                    f"{r}² + {r} × {small} + {small}² = {total}",
+                    f"Volume = π × {h} × {total}/3 = {volume}"),
                    measure.revolution_volume,
-                   wrong(
-                       draw.volume_unit,
-                       volume * 3,
-                       PI * (r * r + small * small) * h / 2,
-                       PI * (r + small) ** 2 * h / 4,
-                       volume * 2,
-                   ))
+                   wrong(draw.volume_unit, volume * 3, PI * (r * r + small * small) * h / 2,
+                         PI * (r + small) ** 2 * h / 4, volume * 2))
     elif asked == "slant height":
         ask = find(draw, asked, "the slant height s", number(slant, draw.unit), side,
                    lambda at: math.dist(at.profiles["mantle"][0](0.0), at.profiles["mantle"][0](1.0)),
@@ -374,10 +325,8 @@ def composite(draw: Draw) -> Problem:
     R, H = draw.size(r), draw.size(h)
     foot, rim, low, high = (0.0, 0.0, 0.0), (0.0, float(r), 0.0), (0.0, float(r), 0.0), (0.0, float(r), float(h))
     base = _rings((r, 0.0), (r, float(h)), view, capped=False)
-    facts = [
-        condition(f"the radius of the cylinder is {R}", Segment(foot, rim, dashed=True), Length(foot, rim, R)),
-        condition(f"the height of the cylinder is {H}", Length(low, high, H)),
-    ]
+    facts = [condition(f"the radius of the cylinder is {R}", Segment(foot, rim, dashed=True), Length(foot, rim, R)),
+             condition(f"the height of the cylinder is {H}", Length(low, high, H))]
     cylinder_volume = PI * r * r * h
     step = f"The cylinder has the volume πr²h = π × {r}² × {h} = {cylinder_volume}."
     symbols = {"r": r, "h": h}
@@ -397,11 +346,8 @@ def composite(draw: Draw) -> Problem:
             base = [m for m in base]
             scene = _revolution(view, base, body=[bottom, mantle, _line((r, h), (0, h + k))])
             facts.insert(0, description("A cone stands on a cylinder of the same radius"))
-            facts.append(condition(
-                             f"the height of the cone is {K}",
-                             Segment(tip, (0.0, 0.0, float(h)), dashed=True),
-                             Length(tip, (0.0, 0.0, float(h)), K),
-                         ))
+            facts.append(condition(f"the height of the cone is {K}", Segment(tip, (0.0, 0.0, float(h)), dashed=True),
+                                   Length(tip, (0.0, 0.0, float(h)), K)))
             total = cylinder_volume + part
             steps = (step, f"The cone has the volume π × {r}² × {k}/3 = {part}.",
                      f"Volume = {cylinder_volume} + {bracketed(part)} = {total}")
@@ -413,36 +359,20 @@ def composite(draw: Draw) -> Problem:
             facts.insert(
                 0, description("A cone is drilled out of a cylinder from above; its opening is the whole upper face")
             )
-            facts.append(condition(
-                             f"the hole is {K} deep",
-                             Segment((0.0, 0.0, float(h)), tip, dashed=True, thin=True),
-                             Length((0.0, 0.0, float(h)), tip, K),
-                         ))
+            facts.append(condition(f"the hole is {K} deep", Segment((0.0, 0.0, float(h)), tip, dashed=True, thin=True),
+                                   Length((0.0, 0.0, float(h)), tip, K)))
             total = cylinder_volume - part
             steps = (step, f"The hole has the volume π × {r}² × {k}/3 = {part}.",
                      f"Volume = {cylinder_volume} - {bracketed(part)} = {total}")
-        ask = find(draw,
-                   asked,
-                   "the volume",
-                   number(total, draw.volume_unit),
-                   steps,
-                   measure.revolution_volume,
-                   wrong(
-                       draw.volume_unit,
-                       cylinder_volume,
-                       cylinder_volume + part * 3,
-                       part,
-                       cylinder_volume - part if asked == "cone on top" else cylinder_volume + part,
-                   ),
+        ask = find(draw, asked, "the volume", number(total, draw.volume_unit), steps, measure.revolution_volume,
+                   wrong(draw.volume_unit, cylinder_volume, cylinder_volume + part * 3, part,
+                         cylinder_volume - part if asked == "cone on top" else cylinder_volume + part),
                    symbols)
         return draw.finish(facts, ask, scene)
-    dome = tuple(
-        s.add(
-            (0.0, 0.0, float(h)),
-            s.add(s.mul(view.right, r * math.cos(math.radians(d))), s.mul(view.up, r * math.sin(math.radians(d)))),
-        )
-        for d in range(0, 181, 5)
-    )
+    dome = tuple(s.add((0.0, 0.0, float(h)),
+                       s.add(s.mul(view.right, r * math.cos(math.radians(d))),
+                             s.mul(view.up, r * math.sin(math.radians(d)))))
+                 for d in range(0, 181, 5))
     scene = _revolution(view, [*base, Path(dome)], body=[mantle, _arc(r, 0, 90, h)], bottom=[bottom])
     facts.insert(0, description("A hemisphere stands with its flat face on a cylinder of the same radius"))
     if asked == "half ball on top":

@@ -34,21 +34,14 @@ def cube_stack(draw: Draw) -> Problem:
             base += s.sides(list(face))
     scene = Scene(base=list(dict.fromkeys(base)), projection=projection, faces=faces)
     rows_text = "; ".join(" ".join(str(heights[x][y]) for x in range(columns)) for y in range(rows))
-    facts = [
-        description(
-            "Equal cubes with edges of length 1 are stacked in the corner of a "
-            "room; no cube floats, and no column is higher than one behind it"
-        ),
-        condition(
-            f"from the back row to the front row, the columns have these numbers of cubes: {rows_text}", *base[:1]
-        ),
-    ]
+    facts = [description("Equal cubes with edges of length 1 are stacked in the corner of a "
+                         "room; no cube floats, and no column is higher than one behind it"),
+             condition(f"from the back row to the front row, the columns have these numbers of cubes: {rows_text}",
+                       *base[:1])]
     sums = [" + ".join(str(heights[x][y]) for x in range(columns)) for y in range(rows)]
     row_totals = [sum(heights[x][y] for x in range(columns)) for y in range(rows)]
-    counted = (*(
-                   f"Row {'one two three'.split()[y]} has {text} = {value} cubes."
-                   for y, (text, value) in enumerate(zip(sums, row_totals, strict=True))
-               ),
+    counted = (*(f"Row {'one two three'.split()[y]} has {text} = {value} cubes."
+                 for y, (text, value) in enumerate(zip(sums, row_totals, strict=True))),
                f"Together = {' + '.join(map(str, row_totals))} = {total}")
     if asked == "count":
         ask = Ask(asked, draw.say("How many cubes are there?", "How many cubes does the stack have?"),
@@ -79,19 +72,14 @@ def _cube_faces(heights: list[list[int]], x: int, y: int, z: int) -> list[tuple[
     def filled(i: int, j: int, k: int) -> bool:
         return 0 <= i < len(heights) and 0 <= j < len(heights[0]) and 0 <= k < heights[i][j]
 
-    sides = {
-        (1, 0, 0): ((1, 0, 0), (1, 1, 0), (1, 1, 1), (1, 0, 1)),
-        (-1, 0, 0): ((0, 0, 0), (0, 0, 1), (0, 1, 1), (0, 1, 0)),
-        (0, 1, 0): ((0, 1, 0), (0, 1, 1), (1, 1, 1), (1, 1, 0)),
-        (0, -1, 0): ((0, 0, 0), (1, 0, 0), (1, 0, 1), (0, 0, 1)),
-        (0, 0, 1): ((0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)),
-        (0, 0, -1): ((0, 0, 0), (0, 1, 0), (1, 1, 0), (1, 0, 0)),
-    }
-    return [
-        tuple((float(x + a), float(y + b), float(z + c)) for a, b, c in square)
-        for (i, j, k), square in sides.items()
-        if not filled(x + i, y + j, z + k)
-    ]
+    sides = {(1, 0, 0): ((1, 0, 0), (1, 1, 0), (1, 1, 1), (1, 0, 1)),
+             (-1, 0, 0): ((0, 0, 0), (0, 0, 1), (0, 1, 1), (0, 1, 0)),
+             (0, 1, 0): ((0, 1, 0), (0, 1, 1), (1, 1, 1), (1, 1, 0)),
+             (0, -1, 0): ((0, 0, 0), (1, 0, 0), (1, 0, 1), (0, 0, 1)),
+             (0, 0, 1): ((0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)),
+             (0, 0, -1): ((0, 0, 0), (0, 1, 0), (1, 1, 0), (1, 0, 0))}
+    return [tuple((float(x + a), float(y + b), float(z + c)) for a, b, c in square)
+            for (i, j, k), square in sides.items() if not filled(x + i, y + j, z + k)]
 
 
 def _bounding_volume(at: Scene) -> float:
