@@ -23,7 +23,7 @@ signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 import torch  # noqa: E402  (reads OMP_NUM_THREADS)
 
-from llm_server import serve  # noqa: F401  (a fixture)
+from llm_server import serve  # noqa: E402, F401  (a fixture)
 
 # Triton reads this while it is imported, and many modules import it (torch's compiler, the dry run): whichever test
 # comes first would otherwise decide whether the kernels run here. With a GPU they are compiled and run on it.

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 import guard  # noqa: F401  (before transformers)
 from transformers import (AutoModelForImageTextToText, AutoProcessor, DeepseekVLHybridConfig,
