@@ -144,9 +144,11 @@ def cycled(values):
     return lambda case: (*case, next(endless))
 
 
-SHORT_GRID = list(
-    map(cycled(MIXTURES), itertools.product([7, 128, 1000, 4097, 32000], [3], [0.5, 1.0, 2.0, 4.0], [1.0, 10.0, 50.0]))
-) + [(1000, 1, 1.0, 1.0, "default"), (128, 257, 1.0, 10.0, "default")]
+# In turn, so that every vocabulary and every tau meets all three scales and four mixtures of five; FULL_GRID has all.
+SHORT_GRID = list(map(cycled([1.0, 10.0, 50.0]), itertools.product([7, 128, 1000, 4097], [3], [0.5, 1.0, 2.0, 4.0])))
+SHORT_GRID += [(32000, 3, 0.5, 1.0), (32000, 3, 1.0, 50.0), (32000, 3, 2.0, 10.0), (32000, 3, 4.0, 1.0)]
+SHORT_GRID = list(map(cycled(MIXTURES), SHORT_GRID))
+SHORT_GRID += [(1000, 1, 1.0, 1.0, "default"), (128, 65, 1.0, 10.0, "default")]
 FULL_GRID = list(
     itertools.product([7, 128, 1000, 4097, 32000], [1, 3], [0.5, 1.0, 2.0, 4.0], [1.0, 10.0, 50.0], MIXTURES)
 )
