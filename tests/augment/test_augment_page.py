@@ -14,7 +14,6 @@ from matplotlib.mathtext import MathTextParser
 from PIL import Image, ImageColor
 
 from augment import samples, typeset
-from bench import pages as benchmark
 from augment.page import (PAPERS, Layout, Style, draw, lay_out, markdown_table, plain_text, random_style, split_choices,
                           split_math)
 from augment.typeset import (FALLBACKS, FAMILIES, MissingGlyphs, Unrenderable, coverage, font_path, math_box,
@@ -295,8 +294,3 @@ def test_odd_texts_and_random_punctuation_never_break_the_layout():
             continue
         assert min(layout.width, layout.height) > 0
         assert draw(layout, Style()).size == (layout.width, layout.height), repr(text)
-
-
-def test_the_benchmark_measures_every_kind_of_page():
-    rows = benchmark.measure(num_pages=4, workers=1)
-    assert [row["pages"] for row in rows] == [4, 4, 1] and all(float(row["CPU ms per page"]) > 0 for row in rows)
