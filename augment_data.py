@@ -18,11 +18,11 @@ machines changes a byte, finished blocks are kept, and the same command goes on 
 
 import argparse
 
-import shards
+from common import shards
 from augment import blocks, recipe, report
 from augment.pictures import TRANSFORMS
 from augment.rephrase import METHODS
-from files import remove_leftovers
+from common.files import remove_leftovers
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -28,7 +28,7 @@ from evaluation import BENCHMARKS, generated, llm_judge, score, store
 from evaluation.question import Question
 from evaluation.report import compared, headline, methods, notes, write_report
 from errors import UserError, run_main
-from llm import Client, user_message
+from common.llm import Client, user_message
 
 STEPS = ("generate", "extract", "judge", "report")
 PROTOCOLS = ("official", "puma")

@@ -21,10 +21,10 @@ and leaves the program's solution elsewhere. Its replies are cached: the same co
 import argparse
 import os
 
-import shards
+from common import shards
 from errors import UserError
-from files import remove_leftovers
-from llm import Client
+from common.files import remove_leftovers
+from common.llm import Client
 from problems import gallery, store
 from problems.families import MODULES, families
 

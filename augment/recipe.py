@@ -19,9 +19,9 @@ from augment.pictures import TRANSFORMS, transform
 from augment.rephrase import (METHODS, REWORD_PROMPT, SOLVE_PROMPT, Problem, check_rewording, split_hint, stated_answer)
 from augment.typeset import MissingGlyphs, coverage
 from errors import UserError
-from llm import Client, user_message
+from common.llm import Client, user_message
 from problems.pairs import LOOK
-from files import file_ends, fingerprint, write_atomically
+from common.files import file_ends, fingerprint, write_atomically
 from sources import WEAK, BadRow, BenchmarkRow, conversations, image_path, open_image, parse_spec
 
 VERSION = 1  # raised whenever the same seed gives other bytes

@@ -4,8 +4,8 @@ import json
 import os
 
 from augment.recipe import Plan
-from files import write_atomically
-from html_page import card, cards, escape, page, picture, table
+from common.files import write_atomically
+from common.html_page import card, cards, escape, page, picture, table
 
 PER_METHOD = 6
 LONGEST_SHOWN = 700  # characters of a response

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from files import write_atomically
+from common.files import write_atomically
 
 
 def argument_parser(description: str | None, out_dir: bool = True) -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from evaluation.question import Question
-from llm import Client, user_message
+from common.llm import Client, user_message
 
 ATTEMPTS = 3
 LONGEST_RESPONSE = 6000  # characters of a response that the judge is shown: its end

@@ -11,9 +11,9 @@ import numpy as np
 
 from evaluation import metrics
 from evaluation.question import Question, snake
-from files import read_json, write_atomically
+from common.files import read_json, write_atomically
 from errors import UserError
-from html_page import card, escape, page, picture
+from common.html_page import card, escape, page, picture
 
 PAPER = Path(__file__).with_name("paper_tables.json")
 VERSION_COLUMNS = {

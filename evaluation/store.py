@@ -10,7 +10,7 @@ from typing import TextIO
 
 from errors import UserError
 from evaluation.question import Question, read_rows
-from files import file_ends, read_json, write_atomically
+from common.files import file_ends, read_json, write_atomically
 
 
 def read_lines(path: Path) -> list[dict]:

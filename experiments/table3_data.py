@@ -17,7 +17,7 @@ from data import ChatFormat, open_rows
 from errors import UserError, run_main
 from evaluation.store import read_lines, write_rows
 from tiny.make_start import write_arithmetic
-from files import write_atomically
+from common.files import write_atomically
 from model import count_image_tokens, default_max_length, find_preset, load_processor
 
 

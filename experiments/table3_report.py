@@ -28,7 +28,7 @@ from evaluation.metrics import VERSIONS, across_versions
 from evaluation.question import snake
 from evaluation.report import paper_tables
 from evaluation.store import read_lines
-from files import read_json, write_atomically
+from common.files import read_json, write_atomically
 from runtime import git_commit
 
 ORDERS = {  # as the paper's Table 3 groups them

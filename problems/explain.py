@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from evaluation import generated
 from evaluation.question import Question
-from llm import Client, Reply, user_message
+from common.llm import Client, Reply, user_message
 from problems.pairs import choices_of
-from shards import told_in_one_line
+from common.shards import told_in_one_line
 
 TRIES = 3  # times that one problem is asked: the first greedily, then with a temperature
 TEMPERATURE = 0.7

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from files import read_json, write_atomically
-from html_page import card, cards, escape, links, page, picture, table
+from common.files import read_json, write_atomically
+from common.html_page import card, cards, escape, links, page, picture, table
 from problems.pairs import LETTERS, LEVELS, VERSIONS, choices_of
 
 PER_LEVEL = 2  # training problems of each family shown at each level

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import numpy
 from tqdm import tqdm
 
-import shards
+from common import shards
 from errors import UserError
-from files import fingerprint, read_json, write_atomically
+from common.files import fingerprint, read_json, write_atomically
 from problems.families import families
 from problems.figure import Picture
 from problems.pairs import VERSIONS, Example, caption, construct, design

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import data
-from files import num_cores
+from common.files import num_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 

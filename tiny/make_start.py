@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 
 import model as models
 from errors import UserError, run_main
-from files import file_ends, fingerprint, read_json, write_atomically
+from common.files import file_ends, fingerprint, read_json, write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "tiny"

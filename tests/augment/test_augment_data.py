@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import shards
+from common import shards
 from augment import blocks, recipe, report
 from errors import UserError
 from llm_server import Server, completion

@@ -1,4 +1,4 @@
-"""llm.py against a server that misbehaves in every way servers do."""
+"""common/llm.py against a server that misbehaves in every way servers do."""
 
 import json
 import struct
@@ -8,7 +8,7 @@ import zlib
 import pytest
 
 from errors import UserError
-from llm import Client, picture_url, user_message
+from common.llm import Client, picture_url, user_message
 from llm_server import completion
 
 

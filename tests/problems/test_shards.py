@@ -13,9 +13,9 @@ from unittest import mock
 import pytest
 
 import augment_data
-import files
+from common import files
 import gen_data
-import shards
+from common import shards
 from errors import UserError
 from tests.problems.command import digest
 
@@ -154,7 +154,7 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(flags, whole, tmp
     out = tmp_path / "data"
     shutil.copytree(whole[gen_data], out)
     folder = out / "pictures" / "bench" / "00000"
-    code = "import os, sys; import files; files.os.replace = lambda *_: os.kill(os.getpid(), 9)"
+    code = "import os, sys; from common import files; files.os.replace = lambda *_: os.kill(os.getpid(), 9)"
     code += "; [files.write_atomically(sys.argv[1], b'x', durable=False)]"
     for path in (folder / "000001-x.png", out / "shards" / "bench-00000.jsonl", out / "manifest.json"):
         assert subprocess.run([sys.executable, "-c", code, path]).returncode == -9

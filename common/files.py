@@ -1,4 +1,4 @@
-"""Files of the companions: there in full or not at all, and told apart from earlier ones. Free of torch."""
+"""Files that are there in full or not at all, and told apart from earlier ones."""
 
 import hashlib
 import json

@@ -28,7 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from errors import UserError
-from files import read_json, write_atomically
+from common.files import read_json, write_atomically
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 LONGEST_WAIT = 60.0  # seconds between two attempts, whatever a server asks for
