@@ -1,3 +1,4 @@
+# make install     .venv with all that the scripts need, in the versions of constraints.txt
 # make demo        the whole method in miniature: data, three stages, evaluation; out/demo/report.md
 # make test        the tests; make test-core those of the training alone; make test-all the slow ones too
 # make lint        ruff
@@ -15,7 +16,9 @@ BASE_PYTHON ?= python3
 PYTEST := OMP_NUM_THREADS=1 $(PYTHON) -m pytest
 INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-core test-all lint clean
+.PHONY: install demo test test-core test-all lint clean
+install: $(READY)
+
 demo: $(READY)
 	$(PYTHON) -m experiments.demo
 

@@ -6,12 +6,15 @@ import io
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
 import pytest
+
+from sources import STRONG, WEAK, conversations, parse_row
 
 ROOT = Path(__file__).resolve().parents[1]
 READMES = sorted({ROOT / "README.md", *(path for path in ROOT.glob("[a-z]*/README.md") if path.parent.name != "out")})
@@ -99,3 +102,25 @@ def test_every_test_that_is_named_exists():
         assert re.search(rf"^def {name}\(", (ROOT / "tests" / file).read_text(), re.M), f"{file}::{name}"
         found += 1
     assert found > 80
+
+
+def test_the_rows_to_copy_are_read_as_the_readme_says():
+    """README, "Your own data": a text row, a row with a picture, and a pair."""
+    block = re.search(r"```json\n(.+?)```", (ROOT / "README.md").read_text(), re.S).group(1)
+    text, picture, pair = map(parse_row, block.splitlines())
+    assert [len(turns[0].images) for _, turns in conversations(text, False) + conversations(picture, False)] == [0, 1]
+    sides = [(side, turns[0].images) for side, turns in conversations(pair, True)]
+    assert sides == [(STRONG, []), (WEAK, ["a.png"])]
+
+
+def test_the_tree_in_the_readme_is_the_disk():
+    """Each name of the tree exists, and each file and folder at the top stands in it (or is what any project has)."""
+    tree = re.search(r"```\n(the core.+?)```", (ROOT / "README.md").read_text(), re.S).group(1)
+    shown = set(re.findall(r"(?<![\w/.])[\w]+(?:\.py|/)", tree))
+    assert not [name for name in shown if not (ROOT / name).exists()]
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    if not tracked:
+        pytest.skip("not a checkout of git")
+    top = {name.split("/")[0] + "/" * ("/" in name) for name in tracked}
+    usual = {".ci/", ".gitignore", "LICENSE", "Makefile", "README.md", "constraints.txt", "pyproject.toml"}
+    assert top - usual == shown
