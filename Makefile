@@ -2,6 +2,7 @@
 # make demo        the whole method in miniature: data, three stages, evaluation; out/demo/report.md
 # make test        the tests; make test-core those of the training alone; make test-all the slow ones too
 # make lint        ruff
+# JOBS=2           processes that run the tests
 # PYTHON=...       use an environment that exists (torch >= 2.11, transformers >= 5.17) instead of making .venv
 
 ifdef PYTHON
@@ -13,7 +14,8 @@ READY := .venv/installed
 READY_TO_TEST := .venv/installed-dev
 endif
 BASE_PYTHON ?= python3
-PYTEST := OMP_NUM_THREADS=1 $(PYTHON) -m pytest
+JOBS ?= 2
+PYTEST = OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(JOBS) --dist loadfile
 INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: install demo test test-core test-all lint clean
