@@ -1,5 +1,5 @@
 #!/bin/bash
-# The training files of the paper's three stages, from folders laid out as the public sets are (README, "Data").
+# The training files of the paper's three stages, from folders laid out as the public sets are (augment/README.md).
 #
 #   bash runs/prepare_data.sh PUBLIC OUT                    # all cores of this machine; the same command resumes
 #   AVOID="testmini.json bench.jsonl" bash runs/prepare_data.sh PUBLIC OUT
@@ -29,7 +29,7 @@ EXPLAINED=()
 
 for file in MathInstruct/MathInstruct.json dart-math-hard/data orca-math-word-problems-200k/data NuminaMath-CoT/data \
         Geo170K/qa_tuning.json VisualWebInstruct MathV360K/train_samples_all_tuning.json; do
-    [ -e "$PUBLIC/$file" ] || { echo "error: $PUBLIC/$file is missing; README (Data) says where it is found" >&2; exit 1; }
+    [ -e "$PUBLIC/$file" ] || { echo "error: $PUBLIC/$file is missing; augment/README.md says where it is found" >&2; exit 1; }
 done
 
 # spec COUNT FILE...: the files as one --data, COUNT rows in all, spread evenly

@@ -9,10 +9,9 @@ OUT=${1:-out/soak}
 PYTHON=${PYTHON:-.venv/bin/python}
 export OMP_NUM_THREADS=1
 rm -rf "$OUT"; mkdir -p "$OUT/data"
-$PYTHON - "$OUT/data" <<'PAIRS'
+PYTHONPATH=tests $PYTHON - "$OUT/data" <<'PAIRS'
 import sys
 from pathlib import Path
-sys.path.insert(0, "tests")
 from test_faults import write_pairs
 write_pairs(Path(sys.argv[1]), 300)
 PAIRS
