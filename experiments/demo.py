@@ -33,20 +33,21 @@ def commands(out: Path, seed: int, quick: bool) -> list[tuple[str, Path, list]]:
     it cannot yet answer what it reads off a picture.
     """
     data = out / "data"
+    text, pairs, singles = (data / f"stage{number}.jsonl" for number in (1, 2, 3))
     generate = ["gen_data.py", "--out_dir", data, "--families", FAMILIES, "--per_category", 60 if quick else 2400,
                 "--bench_per_family", 2 if quick else 20, "--picture_size", 96, "--small_numbers", "--seed", seed]
 
-    def train(name: str, script: str, start: Path, steps: int, batch: int, rate: float, *rest: object):
-        flags = ["--model", start, "--data", data / f"{name}.jsonl", "--out_dir", out / name,
+    def train(name: str, script: str, start: Path, files: str, steps: int, batch: int, rate: float, *rest: object):
+        flags = ["--model", start, "--data", files, "--out_dir", out / name,
                  "--max_steps", 4 if quick else steps, "--global_batch", batch, "--learning_rate", rate, *rest,
                  "--seed", seed, "--beta2", 0.95, "--pack_tokens", 4096, "--num_workers", 0, "--save_every", 100,
                  "--keep", 1, "--progress", "bar"]
         return TITLES[name], out / name / "config.json", [script, *flags]
 
     return [("data", data / "manifest.json", generate),
-            train("stage1", "train_stage1.py", FOLDER, 150, 16, 4e-4),
-            train("stage2", "train_stage2.py", out / "stage1", 400, 12, 6e-4, "--train", "vision,projector,llm"),
-            train("stage3", "train_stage3.py", out / "stage2", 600, 16, 6e-4)]
+            train("stage1", "train_stage1.py", FOLDER, text, 150, 16, 4e-4),
+            train("stage2", "train_stage2.py", out / "stage1", pairs, 400, 12, 4e-4, "--train", "vision,projector,llm"),
+            train("stage3", "train_stage3.py", out / "stage2", f"{singles},{text}:0.5", 500, 16, 3e-4)]
 
 
 def evaluation(out: Path, stage: str) -> tuple[str, Path, list]:
@@ -101,7 +102,7 @@ def table(out: Path) -> list[str]:
 
 
 def draw_losses(out: Path) -> None:
-    """The training loss of every stage, and stage 2's three terms, as loss.png. Each stage reads one file."""
+    """The training loss of every stage, and stage 2's three terms, as loss.png."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -112,7 +113,7 @@ def draw_losses(out: Path) -> None:
         rows = rows_of(out / stage / "log.jsonl")
         for name in ("loss", "ce", "fkl", "rkl") if stage == "stage2" else ("loss",):
             axis.plot([row["step"] for row in rows], [row[name] for row in rows], label=name, linewidth=1.2)
-        axis.set(title=f"{TITLES[stage]} ({stage}.jsonl)", xlabel="step", yscale="log")
+        axis.set(title=TITLES[stage], xlabel="step", yscale="log")
         axis.grid(alpha=0.3, which="both")
     axes[0].set_ylabel("loss")
     axes[1].legend(frameon=False)
