@@ -90,7 +90,7 @@ def table(out: Path) -> list[str]:
         report = read_json(out / "eval" / stage / "report.json")
         scores, blind = report["metrics"], report["blind"] or {}
         dominant, only = scores["text_dominant"], scores["vision_only"]
-        gap = f"{100 * (dominant - only) / only:.1f}" if only else "–"
+        gap = f"{100 * (dominant - only) / only:.1f}" if only > 2 else "–"  # of next to nothing it says nothing
         values = [cell(scores.get(version)) for version in VERSIONS]
         lines.append(f"| {TITLES[stage]} | {' | '.join(values)} | {gap} | {cell(blind.get('vision_only'))} |")
     lines += ["", "Always a family's most frequent answer: " + cell(report["most_frequent"]["all"]) + " %."]

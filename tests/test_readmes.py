@@ -62,7 +62,8 @@ def fault(words: list[str]) -> str:
         return "".join(f"no target {word}" for word in rest if "=" not in word and word not in targets)
     if "python" not in first and first != "torchrun":  # bash, source, git apply, runs/...
         file = next((word for word in words if "/" in word), "Makefile")
-        return "" if (ROOT / file).is_file() else f"no file {file}"
+        made = file == ".venv/bin/activate"  # by make, and not where PYTHON=... names another environment
+        return "" if made or (ROOT / file).is_file() else f"no file {file}"
     if rest[:2] == ["-m", "pytest"]:
         return "".join(f"no {word}" for word in rest if word.startswith("tests") and not (ROOT / word).exists())
     at = rest.index("-m") + 1 if "-m" in rest else next(i for i, word in enumerate(rest) if word.endswith(".py"))
