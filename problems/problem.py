@@ -19,7 +19,6 @@ from problems.exact import Answer, Exact, Rational, plain, with_unit
 from problems.scene import Mark, Scene
 
 Value = TypeVar("Value")
-KINDS = ("description", "property", "condition")
 LETTER_SETS = ("ABCDEFGH", "PQRSTUVW", "KLMNPQRS", "DEFGHJKL", "STUVWXYZ", "EFGHJKLM", "MNPQRSTU", "ABCDMNPQ")
 
 
