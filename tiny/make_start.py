@@ -1,7 +1,7 @@
 """Make the start that `--preset tiny` loads: a language model, a projector and a tower that are aligned (config.json,
 model.safetensors in fp16, start.json), as the real presets' pretrained parts are.
 
-    python -m tiny.make_start                            about half an hour on one core; the same command goes on
+    python -m tiny.make_start                            three quarters of an hour on one core; goes on
     python -m tiny.make_start --tower out/tower.safetensors      with a tower of python -m tiny.make_tower
 
 The tower stays as it is: by default it is the shipped one. Every step is one of the project's own commands, printed
