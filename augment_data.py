@@ -18,10 +18,10 @@ machines changes a byte, finished blocks are kept, and the same command goes on 
 
 import argparse
 
-from common import shards
 from augment import blocks, recipe, report
 from augment.pictures import TRANSFORMS
 from augment.rephrase import METHODS
+from common import shards
 from common.files import remove_leftovers
 
 

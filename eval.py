@@ -24,11 +24,11 @@ from PIL import Image
 from tqdm import tqdm
 
 import runtime
+from common.llm import Client, user_message
+from errors import UserError, run_main
 from evaluation import BENCHMARKS, generated, llm_judge, score, store
 from evaluation.question import Question
 from evaluation.report import compared, headline, methods, notes, write_report
-from errors import UserError, run_main
-from common.llm import Client, user_message
 
 STEPS = ("generate", "extract", "judge", "report")
 PROTOCOLS = ("official", "puma")

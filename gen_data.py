@@ -22,9 +22,9 @@ import argparse
 import os
 
 from common import shards
-from errors import UserError
 from common.files import remove_leftovers
 from common.llm import Client
+from errors import UserError
 from problems import gallery, store
 from problems.families import MODULES, families
 

@@ -15,12 +15,12 @@ from functools import partial
 
 from tqdm import tqdm
 
-from common import shards
 from augment.recipe import (VERSION, Dropped, Plan, avoided, explain, read_examples, reword, vary, write_rows)
 from augment.rephrase import num_reasoning_words
-from errors import UserError
-from common.llm import Client
+from common import shards
 from common.files import read_json, write_atomically
+from common.llm import Client
+from errors import UserError
 from sources import BadRow, open_source, rows_to_draw
 
 BLOCK = 256

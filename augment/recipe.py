@@ -18,10 +18,10 @@ from augment.page import Layout, Style, draw, lay_out, random_style, split_choic
 from augment.pictures import TRANSFORMS, transform
 from augment.rephrase import (METHODS, REWORD_PROMPT, SOLVE_PROMPT, Problem, check_rewording, split_hint, stated_answer)
 from augment.typeset import MissingGlyphs, coverage
-from errors import UserError
-from common.llm import Client, user_message
-from problems.pairs import LOOK
 from common.files import file_ends, fingerprint, write_atomically
+from common.llm import Client, user_message
+from errors import UserError
+from problems.pairs import LOOK
 from sources import WEAK, BadRow, BenchmarkRow, conversations, image_path, open_image, parse_spec
 
 VERSION = 1  # raised whenever the same seed gives other bytes

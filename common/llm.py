@@ -27,8 +27,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from errors import UserError
 from common.files import read_json, write_atomically
+from errors import UserError
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 LONGEST_WAIT = 60.0  # seconds between two attempts, whatever a server asks for

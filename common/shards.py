@@ -27,8 +27,8 @@ from multiprocessing.synchronize import Event
 
 from tqdm import tqdm
 
-from errors import UserError, run_main
 from common.files import num_cores, read_json, write_atomically
+from errors import UserError, run_main
 
 PROCESSES = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")  # fork starts at once
 AHEAD = 3  # batches for each worker that are under way or wait: bounds what is read ahead of the work, hence memory

@@ -16,8 +16,8 @@ from PIL import Image
 import guard  # noqa: F401  (before transformers)
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
-from evaluation.question import Question
 from errors import UserError
+from evaluation.question import Question
 from sources import BadRow, open_image
 
 Message = list[dict]

@@ -8,8 +8,8 @@ llm.Client.
 import re
 from collections.abc import Iterator, Mapping
 
-from evaluation.question import Question
 from common.llm import Client, user_message
+from evaluation.question import Question
 
 ATTEMPTS = 3
 LONGEST_RESPONSE = 6000  # characters of a response that the judge is shown: its end

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from common.files import read_json, write_atomically
+from common.html_page import card, escape, page, picture
+from errors import UserError
 from evaluation import metrics
 from evaluation.question import Question, snake
-from common.files import read_json, write_atomically
-from errors import UserError
-from common.html_page import card, escape, page, picture
 
 PAPER = Path(__file__).with_name("paper_tables.json")
 VERSION_COLUMNS = {

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from common.files import file_ends, read_json, write_atomically
 from errors import UserError
 from evaluation.question import Question, read_rows
-from common.files import file_ends, read_json, write_atomically
 
 
 def read_lines(path: Path) -> list[dict]:

@@ -14,8 +14,8 @@ import textwrap
 import time
 from pathlib import Path
 
-from errors import run_main
 from common.files import num_cores, read_json, write_atomically
+from errors import run_main
 from tiny.make_start import FAMILIES, FOLDER, ROOT, run, warn_if_outdated
 
 VERSIONS = ("text_only", "text_dominant", "vision_dominant", "vision_only")

@@ -13,12 +13,12 @@ import random
 from argparse import ArgumentParser
 from pathlib import Path
 
+from common.files import write_atomically
 from data import ChatFormat, open_rows
 from errors import UserError, run_main
 from evaluation.store import read_lines, write_rows
-from tiny.make_start import write_arithmetic
-from common.files import write_atomically
 from model import count_image_tokens, default_max_length, find_preset, load_processor
+from tiny.make_start import write_arithmetic
 
 
 def split(folder: Path, count: int) -> None:

@@ -22,13 +22,13 @@ import numpy as np
 import torch
 
 from bench.tables import cpu_name
+from common.files import read_json, write_atomically
 from errors import UserError, run_main
 from evaluation import BENCHMARKS
 from evaluation.metrics import VERSIONS, across_versions
 from evaluation.question import snake
 from evaluation.report import paper_tables
 from evaluation.store import read_lines
-from common.files import read_json, write_atomically
 from runtime import git_commit
 
 ORDERS = {  # as the paper's Table 3 groups them

@@ -16,11 +16,11 @@ from itertools import islice
 
 from tqdm import tqdm
 
+from common.llm import Client, Reply, user_message
+from common.shards import told_in_one_line
 from evaluation import generated
 from evaluation.question import Question
-from common.llm import Client, Reply, user_message
 from problems.pairs import choices_of
-from common.shards import told_in_one_line
 
 TRIES = 3  # times that one problem is asked: the first greedily, then with a temperature
 TEMPERATURE = 0.7

@@ -21,8 +21,8 @@ import numpy
 from tqdm import tqdm
 
 from common import shards
-from errors import UserError
 from common.files import fingerprint, read_json, write_atomically
+from errors import UserError
 from problems.families import families
 from problems.figure import Picture
 from problems.pairs import VERSIONS, Example, caption, construct, design

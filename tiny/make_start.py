@@ -24,8 +24,8 @@ import torch
 from safetensors.torch import load_file
 
 import model as models
-from errors import UserError, run_main
 from common.files import file_ends, fingerprint, read_json, write_atomically
+from errors import UserError, run_main
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "tiny"

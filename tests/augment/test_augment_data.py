@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import shards
 from augment import blocks, recipe, report
+from common import shards
 from errors import UserError
 from llm_server import Server, completion
 

@@ -14,11 +14,11 @@ from PIL import Image
 
 import eval as evaluation
 import runtime
+from errors import UserError
 from evaluation import BENCHMARKS, generated, llm_judge, store
 from evaluation.generate import generate, load_model, message_of, pictures_of
 from evaluation.question import Question
 from evaluation.report import draw_chart
-from errors import UserError
 from llm_server import completion
 from model import load_model as load_preset
 

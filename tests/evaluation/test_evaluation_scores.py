@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from errors import UserError
 from evaluation import BENCHMARKS, generated, judge_by_rules, matcher, mathverse, mathvista, metrics, score, wemath
 from evaluation.question import Question, read_rows
 from evaluation.report import paper_tables
-from errors import UserError
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

@@ -7,8 +7,8 @@ import zlib
 
 import pytest
 
-from errors import UserError
 from common.llm import Client, picture_url, user_message
+from errors import UserError
 from llm_server import completion
 
 

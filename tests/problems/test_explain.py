@@ -6,8 +6,8 @@ from itertools import islice
 
 import pytest
 
-from errors import UserError
 from common.llm import Client
+from errors import UserError
 from llm_server import completion
 from problems import store
 from problems.explain import TRIES, Explainer, question_of, without_last_line

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from problems import evidence, pairs, solver, store
-from problems.families import MODULES, families, plane_geometry
 from problems.equations import EquationError, check_equations
 from problems.exact import Answer
+from problems.families import MODULES, families, plane_geometry
 from problems.figure import random_style
 from problems.problem import Reject
 from problems.sheet import CLOSEST, SHARPEST, NoLayout

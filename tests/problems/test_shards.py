@@ -13,8 +13,8 @@ from unittest import mock
 import pytest
 
 import augment_data
-from common import files
 import gen_data
+from common import files
 from common import shards
 from errors import UserError
 from tests.problems.command import digest
