@@ -39,15 +39,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--held_out_families", default="", help="families that only the benchmark may use")
     parser.add_argument("--picture_size", type=int, default=400, help="side of the pictures in pixels")
     parser.add_argument("--small_numbers", action="store_true", help="small numbers, short texts: for the tiny preset")
-    parser.add_argument("--copies",
-                        type=int,
-                        default=0,
+    parser.add_argument("--copies", type=int, default=0,
                         help="how often one problem (family and parameters) may stand in the training data, each time "
                         "drawn anew; more are dropped and counted (default: 1, with --small_numbers 50)")
-    parser.add_argument(
-        "--bench_copies", type=int, default=1,
-        help="how often one held-out problem may stand in bench.jsonl, each time drawn anew (default: 1)"
-    )
+    parser.add_argument("--bench_copies", type=int, default=1, help="how often one held-out problem may stand in "
+                        "bench.jsonl, each time drawn anew (default: 1)")
     parser.add_argument("--explain", default="", metavar="URL", help="OpenAI-compatible server that explains solutions")
     parser.add_argument("--explain_model", default="", metavar="NAME", help="its model")
     parser.add_argument("--llm_cache", default="", help="folder of the server's replies (default: OUT/llm_cache)")

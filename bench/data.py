@@ -10,7 +10,6 @@ clock do not.
 import io
 import json
 import math
-import os
 import resource
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 from unittest import mock
 
 from bench.tables import argument_parser, facts, write_table
+from common.files import num_cores
 from errors import UserError, run_main
 from problems import pairs, store
 from problems.families import MODULES, families
@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=6000, help="pairs, a third of each category")
     parser.add_argument("--figures", type=int, default=2000, help="figures that the Plotter draws")
     parser.add_argument("--sample", type=int, default=200, help="how many of them matplotlib draws too")
-    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--workers", type=int, default=num_cores())
     args = parser.parse_args()
     if args.workers < 1 or args.pairs < 3 or not 1 <= args.sample <= args.figures:
         raise UserError("give at least --workers 1 and --pairs 3, and as many --figures as --sample or more")

@@ -6,7 +6,6 @@ that render text usually do. Every process starts with empty caches, as augment_
 
 import functools
 import io
-import os
 import random
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from augment import samples
 from augment.page import draw, lay_out, random_style, split_choices, split_math
 from augment.typeset import rewrite_latex
 from bench.tables import argument_parser, facts, write_table
+from common.files import num_cores
 from errors import UserError, run_main
 
 
@@ -87,7 +87,7 @@ def main() -> None:
     """Measure pages per second and write pages.csv and pages.md; by matplotlib a twentieth as many."""
     parser = argument_parser(__doc__)
     parser.add_argument("--pages", type=int, default=2000, help="pages of each kind")
-    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--workers", type=int, default=num_cores())
     args = parser.parse_args()
     if args.pages < 1 or args.workers < 1:
         raise UserError(f"--pages {args.pages} --workers {args.workers}: at least 1 of each")

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common.files import write_atomically
+from common.files import num_cores, write_atomically
 
 
 def argument_parser(description: str | None, out_dir: bool = True) -> argparse.ArgumentParser:
@@ -42,7 +42,7 @@ def facts(device: str, *packages: str) -> dict[str, object]:
     if device == "cuda":
         hardware = {"device": torch.cuda.get_device_name(), "driver": driver_version()}
     else:
-        hardware = {"device": f"{os.cpu_count()} core(s) of {cpu_name()}", "threads": torch.get_num_threads()}
+        hardware = {"device": f"{num_cores()} core(s) of {cpu_name()}", "threads": torch.get_num_threads()}
     versions = {package: package_version(package) for package in ("torch", *packages)}
     date = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")
     return {**hardware, "python": platform.python_version(), **versions, "commit": git_commit(), "date": date}

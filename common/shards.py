@@ -60,7 +60,8 @@ def ranks(workers: int) -> tuple[int, int, int]:
 
 @contextmanager
 def told_in_one_line(out: str) -> Iterator[None]:
-    """A full disk, or a file that cannot be written, is the user's to mend."""
+    """Turn an OSError into a UserError that names the file: a full disk, or one that cannot be written, is for the
+    user to fix."""
     try:
         yield
     except OSError as error:

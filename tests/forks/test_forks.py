@@ -62,7 +62,8 @@ def test_a_patch_is_short_and_says_why(name):
 
 @pytest.mark.parametrize("name", sorted(PATCHES.keys() - {"jsd", "lora", "tensorboard", "two_rates"}))
 def test_any_other_patch_trains(forks, train, name):
-    train(forks[name])
+    out, rows = train(forks[name])
+    assert rows[1]["loss"] < rows[0]["loss"] and (out / "model.safetensors").is_file()
 
 
 def test_jsd_trains(forks, train):
