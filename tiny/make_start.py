@@ -11,6 +11,7 @@ their parameters, whatever the seed.
 """
 
 import argparse
+import hashlib
 import json
 import random
 import shlex
@@ -24,8 +25,10 @@ import torch
 from safetensors.torch import load_file
 
 import model as models
-from common.files import file_ends, fingerprint, read_json, write_atomically
+from common.files import read_json, write_atomically
 from errors import UserError, run_main
+from problems.store import VERSION
+from runtime import git_commit
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "tiny"
@@ -68,9 +71,8 @@ def write_arithmetic(path: Path, rows: int = 3000, facts_a_row: int = 8) -> None
 
 def made_for() -> dict[str, object]:
     """What the start must have been made with to fit this checkout: the engine's version and the tokenizer."""
-    from problems.store import VERSION
-
-    return {"engine_version": VERSION, "tokenizer": fingerprint(file_ends(FOLDER / "tokenizer.json").hex())}
+    tokenizer = hashlib.sha256((FOLDER / "tokenizer.json").read_bytes()).hexdigest()
+    return {"engine_version": VERSION, "tokenizer": tokenizer}
 
 
 def warn_if_outdated() -> None:
@@ -121,8 +123,6 @@ def write_start(trained: Path, folder: Path, command: str) -> None:
     """The trained folder's weights in fp16, and what they were made with, into `folder`."""
     hf = models.load_model(source=str(trained), dtype=torch.float16).hf
     hf.save_pretrained(folder)
-    from runtime import git_commit
-
     facts = made_for() | {"command": command, "commit": git_commit(), "seed": SEED}
     write_atomically(folder / "start.json", json.dumps(facts, indent=1) + "\n")
 
@@ -132,10 +132,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out_dir", default="out/tiny_start", help="data and trainings")
     parser.add_argument("--tower", default="", help="the tower's weights (default: the shipped tower)")
-    parser.add_argument("--folder", default=str(FOLDER), help="where config.json, model.safetensors, start.json go")
+    parser.add_argument("--folder", default="", help="where config.json, model.safetensors, start.json go (default: "
+                        "tiny/ itself; with --quick, OUT_DIR/start)")
     parser.add_argument("--quick", action="store_true", help="a few steps of each: does it run, not does it learn")
     arguments = parser.parse_args()
     out = Path(arguments.out_dir).resolve()
+    folder = Path(arguments.folder or (out / "start" if arguments.quick else FOLDER))  # never a try over what ships
     data = out / "data"
     run("data", data / "manifest.json",
         ["gen_data.py", "--out_dir", data, "--families", FAMILIES, "--per_category", 60 if arguments.quick else 6000,
@@ -159,8 +161,8 @@ def main() -> None:
     train("captions", "train_stage3.py", "text", f"{captions},{text}:0.2,{arithmetic}:0.3", 1400, 1e-3, *both)
     mix = f"{captions},{text}:0.3,{data / 'beside.jsonl'},{arithmetic}:0.2"
     train("aligned", "train_stage3.py", "captions", mix, 1000, 8e-4, *both)
-    write_start(out / "aligned", Path(arguments.folder), "python -m tiny.make_start")
-    print(f"wrote {arguments.folder}: config.json, model.safetensors, start.json")
+    write_start(out / "aligned", folder, "python -m tiny.make_start")
+    print(f"wrote {folder}: config.json, model.safetensors, start.json")
 
 
 if __name__ == "__main__":
