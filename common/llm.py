@@ -277,10 +277,13 @@ def _refusal(error: urllib.error.HTTPError) -> _Failed:
 
 
 def _read_cache(path: str | None) -> Reply | None:
+    """A kept reply; None where there is none, or where it was damaged from outside: asked again, written again."""
+    if path is None:
+        return None
     try:
-        kept = read_json(path) if path else None
-        return kept and Reply(kept["text"], None, True, False, kept["prompt_tokens"], kept["completion_tokens"])
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError):  # damaged from outside: asked again, written again
-        return None
+        kept = read_json(path)
+        if isinstance(kept["text"], str):
+            return Reply(kept["text"], None, True, False, int(kept["prompt_tokens"]), int(kept["completion_tokens"]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        pass
+    return None

@@ -146,12 +146,13 @@ def test_the_cache_answers_the_same_request_only(serve, tmp_path, monkeypatch):
     assert not any("secret" in path.read_text() for path in files)
 
 
-def test_a_damaged_cache_file_is_asked_again(serve, tmp_path):
+@pytest.mark.parametrize("damage", ['{"text": "fi', "[]", '{"text": null, "prompt_tokens": 1, "completion_tokens": 1}'])
+def test_a_damaged_cache_file_is_asked_again(serve, tmp_path, damage):
     server = serve()
     client = client_of(server, cache=str(tmp_path))
     client.chat(QUESTION)
     (path,) = tmp_path.rglob("*.json")
-    path.write_text('{"text": "fi')
+    path.write_text(damage)
     assert client.chat(QUESTION).text == "fine" and len(server.requests) == 2
     assert json.loads(path.read_text())["text"] == "fine"
 
