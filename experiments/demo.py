@@ -20,6 +20,7 @@ from tiny.make_start import FAMILIES, FOLDER, ROOT, run, warn_if_outdated
 
 VERSIONS = ("text_only", "text_dominant", "vision_dominant", "vision_only")
 TITLES = {"start": "the start", "stage1": "1: text", "stage2": "1 → 2: PUMA", "stage3": "1 → 2 → 3"}
+READS = {"stage1": "stage1.jsonl", "stage2": "stage2.jsonl", "stage3": "stage3.jsonl and half of stage1.jsonl"}
 
 # ----------------------------------------------------------------------------------------------------------------------
 # The steps
@@ -111,9 +112,10 @@ def draw_losses(out: Path) -> None:
     figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.6))
     for axis, stage in zip(axes, list(TITLES)[1:], strict=True):
         rows = rows_of(out / stage / "log.jsonl")
-        for name in ("loss", "ce", "fkl", "rkl") if stage == "stage2" else ("loss",):
-            axis.plot([row["step"] for row in rows], [row[name] for row in rows], label=name, linewidth=1.2)
-        axis.set(title=TITLES[stage], xlabel="step", yscale="log")
+        for name in ("fkl", "rkl", "ce", "loss") if stage == "stage2" else ("loss",):
+            style = {"color": "black", "linewidth": 0.7} if name == "loss" else {"linewidth": 1.2}  # over `ce`
+            axis.plot([row["step"] for row in rows], [row[name] for row in rows], label=name, **style)
+        axis.set(title=f"{TITLES[stage]}\n{READS[stage]}", xlabel="step", yscale="log")
         axis.grid(alpha=0.3, which="both")
     axes[0].set_ylabel("loss")
     axes[1].legend(frameon=False)
