@@ -125,3 +125,10 @@ def test_the_tree_in_the_readme_is_the_disk():
     top = {name.split("/")[0] + "/" * ("/" in name) for name in tracked}
     usual = {".ci/", ".gitignore", "LICENSE", "Makefile", "README.md", "constraints.txt", "pyproject.toml"}
     assert top - usual == shown
+
+
+def test_the_example_of_the_loss_runs():
+    block = re.search(r"```python\n(.+?)```", (ROOT / "kernels/README.md").read_text(), re.S).group(1)
+    names: dict = {}
+    exec(block, names)
+    assert names["weak_hidden"].grad.isfinite().all() and names["losses"].fkl > 0
