@@ -21,15 +21,19 @@ import copy
 import functools
 import inspect
 import json
+import logging
+import math
 import os
+import sys
 from collections import namedtuple
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL.Image import Resampling
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -37,11 +41,12 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.utils.flop_counter import FlopCounterMode
 
 import guard  # noqa: F401  (before transformers)
+import transformers
 from transformers import (AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer,
                           DeepseekVLHybridForConditionalGeneration, DeepseekVLHybridImageProcessorPil,
                           DeepseekVLHybridProcessor, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor,
-                          PretrainedConfig, PreTrainedModel, ProcessorMixin, SiglipImageProcessorPil,
-                          SiglipVisionConfig, SiglipVisionModel)
+                          PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin,
+                          SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel)
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.logging import disable_progress_bar
 
@@ -64,7 +69,6 @@ class Preset:
     llm: str  # hub name or folder of the language model
     vision: str  # hub name or folder of the tower(s)
     image_token: str
-    chat_template: str  # a file in presets/
 
 
 def presets() -> dict[str, Preset]:
@@ -93,20 +97,20 @@ def load_model(preset: str = "", source: str = "", *, random: bool = False, dtyp
     Without it the preset's pretrained parts are assembled ("": DEFAULT_PRESET). random: the preset's random weights at
     the true size, no network. dtype: of all weights. device: "meta" allocates nothing. made_by: what makes the folder,
     should it be missing.
-    Raises UserError for an unknown preset, or a folder that is missing, damaged or of another architecture.
+    Raises UserError for an unknown preset, or a folder that is missing, damaged, incomplete or of another architecture.
     """
     if preset == "tiny" and not random:
         source = source or str(TINY_FOLDER)  # its pretrained parts ship with the repository, aligned
-    if source and not random:
+    if not source and not random:
+        return assemble(find_preset(preset), dtype=dtype)
+    if random:
+        hf = _random(find_preset(preset).config, dtype, device)
+    else:
         _check_folder(source, preset, made_by)
         if device == "meta":
             hf = _random(_pretrained(AutoConfig, source, EXPORT_AGAIN), dtype, device)
         else:
-            hf = _pretrained(AutoModelForImageTextToText, source, EXPORT_AGAIN, dtype=dtype)
-    elif random:
-        hf = _random(find_preset(preset).config, dtype, device)
-    else:
-        hf = assemble(find_preset(preset), dtype=dtype)
+            hf = open_model(source, dtype)
     return MathModel(hf, load_processor(preset, "" if random else source, random=random))
 
 
@@ -118,12 +122,51 @@ DOWNLOAD = (
 
 
 def _pretrained(kind: type, name: str, remedy: str, **options: object) -> Any:
-    """kind.from_pretrained(name), where what is wrong with the folder or the hub is one line."""
+    """kind.from_pretrained(name), where what is wrong with the folder or the hub is one line. No foreign code runs."""
+    if kind.__name__.startswith("Auto"):  # by default transformers asks on the terminal, and a "y" runs it
+        options["trust_remote_code"] = False
+    report = logging.getLogger("transformers.modeling_utils")  # of lacking and surplus weights: open_weights' subject
+    level = report.level
+    report.setLevel(logging.ERROR)
     try:
         return kind.from_pretrained(name, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         what = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{name}: {kind.__name__} cannot be loaded ({what}); {remedy}") from error
+    finally:
+        report.setLevel(level)
+
+
+def _open_weights(kind: type, name: str, remedy: str, **options: object) -> tuple[PreTrainedModel, list[str]]:
+    """A stock model all of whose weights are in its folder, and the names of the folder's that it has no place for.
+
+    transformers draws a weight that the folder lacks at random, and goes on. Tied weights do not count as lacking, nor
+    does what no feature layer reaches. Raises UserError.
+    """
+    hf, found = _pretrained(kind, name, remedy, output_loading_info=True, **options)
+    unreached = {parameter for module in _unreached_modules(hf) for parameter in module.parameters()}
+    needed = {key for key, parameter in hf.named_parameters() if parameter not in unreached}
+    if lacking := sorted(needed & set(found["missing_keys"])):
+        what = f"lacks the weight {lacking[0]} ({len(lacking)} in all), which would be random"
+        raise UserError(f"{name}: {what}; {remedy}")
+    return hf, sorted(found["unexpected_keys"])
+
+
+def open_model(folder: str, dtype: torch.dtype, kind: type = AutoModelForImageTextToText) -> PreTrainedModel:
+    """A whole stock model from its folder. Raises UserError unless the folder holds its weights and no others."""
+    hf, surplus = _open_weights(kind, folder, EXPORT_AGAIN, dtype=dtype)
+    if surplus:
+        what = f"holds the weight {surplus[0]} ({len(surplus)} in all), which a {type(hf).__name__} has no place for"
+        raise UserError(f"{folder}: {what}; it is another model's folder, or {EXPORT_AGAIN}")
+    return hf
+
+
+def _open_part(kind: type, name: str, **options: object) -> PreTrainedModel:
+    """A part's stock model; what its folder holds besides (SigLIP's text tower and pooling head) is named."""
+    hf, surplus = _open_weights(kind, name, DOWNLOAD, **options)
+    if surplus:
+        print(f"{name}: not used: {', '.join(sorted({key.split('.')[0] for key in surplus}))}")
+    return hf
 
 
 def _random(config: PretrainedConfig, dtype: torch.dtype, device: str) -> PreTrainedModel:
@@ -141,33 +184,88 @@ def _check_folder(source: str, preset: str, made_by: str) -> None:
     path = Path(source) / "config.json"
     if not path.is_file():
         raise UserError(f"{source}: no config.json; --model wants the folder of a model, made by {made_by}")
-    found = json.loads(path.read_text())
+    try:
+        found = json.loads(path.read_text())
+        kind, text = found.get("model_type"), found.get("text_config", {})
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: damaged or not readable ({error}); {EXPORT_AGAIN}") from None
     kinds = sorted({known.config.model_type for known in presets().values()})
-    if found.get("model_type") not in kinds:
-        raise UserError(f"{source}: a model of type {found.get('model_type')!r}; what trains is {' or '.join(kinds)}")
+    if kind not in kinds:
+        raise UserError(f"{source}: a model of type {kind!r}; what trains is {' or '.join(kinds)}")
     for key in ("hidden_size", "num_hidden_layers") if preset else ():
-        here, there = found["text_config"].get(key), getattr(find_preset(preset).config.text_config, key)
+        here, there = text.get(key), getattr(find_preset(preset).config.text_config, key)
         if here != there:
             what = f"not a {preset} checkpoint ({key} {here}, not {there})"
             raise UserError(f"{source}: {what}; leave --preset out: the folder says what it is")
 
 
-def assemble(
-    preset: Preset, *, llm: str = "", vision: str = "", dtype: torch.dtype = torch.bfloat16
-) -> PreTrainedModel:
+# A text that every tokenizer of mathematics must give back: LaTeX, signs outside ASCII, line breaks, two spaces.
+PROBE = "Solve $\\frac{x_1}{2} = \\sqrt{3}$,  if √2 ≤ 60°:\n\n中  Done.\n"
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer. Raises UserError for one that loses characters, which a loss does not show."""
+    back = tokenizer.decode(tokenizer.encode(PROBE, add_special_tokens=False), clean_up_tokenization_spaces=False)
+    if back != PROBE:
+        what = f"its tokenizer, read by transformers {transformers.__version__}, makes {back!r} of {PROBE!r}"
+        raise UserError(f"{name}: {what}; use transformers 5.22 or later, or another tokenizer")
+    return tokenizer
+
+
+def load_processor(preset: str, source: str = "", *, random: bool = False) -> ProcessorMixin:
+    """The stock processor (tokenizer, image processor, chat template) of a model's folder.
+
+    random: of a preset at its true size, for which tiny's tokenizer and template stand in: its own need the hub.
+    """
+    own = source or str(TINY_FOLDER)  # backend "pil" gives the same pixels where torchvision is installed
+    saved = _pretrained(AutoProcessor, own, "its processor is missing or damaged", backend="pil")
+    check_tokenizer(saved.tokenizer, own)
+    if not random:
+        return saved
+    config = find_preset(preset).config
+    if isinstance(config, LlavaConfig):
+        size = config.vision_config.image_size
+        images = SiglipImageProcessorPil(size={"height": size, "width": size})
+    else:  # the class's defaults are CLIP's statistics, which the published folder has for SAM's side alone
+        low = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": Resampling.BILINEAR}
+        images = DeepseekVLHybridImageProcessorPil(**low)
+    return _processor(config, images, saved.tokenizer, saved.chat_template, saved.image_token)
+
+
+def _processor(config: PretrainedConfig, images: Any, tokenizer: PreTrainedTokenizerBase, template: str,
+               image_token: str) -> ProcessorMixin:
+    if not isinstance(config, LlavaConfig):
+        count = count_image_tokens(config)
+        return DeepseekVLHybridProcessor(images, tokenizer, chat_template=template, num_image_tokens=count)
+    return LlavaProcessor(images, tokenizer, patch_size=config.vision_config.patch_size, image_token=image_token,
+                          vision_feature_select_strategy="full", num_additional_image_tokens=0, chat_template=template)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Assembling: a language model and pretrained tower(s), whatever they are
+
+
+@torch.no_grad()
+def assemble(preset: Preset, *, llm: str = "", vision: str = "", dtype: torch.dtype = torch.bfloat16) -> "MathModel":
     """Put a language model and pretrained tower(s) together; the LLaVA projector starts from random weights.
 
-    llm, vision: hub names or folders; "" takes the preset's. The configuration follows the parts that are found
-    (vocabulary, tied embeddings). The hybrid brings its own projector, which is kept.
+    llm, vision: hub names or folders; "" takes the preset's. All else follows the parts that are found: vocabulary,
+    tied embeddings, tokenizer, chat template, the pictures' size and statistics. The hybrid brings its own projector.
+    Raises UserError for parts that cannot be had, or that would train here on something else than they compute.
     """
     llm, vision = llm or preset.llm, vision or preset.vision
-    language_model = _pretrained(AutoModelForCausalLM, llm, DOWNLOAD, dtype=dtype)
+    language_model = _open_part(AutoModelForCausalLM, llm, dtype=dtype)
+    tokenizer = _pretrained(AutoTokenizer, llm, DOWNLOAD, extra_special_tokens={"image_token": preset.image_token})
+    _make_room(language_model, check_tokenizer(tokenizer, llm))
+    tokens = torch.tensor([tokenizer.encode(PROBE, add_special_tokens=False)])
+    hidden_states = _plain_hidden_states(language_model, llm, tokens)
     config = preset.config
     if isinstance(config, LlavaConfig):
+        images = _pretrained(SiglipImageProcessorPil, vision, DOWNLOAD)
         config.vision_config = _pretrained(SiglipVisionConfig, vision, DOWNLOAD)
         config.vision_config.vision_use_head = False  # transformers 5.17 does not take it as an argument
-        tower = _pretrained(SiglipVisionModel, vision, DOWNLOAD, dtype=dtype, config=config.vision_config)
-        config.text_config = language_model.config
+        tower = _open_part(SiglipVisionModel, vision, dtype=dtype, config=config.vision_config)
+        config.text_config, config.image_seq_length = language_model.config, count_image_tokens(config)
         with torch.device("meta"):
             hf = LlavaForConditionalGeneration(config)
         hf.model.vision_tower = tower
@@ -176,39 +274,80 @@ def assemble(
             std = 0.02 if parameter.ndim == 2 else 0.0  # matrices; biases start at 0
             nn.init.normal_(parameter, std=std, generator=torch.Generator().manual_seed(0))
     else:
-        hf = _pretrained(DeepseekVLHybridForConditionalGeneration, vision, DOWNLOAD, dtype=dtype)
+        images = _pretrained(DeepseekVLHybridImageProcessorPil, vision, DOWNLOAD)
+        hf = _open_part(DeepseekVLHybridForConditionalGeneration, vision, dtype=dtype)
         hf.config.text_config = hf.model.config.text_config = language_model.config
+    size, taken = hf.config.vision_config.image_size, (images.size["height"], images.size["width"])
+    if taken != (size, size):
+        raise UserError(f"{vision}: the tower takes {size} x {size} pixels, its image processor makes {taken}")
     hf.config.tie_word_embeddings = language_model.config.tie_word_embeddings
     hf.model.language_model = language_model.model
     hf.lm_head = language_model.lm_head
-    return hf
+    tokenizer.chat_template = _chat_template(tokenizer, llm, preset.image_token)
+    model = MathModel(hf, _processor(hf.config, images, tokenizer, tokenizer.chat_template, preset.image_token))
+    _check_packed(model, llm, tokens, hidden_states)
+    return model
 
 
-def load_processor(preset: str, source: str = "", *, random: bool = False, llm: str = "") -> ProcessorMixin:
-    """The stock processor (tokenizer, image processor, chat template) of a model's folder, or of a preset.
+def _make_room(language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give every token of the tokenizer, the image token too, a row in the embeddings.
 
-    random: the shipped tiny tokenizer stands in for the preset's own, which needs the hub.
+    A new row is the mean of the others: lm_head then prefers it to none of them.
     """
-    folder = source or ("" if preset != "tiny" and not random else str(TINY_FOLDER))
-    if folder:  # backend "pil" gives the same pixels where torchvision is installed
-        saved = _pretrained(AutoProcessor, folder, "its processor is missing or damaged", backend="pil")
-    if source or preset == "tiny":
-        return saved
-    chosen = find_preset(preset)
-    if random:
-        tokenizer, template, image_token = saved.tokenizer, saved.chat_template, saved.image_token
-    else:
-        image_token = chosen.image_token
-        special = {"image_token": image_token}
-        tokenizer = _pretrained(AutoTokenizer, llm or chosen.llm, DOWNLOAD, extra_special_tokens=special)
-        template = (PRESETS / chosen.chat_template).read_text().replace("IMAGE_TOKEN", image_token)
-    if not isinstance(chosen.config, LlavaConfig):
-        images, count = DeepseekVLHybridImageProcessorPil(), count_image_tokens(chosen.config)
-        return DeepseekVLHybridProcessor(images, tokenizer, chat_template=template, num_image_tokens=count)
-    size = chosen.config.vision_config.image_size
-    return LlavaProcessor(SiglipImageProcessorPil(size={"height": size, "width": size}), tokenizer,
-                          patch_size=chosen.config.vision_config.patch_size, vision_feature_select_strategy="full",
-                          num_additional_image_tokens=0, image_token=image_token, chat_template=template)
+    rows = language_model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        new = math.ceil(len(tokenizer) / 64) * 64
+        print(f"vocabulary of {rows} grows to {new}, for the image token {tokenizer.image_token!r}")
+        language_model.resize_token_embeddings(new, mean_resizing=False)
+        for table in (language_model.get_input_embeddings(), language_model.get_output_embeddings()):
+            table.weight[rows:] = table.weight[:rows].float().mean(0).to(table.weight.dtype)
+
+
+def _plain_hidden_states(language_model: PreTrainedModel, llm: str, tokens: Tensor) -> Tensor:
+    """The stock model's final hidden states [1, L, D] of tokens [1, L].
+
+    Raises UserError for a model whose logits are not lm_head's product with them: many scale or cap them afterwards,
+    which would be lost here.
+    """
+    kind = type(language_model).__name__
+    inner, lm_head = getattr(language_model, "model", None), getattr(language_model, "lm_head", None)
+    if not hasattr(inner, "embed_tokens") or lm_head is None:
+        raise UserError(f"{llm}: a {kind} cannot be put together here: it has no model.embed_tokens, or no lm_head")
+    hidden_states = inner(input_ids=tokens, use_cache=False).last_hidden_state
+    if not torch.equal(lm_head(hidden_states), language_model(input_ids=tokens, use_cache=False).logits):
+        raise UserError(f"{llm}: a {kind} scales or caps its logits after lm_head, which the loss here would leave out")
+    return hidden_states
+
+
+def _check_packed(model: "MathModel", llm: str, tokens: Tensor, expected: Tensor) -> None:
+    """Raise UserError unless two rows in a pack have the hidden states [1, L, D] that the stock model gave one."""
+    length = tokens.shape[1]
+    found = model.language_model(input_ids=tokens.repeat(1, 2), position_ids=torch.arange(length).repeat(2)[None],
+                                 cu_seq_lens_q=torch.arange(3, dtype=torch.int32) * length, max_length_q=length,
+                                 use_cache=False).last_hidden_state.float()
+    off = (found - expected.repeat(1, 2, 1)).norm() / expected.float().norm()
+    if not off < (0.1 if found.dtype == torch.bfloat16 else 1e-3):  # NaN is none of them
+        kind = type(model.language_model).__name__
+        raise UserError(f"{llm}: a {kind} computes something else in a pack ({off:.2g} off); it cannot train here")
+
+
+def _chat_template(tokenizer: PreTrainedTokenizerBase, llm: str, image_token: str) -> str:
+    """The tokenizer's own chat template, made to take pictures, and the tokenizer's eos_token set to what it ends an
+    answer with. Raises UserError where there is none.
+    """
+    if not tokenizer.chat_template:
+        raise UserError(f"{llm}: its tokenizer has no chat template; put one into its folder (chat_template.jinja)")
+    wrapper = (PRESETS / "pictures.jinja").read_text().replace("IMAGE_TOKEN", image_token)
+    template = wrapper + tokenizer.get_chat_template()
+    turns = [{"role": "user", "content": "What is 1 + 1?"}, {"role": "assistant", "content": "It is 2."}]
+    text = tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False)
+    behind = text.rpartition("It is 2.")[2].lstrip()
+    special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    end = max((token for token in special if behind.startswith(token)), key=len, default=tokenizer.eos_token)
+    if end != tokenizer.eos_token:
+        print(f"answers end with {end!r}, as the chat template ends them, not with {tokenizer.eos_token!r}")
+        tokenizer.eos_token = end
+    return template
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -223,6 +362,14 @@ def part_of(parameter_name: str) -> str:
     module = parameter_name.removeprefix("hf.").removeprefix("model.").split(".")[0]
     # vision_tower, vision_model; high_res_vision_*: SAM, its neck, its projection and the scalar that mixes them
     return "vision" if "vision" in module else _PARTS_BY_MODULE[module]
+
+
+def _unreached_modules(hf: PreTrainedModel) -> Iterator[nn.Module]:
+    """What a LLaVA never computes its features from: layers above the feature layer, SigLIP's final norm and head."""
+    layer, tower = getattr(hf.config, "vision_feature_layer", None), getattr(hf.base_model, "vision_tower", None)
+    if isinstance(layer, int) and hasattr(tower := getattr(tower, "vision_model", tower), "post_layernorm"):
+        yield from tower.encoder.layers[len(tower.encoder.layers) + 1 + layer :]
+        yield from (tower.post_layernorm, getattr(tower, "head", nn.Identity()))
 
 
 def parse_parts(text: str) -> tuple[str, ...]:
@@ -243,14 +390,21 @@ _VARLEN_OPTIONS = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varl
 
 def packed_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: None,
                      scaling: float | None = None, cu_seq_lens_q: Tensor | None = None, max_length_q: int | None = None,
+                     sliding_window: int | None = None, softcap: float | None = None, s_aux: Tensor | None = None,
                      **kwargs: object) -> tuple[Tensor, None]:
     """A transformers attention function for one pack: query [1, H, L, D], key, value [1, H_kv, L, D] -> [1, L, H, D].
 
     cu_seq_lens_q [rows + 1] int32 marks where rows begin. CUDA in half precision: torch's varlen_attn (flash
     attention); elsewhere: SDPA row by row, which computes no score between rows either.
+    Raises UserError for what a model asks for and this does not compute: a window shorter than the longest row, capped
+    scores, attention sinks.
     """
     if cu_seq_lens_q is None:
         raise ValueError("packed attention needs cu_seq_lens_q; generation uses sdpa")
+    if softcap is not None or s_aux is not None or (sliding_window or max_length_q) < max_length_q:
+        asked = f"sliding_window {sliding_window}, softcap {softcap}, s_aux {'none' if s_aux is None else 'given'}"
+        raise UserError(f"packed attention cannot do what this language model asks for ({asked}) on a row of "
+                        f"{max_length_q} tokens; use another model, or --max_length within its window")
     if not query.is_cpu and query.dtype in (torch.bfloat16, torch.float16):
         rows = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
         ends = (cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q)
@@ -279,6 +433,10 @@ class MathModel(nn.Module):
         self.hf = hf
         self.processor = processor
         hf.config.image_token_id = processor.image_token_id  # with random weights the shipped tokenizer's
+        if processor.image_token_id >= (rows := len(hf.get_input_embeddings().weight)):
+            raise UserError(f"the image token is {processor.image_token_id} of {rows} tokens; assemble the model again")
+        # An answer ends in the token that training ends it with, whatever the language model's folder said.
+        hf.generation_config.eos_token_id = hf.config.text_config.eos_token_id = processor.tokenizer.eos_token_id
         for size in [name for name in ("", "high_res_") if hasattr(processor.image_processor, f"{name}image_mean")]:
             statistics = [getattr(processor.image_processor, f"{size}image_{name}") for name in ("mean", "std")]
             # Buffers live on the device: made in each pass, they would make the host wait for the GPU.
@@ -342,12 +500,7 @@ class MathModel(nn.Module):
 
         With them trainable the optimizer would hold no state for them, and a checkpoint would not load.
         """
-        layer = getattr(self.config, "vision_feature_layer", None)
-        if layer is None:  # the hybrid reads the towers' last states
-            return
-        tower = getattr(self.vision_modules[0], "vision_model", self.vision_modules[0])
-        above = tower.encoder.layers[len(tower.encoder.layers) + 1 + layer :]
-        for module in (*above, tower.post_layernorm, getattr(tower, "head", nn.Identity())):
+        for module in _unreached_modules(self.hf):
             module.requires_grad_(False)
 
     def response_hidden_states(self, batch: "MicroBatch") -> Tensor:  # noqa: F821
@@ -454,9 +607,16 @@ def count_image_tokens(config: PretrainedConfig) -> int:
     return (config.vision_config.image_size // config.vision_config.patch_size) ** 2
 
 
-def default_max_length(config: PretrainedConfig) -> int:
-    """Tokens of the longest row by default: 2,048, or fewer where the LLM's positions end earlier."""
-    return min(2048, config.text_config.max_position_embeddings)
+def longest_row(config: PretrainedConfig, max_length: int = 0) -> int:
+    """Tokens of the longest row: max_length; by default 2,048, or as many as the language model takes.
+
+    Raises UserError for more than its positions, or than its attention's window where it has one.
+    """
+    text = config.text_config
+    most = min(text.max_position_embeddings, getattr(text, "sliding_window", None) or sys.maxsize)
+    if max_length > most:
+        raise UserError(f"--max_length {max_length}: the language model takes {most} tokens (positions, or its window)")
+    return max_length or min(2048, most)
 
 
 def blank_pixels(
@@ -528,9 +688,8 @@ def main() -> None:
 
         export_checkpoint(arguments.source, arguments.out)
     else:
-        processor = load_processor(arguments.source, llm=arguments.llm)
-        hf = assemble(find_preset(arguments.source), llm=arguments.llm, vision=arguments.vision)
-        save_pretrained(MathModel(hf, processor), arguments.out)
+        model = assemble(find_preset(arguments.source), llm=arguments.llm, vision=arguments.vision)
+        save_pretrained(model, arguments.out)
     print(f"wrote {arguments.out}; start from it with --model {arguments.out}")
 
 

@@ -21,8 +21,8 @@ from checkpoint import export_pretrained, resume, save_checkpoint
 from data import ChatFormat, MicroBatch, check_held_out, make_loader, open_rows, steps_per_epoch
 from errors import run_main
 from kernels import linear_cross_entropy
-from model import (MathModel, count_image_tokens, default_max_length, find_preset,
-                   load_model, parse_parts, peak_flops, step_flops)
+from model import (MathModel, count_image_tokens, find_preset, load_model,
+                   longest_row, parse_parts, peak_flops, step_flops)
 from sources import require_files
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ def main() -> None:
     # ------------------------------------------------------------------------------------------------------------------
     # Data: an index of the rows that can be used, and steps made of them
     chat_format = ChatFormat(model.processor, count_image_tokens(model.config))
-    max_length = config.max_length or default_max_length(model.config)
+    max_length = longest_row(model.config, config.max_length)
     open_training_rows = functools.partial(open_rows, pairs=False, chat_format=chat_format, max_length=max_length,
                                            image_root=config.image_root, skip_bad_rows=config.skip_bad_rows)
     load_steps = functools.partial(make_loader, global_batch=config.global_batch, pack_tokens=config.pack_tokens,

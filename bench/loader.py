@@ -24,7 +24,7 @@ from bench.plan import ASSUMED_MFU, WORKLOADS, plan
 from bench.tables import argument_parser, facts, write_table
 from data import ChatFormat, make_loader, open_rows
 from errors import UserError, run_main
-from model import GPUS, count_image_tokens, default_max_length, find_preset, load_processor
+from model import GPUS, count_image_tokens, find_preset, load_processor, longest_row
 
 PRESETS = ("puma-qwen2-1.5b", "puma-qwen2-7b", "puma-deepseek-math-7b")
 PHOTOGRAPH = (1600, 1200)  # pixels
@@ -54,7 +54,7 @@ def measure(preset: str, path: Path, pairs: int, needed: float) -> dict[str, obj
     """What one process prepares of a file of pairs, beside what a GPU takes (`needed`, pairs/s)."""
     config = find_preset(preset).config
     chat_format = ChatFormat(load_processor(preset, random=True), count_image_tokens(config))
-    rows = open_rows(str(path), pairs=True, chat_format=chat_format, max_length=default_max_length(config))
+    rows = open_rows(str(path), pairs=True, chat_format=chat_format, max_length=longest_row(config))
     steps = make_loader(rows, global_batch=PAIRS_OF_A_STEP, pack_tokens=16384, rank=0, world_size=1, seed=0,
                         start_step=0, total_steps=1 + pairs // PAIRS_OF_A_STEP)
     next(steps)  # caches are warm

@@ -17,7 +17,7 @@ from common.files import write_atomically
 from data import ChatFormat, open_rows
 from errors import UserError, run_main
 from evaluation.store import read_lines, write_rows
-from model import count_image_tokens, default_max_length, find_preset, load_processor
+from model import count_image_tokens, find_preset, load_processor, longest_row
 from tiny.make_start import write_arithmetic
 
 
@@ -55,7 +55,7 @@ def tokens_a_row(spec: str, pairs: bool) -> float:
     so equal tokens are equal computation."""
     config = find_preset("tiny").config
     chat_format = ChatFormat(load_processor("tiny"), count_image_tokens(config))
-    rows = open_rows(spec, pairs=pairs, chat_format=chat_format, max_length=default_max_length(config))
+    rows = open_rows(spec, pairs=pairs, chat_format=chat_format, max_length=longest_row(config))
     own, teacher = rows.entries["tokens"][rows.epoch_order(0, 0)].mean(axis=0).tolist()
     return round(own + teacher / 3, 2)
 

@@ -1,7 +1,6 @@
 """model.py: what it builds, what trains, what a pack computes, and what is saved."""
 
 import functools
-import json
 import os
 import subprocess
 import sys
@@ -14,8 +13,7 @@ from PIL import Image
 
 import guard  # noqa: F401  (before transformers)
 from transformers import (AutoModelForImageTextToText, AutoProcessor, DeepseekVLHybridConfig,
-                          DeepseekVLHybridForConditionalGeneration, LlamaConfig, LlamaForCausalLM, Qwen2Config,
-                          Qwen2ForCausalLM, SamVisionConfig, SiglipConfig, SiglipModel, SiglipVisionConfig)
+                          DeepseekVLHybridForConditionalGeneration, LlamaConfig, SamVisionConfig, SiglipVisionConfig)
 
 import model as model_file
 import runtime
@@ -23,7 +21,7 @@ import train_stage2
 import train_stage3
 from bench.plan import count_parameters
 from errors import UserError
-from model import (PARTS, MathModel, assemble, count_image_tokens, default_max_length, load_model, load_processor,
+from model import (PARTS, MathModel, count_image_tokens, load_model, load_processor, longest_row,
                    parse_parts, part_of, presets)
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,7 +43,8 @@ def small_hybrid() -> MathModel:
     images = SimpleNamespace(image_mean=[0.5] * 3, image_std=[0.5] * 3, high_res_image_mean=[0.4] * 3,
                              high_res_image_std=[0.3] * 3)
     model = DeepseekVLHybridForConditionalGeneration(small_hybrid_config())
-    return MathModel(model, SimpleNamespace(image_processor=images, image_token_id=3))
+    tokenizer = SimpleNamespace(eos_token_id=2)
+    return MathModel(model, SimpleNamespace(image_processor=images, image_token_id=3, tokenizer=tokenizer))
 
 
 def pack(rows: list[torch.Tensor], image_token_id: int, pixels: dict | None = None, run_vision: bool = False):
@@ -294,7 +293,7 @@ def test_load_model_takes_back_what_it_saved_and_refuses_another_architecture(ti
     model_file.save_pretrained(tiny, tmp_path)
     for preset in ("", "tiny"):  # the folder alone is enough
         again = load_model(preset, str(tmp_path))
-        assert (count_image_tokens(again.config), default_max_length(again.config)) == (144, 768)
+        assert (count_image_tokens(again.config), longest_row(again.config)) == (144, 768)
         for (name, value), (_, other) in zip(tiny.named_parameters(), again.named_parameters(), strict=True):
             assert torch.equal(value, other), name
     with pytest.raises(UserError, match="not a puma-qwen2-1.5b checkpoint.*hidden_size.*leave --preset out"):
@@ -366,82 +365,6 @@ def test_unknown_names_are_errors():
     with pytest.raises(UserError, match="(none)"):
         parse_parts(" , ")
     assert parse_parts("vision, projector") == ("vision", "projector")
-
-
-@pytest.mark.parametrize("tie", [True, False])
-def test_llava_from_pretrained_parts(tie, tmp_path):
-    """Folders in the format of the hub's: a Qwen2 LM and a whole SigLIP; every weight arrives, tied as the LLM is."""
-    text = Qwen2Config(vocab_size=640, hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-                       num_key_value_heads=2, tie_word_embeddings=tie)
-    llm = Qwen2ForCausalLM(text)
-    llm.save_pretrained(tmp_path / "llm")
-    vision = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, image_size=32)
-    siglip = SiglipModel(
-        SiglipConfig(
-            vision_config={**vision, "patch_size": 8},
-            text_config={"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2},
-        )
-    )
-    siglip.save_pretrained(tmp_path / "siglip")
-    preset = presets()["puma-qwen2-1.5b"]
-    hf = assemble(preset, llm=str(tmp_path / "llm"), vision=str(tmp_path / "siglip"), dtype=torch.float32)
-    assert not any(parameter.is_meta for parameter in hf.parameters())
-    for (name, value), (_, other) in zip(hf.model.language_model.named_parameters(), llm.model.named_parameters(),
-                                         strict=True):
-        assert torch.equal(value, other), name
-    theirs = {name.split("vision_model.")[-1]: value for name, value in siglip.state_dict().items()}
-    for name, value in hf.model.vision_tower.state_dict().items():
-        torch.testing.assert_close(value, theirs[name.split("vision_model.")[-1]])
-    assert (hf.lm_head.weight is hf.model.language_model.embed_tokens.weight) == tie
-    hf.save_pretrained(tmp_path / "whole")
-    assert json.loads((tmp_path / "whole" / "config.json").read_text())["tie_word_embeddings"] == tie
-    opened = AutoModelForImageTextToText.from_pretrained(tmp_path / "whole")
-    for (name, value), (_, other) in zip(hf.named_parameters(), opened.named_parameters(), strict=True):
-        assert torch.equal(value, other), name
-
-
-def test_hybrid_from_pretrained_parts_takes_ties_from_the_llm(tmp_path):
-    """DeepSeek-VL ties nothing and DeepSeek-Math neither, though the hybrid configuration's own default says so."""
-    tower = DeepseekVLHybridForConditionalGeneration(small_hybrid_config())
-    tower.save_pretrained(tmp_path / "vl")
-    llm = LlamaForCausalLM(small_hybrid_config().text_config)
-    llm.save_pretrained(tmp_path / "llm")
-    preset = presets()["puma-deepseek-math-7b"]
-    hf = assemble(preset, llm=str(tmp_path / "llm"), vision=str(tmp_path / "vl"), dtype=torch.float32)
-    torch.testing.assert_close(hf.lm_head.weight, llm.lm_head.weight)
-    torch.testing.assert_close(hf.model.aligner.proj.weight, tower.model.aligner.proj.weight)
-    hf.save_pretrained(tmp_path / "whole")
-    opened = AutoModelForImageTextToText.from_pretrained(tmp_path / "whole")
-    torch.testing.assert_close(opened.lm_head.weight, llm.lm_head.weight)
-    assert not torch.equal(opened.lm_head.weight, opened.model.language_model.embed_tokens.weight)
-
-
-def test_the_assemble_command_makes_a_folder_to_start_from(tmp_path, monkeypatch):
-    """Tokenizer, chat template, image token and image size in it are those that the model was put together with."""
-    text = Qwen2Config(vocab_size=1100, hidden_size=48, intermediate_size=96, num_hidden_layers=2,
-                       num_attention_heads=4, num_key_value_heads=2)
-    Qwen2ForCausalLM(text).save_pretrained(tmp_path / "llm")
-    load_processor("tiny").tokenizer.save_pretrained(tmp_path / "llm")
-    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
-    config = SiglipConfig(vision_config={**vision, "image_size": 384, "patch_size": 14}, text_config=vision)
-    SiglipModel(config).save_pretrained(tmp_path / "siglip")
-    parts = ["--llm", str(tmp_path / "llm"), "--vision", str(tmp_path / "siglip")]
-    monkeypatch.setattr(sys, "argv", ["model.py", "assemble", "puma-qwen2-1.5b", str(tmp_path / "out"), *parts])
-    model_file.main()
-    assert count_image_tokens(load_model("", str(tmp_path / "out")).config) == 729
-    opened = AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
-    processor = AutoProcessor.from_pretrained(tmp_path / "out")
-    message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Find x."}]}]
-    prompt = processor.apply_chat_template(message, add_generation_prompt=True)
-    assert prompt.startswith("<|im_start|>system\n") and prompt.endswith("<|im_start|>assistant\n")
-    inputs = processor(text=[prompt], images=[Image.new("RGB", (90, 60))], return_tensors="pt")
-    assert (inputs["input_ids"] == opened.config.image_token_id).sum() == 729
-    assert torch.isfinite(opened(**inputs).logits).all()
-
-
-def test_parts_that_cannot_be_had_say_what_to_do(tmp_path):
-    with pytest.raises(UserError, match="model.py assemble"):
-        assemble(presets()["puma-qwen2-7b"], llm=str(tmp_path / "absent"))
 
 
 def environment_with_a_package_called_kernels(folder: Path) -> dict[str, str]:
