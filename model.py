@@ -47,6 +47,8 @@ from transformers import (AutoConfig, AutoModelForCausalLM, AutoModelForImageTex
                           DeepseekVLHybridProcessor, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor,
                           PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin,
                           SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel)
+from transformers.image_utils import (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD, OPENAI_CLIP_MEAN,
+                                      OPENAI_CLIP_STD)
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.logging import disable_progress_bar
 
@@ -226,9 +228,10 @@ def load_processor(preset: str, source: str = "", *, random: bool = False) -> Pr
     if isinstance(config, LlavaConfig):
         size = config.vision_config.image_size
         images = SiglipImageProcessorPil(size={"height": size, "width": size})
-    else:  # the class's defaults are CLIP's statistics, which the published folder has for SAM's side alone
-        low = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": Resampling.BILINEAR}
-        images = DeepseekVLHybridImageProcessorPil(**low)
+    else:  # as transformers' converter saved the published folder; the class's defaults are CLIP's for SigLIP's side too
+        images = DeepseekVLHybridImageProcessorPil(
+            image_mean=IMAGENET_STANDARD_MEAN, image_std=IMAGENET_STANDARD_STD, resample=Resampling.BILINEAR,
+            high_res_image_mean=OPENAI_CLIP_MEAN, high_res_image_std=OPENAI_CLIP_STD)
     return _processor(config, images, saved.tokenizer, saved.chat_template, saved.image_token)
 
 

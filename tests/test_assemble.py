@@ -218,7 +218,7 @@ def test_the_deepseek_preset_has_the_pixels_of_the_published_folder():
     assert list(images.image_mean) == list(images.image_std) == [0.5] * 3 and int(images.resample) == 2
     assert list(images.high_res_image_mean) == [0.48145466, 0.4578275, 0.40821073]
     assert int(images.high_res_resample) == 3
-    assert images.background_color == (127, 127, 127)
+    assert images.background_color == (127, 127, 127) and images.high_res_background_color == (122, 116, 104)
     white = images(Image.new("RGB", (384, 384), "white"), return_tensors="pt")
     assert white["pixel_values"].unique().tolist() == pytest.approx([1.0], abs=1e-5)
 
