@@ -32,6 +32,7 @@ from typing import Any
 import numpy
 import torch
 import torch.distributed.checkpoint as dcp
+from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.checkpoint import CheckpointException, FileSystemReader, FileSystemWriter
@@ -426,6 +427,35 @@ def export_checkpoint(checkpoint: str | Path, out_dir: str | Path, *, dtype: tor
     print(f"{folder}: {manifest['step']} steps, written by {manifest['world_size']} ranks")
 
 
+# transformers 5 writes a LLaVA's tower as vision_tower.embeddings..., and opens it under its older names too;
+# vLLM (0.33) opens the older ones alone.
+LLAVA_NAMES = {"model.vision_tower.": "vision_tower.vision_model.", "model.language_model.": "language_model.model.",
+               "model.multi_modal_projector.": "multi_modal_projector.", "lm_head.": "language_model.lm_head."}
+
+
+def save_pretrained(model: nn.Module, folder: str | Path) -> None:
+    """Write a MathModel as one folder (safetensors, config, processor) that transformers opens, and vLLM a LLaVA."""
+    model.processor.save_pretrained(folder)
+    _write_weights(model.hf, Path(folder))
+
+
+def _write_weights(hf: transformers.PreTrainedModel, folder: Path) -> None:
+    """Weights, config and generation config of a whole stock model."""
+    if not isinstance(hf.config, transformers.LlavaConfig):
+        hf.save_pretrained(folder)
+        return
+    for config in (hf.config, hf.config.text_config, hf.config.vision_config):
+        config.dtype = hf.dtype
+    hf.config.architectures = [type(hf).__name__]
+    hf.config.save_pretrained(folder)
+    hf.generation_config.save_pretrained(folder)
+    weights = {}
+    for name, parameter in hf.named_parameters():  # tied ones once
+        ours = next(prefix for prefix in LLAVA_NAMES if name.startswith(prefix))
+        weights[LLAVA_NAMES[ours] + name.removeprefix(ours).removeprefix("vision_model.")] = parameter.detach()
+    save_torch_state_dict(weights, folder, metadata={"format": "pt"})
+
+
 def _write_stock_files(model: nn.Module, folder: Path) -> None:
     """All that the stock model's folder holds besides the weights."""
     for part in (model.hf.config, model.hf.generation_config, model.processor):
@@ -447,7 +477,7 @@ def _export(out_dir: Path, dtype: torch.dtype, add_stock_files: Callable, fill: 
         hf.to(dtype).to_empty(device="cpu").tie_weights()
         hf.generation_config = transformers.GenerationConfig.from_pretrained(new)
         fill(hf)
-        hf.save_pretrained(new)
+        _write_weights(hf, new)
         # config.json is removed first and put back last: without it transformers opens nothing
         (out_dir / "config.json").unlink(missing_ok=True)
         for old in out_dir.glob("model*.safetensors*"):

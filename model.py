@@ -127,16 +127,11 @@ def _pretrained(kind: type, name: str, remedy: str, **options: object) -> Any:
     """kind.from_pretrained(name), where what is wrong with the folder or the hub is one line. No foreign code runs."""
     if kind.__name__.startswith("Auto"):  # by default transformers asks on the terminal, and a "y" runs it
         options["trust_remote_code"] = False
-    report = logging.getLogger("transformers.modeling_utils")  # of lacking and surplus weights: open_weights' subject
-    level = report.level
-    report.setLevel(logging.ERROR)
     try:
         return kind.from_pretrained(name, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         what = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{name}: {kind.__name__} cannot be loaded ({what}); {remedy}") from error
-    finally:
-        report.setLevel(level)
 
 
 def _open_weights(kind: type, name: str, remedy: str, **options: object) -> tuple[PreTrainedModel, list[str]]:
@@ -228,7 +223,7 @@ def load_processor(preset: str, source: str = "", *, random: bool = False) -> Pr
     if isinstance(config, LlavaConfig):
         size = config.vision_config.image_size
         images = SiglipImageProcessorPil(size={"height": size, "width": size})
-    else:  # as transformers' converter saved the published folder; the class's defaults are CLIP's for SigLIP's side too
+    else:  # as transformers' converter saved the published folder; by default SigLIP's side has CLIP's values too
         images = DeepseekVLHybridImageProcessorPil(
             image_mean=IMAGENET_STANDARD_MEAN, image_std=IMAGENET_STANDARD_STD, resample=Resampling.BILINEAR,
             high_res_image_mean=OPENAI_CLIP_MEAN, high_res_image_std=OPENAI_CLIP_STD)
@@ -422,6 +417,8 @@ def packed_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tenso
 
 ALL_ATTENTION_FUNCTIONS.register("nanopuma_packed", packed_attention)
 disable_progress_bar()  # a bar per rank and file for what takes seconds
+# transformers' table of lacking and surplus weights, which _open_weights names in a line
+logging.getLogger("transformers.modeling_utils").addFilter(lambda record: "LOAD REPORT" not in record.getMessage())
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -671,12 +668,6 @@ def step_flops(model: MathModel, micro_batches: "MicroBatches") -> float:  # noq
 # Command line
 
 
-def save_pretrained(model: MathModel, folder: str | os.PathLike) -> None:
-    """Write weights (safetensors), config and processor as one folder that transformers opens."""
-    model.hf.save_pretrained(folder)
-    model.processor.save_pretrained(folder)
-
-
 def main() -> None:
     """The commands of the docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -686,9 +677,9 @@ def main() -> None:
     parser.add_argument("--llm", default="", help="assemble: hub name or folder of another language model")
     parser.add_argument("--vision", default="", help="assemble: hub name or folder of other tower(s)")
     arguments = parser.parse_args()
-    if arguments.command == "export":
-        from checkpoint import export_checkpoint
+    from checkpoint import export_checkpoint, save_pretrained
 
+    if arguments.command == "export":
         export_checkpoint(arguments.source, arguments.out)
     else:
         model = assemble(find_preset(arguments.source), llm=arguments.llm, vision=arguments.vision)

@@ -19,6 +19,7 @@ from transformers import (AutoModelForCausalLM, AutoModelForImageTextToText, Aut
                           GenerationConfig, SiglipConfig, SiglipImageProcessorPil, SiglipModel)
 
 import model as model_file
+from checkpoint import save_pretrained
 from data import ChatFormat
 from errors import UserError
 from model import (AutoConfig, MathModel, assemble, check_tokenizer, count_image_tokens, load_model, load_processor,
@@ -155,7 +156,7 @@ def test_answers_end_as_the_chat_template_ends_them(tmp_path, capsys):
     vision = write_siglip(tmp_path / "siglip")
     model = assemble(presets()["puma-qwen2-1.5b"], llm=llm, vision=vision, dtype=torch.float32)
     assert "answers end with '<|im_end|>'" in capsys.readouterr().out
-    model_file.save_pretrained(model, tmp_path / "out")
+    save_pretrained(model, tmp_path / "out")
     saved = json.loads((tmp_path / "out" / "generation_config.json").read_text())
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     again = load_model("", str(tmp_path / "out"))
@@ -180,7 +181,7 @@ def test_every_weight_of_the_parts_arrives(tie, tmp_path, capsys):
     for name, value in model.vision_modules[0].state_dict().items():
         torch.testing.assert_close(value, theirs[name.split("vision_model.")[-1]])
     assert (model.lm_head.weight is model.language_model.embed_tokens.weight) == tie
-    model_file.save_pretrained(model, tmp_path / "whole")
+    save_pretrained(model, tmp_path / "whole")
     assert json.loads((tmp_path / "whole" / "config.json").read_text())["tie_word_embeddings"] == tie
     opened = AutoModelForImageTextToText.from_pretrained(tmp_path / "whole")
     for (name, value), (_, other) in zip(model.hf.named_parameters(), opened.named_parameters(), strict=True):
@@ -205,7 +206,7 @@ def test_the_hybrid_keeps_its_projector_its_ties_and_its_pictures_statistics(tmp
     white = ChatFormat(model.processor, 16).pixels(Image.new("RGB", (50, 50), "white"))
     for name, expected in (("pixel_values", 0.9 / 0.2), ("high_res_pixel_values", 0.7 / 0.26862954)):
         assert model.normalize(name, white[name][None]).flatten()[0].item() == pytest.approx(expected, rel=1e-5), name
-    model_file.save_pretrained(model, tmp_path / "whole")
+    save_pretrained(model, tmp_path / "whole")
     opened = AutoModelForImageTextToText.from_pretrained(tmp_path / "whole")
     torch.testing.assert_close(opened.lm_head.weight, stock.lm_head.weight)
     assert not torch.equal(opened.lm_head.weight, opened.model.language_model.embed_tokens.weight)
@@ -256,6 +257,43 @@ def change_weights(source: Path, folder: Path, drop: str = "none", **more: torch
 
 
 TINY = Path(model_file.TINY_FOLDER)
+
+
+# vLLM 0.33's modules for LlavaForConditionalGeneration with SigLIP and Qwen2, one name of each kind, as its loader
+# wants them in a file (q, k, v and gate, up are stacked there).
+VLLM_NAMES = """vision_tower.vision_model.embeddings.patch_embedding.weight
+vision_tower.vision_model.embeddings.position_embedding.weight
+vision_tower.vision_model.encoder.layers.0.self_attn.q_proj.weight
+vision_tower.vision_model.encoder.layers.0.self_attn.out_proj.bias
+vision_tower.vision_model.encoder.layers.0.layer_norm1.weight
+vision_tower.vision_model.encoder.layers.0.mlp.fc1.weight
+multi_modal_projector.linear_1.weight
+multi_modal_projector.linear_2.bias
+language_model.model.embed_tokens.weight
+language_model.model.layers.0.self_attn.q_proj.bias
+language_model.model.layers.0.self_attn.o_proj.weight
+language_model.model.layers.0.mlp.gate_proj.weight
+language_model.model.layers.0.input_layernorm.weight
+language_model.model.norm.weight""".splitlines()
+VLLM_ROOTS = ("vision_tower.vision_model.embeddings.", "vision_tower.vision_model.encoder.layers.",
+              "vision_tower.vision_model.post_layernorm.", "multi_modal_projector.linear_", "language_model.model.",
+              "language_model.lm_head.")
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_the_exported_names_are_those_that_vllm_loads(tie, tmp_path):
+    model = put_together(tmp_path, "qwen2", tie_word_embeddings=tie)
+    save_pretrained(model, tmp_path / "out")
+    names = load_file(tmp_path / "out" / "model.safetensors").keys()
+    assert names >= {*VLLM_NAMES} and all(name.startswith(VLLM_ROOTS) for name in names)
+    assert len(names) == len(list(model.parameters())) and ("language_model.lm_head.weight" in names) != tie
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["architectures"] == ["LlavaForConditionalGeneration"] and config["dtype"] == "float32"
+    with torch.no_grad():
+        row = torch.arange(10, 40)[None]
+        opened = AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
+        expected = logits_in_a_pack(model, [row[0]])
+        torch.testing.assert_close(opened(input_ids=row).logits[0], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_a_folder_that_lacks_a_weight_never_opens_with_a_random_one(tmp_path):

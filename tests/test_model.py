@@ -20,6 +20,7 @@ import runtime
 import train_stage2
 import train_stage3
 from bench.plan import count_parameters
+from checkpoint import save_pretrained
 from errors import UserError
 from model import (PARTS, MathModel, count_image_tokens, load_model, load_processor, longest_row,
                    parse_parts, part_of, presets)
@@ -270,7 +271,7 @@ def test_the_strong_pass_teaches_and_does_not_learn(tiny):
 
 
 def test_what_is_saved_opens_in_transformers_with_the_same_logits(tiny, tmp_path):
-    model_file.save_pretrained(tiny, tmp_path)
+    save_pretrained(tiny, tmp_path)
     assert not list(tmp_path.glob("*.bin")) and (tmp_path / "model.safetensors").is_file()
     opened = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
     processor = AutoProcessor.from_pretrained(tmp_path)
@@ -290,7 +291,7 @@ def test_what_is_saved_opens_in_transformers_with_the_same_logits(tiny, tmp_path
 
 
 def test_load_model_takes_back_what_it_saved_and_refuses_another_architecture(tiny, tmp_path):
-    model_file.save_pretrained(tiny, tmp_path)
+    save_pretrained(tiny, tmp_path)
     for preset in ("", "tiny"):  # the folder alone is enough
         again = load_model(preset, str(tmp_path))
         assert (count_image_tokens(again.config), longest_row(again.config)) == (144, 768)

@@ -25,6 +25,7 @@ import torch
 from safetensors.torch import load_file
 
 import model as models
+from checkpoint import save_pretrained
 from common.files import read_json, write_atomically
 from errors import UserError, run_main
 from problems.store import VERSION
@@ -116,7 +117,7 @@ def write_untrained(out: Path, tower: str) -> None:
     _, unknown = model.load_state_dict(trained, strict=False)
     if unknown or not trained:
         raise UserError(f"--tower {tower}: not a tower of tiny's shape; python -m tiny.make_tower makes one")
-    models.save_pretrained(model, out)
+    save_pretrained(model, out)
 
 
 def write_start(trained: Path, folder: Path, command: str) -> None:
