@@ -511,22 +511,26 @@ class MathModel(nn.Module):
         if isinstance(self.lm_head.weight, DTensor):
             raise UserError("the weights are sharded: call the loss as model(loss, ...), never as loss(model, ...)")
         pixels = {name: self.normalize(name, value) for name, value in batch.pixel_values.items()}
-        inputs: dict[str, Tensor] = {"input_ids": batch.input_ids, **pixels}
-        needs_grad_path = torch.is_grad_enabled() and "llm" not in self.trained_parts
-        if not pixels and (batch.run_vision or needs_grad_path):
+        embeddings = self.language_model.embed_tokens(batch.input_ids)
+        if pixels:
+            features = self.image_features(pixels)
+            mask = self.hf.model.get_placeholder_mask(batch.input_ids, embeddings, features)
+            embeddings = embeddings.masked_scatter(mask, features)
+        elif batch.run_vision or (torch.is_grad_enabled() and "llm" not in self.trained_parts):
             # Another rank's micro-batch has an image. Every rank must gather the tower's FSDP groups, in the same
             # order, so this one shows a blank image, before the decoder as images are, whose features weigh nothing.
             # Likewise where the decoder is frozen: a loss without a gradient has no backward pass.
-            embeddings = self.language_model.embed_tokens(batch.input_ids)
-            inputs = {"inputs_embeds": embeddings + 0.0 * self.blank_features(embeddings).sum()}
-        output = self.hf.model(**inputs, position_ids=batch.position_ids, use_cache=False,
-                               cu_seq_lens_q=batch.cu_seqlens, max_length_q=batch.max_seqlen)
+            blank = blank_pixels(self.config, 1, dtype=embeddings.dtype, device=embeddings.device)
+            embeddings = embeddings + 0.0 * self.image_features(blank).sum()
+        output = self.language_model(inputs_embeds=embeddings, position_ids=batch.position_ids, use_cache=False,
+                                     cu_seq_lens_q=batch.cu_seqlens, max_length_q=batch.max_seqlen)
         return output.last_hidden_state[0][batch.response_positions]
 
-    def blank_features(self, like: Tensor) -> Tensor:
-        """Projected features of one blank image."""
-        blank = blank_pixels(self.config, 1, dtype=like.dtype, device=like.device)
-        return torch.cat(list(self.hf.model.get_image_features(**blank).pooler_output))
+    def image_features(self, pixels: dict[str, Tensor]) -> Tensor:
+        """Projected features of normalised images, [images * tokens of one, D]. One call for all images, a blank one
+        too, and without the decoder's arguments (hf.model would hand them on): else --compile makes more graphs.
+        """
+        return torch.cat(list(self.hf.model.get_image_features(**pixels).pooler_output))
 
     def normalize(self, name: str, pixels: Tensor) -> Tensor:
         """uint8 [I, 3, H, W] as the image processor resized them -> its normalised floats, on the pixels' device."""

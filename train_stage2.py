@@ -13,7 +13,7 @@ The same live model reads the text-rich (strong) row without gradients and teach
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -83,15 +83,19 @@ class Config:
 # The method
 
 
-def puma(model: MathModel, weak: MicroBatch, strong: MicroBatch, *, num_tokens: int, config: Config) -> PumaLoss:
+def puma(
+    model: MathModel, weak: MicroBatch, strong: MicroBatch | None, *, num_tokens: int, config: Config
+) -> PumaLoss:
     """The PUMA loss of one micro-batch (paper, equations 1 to 5): loss, fkl, rkl and ce, 0-d each.
 
     weak, strong: the same rows in the same order, vision-rich and text-rich. num_tokens: response tokens of the whole
     global batch, the denominator of every mean. Call it as model(puma, ...): see MathModel.forward.
     """
-    # The teacher: the same live model on the text-rich form. It is a fixed target, so nothing flows back through it.
-    with torch.no_grad():
-        strong_hidden = model.response_hidden_states(strong)
+    strong_hidden = None
+    if config.lam:  # at 0 nobody teaches: the strong side is not run, fkl and rkl are NaN
+        # The teacher: the same live model on the text-rich form. A fixed target, so nothing flows back through it.
+        with torch.no_grad():
+            strong_hidden = model.response_hidden_states(strong)
     # The student: the vision-rich form. Hidden states [R, D] of the response tokens alone, for the prompts differ.
     weak_hidden = model.response_hidden_states(weak)
     # Row k of both predicts the same token of the same response. Logits are made chunk by chunk, never all at once.
@@ -154,6 +158,8 @@ def main() -> None:
     for step in range(first_step + 1, total_steps + 1):
         micro_batches = next(loader)  # this rank's share of the step: (weak, strong) each
         log.mark("data")
+        if not config.lam:  # what is not run does not count as trained tokens either
+            micro_batches = replace(micro_batches, micro_batches=[(weak, None) for weak, _ in micro_batches])
 
         # Every mean is over the response tokens of the whole global batch, so their number is needed before any loss.
         num_tokens = max(1, runtime.sum_over_ranks(micro_batches.num_response_tokens, process))
@@ -161,7 +167,7 @@ def main() -> None:
         for number, (weak, strong) in enumerate(micro_batches):
             # Without --sync_every_pack gradients are reduced in the last micro-batch alone.
             runtime.set_gradient_sync(model, config.sync_every_pack or number + 1 == len(micro_batches))
-            weak, strong = (side.to(process.device, non_blocking=True) for side in (weak, strong))
+            weak, strong = (side and side.to(process.device, non_blocking=True) for side in (weak, strong))
             losses = model(puma, weak, strong, num_tokens=num_tokens, config=config)
             losses.loss.backward()
             micro_losses.append(torch.stack(losses).detach())  # fetched once a step: each look would wait for the GPU

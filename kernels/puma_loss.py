@@ -77,7 +77,7 @@ def puma_loss(weak_logits: Tensor, strong_logits: Tensor | None, labels: Tensor,
     """The PUMA loss of logits that exist already.
 
     weak_logits, strong_logits [N, V], any strides, float64 to bfloat16 (strong_logits may be None when lam = 0, and is
-    not read then; fkl and rkl are reported as 0). labels [N] int64; rows labelled ignore_index add nothing to any term.
+    not read then; fkl and rkl are NaN). labels [N] int64; rows labelled ignore_index add nothing to any term.
     num_tokens: what every sum is divided by, a number or a 0-d tensor; None = the labels here that are not
     ignore_index. The gradient goes to weak_logits alone. Differentiable once; backend="reference" any number of times.
 
@@ -251,7 +251,10 @@ class _FusedLoss(torch.autograd.Function):
 
 def _mean_losses(sums: Iterable[Tensor], denominator: Tensor, alpha: float, lam: float, tau: float) -> PumaLoss:
     fkl, rkl, ce = (total / denominator for total in sums)
-    return PumaLoss(combine(fkl, rkl, ce, alpha, lam, tau), fkl.detach(), rkl.detach(), ce.detach())
+    loss = combine(fkl, rkl, ce, alpha, lam, tau)
+    if lam == 0:  # the strong branch was not read
+        fkl = rkl = torch.full_like(ce, torch.nan)
+    return PumaLoss(loss, fkl.detach(), rkl.detach(), ce.detach())
 
 
 def _denominator(num_tokens: float | Tensor | None, labels: Tensor, ignore_index: int, dtype: torch.dtype) -> Tensor:

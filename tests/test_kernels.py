@@ -368,7 +368,7 @@ def test_minus_infinity_in_both_branches_is_a_smaller_vocabulary(backend):
         found = weak.clone().requires_grad_()
         losses = puma_loss(found, strong, labels, alpha=alpha, lam=lam, tau=tau, backend=backend)
         losses.loss.backward()
-        assert [float(v) for v in losses] == pytest.approx([float(v) for v in expected], rel=1e-5)
+        assert [float(v) for v in losses] == pytest.approx([float(v) for v in expected], rel=1e-5, nan_ok=lam == 0)
         assert torch.equal(found.grad[:, banned], torch.zeros_like(found.grad[:, banned]))
         assert float((found.grad[:, ~banned] - expected_gradient).abs().max()) < 1e-5
 
@@ -483,7 +483,7 @@ def test_lambda_zero_is_cross_entropy_and_never_reads_the_strong_branch(backend)
         losses.loss.backward()
         F.cross_entropy(expected, labels).backward()
         assert float(losses.loss) == pytest.approx(float(F.cross_entropy(weak, labels)), rel=1e-6)
-        assert losses.fkl == 0 and losses.rkl == 0
+        assert losses.fkl.isnan() and losses.rkl.isnan(), "0 would be a number that nobody computed"
         torch.testing.assert_close(found.grad, expected.grad, rtol=1e-5, atol=1e-8)
 
 

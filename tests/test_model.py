@@ -334,7 +334,8 @@ def test_what_is_compiled_has_no_hooks_inside_and_computes_the_same(monkeypatch)
     runtime.compile_layers(model)
     layers = [layer for _, layer in runtime.transformer_layers(model)]
     assert len(compiled) == len(layers) == 10
-    assert torch.equal(model.blank_features(torch.zeros(1)), plain.blank_features(torch.zeros(1)))
+    pixels = model_file.blank_pixels(model.config, 2, device="cpu")
+    assert torch.equal(model.image_features(pixels), plain.image_features(pixels))
     for layer in layers:
         assert not any(module._forward_hooks for module in layer.modules() if module is not layer)
 
@@ -356,6 +357,26 @@ def test_every_variant_of_a_layer_is_compiled(monkeypatch, caplog):
                                      use_cache=False, cu_seq_lens_q=torch.tensor([0, 20 * images], dtype=torch.int32),
                                      max_length_q=20 * images)
     assert "recompile_limit" not in caplog.text
+
+
+@pytest.mark.parametrize("parts", [PARTS, pytest.param(("vision", "projector"), marks=pytest.mark.slow)])
+def test_packs_of_no_and_one_picture_need_no_graphs_of_their_own(parts, monkeypatch):
+    """Beside one of a single picture and one of several, there are none; the blank picture is one like any other."""
+    torch._dynamo.reset()
+    graphs = []
+    monkeypatch.setattr(torch, "compile", functools.partial(
+        torch.compile, backend=lambda graph, inputs: graphs.append(graph) or graph.forward))
+    model = load_model("tiny")
+    model.set_trainable(parts)
+    runtime.compile_layers(model)
+    counts = {}
+    for images in (2, 1, 3, 0, 4):
+        rows = [random_row(9 + number, 144 * (number < images), 3, number) for number in range(4)]
+        batch = pack(rows, 3, random_pixels(model, images) if images else {}, run_vision=True)
+        cross_entropy(model, batch, 50).backward()
+        counts.setdefault(images, len(graphs))
+    assert counts[0] == counts[3] == counts[4] == len(graphs), "the later packs were compiled anew"
+    assert len(graphs) <= 12, "layers that train or not, one image or more; the decoder's, and its attention's parts"
 
 
 def test_unknown_names_are_errors():

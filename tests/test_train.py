@@ -23,7 +23,7 @@ import train_stage3
 from checkpoint import complete_checkpoints, read_manifest
 from data import ChatFormat, open_rows
 from errors import run_main
-from model import count_image_tokens, load_model, part_of
+from model import MathModel, count_image_tokens, load_model, part_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--preset", "tiny", "--global_batch", "6", "--pack_tokens", "800", "--num_workers", "0", "--save_every", "2"]
@@ -129,6 +129,22 @@ def test_flags_do_what_their_help_says(tmp_path, capsys):
     before, after = load_model("tiny", random=True), load_model("", str(tmp_path / "run"))
     pairs_of_tensors = zip(before.named_parameters(), after.named_parameters(), strict=True)
     assert {part_of(name) for (name, one), (_, two) in pairs_of_tensors if not torch.equal(one, two)} == {"projector"}
+
+
+def test_without_divergences_no_teacher_runs_and_none_is_logged(tmp_path, monkeypatch):
+    """--lam 0, the end of a sweep: cross entropy alone; 0 for a divergence would put a false point on its curve."""
+    sides = []
+    real = MathModel.response_hidden_states
+    monkeypatch.setattr(MathModel, "response_hidden_states", lambda *args: sides.append(args[1]) or real(*args))
+    pairs = make_pairs(tmp_path, 6)
+    arguments = (*SMALL, "--model", "", "--data", pairs, "--val_data", pairs.rename(tmp_path / "val.jsonl"))
+    make_pairs(tmp_path, 7)
+    run_here("train_stage2", *arguments, "--val_every", 1, "--max_steps", 1, "--lam", 0, "--out_dir", tmp_path / "out")
+    (row,) = log_of(tmp_path / "out")
+    assert all(math.isnan(row[name]) for name in ("fkl", "rkl", "val_fkl", "val_rkl"))
+    assert row["loss"] == row["ce"] > 0 and row["val_loss"] == row["val_ce"] > 0
+    weak = [side for side in sides if side.pixel_values]
+    assert len(sides) == len(weak) and row["tokens"] == sum(side.num_tokens for side in weak[:-2])
 
 
 def test_a_step_that_is_not_finite_leaves_no_trace_in_the_weights(tmp_path, monkeypatch):
