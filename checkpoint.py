@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ from typing import Any
 import numpy
 import torch
 import torch.distributed.checkpoint as dcp
-from huggingface_hub import save_torch_state_dict
+import huggingface_hub
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.checkpoint import CheckpointException, FileSystemReader, FileSystemWriter
@@ -405,15 +406,19 @@ def export_pretrained(
     state = get_model_state_dict(model.hf, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
 
     def write() -> None:
-        _export(Path(out_dir), dtype, lambda new: _write_stock_files(model, new), lambda hf: hf.load_state_dict(state))
+        saved = latest_checkpoint(out_dir)
+        _export(Path(out_dir), dtype, lambda new: _write_stock_files(model, new), lambda hf: hf.load_state_dict(state),
+                _stage_facts(saved, read_manifest(saved)) if saved else {})
 
     run_on_first_rank(process, write)
 
 
-def export_checkpoint(checkpoint: str | Path, out_dir: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
+def export_checkpoint(checkpoint: str | Path, out_dir: str | Path, *, dtype: torch.dtype = torch.bfloat16,
+                      push_to_hub: str = "") -> None:
     """Export a checkpoint written by any number of ranks, in one process and without a GPU.
 
-    checkpoint: a step_... folder, or an out_dir, of which the newest complete one is taken. Raises UserError.
+    checkpoint: a step_... folder, or an out_dir, of which the newest complete one is taken. push_to_hub: the name of a
+    repository that the export is uploaded to; it is made, private, if there is none. Raises UserError.
     """
     folder = Path(checkpoint)
     if not (folder / "manifest.json").is_file():
@@ -423,8 +428,17 @@ def export_checkpoint(checkpoint: str | Path, out_dir: str | Path, *, dtype: tor
     def fill(hf: nn.Module) -> None:
         _load_tensors(folder, _model_state(hf, "model.hf"), ALONE)
 
-    _export(Path(out_dir), dtype, lambda new: shutil.copytree(folder / "pretrained", new), fill)
+    files = _export(Path(out_dir), dtype, lambda new: shutil.copytree(folder / "pretrained", new), fill,
+                    _stage_facts(folder, manifest))
     print(f"{folder}: {manifest['step']} steps, written by {manifest['world_size']} ranks")
+    if push_to_hub:
+        try:
+            huggingface_hub.create_repo(push_to_hub, private=True, exist_ok=True)
+            huggingface_hub.upload_folder(repo_id=push_to_hub, folder_path=out_dir, allow_patterns=files)
+        except (OSError, ValueError, huggingface_hub.errors.HTTPError) as error:
+            why = str(error).partition("\n")[0]
+            raise UserError(f"--push_to_hub {push_to_hub}: {why}; {out_dir} is complete: hf auth login, then hf upload "
+                            f"{push_to_hub} {out_dir}") from error
 
 
 # transformers 5 writes a LLaVA's tower as vision_tower.embeddings..., and opens it under its older names too;
@@ -437,6 +451,7 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> None:
     """Write a MathModel as one folder (safetensors, config, processor) that transformers opens, and vLLM a LLaVA."""
     model.processor.save_pretrained(folder)
     _write_weights(model.hf, Path(folder))
+    (Path(folder) / "README.md").write_text(model_card(model.hf.config))
 
 
 def _write_weights(hf: transformers.PreTrainedModel, folder: Path) -> None:
@@ -453,7 +468,7 @@ def _write_weights(hf: transformers.PreTrainedModel, folder: Path) -> None:
     for name, parameter in hf.named_parameters():  # tied ones once
         ours = next(prefix for prefix in LLAVA_NAMES if name.startswith(prefix))
         weights[LLAVA_NAMES[ours] + name.removeprefix(ours).removeprefix("vision_model.")] = parameter.detach()
-    save_torch_state_dict(weights, folder, metadata={"format": "pt"})
+    huggingface_hub.save_torch_state_dict(weights, folder, metadata={"format": "pt"})
 
 
 def _write_stock_files(model: nn.Module, folder: Path) -> None:
@@ -462,10 +477,46 @@ def _write_stock_files(model: nn.Module, folder: Path) -> None:
         part.save_pretrained(folder)
 
 
-def _export(out_dir: Path, dtype: torch.dtype, add_stock_files: Callable, fill: Callable) -> None:
-    """Build the stock model on the CPU from its own files, `fill` its weights, and replace the export in out_dir.
+def _stage_facts(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """What a model card says of the stage that wrote a checkpoint; its losses from the run's log, where they are."""
+    losses: dict[str, float] = {}
+    with suppress(OSError, ValueError, KeyError):  # the checkpoint may have been copied away from its run
+        rows = map(json.loads, (folder.parent / "log.jsonl").read_text().splitlines())
+        row = next(row for row in rows if row["step"] == manifest["step"])
+        losses = {name: row[name] for name in row if name.removeprefix("val_") in ("loss", "fkl", "rkl", "ce")}
+    settings = {name: value for name, value in manifest["config"].items() if name not in QUIET_SETTINGS}
+    for path in ("data", "image_root"):  # a card may be published; the mix has the files' names
+        settings.pop(path, None)
+    return {"losses": losses, "settings": settings} | {key: manifest.get(key) for key in ("step", "mix", "code")}
 
-    out_dir may hold other things (a run's checkpoints).
+
+def model_card(config: transformers.PretrainedConfig) -> str:
+    """README.md of a model's folder: base parts, stages, data, commits, settings, losses; from config.made_from."""
+    made_from = getattr(config, "made_from", {})
+    hub_names = [name for name in made_from.get("parts", {}).values() if re.fullmatch(r"[\w.-]+/[\w.-]+", name)]
+    lines = ["---", "library_name: transformers", "pipeline_tag: image-text-to-text"]
+    lines += ["base_model:", *(f"- {name}" for name in hub_names)] if hub_names else []
+    lines += ["---", "", "# A model for mathematics in text and pictures, trained with nanoPUMA", ""]
+    lines += [f"{part}: {name}  " for part, name in made_from.get("parts", {}).items()] or ["Base parts: not recorded."]
+    for stage in made_from.get("stages", ()):
+        code = stage["code"] or {}  # of an older checkpoint
+        lines += ["", f"## {code.get('script', 'A stage')}: {stage['step']} steps", ""]
+        lines += [f"Commit: {code.get('commit', 'not recorded')}  "]
+        for name, file in (stage["mix"] or {}).items():
+            lines += [f"Data: {name}: {file['drawn']:,} of {file['usable']:,} usable rows an epoch  "]
+        if stage["losses"]:
+            lines += ["Last step: " + ", ".join(f"{name} {loss:.4f}" for name, loss in stage["losses"].items()) + "  "]
+        lines += ["Settings: " + ", ".join(f"{name} {value!r}" for name, value in stage["settings"].items())]
+    return "\n".join([*lines, "", "Benchmark scores: none recorded with this export.", ""])
+
+
+def _export(
+    out_dir: Path, dtype: torch.dtype, add_stock_files: Callable, fill: Callable, facts: dict[str, Any]
+) -> list[str]:
+    """Build the stock model on the CPU from its own files, `fill` its weights, and replace the export in out_dir; its
+    files' names.
+
+    out_dir may hold other things (a run's checkpoints). facts: of this stage, for the model card; {}: unknown.
     """
     new = out_dir / "export.tmp"
     try:
@@ -477,17 +528,22 @@ def _export(out_dir: Path, dtype: torch.dtype, add_stock_files: Callable, fill: 
         hf.to(dtype).to_empty(device="cpu").tie_weights()
         hf.generation_config = transformers.GenerationConfig.from_pretrained(new)
         fill(hf)
+        made_from = {"parts": {}, "stages": []} | getattr(config, "made_from", {})
+        hf.config.made_from = made_from | {"stages": made_from["stages"] + [facts] * bool(facts)}
         _write_weights(hf, new)
+        (new / "README.md").write_text(model_card(hf.config))
         # config.json is removed first and put back last: without it transformers opens nothing
         (out_dir / "config.json").unlink(missing_ok=True)
         for old in out_dir.glob("model*.safetensors*"):
             old.unlink()
-        for file in sorted(new.iterdir(), key=lambda file: file.name == "config.json"):
+        files = sorted(new.iterdir(), key=lambda file: file.name == "config.json")
+        for file in files:
             _sync(file)
             if file.is_dir():
                 shutil.rmtree(out_dir / file.name, ignore_errors=True)
             os.replace(file, out_dir / file.name)
         new.rmdir()
         _sync(out_dir)
+        return [file.name for file in files]
     except (OSError, SafetensorError) as error:
         raise UserError(f"{out_dir}: cannot be written ({error}); free some space") from error

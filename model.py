@@ -281,6 +281,7 @@ def assemble(preset: Preset, *, llm: str = "", vision: str = "", dtype: torch.dt
     hf.config.tie_word_embeddings = language_model.config.tie_word_embeddings
     hf.model.language_model = language_model.model
     hf.lm_head = language_model.lm_head
+    hf.config.made_from = {"parts": {"language model": llm, "vision": vision}, "stages": []}  # for the model card
     tokenizer.chat_template = _chat_template(tokenizer, llm, preset.image_token)
     model = MathModel(hf, _processor(hf.config, images, tokenizer, tokenizer.chat_template, preset.image_token))
     _check_packed(model, llm, tokens, hidden_states)
@@ -680,11 +681,12 @@ def main() -> None:
     parser.add_argument("out", help="the folder to write")
     parser.add_argument("--llm", default="", help="assemble: hub name or folder of another language model")
     parser.add_argument("--vision", default="", help="assemble: hub name or folder of other tower(s)")
+    parser.add_argument("--push_to_hub", default="", metavar="NAME", help="export: upload it there too, private if new")
     arguments = parser.parse_args()
     from checkpoint import export_checkpoint, save_pretrained
 
     if arguments.command == "export":
-        export_checkpoint(arguments.source, arguments.out)
+        export_checkpoint(arguments.source, arguments.out, push_to_hub=arguments.push_to_hub)
     else:
         model = assemble(find_preset(arguments.source), llm=arguments.llm, vision=arguments.vision)
         save_pretrained(model, arguments.out)

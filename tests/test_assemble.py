@@ -1,9 +1,11 @@
 """model.py assemble: another language model, another tower, and folders that lack something."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ from transformers import (AutoModelForCausalLM, AutoModelForImageTextToText, Aut
                           GenerationConfig, SiglipConfig, SiglipImageProcessorPil, SiglipModel)
 
 import model as model_file
-from checkpoint import save_pretrained
+from checkpoint import model_card, save_pretrained
 from data import ChatFormat
 from errors import UserError
 from model import (AutoConfig, MathModel, assemble, check_tokenizer, count_image_tokens, load_model, load_processor,
@@ -355,3 +357,40 @@ def test_a_damaged_config_is_one_line(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llava", ')
     with pytest.raises(UserError, match="config.json: damaged or not readable"):
         load_model("", str(tmp_path))
+
+
+def test_every_export_has_a_card_and_is_uploaded_only_when_asked(tmp_path, monkeypatch, capsys):
+    """Parts, stages, data, commit, settings and losses, handed on from stage to stage; nobody's paths."""
+    model = put_together(tmp_path, "qwen2")
+    save_pretrained(model, tmp_path / "start")
+    pairs = make_pairs(tmp_path, 6)
+    common = ("--data", pairs, "--num_workers", 0, "--global_batch", 4, "--pack_tokens", 800, "--max_length", 400)
+    run_here("train_stage2", *common, "--model", tmp_path / "start", "--out_dir", tmp_path / "2", "--lam", 0.5)
+    run_here("train_stage3", *common, "--model", tmp_path / "2", "--out_dir", tmp_path / "3", "--val_every", 1,
+             "--val_data", make_pairs(tmp_path / "siglip", 5))
+    card = (tmp_path / "3" / "README.md").read_text()
+    assert f"language model: {tmp_path / 'llm'}" in card, "a folder that a user named is a part's only name"
+    assert re.search(r"## train_stage2.py: 2 steps.*lam 0.5.*## train_stage3.py: 3 steps.*val_loss \d", card, re.S)
+    assert card.count("pairs.jsonl: ") == 2 and card.count("Commit: ") == 2 and "learning_rate 3e-05" in card
+    assert "Benchmark scores: none recorded" in card and "out_dir" not in card
+    calls = []
+    monkeypatch.setattr("huggingface_hub.create_repo", lambda *args, **options: calls.append((args, options)))
+    monkeypatch.setattr("huggingface_hub.upload_folder", lambda **options: calls.append(options))
+    for more in ((), ("--push_to_hub", "me/mine")):
+        assert not calls
+        monkeypatch.setattr(sys, "argv", ["model.py", "export", str(tmp_path / "3"), str(tmp_path / "out"), *more])
+        model_file.main()
+    assert (tmp_path / "out" / "README.md").read_text() == card
+    assert calls[0] == (("me/mine",), {"private": True, "exist_ok": True})
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert calls[1]["repo_id"] == "me/mine" and {*calls[1]["allow_patterns"]} == files >= {"model.safetensors"}
+    monkeypatch.setattr("huggingface_hub.create_repo", mock.Mock(side_effect=OSError("no token\nmore")))
+    with pytest.raises(UserError, match="--push_to_hub me/mine: no token; .*out is complete"):
+        model_file.main()
+
+
+def test_the_card_names_base_models_of_the_hub():
+    parts = {"language model": "Qwen/Qwen2-1.5B-Instruct", "vision": "/a/b/siglip"}
+    card = model_card(AutoConfig.for_model("llava", made_from={"parts": parts, "stages": []}))
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    assert "base_model:\n- Qwen/Qwen2-1.5B-Instruct\n---" in card
