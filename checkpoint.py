@@ -523,7 +523,7 @@ def _export(
         shutil.rmtree(new, ignore_errors=True)
         add_stock_files(new)
         with torch.device("meta"):
-            config = transformers.AutoConfig.from_pretrained(new)
+            config = transformers.AutoConfig.from_pretrained(new, trust_remote_code=False)
             hf = transformers.AutoModelForImageTextToText.from_config(config)
         hf.to(dtype).to_empty(device="cpu").tie_weights()
         hf.generation_config = transformers.GenerationConfig.from_pretrained(new)
