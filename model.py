@@ -24,6 +24,7 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator
@@ -557,15 +558,23 @@ class MathModel(nn.Module):
 
 
 # peak_flops: dense bf16 FLOPs per second by the data sheet. memory: the bytes that torch finds, rounded down (a card
-# sold as 80 GB has 79 GiB). device_name: what torch's name of it contains, in lower case.
+# sold as 80 GB has 79 GiB). device_name: torch's name of it without "NVIDIA ", in lower case, as a regular
+# expression for the whole of it: an RTX 4090 Laptop and an A10G are other cards.
 GPU = namedtuple("GPU", "peak_flops memory device_name")
 GPUS = {  # the first whose name fits counts
     "h100-pcie": GPU(756e12, 79 * 2**30, "h100 pcie"),
-    "h100-80gb": GPU(989e12, 79 * 2**30, "h100"),
+    "h100-nvl": GPU(835e12, 93 * 2**30, "h100 nvl"),
+    "h100-80gb": GPU(989e12, 79 * 2**30, "h100.*"),
     "h200-141gb": GPU(989e12, 139 * 2**30, "h200"),
     "a100-40gb": GPU(312e12, 39 * 2**30, "a100-sxm4-40gb"),
     "a100-40gb-pcie": GPU(312e12, 39 * 2**30, "a100-pcie-40gb"),
-    "a100-80gb": GPU(312e12, 79 * 2**30, "a100"),
+    "a100-80gb": GPU(312e12, 79 * 2**30, "a100.*"),
+    "a6000-48gb": GPU(154.8e12, 47 * 2**30, "rtx a6000"),
+    "l40s-48gb": GPU(362e12, 44 * 2**30, "l40s"),
+    "4090-24gb": GPU(165.2e12, 23 * 2**30, "geforce rtx 4090"),
+    "3090-24gb": GPU(71e12, 23 * 2**30, "geforce rtx 3090"),
+    "a10-24gb": GPU(125e12, 22 * 2**30, "a10"),
+    "l4-24gb": GPU(121e12, 22 * 2**30, "l4"),
 }
 
 
@@ -574,7 +583,8 @@ def peak_flops(device: torch.device) -> float | None:
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device).lower()
-    found = next((gpu.peak_flops for gpu in GPUS.values() if gpu.device_name in name), None)
+    known = (gpu for gpu in GPUS.values() if re.fullmatch(f"(nvidia )?{gpu.device_name}", name) and " mig " not in name)
+    found = next((gpu.peak_flops for gpu in known), None)
     if found is None and int(os.environ.get("RANK", 0)) == 0:
         print(f"note: {name} is not in model.GPUS; the log shows no MFU", flush=True)
     return found

@@ -1,19 +1,22 @@
-"""What a run needs before anything is rented: memory of a GPU, the largest pack, hours and GPU-hours of a stage.
+"""What a run needs before anything is rented: memory of a GPU and of its host, the largest pack, disk, and the hours
+and GPU-hours of a stage.
 
     python -m bench.plan                                   the presets, and their three stages on 8, 32 and 256 GPUs
     python -m bench.plan --gpu h100-80gb --mfu 0.45        on other GPUs, with a rate that was measured
     python -m bench.plan puma-qwen2-7b --pack_tokens 8192  of one preset
     python -m bench.plan train_stage2.py --nproc 32 --gpu a100-80gb --preset puma-qwen2-7b
                                                            one run: the script, the GPUs, and the script's own flags
+    python -m bench.plan --gpu 24gb                        on a card of 24 GB that is not known; "here": this machine's
 
 FLOPs follow the formula in model.py. Memory is not a formula: the step of one pack runs on the meta device, operator
 by operator, and the live bytes are counted; what FSDP2 keeps around it (shards, gathered layers, gradients on their
-way) is added. No GPU, no data and no weights are needed.
+way) is added. Host memory and disk are counted from the parameters. No GPU, no data and no weights are needed.
 """
 
 import argparse
 import importlib
 import math
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,8 +31,8 @@ from torch import Tensor, nn
 from bench.memory import LiveBytes
 from errors import UserError, run_main
 from kernels.puma_loss import default_chunk_size
-from model import (ALL_ATTENTION_FUNCTIONS, DEFAULT_PRESET, GPUS, PARTS, MathModel, PretrainedConfig, blank_pixels,
-                   count_image_tokens, load_model, parse_parts, part_of, pass_flops, presets)
+from model import (ALL_ATTENTION_FUNCTIONS, DEFAULT_PRESET, GPU, GPUS, PARTS, AutoConfig, MathModel, PretrainedConfig,
+                   blank_pixels, count_image_tokens, load_model, parse_parts, part_of, pass_flops, peak_flops, presets)
 from runtime import checkpoint_activations, fsdp_groups, parse_config
 
 GIB = 2**30
@@ -40,6 +43,7 @@ ON_GPU = {1: ("llm",), 2: PARTS, 3: PARTS}  # stage 1 leaves the towers and the 
 ASSUMED_MFU = 0.40
 CONTEXT_BYTES = 1.5 * GIB  # CUDA context, cuBLAS and NCCL buffers
 FRAGMENTATION = 1.05
+GPUS_OF_A_NODE = 8
 
 
 @dataclass(frozen=True)
@@ -211,7 +215,59 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
+# Memory of a node and disk
+
+
+def plan_host(model: MathModel, *, nproc: int, per_node: int, on_gpu: tuple[str, ...], weights: str = "mapped",
+              frozen_bytes: int = 2) -> dict[str, float]:
+    """Bytes of host memory on a node with per_node ranks, among nproc that shard `model`, by when they are held; what
+    each process takes itself is not counted.
+
+    weights: "mapped" from a bf16 folder, "converted" from one in another dtype, or "random". frozen_bytes: of a frozen
+    parameter, 2 on GPUs and 4 on a CPU.
+    """
+    count = sum(count_parameters(model).values())
+    if weights == "mapped":  # safetensors maps the files: the ranks share the page cache, which the kernel takes back
+        at_load = {"weights at load, mapped once for all ranks": 2 * count}
+    else:  # random ones are drawn in fp32
+        at_load = {"weights at load, a copy in each rank": per_node * count * {"converted": 2, "random": 4}[weights]}
+    saved = 0.0
+    for name, parameter in model.named_parameters():
+        kept = parameter.numel() * (12 if parameter.requires_grad else frozen_bytes)
+        saved += kept / nproc if part_of(name) in on_gpu else kept  # what stays on the CPU is whole on each rank
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    # rank 0 gathers the weights as they are stored, and rounds them into a bf16 model
+    gathered = 4 * trained + frozen_bytes * (count - trained) + 2 * count
+    return at_load | {
+        "copies of a checkpoint on its way to the disk": per_node * saved, "export, on the first node": gathered
+    }
+
+
+def plan_disk(model: MathModel, keep: int, frozen_bytes: int = 2) -> dict[str, float]:
+    """Bytes of a checkpoint, of the keep + 1 that a save may leave for a moment, and of the export in bf16."""
+    checkpoint = sum(parameter.numel() * (12 if parameter.requires_grad else frozen_bytes)
+                     for parameter in model.parameters())
+    export = 2 * sum(count_parameters(model).values())
+    return {"a checkpoint": checkpoint, f"{max(1, keep) + 1} of them (--keep {keep}, and the next)":
+            (max(1, keep) + 1) * checkpoint, "the export": export}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
 # The plan of a run
+
+
+def find_gpu(name: str) -> GPU:
+    """The card of that name; "here": this machine's; "24gb": any of so many GB. Unknown peaks are NaN."""
+    if name in GPUS:
+        return GPUS[name]
+    if name == "here" and torch.cuda.is_available():
+        card = torch.device("cuda")
+        return GPU(peak_flops(card) or math.nan, torch.cuda.get_device_properties(card).total_memory, "")
+    if gigabytes := re.fullmatch(r"([1-9]\d*)gb", name.lower()):
+        return GPU(math.nan, int(gigabytes[1]) * 10**9, "")
+    what = "this machine has no GPU" if name == "here" else "unknown"
+    raise UserError(f"--gpu {name}: {what}; known: {', '.join(GPUS)}; another card by its memory, like 24gb, or here: "
+                    "this machine's")
 
 
 def build_model(preset: str, trains: Iterable[str], activation_checkpointing: bool, source: str = "") -> MathModel:
@@ -226,13 +282,12 @@ def build_model(preset: str, trains: Iterable[str], activation_checkpointing: bo
 def plan(preset: str, stage: int, *, nproc: int, gpu: str, trains: tuple[str, ...] = (), pack_tokens: int = 16384,
          activation_checkpointing: bool = True, sync_every_pack: bool = True, shard_size: int = 0,
          mfu: float = ASSUMED_MFU, source: str = "") -> dict[str, Any]:
-    """Memory at pack_tokens, the largest pack that fits, and the time of the stage.
+    """Memory at pack_tokens, the largest pack that fits, and the time of the stage (NaN on a GPU of unknown peak).
 
     source: a model's folder, in place of the preset. trains: (): the stage's own parts. shard_size: GPUs that share one
     copy of the model; 0: all nproc. Raises UserError for an unknown GPU and for numbers that make no run.
     """
-    if gpu not in GPUS:
-        raise UserError(f"--gpu {gpu}: unknown; known: {', '.join(GPUS)}")
+    card = find_gpu(gpu)
     if nproc < 1 or pack_tokens < 1:
         raise UserError(f"--nproc {nproc} --pack_tokens {pack_tokens}: both must be at least 1")
     if shard_size < 0 or (shard_size and nproc % shard_size):
@@ -256,20 +311,19 @@ def plan(preset: str, stage: int, *, nproc: int, gpu: str, trains: tuple[str, ..
     # activations grow with the number of tokens: two points give the line
     other_tokens = 4096 if pack_tokens != 4096 else 8192
     slope = (memory[TOTAL] - memory_at(other_tokens)[TOTAL]) / (pack_tokens - other_tokens)
-    fits = pack_tokens + (GPUS[gpu].memory - memory[TOTAL]) / slope
+    fits = pack_tokens + (card.memory - memory[TOTAL]) / slope
     flops = workload.rows * sum(
         pass_flops(model.costs, tokens=length, squared_lengths=length**2, responses=workload.response, images=images,
                    trains=learning)
         for (length, images), learning in zip(sides, (trains, ()), strict=False)
     )
     return {
-        "config": model.config, "parameters": count_parameters(model), "memory": memory,
-        "fits": max(0, int(fits) // 1024 * 1024), "flops": flops,
-        "gpu_hours": flops / (GPUS[gpu].peak_flops * mfu) / 3600
+        "model": model, "parameters": count_parameters(model), "memory": memory | {"of": card.memory},
+        "fits": max(0, int(fits) // 1024 * 1024), "flops": flops, "gpu_hours": flops / (card.peak_flops * mfu) / 3600
     }
 
 
-def print_plan(config: Any, stage: int, *, nproc: int, gpu: str) -> None:
+def print_plan(config: Any, stage: int, *, nproc: int, gpu: str, per_node: int = GPUS_OF_A_NODE) -> None:
     """Print the plan of a script's configuration, then of every preset in every stage on as many GPUs."""
     trains = parse_parts(getattr(config, "train", "llm"))  # stage 1 has no choice
     flags = ("pack_tokens", "activation_checkpointing", "sync_every_pack", "shard_size")
@@ -286,17 +340,35 @@ def print_plan(config: Any, stage: int, *, nproc: int, gpu: str) -> None:
     print(f"parameters: {counts}")
     print(f"memory of one GPU with packs of {config.pack_tokens} tokens, "
           f"activation checkpointing {checkpointing} (GiB):")
-    for name, value in (found["memory"] | {"of": GPUS[gpu].memory}).items():
-        print(f"  {name:<54}{value / GIB:>8.2f}")
+    _print_bytes(found["memory"])
     print(_advice(config, found["fits"]))
-    shared = loader_bytes(found["config"], workload, config.global_batch / nproc, config.num_workers)
+    model, per_node = found["model"], min(nproc, per_node)
+    weights = "random" if config.random_weights else "mapped"
+    if source and AutoConfig.from_pretrained(source).dtype != torch.bfloat16:
+        weights = "converted"
+    print(f"host memory of a node of {per_node} GPUs, beside what each process takes itself (GiB):")
+    _print_bytes(plan_host(model, nproc=config.shard_size or nproc, per_node=per_node, on_gpu=ON_GPU[stage],
+                           weights=weights))
+    if weights == "converted":
+        print(f"  {source} is not in bf16: each rank converts its own copy")
+    elif not (config.model or config.random_weights):
+        print("  of a folder (--model) in bf16; without one each rank converts what the hub has in another dtype")
+    print("disk in --out_dir (GiB):")
+    _print_bytes(plan_disk(model, config.keep))
+    shared = loader_bytes(model.config, workload, config.global_batch / nproc, config.num_workers)
     print(f"shared memory (/dev/shm) for the images of each GPU's loader, {config.num_workers} processes: "
           f"{shared / GIB:.2f} GiB")
-    print(f"work: {workload.rows:,} rows = {flops:.3g} FLOPs; {gpu_hours:,.0f} GPU-hours, "
-          f"{gpu_hours / nproc:,.1f} hours at an ASSUMED {ASSUMED_MFU:.0%} MFU (not measured)")
+    hours = (f"{gpu_hours:,.0f} GPU-hours, {gpu_hours / nproc:,.1f} hours at an ASSUMED {ASSUMED_MFU:.0%} MFU "
+             "(not measured)" if gpu_hours == gpu_hours else "hours unknown, as the peak of this GPU is")
+    print(f"work: {workload.rows:,} rows = {flops:.3g} FLOPs; {hours}")
     print(f"  ASSUMED mean row: prompt {workload.prompt} text tokens, response {workload.response}, images "
           f"{workload.images:g}; strong prompt {workload.strong_prompt}, images {workload.strong_images:g}\n")
     print_costs([nproc], gpu=gpu, pack_tokens=config.pack_tokens)
+
+
+def _print_bytes(sizes: dict[str, float]) -> None:
+    for name, value in sizes.items():
+        print(f"  {name:<54}{value / GIB:>8.2f}")
 
 
 def loader_bytes(config: PretrainedConfig, workload: Workload, rows: float, num_workers: int) -> float:
@@ -350,8 +422,9 @@ def print_costs(gpu_counts: list[int], *, gpu: str, pack_tokens: int, names: Ite
         for stage in STAGE_PARTS:
             found = plan(name, stage, nproc=gpu_counts[0], gpu=gpu, pack_tokens=pack_tokens, mfu=rate)
             memory, gpu_hours = found["memory"][TOTAL] / GIB, found["gpu_hours"]
-            hours = "".join(f"{gpu_hours / count:>14,.2f}" for count in gpu_counts)
-            print(f"{name:<24}{stage:>6}{memory:>11.1f}{found['fits']:>14,}{gpu_hours:>11,.1f}{hours}", flush=True)
+            hours = f"{gpu_hours:>11,.1f}" + "".join(f"{gpu_hours / count:>14,.2f}" for count in gpu_counts)
+            hours = hours.replace("nan", "  -")  # the GPU's peak is unknown
+            print(f"{name:<24}{stage:>6}{memory:>11.1f}{found['fits']:>14,}{hours}", flush=True)
     print(f"{gpu}; packs of {pack_tokens} tokens, activation checkpointing on, memory for {gpu_counts[0]} GPUs;")
     source = f"an ASSUMED {rate:.0%} MFU" if mfu is None else f"{rate:.0%} MFU, as given"
     print(f"hours at {source}, rows of ASSUMED length (bench/plan.py), perfect scaling, loading and saving not counted")
@@ -374,15 +447,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser = _Parser("python -m bench.plan", description=__doc__, allow_abbrev=False,
                      formatter_class=argparse.RawDescriptionHelpFormatter,
                      add_help=not plans_a_script)  # --help is then the script's
-    parser.add_argument("--gpu", default="a100-80gb", help=", ".join(GPUS))
+    parser.add_argument("--gpu", default="a100-80gb", help=", ".join((*GPUS, "24gb (any memory)", "here")))
     if plans_a_script:
         scripts = sorted(path.name for path in Path(__file__).parent.parent.glob("train_stage[123]*.py"))
         if first not in scripts:
             raise UserError(f"{first}: neither a script ({', '.join(scripts)}) nor a preset ({', '.join(presets())})")
         parser.add_argument("--nproc", type=int, default=8)
+        parser.add_argument("--nproc_per_node", type=int, default=GPUS_OF_A_NODE)
         own, flags = parser.parse_known_args(arguments[1:])
         config = parse_config(importlib.import_module(Path(first).stem).Config, flags)
-        print_plan(config, int(first[len("train_stage")]), nproc=own.nproc, gpu=own.gpu)
+        stage = int(first[len("train_stage")])
+        print_plan(config, stage, nproc=own.nproc, gpu=own.gpu, per_node=own.nproc_per_node)
         return
     parser.add_argument("--mfu", type=float, help=f"a measured rate instead of the assumed {ASSUMED_MFU}")
     parser.add_argument("--pack_tokens", type=int, default=16384)

@@ -2,17 +2,27 @@
 step, the plan's text and its command line.
 """
 
+import math
+import os
 import subprocess
 import sys
+from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import ranks_worker
 import torch
+import torch.distributed as dist
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils.flop_counter import FlopCounterMode
 
+import checkpoint
 import model as model_module
 import runtime
 from bench import plan
@@ -20,7 +30,7 @@ from bench.memory import LiveBytes
 from data import MicroBatch, Tokens, pack_rows
 from errors import UserError
 from model import (MathModel, blank_pixels, count_image_tokens, load_model, load_processor, model_costs, part_of,
-                   pass_flops, peak_flops, presets)
+                   pass_flops, peak_flops, presets, save_pretrained)
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ranks_worker.STAGES
@@ -78,11 +88,31 @@ def test_flops_are_those_that_torch_counts(stage: int) -> None:
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.04)
 
 
-def test_the_peak_of_a_gpu_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    names = iter(("NVIDIA H100 80GB HBM3", "NVIDIA H100 PCIe", "NVIDIA A100-SXM4-80GB", "NVIDIA GeForce RTX 4090"))
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: next(names))
-    assert [peak_flops(torch.device("cuda")) for _ in range(4)] == [989e12, 756e12, 312e12, None]
-    assert capsys.readouterr().out == "note: nvidia geforce rtx 4090 is not in model.GPUS; the log shows no MFU\n"
+PEAKS = {
+    "NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H100 PCIe": 756e12, "NVIDIA H100 NVL": 835e12, "NVIDIA H200": 989e12,
+    "NVIDIA A100-SXM4-80GB": 312e12, "A100-SXM4-40GB": 312e12, "NVIDIA A100-PCIE-40GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12, "NVIDIA GeForce RTX 4090": 165.2e12, "NVIDIA GeForce RTX 3090": 71e12,
+    "NVIDIA L4": 121e12, "NVIDIA A10": 125e12, "NVIDIA RTX A6000": 154.8e12, "NVIDIA L40S": 362e12,
+    # other cards, slower than what their name contains
+    "NVIDIA L40": None, "NVIDIA A10G": None, "NVIDIA GeForce RTX 4090 D": None, "NVIDIA GeForce RTX 3090 Ti": None,
+    "NVIDIA GeForce RTX 4090 Laptop GPU": None, "NVIDIA H200 NVL": None, "NVIDIA A100-SXM4-80GB MIG 3g.40gb": None
+}
+
+
+def pretend_card(monkeypatch: pytest.MonkeyPatch, name: str, memory: int = 0) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=memory))
+
+
+@pytest.mark.parametrize("name", PEAKS)
+def test_the_peak_of_a_gpu_is_found_by_its_name(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    pretend_card(monkeypatch, name)
+    assert peak_flops(torch.device("cuda")) == PEAKS[name]
+    note = "" if PEAKS[name] else f"note: {name.lower()} is not in model.GPUS; the log shows no MFU\n"
+    assert capsys.readouterr().out == note
     assert peak_flops(torch.device("cpu")) is None
 
 
@@ -164,6 +194,169 @@ def test_the_plan_follows_packs_checkpointing_and_ranks(monkeypatch: pytest.Monk
     assert larger > smaller > 16384
 
 
+def folder_size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+@dataclass
+class Settings:
+    seed: int = 0
+
+
+def take_a_step(model: MathModel) -> tuple:
+    """(model, optimizer, scheduler) after a step, so that AdamW's moments are there."""
+    optimizer = torch.optim.AdamW(runtime.parameter_groups(model, 0.1), lr=1e-5)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+    optimizer.step()
+    return model, optimizer, runtime.cosine_schedule(optimizer, 2, 0.1)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_planned_copies_of_a_save_are_those_that_one_of_two_ranks_makes(
+    stage: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's own stager copies; the other rank is torch's stand-in, for a copy asks nothing of it."""
+    copies: dict[int, int] = {}
+
+    def stage_only(state: dict, **_: object) -> Future:
+        for tensor in DefaultStager(StagingOptions(False, False, False, False)).stage(state).values():
+            storage = (tensor.to_local() if hasattr(tensor, "to_local") else tensor).untyped_storage()
+            copies[storage.data_ptr()] = storage.nbytes()
+        return Future()
+
+    monkeypatch.setattr(checkpoint.dcp, "async_save", stage_only)
+    monkeypatch.setattr(checkpoint, "_publish", lambda *_: None)
+    dist.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
+    try:
+        process = runtime.Process(0, 0, 2, torch.device("cpu"), init_device_mesh("cpu", (2,)))
+        model = tiny(stage)
+        runtime.shard(model, process, unused=lambda name: part_of(name) not in plan.ON_GPU[stage])
+        checkpoint.save_checkpoint(tmp_path, 1, *take_a_step(model), process, config=Settings(), data_fingerprint=0)
+    finally:
+        dist.destroy_process_group()
+
+    def planned(**ranks: int) -> float:
+        sizes = plan.plan_host(tiny(stage, "meta"), **ranks, on_gpu=plan.ON_GPU[stage], frozen_bytes=4)
+        return sizes["copies of a checkpoint on its way to the disk"]
+
+    assert planned(nproc=2, per_node=1) == pytest.approx(sum(copies.values()), rel=1e-3)
+    assert planned(nproc=2, per_node=2) == 2 * planned(nproc=2, per_node=1)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_planned_disk_is_what_a_checkpoint_and_an_export_take(stage: int, tmp_path: Path) -> None:
+    trained = take_a_step(tiny(stage))
+    for step in (1, 2):
+        checkpoint.save_checkpoint(tmp_path / "run", step, *trained, checkpoint.ALONE, config=Settings(),
+                                   data_fingerprint=0, keep=2, wait=True)
+    checkpoint.export_pretrained(trained[0], tmp_path / "export", checkpoint.ALONE)
+    one, all_of_them, export = plan.plan_disk(tiny(stage, "meta"), keep=1, frozen_bytes=4).values()
+    assert one == pytest.approx(folder_size(tmp_path / "run" / "step_00000001"), rel=0.03)
+    assert all_of_them == 2 * one == pytest.approx(folder_size(tmp_path / "run"), rel=0.03)
+    assert export == pytest.approx(folder_size(tmp_path / "export"), rel=0.03)
+
+
+EXPORT_ON_TWO_RANKS = """
+import sys
+import torch
+import checkpoint, runtime
+from bench import plan
+from bench.memory import peak_bytes
+from model import load_model
+
+process = runtime.setup(0)
+model = load_model("", sys.argv[1])
+model.set_trainable(("vision", "projector"))
+runtime.shard(model, process)
+peak = peak_bytes(lambda: checkpoint.export_pretrained(model, sys.argv[1] + "/again", process), "cpu")
+planned = plan.plan_host(model, nproc=2, per_node=2, on_gpu=(), frozen_bytes=4)["export, on the first node"]
+runtime.print0(f"{peak / planned:.4f} of the plan")
+runtime.shutdown(process)
+"""
+
+
+def larger_tiny(dtype: torch.dtype) -> MathModel:
+    """80M parameters, so that what a process holds otherwise hardly counts."""
+    config = presets()["tiny"].config
+    config.text_config.hidden_size, config.text_config.intermediate_size = 512, 16384
+    return MathModel(model_module._random(config, dtype, "cpu"), load_processor("tiny"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the peak of resident memory")
+def test_planned_memory_of_an_export_is_what_the_first_of_two_ranks_takes(tmp_path: Path) -> None:
+    save_pretrained(larger_tiny(torch.float32), tmp_path)
+    (tmp_path / "worker.py").write_text(EXPORT_ON_TWO_RANKS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run([*command, tmp_path / "worker.py", tmp_path], capture_output=True, text=True, cwd=ROOT,
+                          env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[0]) == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc where memory comes from")
+def test_ranks_share_the_weights_of_a_bf16_folder(tmp_path: Path) -> None:
+    """They lie in the mapped file, from which all processes read the same pages; another dtype is each rank's own."""
+    save_pretrained(MathModel(model_module._random(presets()["tiny"].config, torch.bfloat16, "cpu"),
+                              load_processor("tiny")), tmp_path)
+
+    def share_mapped(dtype: torch.dtype) -> float:
+        model = load_model("", str(tmp_path), dtype=dtype)
+        lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(".safetensors")]
+        ranges = [[int(end, 16) for end in line.split()[0].split("-")] for line in lines]
+        parameters = list(model.parameters())
+        mapped = [parameter.numel() for parameter in parameters
+                  if any(start <= parameter.data_ptr() < end for start, end in ranges)]
+        return sum(mapped) / sum(parameter.numel() for parameter in parameters)
+
+    assert share_mapped(torch.bfloat16) == 1
+    assert share_mapped(torch.float32) == 0
+
+
+def test_host_memory_follows_the_folder_and_random_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(plan, "print_costs", lambda *_, **__: None)
+    model = larger_tiny(torch.bfloat16)
+    weights = sum(parameter.numel() for parameter in model.parameters()) / plan.GIB
+
+    def printed(*flags: str) -> str:
+        monkeypatch.setattr(plan, "pack_bytes", lambda model, responses, *sides: sides[0][0])
+        plan.main(["train_stage3.py", "--nproc", "16", "--pack_tokens", "4096", "--keep", "3", *flags])
+        return " ".join(capsys.readouterr().out.split())
+
+    for dtype, of_all in ((torch.bfloat16, f"mapped once for all ranks {2 * weights:.2f}"),
+                          (torch.float32, f"a copy in each rank {8 * 2 * weights:.2f}")):
+        save_pretrained(MathModel(model.hf.to(dtype), model.processor), tmp_path / str(dtype))
+        text = printed("--model", str(tmp_path / str(dtype)))
+        assert "host memory of a node of 8 GPUs" in text and f"weights at load, {of_all}" in text
+    assert "is not in bf16: each rank converts its own copy" in text
+    assert "4 of them (--keep 3, and the next)" in text
+    text = printed("--preset", "tiny", "--random_weights", "--nproc_per_node", "4")
+    assert "a node of 4 GPUs" in text and "a copy in each rank" in text
+
+
+def test_a_card_that_is_not_known_is_planned_by_its_memory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(plan, "pack_bytes", lambda model, responses, *sides: 10**5 * sides[0][0])
+    found = plan.plan("tiny", 3, nproc=8, gpu="24gb")
+    assert found["memory"]["of"] == 24e9 and found["fits"] > 0 and math.isnan(found["gpu_hours"])
+    plan.print_costs([8], gpu="24gb", pack_tokens=4096, names=["tiny"])
+    assert capsys.readouterr().out.splitlines()[1].split()[-2:] == ["-", "-"]  # GPU-hours, hours
+    monkeypatch.setattr(plan, "presets", lambda: {"tiny": None})  # no table of the large ones
+    plan.main([*TINY, "--gpu", "24gb"])
+    printed = capsys.readouterr().out
+    assert "hours unknown, as the peak of this GPU is" in printed and "nan" not in printed
+    pretend_card(monkeypatch, "NVIDIA RTX 5000 Ada Generation", 31 * plan.GIB)
+    found = plan.plan("tiny", 3, nproc=8, gpu="here")
+    assert found["memory"]["of"] == 31 * plan.GIB and math.isnan(found["gpu_hours"])
+    pretend_card(monkeypatch, "NVIDIA GeForce RTX 4090", 23 * plan.GIB)
+    assert plan.plan("tiny", 3, nproc=8, gpu="here") | {"model": 0} == (
+        plan.plan("tiny", 3, nproc=8, gpu="4090-24gb") | {"model": 0})
+
+
 TINY = ["train_stage2.py", "--preset", "tiny", "--pack_tokens", "4096", "--activation_checkpointing"]
 
 
@@ -201,7 +394,9 @@ def test_the_plan_of_a_folder_is_that_of_what_it_holds(tmp_path: Path, capsys: p
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([*TINY, "--gpu", "rtx"], "--gpu rtx: unknown; known: .*a100-80gb"),
+        ([*TINY, "--gpu", "rtx"], "--gpu rtx: unknown; known: .*a100-80gb.*4090-24gb.*; another card .*24gb"),
+        ([*TINY, "--gpu", "0gb"], "--gpu 0gb: unknown; known"),
+        ([*TINY, "--gpu", "here"], "--gpu here: this machine has no GPU"),
         ([*TINY, "--nproc", "0"], "--nproc 0 .*at least 1"),
         ([*TINY, "--nproc", "few"], "--nproc: invalid int value: 'few'"),
         ([*TINY, "--shard_size", "3"], "--shard_size 3 does not divide --nproc 8"),
@@ -218,6 +413,7 @@ def test_a_mistake_on_the_command_line_is_named(
     arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "print_presets", lambda: None)  # takes its time, and is not the mistake
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=message):
         plan.main(arguments)
 
