@@ -1,21 +1,22 @@
-"""Ask a checkpoint about a picture; the answer streams.
+"""Ask a checkpoint about pictures; the answer streams.
 
     python sample.py --model out/demo/stage3 --image fig.png "Find angle C."
+    python sample.py --model out/demo/stage3 --image a.png --image b.png "Which of the two triangles is larger?"
     python sample.py --model out/demo/stage3 "In triangle ABC, angle A = 40 and angle B = 60. Find angle C."
 """
 
 import argparse
 import sys
-from pathlib import Path
 
 import torch
 from PIL import Image
 
 import guard  # noqa: F401  (before transformers)
-from transformers import AutoModelForImageTextToText, AutoProcessor, TextStreamer, set_seed
+from transformers import TextStreamer, set_seed
 
 from errors import UserError, run_main
-from sources import BadRow, open_image
+from evaluation.generate import inputs_of, load_model, pictures_of, prompt_of
+from sources import BadRow, conversations, open_image
 
 
 def read_picture(path: str) -> Image.Image:
@@ -26,33 +27,35 @@ def read_picture(path: str) -> Image.Image:
         raise UserError(error.detail) from error
 
 
+def read_question(text: str, pictures: list[Image.Image]) -> list[dict]:
+    """A message (evaluation/generate.py) as training reads such a row: the pictures in their order, then the text
+    without its <image> placeholders. UserError where training refuses it.
+    """
+    try:
+        [(_, (turn, _))] = conversations({"instruction": text, "image_url": pictures, "output": "?"}, pairs=False)
+    except BadRow as error:
+        raise UserError(f"{error.detail}; give --image FILE once for each picture") from error
+    return [*({"type": "image", "value": picture} for picture in turn.images), {"type": "text", "value": turn.text}]
+
+
 def main() -> None:
     """Parse the flags, load the checkpoint, stream one answer."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("question", help="the question; - reads it from standard input")
     parser.add_argument("--model", required=True, help="a folder that a stage, an export or transformers wrote")
-    parser.add_argument("--image", default="", help="a picture to ask about")
+    parser.add_argument("--image", action="append", default=[], help="a picture to ask about; once for each, in order")
     parser.add_argument("--max_new_tokens", type=int, default=512)
     parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token each time")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
-    if not (Path(arguments.model) / "config.json").is_file():
-        raise UserError(f"{arguments.model}: no config.json; --model wants a stage's folder, e.g. out/demo/stage3")
     question = sys.stdin.read() if arguments.question == "-" else arguments.question
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    picture = read_picture(arguments.image) if arguments.image else None
-    processor = AutoProcessor.from_pretrained(arguments.model, backend="pil")
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    model = AutoModelForImageTextToText.from_pretrained(arguments.model, dtype=dtype).to(device).eval()
+    message = read_question(question, [read_picture(path) for path in arguments.image])
+    model, processor = load_model(arguments.model)
+    if processor.image_token in message[-1]["value"]:
+        raise UserError(f"the question holds the image token {processor.image_token!r}; leave it out")
 
-    content = [{"type": "text", "text": question}]
-    if picture is not None:
-        content.insert(0, {"type": "image"})
-    prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    inputs = processor(text=[prompt], images=[picture] if picture is not None else None, return_tensors="pt").to(device)
-    if "pixel_values" in inputs:
-        inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
+    inputs = inputs_of(model, processor, [prompt_of(processor, message)], pictures_of(message))
     set_seed(arguments.seed)
     sampling = {"do_sample": False}
     if arguments.temperature > 0:

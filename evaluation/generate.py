@@ -9,12 +9,14 @@ A message is a list of parts, as VLMEvalKit has them: {"type": "image", "value":
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from PIL import Image
 
 import guard  # noqa: F401  (before transformers)
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import (AutoConfig, AutoModelForImageTextToText, AutoProcessor, BatchFeature, GenerationConfig,
+                          PreTrainedModel, ProcessorMixin)
 
 from errors import UserError
 from evaluation.question import Question
@@ -24,17 +26,31 @@ Message = list[dict]
 
 
 def load_model(folder: str) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """A checkpoint folder → (model in eval mode, on the GPU if there is one; processor), or a UserError."""
+    """A checkpoint folder → (model in eval mode, on the GPU if there is one; processor), or a UserError.
+
+    Code that a folder brings is never run: left to itself, transformers asks on the terminal.
+    """
+    remedy = "--model wants a folder that a stage, an export or transformers wrote, e.g. out/demo/stage3"
+    if not (Path(folder) / "config.json").is_file():
+        raise UserError(f"{folder}: no config.json; {remedy}")
     device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+    dtype = torch.bfloat16 if device != "cpu" else torch.float32
     try:
-        processor = AutoProcessor.from_pretrained(folder)
-        dtype = torch.bfloat16 if device != "cpu" else torch.float32
-        model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).to(device).eval()
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{folder}: no checkpoint that opens ({reason}); "
-                        "--model wants a folder a stage wrote") from error
-    return model, processor
+        part = "config.json"
+        AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        part = "generation_config.json"
+        if (Path(folder) / part).exists():  # transformers goes on without a damaged one, and answers may not end
+            GenerationConfig.from_pretrained(folder)
+        part = "processor"  # backend "pil": the pixels of training, also where torchvision is installed
+        processor = AutoProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
+        part = "chat template"
+        prompt_of(processor, [{"type": "image"}, {"type": "text", "value": "Find x."}])
+        part = "model"
+        model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, trust_remote_code=False)
+    except Exception as error:  # transformers raises nearly anything for a damaged folder
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{folder}: the {part} cannot be loaded ({reason}); {remedy}") from error
+    return model.to(device).eval(), processor
 
 
 def generate(model: PreTrainedModel, processor: ProcessorMixin, messages: Sequence[Message], *, batch_size: int = 64,
@@ -60,21 +76,27 @@ def stream(model: PreTrainedModel, processor: ProcessorMixin, messages: Sequence
     lengths = [len(ids) for ids in tokenizer(prompts, add_special_tokens=False)["input_ids"]] if prompts else []
     order = sorted(range(len(messages)), key=lambda k: (pictures_in(messages[k]) > 0, lengths[k]), reverse=True)
     sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
-    has_bos = tokenizer.bos_token is not None and bool(prompts) and prompts[0].startswith(tokenizer.bos_token)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         pictures = [picture for k in rows for picture in pictures_of(messages[k])]
-        inputs = processor(text=[prompts[k] for k in rows], images=pictures or None, padding=True, return_tensors="pt",
-                           add_special_tokens=not has_bos)  # a template that writes the bos itself gets no second one
-        inputs = inputs.to(model.device)
-        for name, value in inputs.items():
-            if value.is_floating_point():
-                inputs[name] = value.to(model.dtype)
+        inputs = inputs_of(model, processor, [prompts[k] for k in rows], pictures)
         with torch.inference_mode():
             outputs = model.generate(**inputs, max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id or 0,
                                      **sampling)
         texts = tokenizer.batch_decode(outputs[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         yield from zip(rows, (text.strip() for text in texts), strict=True)
+
+
+def inputs_of(model: PreTrainedModel, processor: ProcessorMixin, prompts: list[str],
+              pictures: list[Image.Image]) -> BatchFeature:
+    """What the model's forward takes, on its device and in its dtype; a template's own bos gets no second one."""
+    bos = processor.tokenizer.bos_token
+    inputs = processor(text=prompts, images=pictures or None, padding=len(prompts) > 1, return_tensors="pt",
+                       add_special_tokens=bos is None or not prompts[0].startswith(bos)).to(model.device)
+    for name, value in inputs.items():
+        if value.is_floating_point():
+            inputs[name] = value.to(model.dtype)
+    return inputs
 
 
 def prompt_of(processor: ProcessorMixin, message: Message) -> str:
