@@ -402,12 +402,18 @@ def test_the_lmms_eval_adapter_answers_requests(monkeypatch: pytest.MonkeyPatch,
     def visual(doc: dict) -> list[Image.Image]:
         return [doc["picture"]] if doc["picture"] else []
 
-    options = {"max_new_tokens": 3, "until": ["\n\n"]}
+    options = {"max_new_tokens": 3}
     requests = [types.SimpleNamespace(args=("Find x.", options, visual, k, "task", "test")) for k in (0, 1)]
     answers = model.generate_until(requests)
     alone = generate(model.model, model.processor, [model.message(requests[1])], max_new_tokens=3)[0]
-    assert len(answers) == 2 and answers[1] == alone.split("\n\n")[0]
+    assert len(answers) == 2 and answers[1] == alone
     assert [part["type"] for part in model.message(requests[0])] == ["image", "text"]
+
+    said = "x = 3\n\nAnswer: 3</s> and on"  # the default of a task that names no stop words is ["\n\n"]
+    monkeypatch.setattr(nanopuma, "generate", lambda model, processor, messages, **options: [said] * len(messages))
+    for until, kept in (["\n\n"], said), (["", "\n\n", "</s>"], "x = 3\n\nAnswer: 3"), ("\n", "x = 3"), (None, said):
+        request = types.SimpleNamespace(args=("Find x.", {"until": until}, visual, 1, "task", "test"))
+        assert model.generate_until([request]) == [kept]
 
 
 def test_the_vlmevalkit_adapter_answers_a_message(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:

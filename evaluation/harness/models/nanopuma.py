@@ -3,9 +3,12 @@
     LMMS_EVAL_PLUGINS=evaluation.harness PYTHONPATH=. python -m lmms_eval \\
         --model nanopuma --model_args pretrained=out/stage3 --tasks mathverse_testmini --batch_size 32
 
-Where a release has left that variable behind for entry points, name this class in the group `lmms_eval.models`.
+On several GPUs, `accelerate launch --num_processes 8 -m lmms_eval` with the same flags: lmms-eval gives each rank its
+share of the documents and gathers the answers. Run with lmms-eval 0.7.3; where a later release has left that variable
+behind for entry points, name this class in the group `lmms_eval.models`.
 """
 
+import os
 from collections import defaultdict
 
 from lmms_eval.api.instance import Instance
@@ -25,9 +28,15 @@ class NanoPuma(lmms):
         super().__init__()
         self.model, self.processor = load_model(pretrained)
         self.batch_size_per_gpu = int(batch_size)
+        # what lmms-eval asks of a model that runs on several ranks; its Accelerator has chosen this rank's GPU by now
+        self.device = self.model.device
+        self._rank, self._world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """The responses, in the order of the requests; cut at a task's stop words."""
+        """The responses, in the order of the requests; cut at a task's stop words.
+
+        Not at an empty line, which is lmms-eval's default where a task names none: it would end a derivation.
+        """
         answers: list[str] = [""] * len(requests)
         groups = defaultdict(list)  # requests that ask for the same length and temperature share batches
         for k, request in enumerate(requests):
@@ -39,7 +48,7 @@ class NanoPuma(lmms):
             for k, text in zip(members, texts, strict=True):
                 until = requests[k].args[1].get("until") or []
                 for stop in [until] if isinstance(until, str) else until:
-                    text = text.split(stop)[0]
+                    text = text.split(stop)[0] if stop not in ("", "\n\n") else text
                 answers[k] = text
         return answers
 
