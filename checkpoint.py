@@ -377,10 +377,7 @@ def _check_identity(folder: Path, manifest: dict[str, Any], now: dict[str, Any])
     fixed = "; ".join(text for name, text in changed.items() if name in FIXED_SETTINGS)
     if fixed:
         raise UserError(f"{folder}: from another configuration: {fixed}; set it back or choose another --out_dir")
-    if manifest["data"] != now["data"]:
-        there, here = (str(fingerprint)[:40] for fingerprint in (manifest["data"], now["data"]))
-        remedy = "bring the old files back or choose another --out_dir"
-        raise UserError(f"{folder}: the data changed since ({there}, now {here}), so its position is void; {remedy}")
+    _check_data(folder, manifest["data"], now["data"])
     names = sorted(name for name, _ in manifest["parameters"].items() ^ now["parameters"].items())
     if names:
         there, here = (side["parameters"].get(names[0], "missing") for side in (manifest, now))
@@ -388,6 +385,20 @@ def _check_identity(folder: Path, manifest: dict[str, Any], now: dict[str, Any])
         raise UserError(f"{folder}: another model: {text}; use its own --model and --train, or another --out_dir")
     for name in sorted(changed.keys() - {*QUIET_SETTINGS}):
         print0(f"changed since the checkpoint: {changed[name]}")
+
+
+def _check_data(folder: Path, there: Any, here: dict[str, str]) -> None:
+    """Refuse a checkpoint of other data (Rows.fingerprint); only print that pictures were copied, or are not known."""
+    if isinstance(there, str):  # of the files' names, sizes and ends alone
+        print0(f"{folder}: an older version wrote it, whose data fingerprint cannot be compared; bring the same --data")
+        there = here
+    changed = sorted(key for key in {*there, *here} if there.get(key) != here.get(key))
+    if changed == ["picture_times"]:
+        print0(f"{'!' * 100}\n! {folder}: pictures were written anew since, with the same names and sizes: copied?\n"
+               f"! If they were changed, the run goes on with other pictures than it began with.\n{'!' * 100}")
+    elif changed:
+        what, remedy = ", ".join(changed), "bring the old files back or choose another --out_dir"
+        raise UserError(f"{folder}: the data changed since ({what}), so its position is void; {remedy}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

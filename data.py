@@ -23,7 +23,7 @@ import random
 import re
 import signal
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -157,9 +157,10 @@ class ChatFormat:
 
 
 # One entry per usable row: which file, where in it (for Source.read_row), the line or row number for messages, the
-# side (SINGLE; STRONG or WEAK of a pair read as two rows), tokens and images of the (weak or only, strong) side.
+# side (SINGLE; STRONG or WEAK of a pair read as two rows), tokens and images of the (weak or only, strong) side, and
+# response tokens, which both sides share.
 ENTRY = np.dtype([("source", "i4"), ("offset", "i8"), ("length", "i4"), ("number", "i4"), ("side", "u1")]
-                 + [("tokens", "i4", 2), ("images", "u2", 2)])
+                 + [("tokens", "i4", 2), ("images", "u2", 2), ("response", "i4")])
 
 
 @dataclass
@@ -167,17 +168,20 @@ class Rows:
     """The index: `entries` (ENTRY, in file order), and `mix`, what an epoch draws from each file.
 
     mix: {"asked", "usable", "drawn", "dropped": {reason: rows}} by file, as plain numbers and strings: it is kept in
-    checkpoints.
+    checkpoints. "outside", where rows show pictures that lie outside of image_root: how many rows, and which folders.
+    fingerprint: SHA-256 of "rows", the entries and the files' whole content; of "pictures", the names and sizes of the
+    files that rows name; of "picture_times", when those were changed, which copying them changes too.
     """
 
     pairs: bool
     chat_format: ChatFormat
     max_length: int
     skip_bad_rows: bool
+    picture_roots: tuple[str, ...] = ()  # real paths; () allows pictures everywhere
     sources: list[Source] = field(default_factory=list)
     entries: np.ndarray | None = None
     mix: dict[str, dict] = field(default_factory=dict)
-    fingerprint: str = ""
+    fingerprint: dict[str, str] = field(default_factory=dict)
     orders: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -204,14 +208,27 @@ class Rows:
         return self.orders[seed, epoch]
 
     def summary(self) -> str:
-        """The mix and what was dropped, in a few lines for the log."""
+        """The mix, what rows show and what was dropped, in a few lines for the log."""
         mean = self.entries["tokens"].max(axis=1).mean()
         an_epoch = f"{len(self):,} {'pairs' if self.pairs else 'rows'} an epoch"
         lines = [f"data: {an_epoch}, {mean:,.0f} tokens on average, at most {self.max_length:,}"]
-        for source, file in zip(self.sources, self.mix.values(), strict=True):
+        for number, (source, file) in enumerate(zip(self.sources, self.mix.values(), strict=True)):
             share = f"{100 * file['drawn'] / len(self):.1f} % of the mix"
             line = f"  {source.path}: {file['drawn']:,} of {file['usable']:,} usable ({share}), asked: {file['asked']}"
             lines.append(line + (f"; dropped: {_listed(file['dropped'])}" if file["dropped"] else ""))
+            entries = self.entries[self.entries["source"] == number]
+            for name, side in (("rows", SINGLE), ("strong", STRONG), ("weak", WEAK))[self.pairs :]:
+                rows = entries if self.pairs else entries[entries["side"] == side]
+                images = rows["images"][:, int(self.pairs and side == STRONG)]
+                shown, each = np.count_nonzero(images), images.sum() / max(1, np.count_nonzero(images))
+                if len(rows):
+                    shows = f"{shown:,} with pictures ({each:.1f} each), {len(rows) - shown:,} without"
+                    lines.append(f"    {name}: {shows}; responses: {rows['response'].mean():,.0f} tokens on average")
+            if "outside" in file:
+                lines.append(f"    pictures outside of {source.image_root or '.'}: {file['outside']}")
+        weak, strong = self.entries["images"].sum(axis=0).tolist()
+        if strong > weak:
+            lines.append(f"  warning: strong sides show more pictures ({strong:,}) than weak ones ({weak:,}); swapped?")
         return "\n".join(lines)
 
     def read(self, index: int) -> tuple[Conversation, Conversation | None]:
@@ -228,25 +245,31 @@ class Rows:
         """Find the usable rows of the files in `spec`, as open_rows says; self. Raises UserError."""
         files = parse_spec(spec)
         self.sources = [open_source(path, image_root) for path, _ in files]
-        self.entries = np.concatenate([self._index_file(number, amount) for number, (_, amount) in enumerate(files)])
+        finders = [ImageFinder(source.image_root, self.picture_roots) for source in self.sources]
+        self.entries = np.concatenate(
+            [self._index_file(number, amount, finders[number]) for number, (_, amount) in enumerate(files)])
         if len(self) == 0:
             raise UserError(f"--data {spec}: the mix draws no row; ask for more")
-        # sha256 of the entries and of each file's name, size, first and last MiB; the folder may differ
-        digest = hashlib.sha256(self.entries.tobytes())
-        for source, facts in zip(self.sources, self.mix.values(), strict=True):
-            size = os.path.getsize(source.path)
-            digest.update(f"{os.path.basename(source.path)} {size} {facts['drawn']}".encode())
-            with open(source.path, "rb") as file:
-                digest.update(file.read(1 << 20))
-                file.seek(max(0, size - (1 << 20)))
-                digest.update(file.read())
-        self.fingerprint = digest.hexdigest()
+        digests = {name: hashlib.sha256() for name in ("rows", "pictures", "picture_times")}
+        digests["rows"].update(self.entries.tobytes())
+        for source, facts, finder in zip(self.sources, self.mix.values(), finders, strict=True):
+            digests["rows"].update(f"{os.path.basename(source.path)} {source.stamp[0]} {facts['drawn']}\n".encode())
+            try:
+                with open(source.path, "rb") as file:  # once more: counting the tokens takes many times as long
+                    while block := file.read(1 << 20):
+                        digests["rows"].update(block)
+                source.check_unchanged(os.stat(source.path))
+                for name, status in finder.stat():
+                    digests["pictures"].update(os.fsencode(f"{name}\0{status.st_size}\n"))
+                    digests["picture_times"].update(os.fsencode(f"{name}\0{status.st_mtime_ns}\n"))
+            except OSError as error:
+                raise UserError(f"{source.path}: it or its pictures cannot be read ({error}); repair that") from None
+        self.fingerprint = {name: digest.hexdigest() for name, digest in digests.items()}
         return self
 
-    def _index_file(self, number: int, amount: str) -> np.ndarray:
+    def _index_file(self, number: int, amount: str, finder: ImageFinder) -> np.ndarray:
         """The usable rows of source `number` as ENTRY [n]; what is drawn of them and what was dropped goes to `mix`."""
-        source, finder = self.sources[number], ImageFinder()
-        tables, dropped, first_bad = [], Counter(), ""
+        source, tables, dropped, outside, first_bad = self.sources[number], [], Counter(), Counter(), ""
         scanned = iter(tqdm(source.scan(), desc=f"index {os.path.basename(source.path)}", unit=" rows", disable=None))
         while batch := list(itertools.islice(scanned, INDEX_BATCH)):
             entries, texts, num_images = [], [], []
@@ -255,8 +278,7 @@ class Rows:
                 try:
                     sides = conversations(row, self.pairs)[:: -1 if self.pairs else 1]  # of pairs the weak side first
                     images = [[image for turn in turns for image in turn.images] for _, turns in sides]
-                    for image in itertools.chain(*images):
-                        finder.check(image, source.image_root)
+                    folders = [finder.check(image) for image in itertools.chain(*images)]
                     segments = [self.chat_format.segments(turns) for _, turns in sides]
                 except BadRow as bad:
                     if not self.skip_bad_rows or isinstance(bad, BenchmarkRow):
@@ -264,14 +286,16 @@ class Rows:
                     first_bad = first_bad or f" (the first: {where}: {bad.detail})"
                     dropped[bad.reason] += 1
                     continue
+                outside.update(list(filter(None, folders))[:1])
                 texts += segments
                 num_images += map(len, images)
                 names = [SINGLE] if self.pairs else [side for side, _ in sides]
-                entries += [(number, offset, length, line, name, (0, 0), (0, 0)) for name in names]
+                entries += [(number, offset, length, line, name, (0, 0), (0, 0), 0) for name in names]
             table = np.array(entries, dtype=ENTRY)
-            lengths = [len(tokens.input_ids) for tokens in self.chat_format.encode_segments(texts)]
-            for column, counts in (("tokens", lengths), ("images", num_images)):
+            encoded = self.chat_format.encode_segments(texts)
+            for column, counts in (("tokens", [len(tokens.input_ids) for tokens in encoded]), ("images", num_images)):
                 table[column][:, : 1 + self.pairs] = np.reshape(counts, (-1, 1 + self.pairs))
+            table["response"] = [len(tokens.positions) for tokens in encoded[:: 1 + self.pairs]]
             fits = table["tokens"].max(axis=1) <= self.max_length
             dropped.update([f"longer than {self.max_length} tokens"] * int((~fits).sum()))
             tables.append(table[fits])
@@ -280,6 +304,9 @@ class Rows:
             found = (_listed(dropped) or "it holds no row") + first_bad
             raise UserError(f"{source.path}: no usable row: {found}; correct the file or take it out of --data")
         facts = dict(asked=amount or "all", usable=usable, drawn=rows_to_draw(amount, usable), dropped=dict(dropped))
+        if outside:
+            folders = ", ".join(f"{folder} ({count:,})" for folder, count in outside.most_common(3))
+            facts["outside"] = f"{outside.total():,} rows, in {folders}{', ...' * (len(outside) > 3)}"
         self.mix[f"{number} {os.path.basename(source.path)}"] = facts
         return np.concatenate(tables)
 
@@ -289,14 +316,16 @@ def _listed(dropped: dict[str, int]) -> str:
 
 
 def open_rows(spec: str, pairs: bool, chat_format: ChatFormat, max_length: int, image_root: str = "",
-              skip_bad_rows: bool = False) -> Rows:
+              skip_bad_rows: bool = False, picture_roots: str = "") -> Rows:
     """Index the files of `spec`: "a.jsonl,b.parquet:0.3,c.json.gz:100k" (a point means a fraction, k a thousand).
 
     image_root: the folder that image paths start from; "" means each file's own folder. Rows longer than max_length
     tokens are dropped and counted; a bad row is an error, or with skip_bad_rows dropped and counted by its reason.
+    picture_roots: folders "A,B"; a row with a picture outside of all of them is a bad row; "" allows every folder.
     In a distributed run rank 0 makes the index and sends it to the others. Raises UserError.
     """
-    rows = Rows(pairs, chat_format, max_length, skip_bad_rows)
+    roots = tuple(os.path.realpath(root) for root in filter(None, map(str.strip, picture_roots.split(","))))
+    rows = Rows(pairs, chat_format, max_length, skip_bad_rows, roots)
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return rows.index(spec, image_root)
     # a gloo group of its own: indexing may take longer than NCCL waits, and the index does not belong on a GPU
@@ -319,6 +348,26 @@ def open_rows(spec: str, pairs: bool, chat_format: ChatFormat, max_length: int, 
             if source.blocks is not None:  # a file that cannot be read in place: every rank holds its rows
                 deque(source.scan(), maxlen=0)
     return rows
+
+
+def refuse_pictures(*each: Rows | None) -> None:
+    """Raise UserError, on the first rank, for a row with a picture: stage 1 leaves the vision tower on the CPU."""
+    for rows in filter(None, each):
+        shown = np.flatnonzero(rows.entries["images"].any(axis=1))
+        if len(shown):
+            what = f"{rows.row_id(shown[0])}: a row with a picture ({len(shown):,} such), but stage 1 trains on text"
+            leave_to_first_rank(UserError(f"{what}; keep such rows for stage 3, or take them out of the file"))
+
+
+def require_pictures(rows: Rows, trained: Sequence[str]) -> None:
+    """Raise UserError, on the first rank, if only the vision side trains and no (weak) row has a picture to learn from.
+
+    trained: the parts that learn.
+    """
+    if "llm" not in trained and not rows.entries["images"][:, 0].any():
+        files = ", ".join(source.path for source in rows.sources)
+        what = f"{files}: no {'weak ' * rows.pairs}row has a picture, so {' and '.join(trained)} would learn nothing"
+        leave_to_first_rank(UserError(f"{what}; correct the rows, or add llm to --train"))
 
 
 def check_held_out(data: str, val_data: str, val_every: int) -> None:
@@ -508,9 +557,9 @@ class StepDataset(Dataset):
 
     def _side(self, turns: Conversation, index: int) -> tuple[Tokens, list[dict[str, Tensor]], str]:
         """One side of a row as pack_rows takes it. Raises BadRow for an unreadable image."""
-        root = self.rows.sources[self.rows.entries["source"][index]].image_root
-        pixels = [self.rows.chat_format.pixels(open_image(image, root)) for turn in turns for image in turn.images]
-        return self.rows.chat_format.encode(turns), pixels, self.rows.row_id(index)
+        rows, root = self.rows, self.rows.sources[self.rows.entries["source"][index]].image_root
+        images = [open_image(image, root, rows.picture_roots) for turn in turns for image in turn.images]
+        return rows.chat_format.encode(turns), list(map(rows.chat_format.pixels, images)), rows.row_id(index)
 
 
 def allow_open_files() -> None:

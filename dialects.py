@@ -39,7 +39,6 @@ class Container(Source):
     """A file that is not plain JSON lines. `blocks` holds its rows if they cannot be read in place."""
 
     kind: str = ""  # "jsonl", "json" or "parquet"
-    stamp: tuple[int, int] = (0, 0)  # inode and time of change: a file replaced under the same name is another file
     gzipped: bool = False
     group_starts: list[int] = field(default_factory=list)  # parquet: the first row of every row group
 
@@ -98,9 +97,7 @@ def open_container(plain: Source) -> Source:
         if not gzipped:
             return plain
         kind = "jsonl"
-    status = os.stat(path)
-    stamp = (status.st_ino, status.st_mtime_ns)
-    source = Container(path, plain.image_root, [] if gzipped else None, kind, stamp, gzipped)
+    source = Container(path, plain.image_root, plain.stamp, [] if gzipped else None, kind, gzipped)
     if kind == "parquet":
         metadata = _parquet_file(path, gzipped, source.stamp, os.getpid()).metadata
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
@@ -262,7 +259,7 @@ def _with_bytes(value: object) -> object:
 
 
 @lru_cache(maxsize=64)
-def _parquet_file(path: str, gzipped: bool, stamp: tuple[int, int], process: int) -> object:
+def _parquet_file(path: str, gzipped: bool, stamp: tuple[int, int, int], process: int) -> object:
     """A parquet file opened by this process: forked processes must not share their parent's file position."""
     try:
         import pyarrow
@@ -284,6 +281,7 @@ def _parquet_row(source: Container, number: int) -> dict | BadRow:
     groups of any size fit, and small ones (a hundred rows, as `datasets` writes images) are quick.
     """
     parquet = _parquet_file(source.path, False, source.stamp, os.getpid())
+    source.check_unchanged(os.stat(source.path))
     group = bisect.bisect_right(source.group_starts, number) - 1
     left = number - source.group_starts[group]
     for batch in _parquet_batches(source.path, parquet, batch_size=ROWS_PER_READ, row_groups=[group]):

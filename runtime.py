@@ -564,14 +564,17 @@ def validate(
     Weights, generators and the order of the training rows stay as they are. NaN where there was no row to read.
     """
     model.eval()
-    totals, num_tokens = torch.zeros((), dtype=torch.float64, device=process.device), 0
+    totals, num_tokens, skipped = torch.zeros((), dtype=torch.float64, device=process.device), 0, 0
     for micro_batches in steps:
+        skipped += len(micro_batches.skipped)
         num_tokens += micro_batches.num_response_tokens
         for sides in micro_batches:
             sides = [side.to(process.device, non_blocking=True) for side in sides if side is not None]
             losses = model(loss_function, *sides, num_tokens=1, **loss_kwargs)  # divided by 1: sums
             totals = totals + torch.stack(losses if isinstance(losses, tuple) else (losses,)).double()
-    totals, num_tokens = sum_over_ranks(totals, process), sum_over_ranks(num_tokens, process)
+    totals, num_tokens, skipped = (sum_over_ranks(value, process) for value in (totals, num_tokens, skipped))
+    if skipped:
+        print0(f"validation: {skipped:,} rows left out, their pictures are unreadable")
     if isinstance(model, FSDPModule):
         # A forward without a backward leaves the root gathered, and checkpoints would take its bf16 copies.
         model.reshard()
@@ -585,7 +588,7 @@ def validate(
 
 # What the line of a step shows, in this order, where the step has it.
 SHOWN = dict.fromkeys(("loss", "fkl", "rkl", "ce", "val_loss", "val_fkl", "val_rkl", "val_ce"), ".4f")
-SHOWN |= {"lr": ".2e", "grad_norm": ".3f"}
+SHOWN |= {"lr": ".2e", "grad_norm": ".3f", "unreadable": "d"}  # a count of 0 is not worth the space
 
 
 class Log:
@@ -660,7 +663,8 @@ class Log:
         if self.wandb is not None:
             self.wandb.log(row, step=step)
         if self.progress == "lines":
-            shown = [f"{name} {row[name]:{style}}" for name, style in SHOWN.items() if row.get(name) is not None]
+            shown = [f"{name} {row[name]:{style}}" for name, style in SHOWN.items()
+                     if row.get(name) is not None and (row[name] or style != "d")]
             shown += [f"{row['tokens_per_second']:,.0f} tok/s", f"{seconds:.2f} s (data {row['data_wait']:.1%})"]
             shown += [f"MFU {row['mfu']:.1%}"] if "mfu" in row else []
             shown += [f"{row['memory_gib']:.1f} GiB", f"{timedelta(seconds=int(row['seconds_left']))} left"]
@@ -725,6 +729,32 @@ class StopRequest:
             self.stop_file.unlink(missing_ok=True)
             self.marker.write_text(f"step {step}, {self.reason or 'another rank'}\n")
         print0(f"stopped by request after step {step}; the same command with --resume auto goes on")
+
+
+def watch_unreadable(steps: Iterator[Any], process: Process, num_named: int = 5) -> Iterator[tuple[Any, int]]:
+    """Each of `steps` (this rank's MicroBatches) with the rows that all ranks left out of it for an unreadable picture.
+
+    The first num_named rows are named. Raises UserError, on the first rank, when at least 10, and more than 10 %, of
+    the last 1,000 rows (of whole steps, all ranks together) were left out.
+    """
+    recent: list[tuple[int, int]] = []  # (rows, unreadable ones) of each step
+    for micro_batches in steps:
+        num_skipped = sum_over_ranks(len(micro_batches.skipped), process)
+        recent.append((micro_batches.global_rows, num_skipped))
+        while sum(rows for rows, _ in recent[1:]) >= 1000:
+            del recent[0]
+        skipped = [micro_batches.skipped] * process.world_size
+        if num_skipped and process.mesh is not None:
+            dist.all_gather_object(skipped, micro_batches.skipped, group=process.control)
+        named = list(itertools.chain(*skipped))
+        for row in named[:num_named]:
+            print0(f"left out: {row}")
+        num_named = max(0, num_named - num_skipped)
+        seen, unreadable = map(sum, zip(*recent, strict=True))
+        if num_skipped and unreadable >= 10 and unreadable > seen / 10:
+            what = f"{named[0]}: {unreadable:,} of the last {seen:,} rows have such pictures"
+            leave_to_first_rank(UserError(f"{what}; make these files readable, or take their rows out of --data"))
+        yield micro_batches, num_skipped
 
 
 class NonFiniteGuard:

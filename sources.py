@@ -14,9 +14,11 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
+from multiprocessing.pool import ThreadPool
 from types import ModuleType
 
 import numpy as np
@@ -24,8 +26,12 @@ from PIL import Image, ImageOps
 
 from errors import UserError
 
-MAX_PIXELS = 50_000_000  # a page scanned at 600 dpi has 35 million; larger ones are decompression bombs or mistakes
-Image.MAX_IMAGE_PIXELS = None  # open_image checks MAX_PIXELS itself, before it decodes anything
+# Pixels × channels × bytes of a channel, but at least the 3 bytes that come out: 50 million pixels of RGB. A page that
+# was scanned at 600 dpi has 35 million; larger ones are decompression bombs or mistakes.
+MAX_IMAGE_BYTES = 150_000_000
+Image.MAX_IMAGE_PIXELS = None  # open_image checks MAX_IMAGE_BYTES itself, before it decodes anything
+STAT_THREADS = 32  # a network disk takes about a millisecond for each file, but many at a time
+STRIP_PIXELS = 1 << 20  # what _as_rgb converts at a time: its steps make several copies
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # raster only: PIL starts Ghostscript for EPS
 
 SINGLE, STRONG, WEAK = 0, 1, 2  # which part of a row: all of it, or one side of a pair
@@ -89,6 +95,7 @@ class Source:
 
     path: str
     image_root: str
+    stamp: tuple[int, int, int] = (0, 0, 0)  # _stamp of the file when this run began
     blocks: list[bytes] | None = None  # rows in memory, of a file that cannot be read in place (dialects.py)
 
     def scan(self) -> Iterator[tuple[int, int, int, dict | BadRow]]:
@@ -108,23 +115,46 @@ class Source:
             raise UserError(f"{self.path}: cannot be read to its end ({error}); download or make it again") from None
 
     def read_row(self, offset: int, length: int) -> dict | BadRow:
-        """The row at a place that `scan` gave. Safe in forked processes: they share no file position."""
-        return parse_row(os.pread(_opened(self).fileno(), length, offset))
+        """The row at a place that `scan` gave. Safe in forked processes: they share no file position. Raises UserError
+        if the file is no longer the one that this run began with.
+        """
+        descriptor = _opened(self).fileno()
+        self.check_unchanged(os.fstat(descriptor))
+        return parse_row(os.pread(descriptor, length, offset))
+
+    def check_unchanged(self, status: os.stat_result) -> None:
+        """Raise UserError if `status`, of the file now, is not that when this run began: its rows may be others."""
+        if _stamp(status) != self.stamp:
+            raise UserError(f"{self.path}: the file has changed since this run began; restart it")
 
 
 def open_source(path: str, image_root: str = "") -> Source:
     """A Source for `path`. image_root: where image paths start; "" is the file's own folder. Raises UserError."""
     if not os.path.isfile(path):
-        raise UserError(f"{path}: no such file; check --data (on several machines: on each of them)")
+        what = "not a regular file, and rows are read twice" if os.path.exists(path) else "no such file"
+        raise UserError(f"{path}: {what}; check --data (on several machines: on each of them)")
     if os.path.getsize(path) == 0:
         raise UserError(f"{path}: the file is empty; remove it from --data or make it again")
-    source = Source(path, image_root or os.path.dirname(path))
+    source = Source(path, image_root or os.path.dirname(path), _stamp(os.stat(path)))
     return source if path.lower().endswith(".jsonl") else _dialects().open_container(source)
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 @lru_cache(maxsize=64)
 def _opened(source: Source) -> io.FileIO:
-    return io.FileIO(source.path)
+    return open_regular(source.path)
+
+
+def open_regular(path: str) -> io.FileIO:
+    """Open a file to read it. Raises OSError, at once, for what is not a regular one: a FIFO would wait for ever."""
+    file = io.FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError("not a regular file")
+    return file
 
 
 def parse_row(text: bytes | str) -> dict | BadRow:
@@ -181,7 +211,13 @@ def conversations(row: dict | BadRow, pairs: bool) -> list[tuple[int, Conversati
 
 
 def published_turns(row: dict, suffix: str) -> Conversation:
-    """One side of a row in the published form, unchecked. suffix: of its keys, "" or "_2"."""
+    """One side of a row in the published form. suffix: of its keys, "" or "_2".
+
+    Raises BadRow for an unknown key that looks like one of an image: the row would train as text without a word.
+    """
+    for key in filter(re.compile("(?!image_url(_2)?$)(?i:i[ma]{1,3}g|pic)").match, row):
+        if any(isinstance(item, str | dict) for item in images_of(row[key])):
+            raise BadRow("unknown key", f"unknown key {key!r}", "write image_url, or image_url_2 for the weak side")
     question = Turn("user", row.get(f"instruction{suffix}", ""), images_of(row.get(f"image_url{suffix}")))
     return [question, Turn("assistant", row.get(f"output{suffix}"))]
 
@@ -228,22 +264,66 @@ def short(value: object) -> str:
 # Images
 
 
-class ImageFinder(dict):
-    """File names by folder. Each folder is listed once: a stat per image would be slow on network disks."""
+class ImageFinder:
+    """Finds the image files that rows name. Each folder is listed once: a stat per image is slow on network disks.
 
-    def __missing__(self, folder: str) -> set[str]:
-        try:
-            with os.scandir(folder or ".") as entries:
-                names = {entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)}
-        except (OSError, ValueError):  # no such folder, or a path that no file can have
-            names = set()
-        return self.setdefault(folder, names)
+    named: {path as in the row: the real folder if that lies outside image_root, else ""}, in the order of the rows.
+    """
 
-    def check(self, image: object, image_root: str) -> None:
-        """Raise BadRow if the image's file does not exist. Images whose bytes are in the row are not looked at."""
-        path = image_path(image, image_root)
-        if path is not None and os.path.basename(path) not in self[os.path.dirname(path)]:
-            raise BadRow("image missing", f"no image {path!r}", "check --image_root, or pass --skip_bad_rows")
+    def __init__(self, image_root: str = "", picture_roots: Sequence[str] = ()):
+        self.image_root, self.picture_roots = image_root, picture_roots
+        self.root = (os.path.realpath(image_root),)
+        self.named: dict[str, str] = {}
+        self.list = cache(_files)
+
+    def check(self, image: object) -> str:
+        """The folder of an image that lies outside image_root, else "", also for an image in the row itself.
+
+        Raises BadRow if there is no such regular file, or if it lies outside all picture_roots.
+        """
+        path = image_path(image, self.image_root)
+        name = image if isinstance(image, str) else path and image["path"]
+        if path is None or name in self.named:
+            return self.named.get(name, "")
+        folder, file = os.path.split(path)
+        real, files = self.list(folder)
+        if files.get(file):
+            real = os.path.dirname(os.path.realpath(path))
+        if file not in files or (files[file] and not os.path.isfile(path)):
+            what = "no regular file" if os.path.exists(path) else "no image"
+            raise BadRow("image missing", f"{what} {path!r}", "check --image_root, or pass --skip_bad_rows")
+        check_root(real, path, self.picture_roots)
+        self.named[name] = "" if lies_in(real, self.root) else real
+        return self.named[name]
+
+    def stat(self) -> Iterator[tuple[str, os.stat_result]]:
+        """Each named path and its file's status. Raises OSError."""
+        with ThreadPool(STAT_THREADS) as pool:
+            found = pool.map(lambda name: os.stat(os.path.join(self.image_root, name)), self.named, chunksize=100)
+        return zip(self.named, found, strict=True)
+
+
+def _files(folder: str) -> tuple[str, dict[str, bool]]:
+    """The folder's real path, and its regular files and symbolic links by name: whether it is a link."""
+    try:
+        with os.scandir(folder or ".") as entries:
+            found = {entry.name: entry.is_symlink() for entry in entries if entry.is_symlink() or entry.is_file()}
+        return os.path.realpath(folder), found
+    except (OSError, ValueError):  # no such folder, or a path that no file can have
+        return "", {}
+
+
+@lru_cache(maxsize=1024)
+def lies_in(folder: str, roots: tuple[str, ...]) -> bool:
+    """Whether a folder is one of `roots` or below one; all are real paths."""
+    return any(os.path.commonpath([folder, root]) == root for root in roots)
+
+
+def check_root(folder: str, path: str, picture_roots: Sequence[str]) -> None:
+    """Raise BadRow if there are picture_roots, and `folder`, the real one of the image `path`, lies in none of them."""
+    if picture_roots and not lies_in(folder, tuple(picture_roots)):
+        raise BadRow("image outside of --picture_roots", f"the image {path!r} lies in {folder}, outside of "
+                     "--picture_roots", "add that folder to it, or pass --skip_bad_rows")
 
 
 def image_path(image: object, image_root: str) -> str | None:
@@ -258,31 +338,55 @@ def image_path(image: object, image_root: str) -> str | None:
     return os.path.join(image_root, path)
 
 
-def open_image(image: object, image_root: str = "") -> Image.Image:
+def open_image(image: object, image_root: str = "", picture_roots: Sequence[str] = ()) -> Image.Image:
     """An image (a path, {bytes, path} or a PIL image) as RGB: upright by its EXIF tag, transparency on white.
 
-    Raises BadRow if the file is missing, is not an image, is truncated, or has more than MAX_PIXELS pixels; the size
-    is taken from the header, before anything is decoded.
+    picture_roots: real paths of folders outside of which no file is opened; () allows all. Raises BadRow if the file
+    is missing, not a regular one, no image, truncated, or larger than MAX_IMAGE_BYTES; the size is taken from the
+    header, before anything is decoded.
     """
     path = image_path(image, image_root)
     name = path or "in the row"
     try:
-        if not isinstance(image, Image.Image):
-            image = Image.open(io.BytesIO(image["bytes"]) if path is None else path, formats=IMAGE_FORMATS)
-        if image.width * image.height <= MAX_PIXELS:
-            return _as_rgb(image)
+        if isinstance(image, Image.Image):
+            return _as_rgb(image.copy(), name)
+        if path is not None and picture_roots:
+            path = os.path.realpath(path)
+            check_root(os.path.dirname(path), name, picture_roots)
+        with io.BytesIO(image["bytes"]) if path is None else io.BufferedReader(open_regular(path)) as file:
+            return _as_rgb(Image.open(file, formats=IMAGE_FORMATS), name)
+    except BadRow:
+        raise
     except Exception as error:  # decoders raise nearly anything for damaged files: struct.error, SyntaxError ...
         reason = "image missing" if isinstance(error, FileNotFoundError) else "image unreadable"
         raise BadRow(reason, f"image {name}: {type(error).__name__}: {short(str(error))}") from None
-    raise BadRow("image too large", f"image {name}: {image.width} x {image.height} pixels, at most {MAX_PIXELS:,}")
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode[0] in "IF":  # 16 bits a pixel: PIL would clip them to white
-        levels = np.asarray(image, dtype=np.float64)
-        image = Image.fromarray((levels / (257 if levels.max() > 255 else 1)).clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+def _as_rgb(image: Image.Image, name: str) -> Image.Image:
+    """`image`, which may be changed, decoded and as RGB. Raises BadRow if it is too large."""
+    packed = f"{image.mode} {[tile[3] for tile in getattr(image, 'tile', ())]}"  # the mode in memory, and in the file
+    depth = 4 if image.mode in ("I", "F") else 2 if ";16" in packed else 1
+    size = max(3, depth * (4 if image.format == "WEBP" else len(image.getbands())))  # WebP decodes to RGBA in any case
+    if image.width * image.height * size > MAX_IMAGE_BYTES:
+        raise BadRow("image too large", f"image {name}: {image.width} x {image.height} pixels of {size} bytes, "
+                     f"at most {MAX_IMAGE_BYTES // size:,}")
+    ImageOps.exif_transpose(image, in_place=True)
+    image.load()
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    high = max(1, STRIP_PIXELS // image.width)
+    strips = [(0, top, image.width, min(top + high, image.height)) for top in range(0, image.height, high)]
+    # 16 bits a pixel: PIL would clip them to white
+    is_deep = image.mode[0] in "IF"
+    scale = 257 if is_deep and max(np.asarray(image.crop(strip)).max() for strip in strips) > 255 else 1
+    page = Image.new("RGB", image.size)
+    for box in strips:
+        strip = image.crop(box)
+        if is_deep:
+            levels = np.asarray(strip, dtype=np.float64)
+            strip = Image.fromarray((levels / scale).clip(0, 255).astype(np.uint8))
+        if strip.has_transparency_data:
+            strip = strip.convert("RGBA")
+            strip = Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip)
+        page.paste(strip.convert("RGB"), box)
+    return page

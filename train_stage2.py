@@ -20,7 +20,7 @@ import torch
 
 import runtime
 from checkpoint import export_pretrained, resume, save_checkpoint
-from data import ChatFormat, MicroBatch, check_held_out, make_loader, open_rows, steps_per_epoch
+from data import ChatFormat, MicroBatch, check_held_out, make_loader, open_rows, require_pictures, steps_per_epoch
 from errors import run_main
 from kernels import PumaLoss, linear_puma_loss
 from model import (MathModel, count_image_tokens, find_preset, load_model,
@@ -40,6 +40,7 @@ class Config:
     val_data: str = ""  # held-out pairs, whose losses are logged
     val_every: int = 0  # steps from one validation to the next; 0: off
     image_root: str = ""  # where image paths start; "" is each file's own folder
+    picture_roots: str = ""  # folders "A,B" outside of which no picture is opened; "": pictures may lie anywhere
     max_length: int = 0  # tokens of a row, image tokens included; longer ones are dropped and counted; 0: the model's
     skip_bad_rows: bool = False  # count rows that cannot be used instead of ending
     # model
@@ -126,12 +127,14 @@ def main() -> None:
     chat_format = ChatFormat(model.processor, count_image_tokens(model.config))
     max_length = longest_row(model.config, config.max_length)
     open_pairs = functools.partial(open_rows, pairs=True, chat_format=chat_format, max_length=max_length,
-                                   image_root=config.image_root, skip_bad_rows=config.skip_bad_rows)
+                                   image_root=config.image_root, skip_bad_rows=config.skip_bad_rows,
+                                   picture_roots=config.picture_roots)
     load_steps = functools.partial(make_loader, global_batch=config.global_batch, pack_tokens=config.pack_tokens,
                                    rank=process.rank, world_size=process.world_size, seed=config.seed,
                                    num_workers=config.num_workers)
     pairs = open_pairs(config.data)
     held_out = open_pairs(config.val_data) if config.val_every else None
+    require_pictures(pairs, model.trained_parts)
     total_steps = config.max_steps or config.epochs * steps_per_epoch(pairs, config.global_batch)
 
     # ------------------------------------------------------------------------------------------------------------------
@@ -151,33 +154,34 @@ def main() -> None:
 
     # ------------------------------------------------------------------------------------------------------------------
     # Loop
-    loader = load_steps(pairs, start_step=first_step, total_steps=total_steps)
+    loader = runtime.watch_unreadable(load_steps(pairs, start_step=first_step, total_steps=total_steps), process)
     stop = runtime.StopRequest(config.out_dir, process)
     finite = runtime.NonFiniteGuard(config.out_dir, process)
     log = runtime.Log(config, process, total_steps, first_step, peak_flops(process.device))
     for step in range(first_step + 1, total_steps + 1):
-        micro_batches = next(loader)  # this rank's share of the step: (weak, strong) each
+        micro_batches, unreadable = next(loader)  # this rank's share of the step: (weak, strong) each
         log.mark("data")
         if not config.lam:  # what is not run does not count as trained tokens either
             micro_batches = replace(micro_batches, micro_batches=[(weak, None) for weak, _ in micro_batches])
 
         # Every mean is over the response tokens of the whole global batch, so their number is needed before any loss.
-        num_tokens = max(1, runtime.sum_over_ranks(micro_batches.num_response_tokens, process))
+        num_tokens = runtime.sum_over_ranks(micro_batches.num_response_tokens, process)
+        known = 1.0 if num_tokens else float("nan")  # without a readable row nothing is measured, and nothing learnt
         micro_losses = []
         for number, (weak, strong) in enumerate(micro_batches):
             # Without --sync_every_pack gradients are reduced in the last micro-batch alone.
             runtime.set_gradient_sync(model, config.sync_every_pack or number + 1 == len(micro_batches))
             weak, strong = (side and side.to(process.device, non_blocking=True) for side in (weak, strong))
-            losses = model(puma, weak, strong, num_tokens=num_tokens, config=config)
+            losses = model(puma, weak, strong, num_tokens=max(1, num_tokens), config=config)
             losses.loss.backward()
             micro_losses.append(torch.stack(losses).detach())  # fetched once a step: each look would wait for the GPU
-        losses = PumaLoss(*runtime.sum_over_ranks(torch.stack(micro_losses).sum(0), process))
-        grad_norm = runtime.clip_grad_norm(model.parameters(), config.grad_clip)
+        losses = PumaLoss(*runtime.sum_over_ranks(torch.stack(micro_losses).sum(0), process) * known)
+        grad_norm = runtime.clip_grad_norm(model.parameters(), config.grad_clip) * known
         log.mark("forward_backward")
 
         # A step that is not finite would spoil AdamW's moments for good: it is left out, and its rows are written down.
         rows_and_losses = [(weak.row_ids, own[0]) for (weak, _), own in zip(micro_batches, micro_losses, strict=True)]
-        if not finite.skip_nonfinite_step(step, losses.loss, grad_norm, rows_and_losses):
+        if num_tokens and not finite.skip_nonfinite_step(step, losses.loss, grad_norm, rows_and_losses):
             optimizer.step()
         optimizer.zero_grad()
         log.mark("optimizer")
@@ -189,8 +193,8 @@ def main() -> None:
             val_losses = {f"val_{name}": mean for name, mean in zip(PumaLoss._fields, means, strict=True)}
             log.mark("validation")
 
-        counts = (micro_batches.num_tokens, step_flops(model, micro_batches), len(micro_batches.skipped))
-        tokens, flops, unreadable = (runtime.sum_over_ranks(count, process) for count in counts)
+        counts = (micro_batches.num_tokens, step_flops(model, micro_batches))
+        tokens, flops = (runtime.sum_over_ranks(count, process) for count in counts)
         log.step(step, num_tokens=tokens, flops=flops, **losses._asdict(), **val_losses, lr=scheduler.get_last_lr()[0],
                  grad_norm=grad_norm, rows=micro_batches.global_rows, unreadable=unreadable, nonfinite=finite.skipped)
         scheduler.step()

@@ -375,6 +375,26 @@ def test_spec_mistakes_are_said(tmp_path: Path, chat_format: ChatFormat) -> None
         open_rows(f"{text_file(tmp_path / 'a.jsonl', 3)}:0", pairs=False, chat_format=chat_format, max_length=200)
 
 
+def test_the_header_says_what_rows_show(tmp_path: Path, chat_format: ChatFormat) -> None:
+    draw_image(tmp_path / "a.png")
+    answers = ["b" * 9, "b" * 19, "b" * 29, "b" * 400]  # a token each, and the end; the last one is too long
+    keys = ("image_url", "instruction", "output", "image_url_2", "instruction_2", "output_2")
+    sides = [(["a.png"] * (n < 2) * (n + 1), "q", answer, ["a.png"] * (n == 0), "q2", answer)
+             for n, answer in enumerate(answers)]
+    path = write_lines(tmp_path / "a.jsonl", [dict(zip(keys, values, strict=True)) for values in sides])
+    options = dict(chat_format=chat_format, max_length=400)
+    header = open_rows(path, pairs=True, **options).summary().splitlines()
+    assert header[1].endswith("3 of 3 usable (100.0 % of the mix), asked: all; dropped: longer than 400 tokens 1")
+    assert header[2:] == [
+        "    strong: 2 with pictures (1.5 each), 1 without; responses: 20 tokens on average",
+        "    weak: 1 with pictures (1.0 each), 2 without; responses: 20 tokens on average",
+        "  warning: strong sides show more pictures (3) than weak ones (1); swapped?",
+    ]
+    assert open_rows(path, pairs=False, **options).summary().splitlines()[2:] == header[2:4]
+    text = open_rows(text_file(tmp_path / "text.jsonl", 2), pairs=False, **options).summary()
+    assert text.endswith("    rows: 0 with pictures (0.0 each), 2 without; responses: 2 tokens on average")
+
+
 def test_too_long_rows_are_dropped_whole_and_counted(tmp_path: Path, chat_format: ChatFormat) -> None:
     draw_image(tmp_path / "a.png")
     text = [{"query": "q", "response": "b" * n} for n in (10, 110, 30)]
@@ -396,7 +416,7 @@ def test_fingerprint_knows_the_data_not_the_folder(tmp_path: Path, chat_format: 
     def fingerprint(folder: str, count: int = 40, spec: str = "", max_length: int = 200) -> str:
         (tmp_path / folder).mkdir(exist_ok=True)
         path = text_file(tmp_path / folder / "a.jsonl", count)
-        return open_rows(path + spec, pairs=False, chat_format=chat_format, max_length=max_length).fingerprint
+        return open_rows(path + spec, pairs=False, chat_format=chat_format, max_length=max_length).fingerprint["rows"]
 
     assert fingerprint("x") == fingerprint("y")
     assert len({fingerprint("x"), fingerprint("x", 41), fingerprint("x", 40, ":20"), fingerprint("x", 40, "", 50)}) == 4

@@ -2,11 +2,16 @@
 
 import gzip
 import json
+import os
 import random
+import signal
+import socket
 import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +19,7 @@ import pytest
 from data_helpers import NUM_IMAGE_TOKENS, draw_image, tiny_processor, write_lines
 from PIL import Image
 
+import sources
 from data import ChatFormat, Rows, make_loader, open_rows, steps_per_epoch
 from errors import UserError
 from sources import (SINGLE, STRONG, WEAK, BadRow, BenchmarkRow, ImageFinder, conversations, open_image, open_source)
@@ -384,8 +390,60 @@ def test_a_file_that_changes_under_the_run_is_said(tmp_path: Path, chat_format: 
     path = write_lines(tmp_path / "a.jsonl", [{"query": "1?", "response": "one"}, {"query": "2?", "response": "two"}])
     rows = open_fixture(path, chat_format)
     write_lines(tmp_path / "a.jsonl", [{"query": "a longer first line?", "response": "one"}])
-    with pytest.raises(UserError, match="a.jsonl:2: the file has changed since this run began"):
+    with pytest.raises(UserError, match="a.jsonl: the file has changed since this run began; restart it"):
         rows.read(1)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.parquet"])
+@pytest.mark.parametrize("how", ["replaced", "edited"])
+@pytest.mark.parametrize("was_read", [False, True])
+def test_other_rows_of_the_same_size_are_never_served(
+    name: str, how: str, was_read: bool, tmp_path: Path, chat_format: ChatFormat
+) -> None:
+    """A file that was replaced keeps its old rows where it is open; else, and where it was edited, the run ends."""
+    old, new = ([{"query": f"{n} + {number}?", "response": f"{n}"} for n in range(9)] for number in (1, 2))
+    path, other = tmp_path / name, tmp_path / "other" / name
+    other.parent.mkdir()
+    for file, content in ((path, old), (other, new)):
+        write_parquet(file, content) if name.endswith("parquet") else write_as(file, content)
+    assert path.stat().st_size == other.stat().st_size
+    rows = open_fixture(path, chat_format)
+    if was_read:
+        assert rows.read(3)[0][0].text == "3 + 1?"
+    if how == "edited":
+        path.write_bytes(other.read_bytes())
+    else:
+        other.replace(path)
+    if was_read and how == "replaced" and not name.endswith("parquet"):
+        assert rows.read(4)[0][0].text == "4 + 1?"
+    else:
+        with pytest.raises(UserError, match=f"{name}: the file has changed since this run began"):
+            rows.read(4)
+
+
+def test_the_index_covers_all_that_was_read(tmp_path: Path, chat_format: ChatFormat) -> None:
+    """The whole content of a data file, names and sizes of the pictures; when these were written, apart."""
+    draw_image(tmp_path / "a.png"), draw_image(tmp_path / "b.png")
+    rows = [{"query": f"{n}?", "response": "x" * 1500, "image": "ab"[n % 2] + ".png"} for n in range(2000)]
+    path = Path(write_lines(tmp_path / "a.jsonl", rows))
+    assert path.stat().st_size > 3_000_000
+
+    def changed_by(change: Callable[[], object]) -> set[str]:
+        before, _, after = fingerprint(), change(), fingerprint()
+        return {name for name in before if before[name] != after[name]}
+
+    def fingerprint() -> dict[str, str]:
+        return open_fixture(path, chat_format, max_length=3000).fingerprint
+
+    def replace(old: bytes, new: bytes) -> None:
+        path.write_bytes(path.read_bytes().replace(old, new))
+
+    assert changed_by(lambda: None) == changed_by(lambda: os.utime(path, (1, 1))) == set()
+    assert changed_by(lambda: replace(b'"999?"', b'"998?"')) == {"rows"}  # in the middle, and of the same size
+    assert changed_by(lambda: os.utime(tmp_path / "a.png", (1, 1))) == {"picture_times"}
+    bigger = partial(draw_image, tmp_path / "b.png", size=(200, 80))
+    assert changed_by(bigger) == {"pictures", "picture_times"}
+    assert changed_by(lambda: (tmp_path / "c.png").write_bytes(b"named by no row")) == set()
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -409,6 +467,20 @@ def test_bad_row_is_one_clear_line_or_counted(case: dict, tmp_path: Path, chat_f
     rows = open_fixture(path, chat_format, pairs, skip_bad_rows=True)
     assert len(rows) == 2 and dropped_from(rows) == [{reason: 1}]
     assert f"dropped: {reason} 1" in rows.summary()
+
+
+@pytest.mark.parametrize("key", ["image_2", "image_url2", "img_url_2", "imgae_url_2", "Image_url_2", "picture"])
+@pytest.mark.parametrize("pairs", [False, True])
+def test_a_misspelt_image_key_does_not_train_as_text(
+    key: str, pairs: bool, tmp_path: Path, chat_format: ChatFormat
+) -> None:
+    row = {**PAIR, key: "a.png", "image_id": 7, "image_size": [4, 4], "img_note": ""}
+    del row["image_url_2"]
+    path = write_lines(tmp_path / "a.jsonl", [row, PAIR])
+    assert f"a.jsonl:1: unknown key '{key}'; write image_url" in error_of(path, chat_format, pairs)
+    assert dropped_from(open_fixture(path, chat_format, pairs, skip_bad_rows=True)) == [{"unknown key": 1}]
+    single = {"instruction": "q", "output": "a", key: "a.png"}
+    assert f"unknown key '{key}'" in error_of(write_lines(tmp_path / "b.jsonl", [single]), chat_format)
 
 
 def test_not_utf8_line(tmp_path: Path, chat_format: ChatFormat) -> None:
@@ -451,11 +523,11 @@ def test_json_array_that_breaks_off(name: str, end: str, tmp_path: Path, chat_fo
     assert len(rows) == 2 and dropped_from(rows) == [{"broken JSON, rest of the file unread": 1}]
 
 
-def bomb(path: Path) -> Path:
-    """A PNG of a few bytes that claims 60,000 x 60,000 pixels."""
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+def write_png(path: Path, size: tuple[int, int], bits: int, colours: int, pixels: bytes) -> Path:
+    """A PNG file that claims `size`; colours: 0 grey, 2 RGB, 4 grey and alpha, 6 RGBA."""
+    header = struct.pack(">IIBBBBB", *size, bits, colours, 0, 0, 0)
     chunks = b""
-    for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b"")):
+    for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(pixels)), (b"IEND", b"")):
         chunks += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
     return path
@@ -467,13 +539,13 @@ def test_pictures_that_cannot_be_used(tmp_path: Path, chat_format: ChatFormat) -
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "nothing.png").write_bytes(b"")
     (tmp_path / "page.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
-    bomb(tmp_path / "bomb.png")
+    write_png(tmp_path / "bomb.png", (60_000, 60_000), 8, 2, b"\0" * 100)
     Image.new("L", (9000, 6000)).save(tmp_path / "large.png")
     for name, reason, detail in [
         ("cut.png", "image unreadable", "cut.png"), ("text.png", "image unreadable", "cannot identify"),
         ("nothing.png", "image unreadable", "cannot identify"), ("page.eps", "image unreadable", "cannot identify"),
         ("bomb.png", "image too large", "pixels"),
-        ("large.png", "image too large", "9000 x 6000 pixels, at most 50,000,000"),
+        ("large.png", "image too large", "9000 x 6000 pixels of 3 bytes, at most 50,000,000"),
         ("gone.png", "image missing", "gone.png")
     ]:
         with pytest.raises(BadRow) as caught:
@@ -496,6 +568,113 @@ def test_pictures_that_cannot_be_used(tmp_path: Path, chat_format: ChatFormat) -
         assert len(batches.micro_batches[0][0].pixel_values["pixel_values"]) == 2
 
 
+def test_pictures_are_bounded_by_pixels_channels_and_depth(tmp_path: Path) -> None:
+    """From the header alone: none of these PNG files has pixels in it. 35 million of RGB are a page at 600 dpi."""
+    for size, bits, kind, reason in [
+        ((4961, 7016), 8, 2, "image unreadable"), ((7000, 7000), 8, 2, "image unreadable"),
+        ((7000, 7000), 16, 0, "image unreadable"), ((7000, 7000), 16, 4, "image too large"),
+        ((6100, 6100), 8, 6, "image unreadable"), ((7000, 7000), 8, 6, "image too large"),
+        ((4961, 7016), 16, 2, "image too large"), ((4961, 7016), 16, 6, "image too large"),
+        ((9000, 6000), 1, 0, "image too large"),
+    ]:
+        with pytest.raises(BadRow) as caught:
+            open_image(str(write_png(tmp_path / "a.png", size, bits, kind, b"\0" * 100)))
+        assert caught.value.reason == reason, (size, bits, kind)
+    Image.new("F", (6200, 6200)).save(tmp_path / "a.tif", compression="tiff_lzw")
+    with pytest.raises(BadRow, match="6200 x 6200 pixels of 4 bytes, at most 37,500,000"):
+        open_image(str(tmp_path / "a.tif"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
+@pytest.mark.parametrize("size, bits, kind", [((7000, 7000), 16, 0), ((6100, 6100), 8, 6)])
+def test_the_largest_pictures_take_half_a_gigabyte(size: tuple[int, int], bits: int, kind: int, tmp_path: Path) -> None:
+    """16-bit levels and transparency, of a file of 100 KB: 1.3 and 0.6 GB without strips."""
+    channels = {0: 1, 6: 4}[kind]
+    path = write_png(tmp_path / "a.png", size, bits, kind, b"\0" * (size[1] * (1 + size[0] * channels * bits // 8)))
+    code = """
+import sys
+import sources
+peak = lambda: int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+before = peak()
+sources.open_image(sys.argv[1])
+print(peak() - before)
+"""
+    run = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert int(run.stdout) / 1024 < 400
+
+
+def test_strips_of_a_picture_are_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    for shape, kind in (((40, 30), np.uint16), ((40, 30), np.int32), ((40, 30, 4), np.uint8), ((40, 30, 2), np.uint8)):
+        image = Image.fromarray(generator.integers(0, 256 if kind == np.uint8 else 60_000, shape).astype(kind))
+        exif = Image.Exif()
+        exif[0x0112] = 6  # turned by a quarter
+        image.save(tmp_path / "a.tif", compression="tiff_lzw", exif=exif)
+        whole = open_image("a.tif", str(tmp_path))
+        monkeypatch.setattr(sources, "STRIP_PIXELS", 250)
+        assert whole.size == (40, 30) and open_image("a.tif", str(tmp_path)).tobytes() == whole.tobytes()
+        monkeypatch.undo()
+
+
+def test_only_regular_files_are_opened_and_at_once(tmp_path: Path, chat_format: ChatFormat) -> None:
+    """A FIFO would wait for ever for a writer, and a device never ends."""
+    os.mkfifo(tmp_path / "fifo.png"), (tmp_path / "folder.png").mkdir()
+    (tmp_path / "device.png").symlink_to("/dev/zero"), (tmp_path / "fifo_link.png").symlink_to("fifo.png")
+    (tmp_path / "link.png").symlink_to(draw_image(tmp_path / "images" / "a.png"))
+    held = socket.socket(socket.AF_UNIX)
+    near = os.path.relpath(tmp_path / "socket.png")  # a socket's path may have 107 characters
+    held.bind(near)
+
+    def ring(*_: object) -> None:
+        raise TimeoutError("it waits")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(20)
+    try:
+        for name in ("fifo", "folder", "device", "fifo_link", "socket"):
+            with pytest.raises(BadRow) as caught:
+                open_image(f"{name}.png", str(tmp_path))
+            assert caught.value.reason == "image unreadable" and name in caught.value.detail
+            path = write_lines(tmp_path / "a.jsonl", [{"query": "q", "response": "a", "image": f"{name}.png"}])
+            assert f"a.jsonl:1: no regular file '{tmp_path / name}.png'" in error_of(path, chat_format)
+            os.rename(path, tmp_path / "kept.jsonl")
+        os.mkfifo(tmp_path / "data.jsonl")
+        assert "data.jsonl: not a regular file" in error_of(tmp_path / "data.jsonl", chat_format)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+        held.close()
+    assert open_image("link.png", str(tmp_path)).mode == "RGB" and ImageFinder(str(tmp_path)).check("link.png") == ""
+
+
+def test_pictures_outside_of_their_root_are_said_and_picture_roots_keeps_them_out(
+    tmp_path: Path, chat_format: ChatFormat
+) -> None:
+    data, far, near = (tmp_path / name for name in ("data", "far", "near"))
+    draw_image(data / "in.png"), draw_image(far / "a.png"), draw_image(near / "b" / "c.png")
+    (data / "link.png").symlink_to(far / "a.png"), (data / "folder").symlink_to(near / "b")
+    (tmp_path / "alias").symlink_to(data)
+    images = ["in.png", str(far / "a.png"), "../far/a.png", "folder/../b/c.png", "link.png", "folder/c.png",
+              str(data / "in.png"), ["in.png", "../near/b/c.png"], str(tmp_path / "alias" / "in.png")]
+    path = write_lines(data / "a.jsonl", [{"query": "q", "response": "a", "image": image} for image in images])
+    rows = open_fixture(path, chat_format)
+    assert len(rows) == len(images)
+    assert f"    pictures outside of {data}: 6 rows, in {far} (3), {near}/b (3)" in rows.summary().splitlines()
+    inside = write_lines(tmp_path / "b.jsonl", [{"query": "q", "response": "a", "image": "data/folder/c.png"}])
+    assert "pictures outside" not in open_fixture(inside, chat_format).summary()
+
+    kept = open_fixture(path, chat_format, skip_bad_rows=True, picture_roots=f"{data}, {near}")
+    assert kept.entries["number"].tolist() == [1, 4, 6, 7, 8, 9]
+    assert dropped_from(kept) == [{"image outside of --picture_roots": 3}]
+    message = error_of(path, chat_format, picture_roots=str(tmp_path / "alias"))
+    assert f"a.jsonl:2: the image '{far}/a.png' lies in {far}, outside of --picture_roots; add" in message
+    (data / "in.png").unlink(), (data / "in.png").symlink_to(far / "a.png")  # since the index was made
+    loader = make_loader(kept, global_batch=9, pack_tokens=2048, rank=0, world_size=1, seed=0, start_step=0,
+                         total_steps=1)
+    skipped = next(loader).skipped
+    assert len(skipped) == 4 and all("outside of --picture_roots" in text for text in skipped)
+
+
 def test_transparent_pictures_lie_on_white_and_stand_upright(tmp_path: Path) -> None:
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     assert open_image("clear.png", str(tmp_path)).getpixel((3, 3)) == (255, 255, 255)
@@ -512,15 +691,13 @@ def test_transparent_pictures_lie_on_white_and_stand_upright(tmp_path: Path) -> 
 
 
 def test_picture_finder_lists_each_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     for n in range(5):
         draw_image(tmp_path / "images" / f"{n}.png", n)
     calls, scandir = [], os.scandir
     monkeypatch.setattr(os, "scandir", lambda folder: calls.append(folder) or scandir(folder))
-    finder = ImageFinder()
+    finder = ImageFinder(str(tmp_path))
     for n in range(5):
-        finder.check(f"images/{n}.png", str(tmp_path))
+        assert finder.check(f"images/{n}.png") == ""
     assert calls == [str(tmp_path / "images")]
 
 
