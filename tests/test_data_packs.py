@@ -10,6 +10,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from PIL import Image
 from tokenizers.processors import TemplateProcessing
 from transformers import DeepseekVLHybridImageProcessor, DeepseekVLHybridProcessor
 
+import runtime
 from data import (ChatFormat, MicroBatch, Rows, check_held_out, make_loader, open_rows, plan_micro_batches,
                   steps_per_epoch)
 from errors import UserError, run_main
@@ -571,6 +573,47 @@ def test_two_ranks_share_one_index(tmp_path: Path, chat_format: ChatFormat) -> N
     assert first[:2] == second[:2] and first[1]["0 a.jsonl.gz"]["dropped"] == {"broken JSON": 1}
     numbers = [int(row_id.rpartition(":")[2]) for row_id in first[2] + second[2]]
     assert sorted(numbers) == list(range(1, 31))
+
+
+def watch_as_rank(rank: int, store: Path, answers: multiprocessing.Queue) -> None:
+    os.environ["RANK"] = str(rank)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    process = runtime.Process(rank, rank, 2, torch.device("cpu"), mesh=object(), control=dist.group.WORLD)
+    printed, seen, said = [], [], "none"  # `seen` grows a step at a time: the last one raises
+    runtime.print0 = printed.append
+    # rank 1 alone finds them, in every fourth step of 40 rows: at the second, 8 of 200 rows; later 10 %, then more
+    unreadable = [0, 0, 0, 4] * 5 + [5] * 30
+    steps = (SimpleNamespace(global_rows=40, skipped=[f"a.jsonl:{step}: x"] * (rank * count))
+             for step, count in enumerate(unreadable))
+    try:
+        for _, count in runtime.watch_unreadable(steps, process):
+            seen.append(count)
+    except UserError as error:
+        said = str(error)
+    except SystemExit as ended:
+        said = f"exit {ended.code}"
+    answers.put((rank, said, seen, printed))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def test_ranks_agree_on_what_is_unreadable(tmp_path: Path) -> None:
+    """More than 10 % of the last 1,000 rows end the run on both, in one line, though one alone has found them."""
+    fork = multiprocessing.get_context("fork")
+    answers = fork.Queue()
+    ranks = [fork.Process(target=watch_as_rank, args=(rank, tmp_path / "store", answers)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    [(_, said, seen, printed), (_, silent, also_seen, _)] = sorted(answers.get(timeout=100) for _ in ranks)
+    for process in ranks:
+        process.join(timeout=60)
+    assert silent == "exit 1" and seen == also_seen
+    # 25 steps hold 1,000 rows; 20 more steps with 5 each make 101 with the four's last one or two
+    window = ([0, 0, 0, 4] * 5 + [5] * 30)[: len(seen) + 1][-25:]
+    assert sum(window) > 100 >= sum(seen[-25:])
+    assert said == (f"a.jsonl:{len(seen)}: x: {sum(window)} of the last 1,000 rows have such pictures; make these "
+                    "files readable, or take their rows out of --data")
+    assert printed == ["left out: a.jsonl:3: x"] * 4 + ["left out: a.jsonl:7: x"]
 
 
 def test_memory_stays_flat(pair_rows: Rows) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import runtime_toy
 from runtime_toy import DATA, ToyConfig, build, train
 from safetensors.torch import load_file
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
@@ -117,6 +118,28 @@ def test_another_configuration_model_or_data_is_one_clear_error(tmp_path: Path, 
     printed = capsys.readouterr().out
     assert "learning_rate was 0.01, now 0.005" in printed and "save_every" not in printed
     assert load(folder, OtherConfig()) == 1  # a setting that the old script did not have
+
+
+def test_changed_pictures_are_refused_and_copied_ones_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    now = {"rows": "1", "pictures": "2", "picture_times": "3"}
+    monkeypatch.setattr(runtime_toy, "DATA", now)
+    train(tmp_path / "new", 1)
+    folder = tmp_path / "new" / "step_00000001"
+    for changed in ("rows", "pictures"):
+        with pytest.raises(UserError, match=rf"data changed since \({changed}\), so its position is void"):
+            load(folder, data=now | {changed: "other"})
+    capsys.readouterr()
+    assert load(folder, data=now) == 1 and "!!!" not in capsys.readouterr().out
+    assert load(folder, data=now | {"picture_times": "other"}) == 1
+    assert "! If they were changed, the run goes on with other pictures" in capsys.readouterr().out
+
+    monkeypatch.setattr(runtime_toy, "DATA", "0a1b")  # as older versions wrote it
+    train(tmp_path / "old", 1)
+    capsys.readouterr()
+    assert load(tmp_path / "old" / "step_00000001", data=now) == 1
+    assert "fingerprint cannot be compared" in capsys.readouterr().out
 
 
 def test_a_changed_learning_rate_is_used(tmp_path: Path) -> None:

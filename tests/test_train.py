@@ -166,6 +166,40 @@ def test_a_step_that_is_not_finite_leaves_no_trace_in_the_weights(tmp_path, monk
     assert record["step"] == 2 and len(record["rows"]) == 6
 
 
+@pytest.mark.parametrize("script, backbone", [("train_stage2", ["--lam", 0.5]), ("train_stage3", [])])
+def test_a_step_of_unreadable_pictures_trains_nothing_and_too_many_end_the_run(script, backbone, tmp_path, capsys):
+    pairs = make_pairs(tmp_path, 24)
+    pairs.write_text("".join(line.replace('.png", "instruction_2', 'w.png", "instruction_2') + "\n"
+                             for line in pairs.read_text().splitlines()))
+    rows = [json.loads(line) for line in pairs.read_text().splitlines()]
+    if script == "train_stage3":  # the weak sides alone
+        weak = [{name.removesuffix("_2"): row[name] for name in row if name.endswith("_2")} for row in rows]
+        pairs.write_text("".join(json.dumps(row) + "\n" for row in weak))
+    for number in range(24):
+        (tmp_path / f"{number}w.png").write_text("no picture")
+    flags = [*SMALL, *backbone, "--random_weights", "--global_batch", 4, "--data", pairs, "--skip_bad_rows"]
+    flags += ["--train", "projector", "--save_every", 1, "--keep", 9]
+    run_here(script, *flags, "--max_steps", 2, "--out_dir", tmp_path / "run")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        run_here(script, *flags, "--out_dir", tmp_path / "more")
+    out, error = capsys.readouterr()
+    assert ended.value.code == 1 and error.count("error: ") == 1
+    assert f"error: {pairs}:" in error and "12 of the last 12 rows have such pictures; make these files" in error
+    assert out.count("left out: ") == 5 and "w.png: UnidentifiedImageError" in out
+    lines = [line for line in out.splitlines() if line.startswith("step ")]
+    assert len(lines) == 2 and all("loss nan" in line and "unreadable 4" in line for line in lines)
+    for row in log_of(tmp_path / "run"):
+        assert row["unreadable"] == row["rows"] == 4 and row["nonfinite"] == row["tokens"] == 0
+        assert all(math.isnan(row[name]) for name in ("loss", "fkl", "rkl", "ce", "grad_norm") if name in row)
+    states = [FileSystemReader(tmp_path / "run" / f"step_0000000{step}") for step in (1, 2)]
+    assert not any(name.startswith("optimizer.") for name in states[1].read_metadata().state_dict_metadata)
+    first, second = ({name: torch.empty(found.size, dtype=found.properties.dtype)
+                      for name, found in state.read_metadata().state_dict_metadata.items()} for state in states)
+    dcp.load(first, storage_reader=states[0], no_dist=True), dcp.load(second, storage_reader=states[1], no_dist=True)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 PAPER = {
     1: {"learning_rate": 3e-5, "global_batch": 256},
     2: {"learning_rate": 5e-5, "global_batch": 512, "alpha": 0.2, "tau": 1.0, "lam": 0.1, "train": "vision,projector"},
@@ -269,7 +303,12 @@ def test_the_stages_follow_one_another_and_the_result_opens_in_transformers(stag
     pairs, start, _ = stage2
     few = [*SMALL[2:], "--data", pairs, "--max_steps", 2]  # no --preset: the folder says what it is
     few += ["--val_data", validated[0], "--val_every", 2]
-    run_here("train_stage1", *few, "--model", start, "--out_dir", tmp_path / "stage1")
+    text = tmp_path / "text.jsonl"
+    text.write_text("".join(json.dumps({"query": f"{n} + 1?", "response": f"{n + 1}"}) + "\n" for n in range(14)))
+    held_out = tmp_path / "held_out.jsonl"
+    held_out.write_text(json.dumps({"query": "20 + 1?", "response": "It is 21."}) + "\n")
+    run_here("train_stage1", *few, "--data", text, "--val_data", held_out, "--model", start,
+             "--out_dir", tmp_path / "stage1")
     run_here("train_stage3", *few, "--model", tmp_path / "stage1", "--out_dir", tmp_path / "stage3")
     for stage in ("stage1", "stage3"):
         assert [("val_loss" in row, "val_fkl" in row) for row in log_of(tmp_path / stage)] == [(0, 0), (1, 0)]
@@ -313,6 +352,10 @@ MISTAKES = [  # script, flags (PAIRS is a file of pairs, COPY one of the same by
     ("train_stage1", "--learning_rat 1", "did you mean --learning_rate"),
     ("train_stage2", "--data PAIRS --val_data PAIRS --val_every 1", "pairs.jsonl"),
     ("train_stage2", "--data PAIRS --val_data COPY --val_every 1", "copy.jsonl"),
+    ("train_stage1", "--preset tiny --data PAIRS", "pairs.jsonl:1/strong: a row with a picture (2 such), but stage 1"),
+    ("train_stage2", "--preset tiny --model  --data TEXTS", "texts.jsonl: no weak row has a picture, so vision and"),
+    ("train_stage3", "--preset tiny --model  --train projector --data TEXTS", "no row has a picture, so projector"),
+    ("train_stage2", "--preset tiny --model  --data PAIRS --picture_roots nowhere", "outside of --picture_roots; add"),
     ("sample", "--model nowhere hello", "nowhere: no config.json"),
 ]
 
@@ -321,8 +364,9 @@ MISTAKES = [  # script, flags (PAIRS is a file of pairs, COPY one of the same by
 def test_mistakes_are_one_line_and_exit_code_1(script, flags, message, tmp_path, capsys):
     pairs = make_pairs(tmp_path, 1)
     (tmp_path / "copy.jsonl").write_bytes(pairs.read_bytes())
-    files = {"PAIRS": pairs, "COPY": tmp_path / "copy.jsonl"}
-    arguments = [files.get(word, word) for word in flags.split()]
+    (tmp_path / "texts.jsonl").write_text(pairs.read_text().replace("0.png", ""))
+    files = {"PAIRS": pairs, "COPY": tmp_path / "copy.jsonl", "TEXTS": tmp_path / "texts.jsonl"}
+    arguments = [files.get(word, word) for word in flags.split(" ")]
     out = [] if script == "sample" else ["--out_dir", tmp_path / "out"]
     with pytest.raises(SystemExit) as ended:
         run_here(script, *arguments, *out)
