@@ -35,7 +35,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from PIL.Image import Resampling
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.attention.varlen import varlen_attn
@@ -130,7 +129,7 @@ def _pretrained(kind: type, name: str, remedy: str, **options: object) -> Any:
         options["trust_remote_code"] = False
     try:
         return kind.from_pretrained(name, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # transformers raises nearly anything for a damaged folder
         what = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{name}: {kind.__name__} cannot be loaded ({what}); {remedy}") from error
 
@@ -215,7 +214,9 @@ def load_processor(preset: str, source: str = "", *, random: bool = False) -> Pr
 
     random: of a preset at its true size, for which tiny's tokenizer and template stand in: its own need the hub.
     """
-    own = source or str(TINY_FOLDER)  # backend "pil" gives the same pixels where torchvision is installed
+    own = source or str(TINY_FOLDER)
+    _pretrained(AutoConfig, own, EXPORT_AGAIN)  # what is wrong there would show as a fault of the processor
+    # backend "pil" gives the same pixels where torchvision is installed
     saved = _pretrained(AutoProcessor, own, "its processor is missing or damaged", backend="pil")
     check_tokenizer(saved.tokenizer, own)
     if not random:

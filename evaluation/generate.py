@@ -15,42 +15,36 @@ import torch
 from PIL import Image
 
 import guard  # noqa: F401  (before transformers)
-from transformers import (AutoConfig, AutoModelForImageTextToText, AutoProcessor, BatchFeature, GenerationConfig,
-                          PreTrainedModel, ProcessorMixin)
+from transformers import BatchFeature, GenerationConfig, PreTrainedModel, ProcessorMixin
 
 from errors import UserError
 from evaluation.question import Question
+from model import load_processor, open_model
 from sources import BadRow, open_image
 
 Message = list[dict]
 
 
 def load_model(folder: str) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """A checkpoint folder → (model in eval mode, on the GPU if there is one; processor), or a UserError.
-
-    Code that a folder brings is never run: left to itself, transformers asks on the terminal.
+    """A checkpoint folder → (model in eval mode, on the GPU if there is one; processor), or a UserError: for one that
+    lacks weights too, which would be random.
     """
     remedy = "--model wants a folder that a stage, an export or transformers wrote, e.g. out/demo/stage3"
     if not (Path(folder) / "config.json").is_file():
         raise UserError(f"{folder}: no config.json; {remedy}")
     device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device != "cpu" else torch.float32
+    processor = load_processor("", folder)
     try:
-        part = "config.json"
-        AutoConfig.from_pretrained(folder, trust_remote_code=False)
         part = "generation_config.json"
         if (Path(folder) / part).exists():  # transformers goes on without a damaged one, and answers may not end
             GenerationConfig.from_pretrained(folder)
-        part = "processor"  # backend "pil": the pixels of training, also where torchvision is installed
-        processor = AutoProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
         part = "chat template"
         prompt_of(processor, [{"type": "image"}, {"type": "text", "value": "Find x."}])
-        part = "model"
-        model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, trust_remote_code=False)
-    except Exception as error:  # transformers raises nearly anything for a damaged folder
+    except Exception as error:  # a template raises nearly anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{folder}: the {part} cannot be loaded ({reason}); {remedy}") from error
-    return model.to(device).eval(), processor
+    return open_model(folder, dtype).to(device).eval(), processor
 
 
 def generate(model: PreTrainedModel, processor: ProcessorMixin, messages: Sequence[Message], *, batch_size: int = 64,

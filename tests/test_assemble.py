@@ -338,6 +338,7 @@ def test_a_tokenizer_that_loses_characters_is_refused(lost, tmp_path):
     check_tokenizer(processor.tokenizer, "tiny")
     processor.tokenizer.backend_tokenizer.normalizer = normalizers.Replace(lost, "")
     processor.save_pretrained(tmp_path)
+    shutil.copy(TINY / "config.json", tmp_path)
     with pytest.raises(UserError, match="its tokenizer, read by transformers 5.* use transformers 5.22 or later"):
         load_processor("", str(tmp_path))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import GenerationMixin
 
 import eval as evaluation
@@ -125,18 +126,24 @@ def test_code_in_a_folder_is_refused_without_asking(
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "no config.json": lambda folder: (folder / "config.json").unlink(),
-    "the config.json cannot": lambda folder: (folder / "config.json").write_text("{"),
+    "AutoConfig cannot": lambda folder: (folder / "config.json").write_text("{"),
     "the generation_config.json cannot": lambda folder: (folder / "generation_config.json").write_text("{"),
-    "the processor cannot": lambda folder: (folder / "processor_config.json").unlink(),
-    "processor cannot be": lambda folder: (folder / "tokenizer.json").write_text('{"version": '),
+    "AutoProcessor cannot": lambda folder: (folder / "processor_config.json").unlink(),
+    "AutoProcessor cannot be": lambda folder: (folder / "tokenizer.json").write_text('{"version": '),
     "the chat template cannot": lambda folder: (folder / "chat_template.jinja").unlink(),
     "chat template cannot be": lambda folder: (folder / "chat_template.jinja").write_text("{% for"),
-    "the model cannot": lambda folder: (folder / "model.safetensors").write_bytes(b"short"),
-    "model cannot be loaded": lambda folder: (folder / "model.safetensors").unlink(),
+    "AutoModelForImageTextToText cannot": lambda folder: (folder / "model.safetensors").write_bytes(b"short"),
+    "AutoModelForImageTextToText cannot be": lambda folder: (folder / "model.safetensors").unlink(),
+    "lacks the weight": lambda folder: drop(folder / "model.safetensors", "self_attn.q_proj"),
     "not fully covered": lambda folder: cut(folder / "model.safetensors"),
     "Validation error": lambda folder: rewrite(folder / "config.json", text_config=3),
     "model type `foreign`": lambda folder: rewrite(folder / "config.json", model_type="foreign"),
 }
+
+
+def drop(path: Path, name: str) -> None:
+    weights = {key: value for key, value in load_file(path).items() if name not in key}
+    save_file(weights, path, metadata={"format": "pt"})
 
 
 def cut(path: Path) -> None:
