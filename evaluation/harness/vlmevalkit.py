@@ -17,6 +17,7 @@ class NanoPuma(BaseModel):
 
     INSTALL_REQ = False
     INTERLEAVE = True
+    allowed_types = ("text", "image")  # VLMEvalKit refuses a message with anything else
 
     def __init__(self, folder: str, max_new_tokens: int = 768, **unused: object) -> None:
         super().__init__()

@@ -428,3 +428,4 @@ def test_the_vlmevalkit_adapter_answers_a_message(monkeypatch: pytest.MonkeyPatc
     message = [{"type": "text", "value": "Find x."}]
     assert (model.generate_inner(message, dataset="MathVista_MINI")
             == generate(model.model, model.processor, [message], max_new_tokens=3)[0])
+    assert set(model.allowed_types) == {"text", "image"}  # by which VLMEvalKit refuses a video, not shown otherwise
