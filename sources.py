@@ -359,7 +359,8 @@ def open_image(image: object, image_root: str = "", picture_roots: Sequence[str]
         raise
     except Exception as error:  # decoders raise nearly anything for damaged files: struct.error, SyntaxError ...
         reason = "image missing" if isinstance(error, FileNotFoundError) else "image unreadable"
-        raise BadRow(reason, f"image {name}: {type(error).__name__}: {short(str(error))}") from None
+        what = str(error).partition(" <_io.")[0]  # the path stands in front already
+        raise BadRow(reason, f"image {name}: {type(error).__name__}: {short(what)}") from None
 
 
 def _as_rgb(image: Image.Image, name: str) -> Image.Image:
