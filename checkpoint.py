@@ -6,8 +6,10 @@ A checkpoint is a folder out_dir/step_00000123. torch.distributed.checkpoint wri
     __0_0.distcp, __1_0.distcp, ..., .metadata    weights and AdamW state by parameter name
     rng_0.pt, rng_1.pt, ...                       the state of every random generator, one file per rank
     pretrained/                                   the stock model's config and processor, which an export needs too
-    manifest.json                                 step, settings, data fingerprint, parameter shapes, the mix drawn from
-                                                  the data files, SHA-256 of every file above, and its own checksum
+    manifest.json                                 step, settings, the schedule's length, data fingerprint, parameter
+                                                  shapes, the mix drawn from the data files, the code's commit and
+                                                  hashes, where the run went back and what changed at a resume,
+                                                  SHA-256 of every file above, and its own checksum
 
 A thread writes it under the name step_00000123.tmp while training goes on. The folder is renamed only when every file
 is on the disk and the manifest is complete, so a half-written folder never counts as a checkpoint. On several nodes,
@@ -16,7 +18,10 @@ trust; the folder to hand on is the safetensors export.
 """
 
 import errno
+import functools
 import hashlib
+import inspect
+import itertools
 import json
 import os
 import random
@@ -42,15 +47,18 @@ from torch.distributed.checkpoint.utils import _DistWrapper
 
 import guard  # noqa: F401  (before transformers)
 import transformers
-from errors import UserError, explain
-from runtime import Process, print0, run_on_first_rank, wait_for_save
+from errors import UserError, explain, write_trouble, writing
+from runtime import Process, git_commit, print0, print_box, run_on_first_rank, wait_for_save
 
 # A resumed run must have its checkpoint's values of these settings, besides the same data and parameters: with others
-# it would be a different run. Any other setting may change, and the change is printed.
-FIXED_SETTINGS = ("train", "global_batch", "seed", "max_length", "epochs")
+# it would be a different run, unless --allow_changed names it. Any other setting may change, and the change is printed.
+FIXED_SETTINGS = ("train", "global_batch", "seed", "max_length", "epochs", "warmup", "alpha", "lam", "tau",
+                  "loss_backend", "logits_dtype")
 # These only say where a run starts, how it is watched and where it writes; a change is not worth a line.
-QUIET_SETTINGS = ("resume", "out_dir", "max_steps", "save_every", "keep", "progress", "wandb_project", "num_workers",
-                  "model", "val_data", "val_every")
+QUIET_SETTINGS = ("resume", "schedule", "allow_changed", "out_dir", "max_steps", "save_every", "keep", "progress",
+                  "wandb_project", "num_workers", "model", "val_data", "val_every")
+# Besides the running script, the files that decide what a run computes.
+CODE = ("model.py", "data.py", "sources.py", "dialects.py", "runtime.py", "checkpoint.py", "kernels/*.py")
 
 ALONE = Process(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 _thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
@@ -77,12 +85,24 @@ def _model_state(model: nn.Module, prefix: str = "model") -> dict[str, Tensor]:
 
 
 def _identity(model: nn.Module, config: Any, data_fingerprint: Any) -> dict[str, Any]:
-    """What a run and its checkpoint must agree on: settings, data, and each parameter's shape and whether it trains."""
+    """What a run and its checkpoint must agree on, or differ in aloud: settings, data, each parameter's shape and
+    whether it trains, and the code.
+    """
     parameters = {
         name: "x".join(map(str, parameter.shape)) + (" trained" if parameter.requires_grad else " frozen")
         for name, parameter in model.named_parameters()
     }
-    return {"config": asdict(config), "data": data_fingerprint, "parameters": parameters}
+    code = code_version(inspect.getfile(type(config)))
+    return {"config": asdict(config), "data": data_fingerprint, "parameters": parameters, "code": code}
+
+
+@functools.cache
+def code_version(script: str) -> dict[str, Any]:
+    """The commit, and 16 digits of the SHA-256 of `script` and of each file of CODE, as the run found them."""
+    here = Path(__file__).parent
+    files = {Path(script).name: Path(script)}
+    files |= {path.relative_to(here).as_posix(): path for pattern in CODE for path in here.glob(pattern)}
+    return {"commit": git_commit(), "files": {name: _checksum_and_size(path)[0][:16] for name, path in files.items()}}
 
 
 def _rng_state() -> dict[str, Any]:
@@ -134,6 +154,8 @@ def save_checkpoint(out_dir: str | Path, step: int, model: nn.Module, optimizer:
             state[f"optimizer.{name}.{key}"] = value
     manifest = _identity(model, config, data_fingerprint) | {"step": step, "schedule_step": scheduler.last_epoch}
     manifest |= {"mix": data_mix, "world_size": process.world_size, "torch": torch.__version__}
+    curve = getattr(scheduler.lr_lambdas[0], "keywords", {})  # {}: a function of the script's own
+    manifest |= {"schedule_length": curve.get("total_steps"), "history": process.history}
     # The writer's tensors are already in CPU memory. With copying ahead it would ask for its thread's current CUDA
     # stream, which is GPU 0's in a new thread: every rank would create a CUDA context there.
     writer = FileSystemWriter(temporary, per_thread_copy_ahead=0)
@@ -190,12 +212,7 @@ def _saving(folder: Path) -> Iterator[None]:
         cause = _cause(error)
         if died := explain(cause):  # torch raises a loader's death at any line, this one too; so it does a rank's
             raise died from error
-        free = shutil.disk_usage(folder.parent).free if folder.parent.exists() else 0
-        # torch's zip writer reports a short write as a RuntimeError of its own
-        short_write = isinstance(cause, RuntimeError) and free < 16 << 20
-        why = str(cause).partition("\n")[0] + "; fix that"
-        if short_write or getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            why = f"the disk is full ({free / 1e9:.2f} GB free); free some space"
+        why = write_trouble(cause, folder.parent)
         older = latest_checkpoint(folder.parent)
         start = f"continues from {older}" if older else "starts from the beginning, as no checkpoint is complete yet"
         shutil.rmtree(folder.with_suffix(".tmp"), ignore_errors=True)  # what was written must not keep the disk full
@@ -264,8 +281,12 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / "manifest.json"
     if not path.is_file():
         raise UserError(f"{folder}: not a checkpoint (no manifest.json); name a folder like OUT_DIR/step_00000100")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); fix that, or name another checkpoint") from error
     with suppress(ValueError, KeyError, TypeError, AttributeError):  # what is not JSON, or not a manifest, is damaged
-        manifest = json.loads(path.read_bytes())
+        manifest = json.loads(content)
         if manifest.pop("checksum") == _manifest_checksum(manifest):
             return manifest
     raise _damaged(path.parent, path.name, "damaged (checksum differs)")
@@ -274,7 +295,8 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
 def verify_checkpoint(folder: str | Path, process: Process = ALONE) -> dict[str, Any]:
     """Compare every file with its size and SHA-256, the ranks sharing the work; return the manifest.
 
-    Raises DamagedCheckpoint on every rank, naming the file and the checkpoint to use instead.
+    Raises DamagedCheckpoint on every rank, naming the file and the checkpoint to use instead; UserError for a file that
+    cannot be read.
     """
     folder = Path(folder)
 
@@ -290,7 +312,9 @@ def verify_checkpoint(folder: str | Path, process: Process = ALONE) -> dict[str,
     try:
         return _ranks(process).all_gather("verify", verify)[0]
     except CheckpointException as error:
-        raise _cause(error) from None
+        if isinstance(cause := _cause(error), OSError):
+            raise UserError(f"{folder}: cannot be read ({cause}); fix that, or name another checkpoint") from error
+        raise cause from None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -304,23 +328,73 @@ def resume(
     """Load the checkpoint to continue from; return the number of steps done (0 for a new run).
 
     how: "auto" takes the newest complete checkpoint in out_dir, falls back to the one before, loudly, if it is damaged,
-    and starts anew if there is none. "none" starts anew and refuses an out_dir that holds checkpoints. A folder is that
-    checkpoint and no other. Raises UserError.
+    and starts anew if there is none. "none" starts anew and refuses an out_dir that holds checkpoints. A folder goes
+    back to that checkpoint; the same command again, as a requeued job gives it, goes on from what has been saved since.
+    Complete checkpoints of later steps are then no part of this run, and are set aside under other names.
+    Raises UserError.
     """
-    candidates = run_on_first_rank(process, lambda: complete_checkpoints(out_dir))
-    if how == "none" and candidates:
-        raise UserError(f"{candidates[0]}: out_dir holds checkpoints; use --resume auto or another --out_dir")
-    if how not in ("auto", "none"):
-        candidates = [Path(how)]
+    candidates = run_on_first_rank(process, lambda: _candidates(how, Path(out_dir), config))
     for folder in candidates:
         try:
-            return load_checkpoint(folder, model, optimizer, scheduler, process, config=config,
+            step = load_checkpoint(folder, model, optimizer, scheduler, process, config=config,
                                    data_fingerprint=data_fingerprint)
         except DamagedCheckpoint as error:
             if folder == candidates[-1]:
                 raise
-            print0(f"{'!' * 100}\n! {error}\n! --resume auto: going back to the one before\n{'!' * 100}")
+            print_box([str(error), "going back to the one before"])
+            continue
+        if folder == Path(how):
+            process.history["went_back_to"].append(_going_back(folder, Path(out_dir)))
+        run_on_first_rank(process, lambda: _set_aside(Path(out_dir), step))  # noqa: B023  (called here and now)
+        return step
     return 0
+
+
+def _candidates(how: str, out_dir: Path, config: Any) -> list[Path]:
+    """The checkpoints that `resume` may load, in the order to try. Raises UserError."""
+    found = complete_checkpoints(out_dir)
+    if how == "none" and found:
+        raise UserError(f"{found[0]}: out_dir holds checkpoints; use --resume auto or another --out_dir")
+    if how in ("auto", "none"):
+        return found
+    named, back, since = Path(how), _going_back(Path(how), out_dir), []
+    key = "manifest" if back["manifest"] else "folder"  # a run prunes the checkpoint that it went back to, too
+    for folder in found:
+        with suppress(DamagedCheckpoint):
+            manifest = read_manifest(folder)
+            if any(entry[key] == back[key] for entry in manifest.get("history", {}).get("went_back_to", ())):
+                since.append((folder, _changed_settings(manifest, asdict(config)).keys() <= {*QUIET_SETTINGS}))
+    folders = [folder for folder, _ in since]
+    if since and since[0][1]:  # with other settings it is no requeued job, but someone who goes back once more
+        print0(f"--resume {how}: going on from {folders[0]}, saved since the run went back there; to go back again, "
+               f"rename or remove {', '.join(folder.name for folder in folders)}")
+        return folders + [named] * bool(back["manifest"])
+    if found and back["manifest"] and named.resolve() not in [folder.resolve() for folder in found]:
+        raise UserError(f"{out_dir}: holds checkpoints of another run than {how}; choose another --out_dir, or leave "
+                        f"--resume out to go on from {found[0].name}")
+    return [named]
+
+
+def _going_back(named: Path, out_dir: Path) -> dict[str, str]:
+    """What a manifest keeps of a checkpoint that --resume named: its place, and its manifest's checksum ("": gone)."""
+    entry = {"folder": os.path.relpath(named.resolve(), out_dir.resolve()), "manifest": ""}
+    with suppress(UserError):
+        entry["manifest"] = _manifest_checksum(read_manifest(named))
+    return entry
+
+
+def _set_aside(out_dir: Path, step: int) -> None:
+    """Rename the complete checkpoints of later steps than `step`: nothing takes such a name for a checkpoint to go on
+    from, or to delete.
+    """
+    later = [folder for folder in complete_checkpoints(out_dir) if int(folder.name[5:]) > step]
+    names = []
+    for folder in later:
+        free = (folder.with_suffix(f".aside{number or ''}") for number in itertools.count())
+        with writing(out_dir):
+            names.append(folder.rename(next(path for path in free if not path.exists())).name)
+    if names:
+        print0(f"{out_dir}: going on from step {step}, so later checkpoints were set aside: {', '.join(names)}")
 
 
 def load_checkpoint(folder: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer,
@@ -333,7 +407,9 @@ def load_checkpoint(folder: str | Path, model: nn.Module, optimizer: torch.optim
     folder = Path(folder)
     manifest = verify_checkpoint(folder, process)
     state = _model_state(model)
-    _check_identity(folder, manifest, _identity(model, config, data_fingerprint))
+    now = json.loads(json.dumps(_identity(model, config, data_fingerprint)))  # as it was stored: tuples are lists
+    changes = _check_identity(folder, manifest, now)
+    changes += _settle_schedule(folder, manifest, scheduler, now["config"])
     parameters = dict(model.named_parameters())
     optimizer.state.clear()
     for name in FileSystemReader(folder).read_metadata().state_dict_metadata:
@@ -344,6 +420,8 @@ def load_checkpoint(folder: str | Path, model: nn.Module, optimizer: torch.optim
             state[name] = scalar if key == "step" else torch.zeros_like(parameter, requires_grad=False)
             optimizer.state[parameter][key] = state[name]
     _load_tensors(folder, state, process)
+    process.history = manifest.get("history") or process.history
+    process.history["changes"] += [{"step": manifest["step"], "change": text} for text in changes]
     scheduler.last_epoch = manifest["schedule_step"]
     for group, base, factor in zip(optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
         group["lr"] = base * factor(scheduler.last_epoch)
@@ -366,25 +444,77 @@ def _load_tensors(folder: Path, state: dict[str, Tensor], process: Process) -> N
     dcp.load(state, storage_reader=reader, process_group=process.saver, no_dist=process.mesh is None)
 
 
-def _check_identity(folder: Path, manifest: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse a checkpoint of another configuration, data or model; print the settings that changed otherwise."""
-    saved, now = manifest["config"], json.loads(json.dumps(now))  # as the manifest was stored: tuples are lists
-    changed = {
-        name: f"{name} was {saved[name]!r}, now {value!r}"
-        for name, value in now["config"].items()
-        if saved.get(name, value) != value  # a setting that the script did not have then counts as unchanged
-    }
-    fixed = "; ".join(text for name, text in changed.items() if name in FIXED_SETTINGS)
-    if fixed:
-        raise UserError(f"{folder}: from another configuration: {fixed}; set it back or choose another --out_dir")
+def parse_settings(text: str) -> set[str]:
+    """ "alpha,lam" -> {"alpha", "lam"}; UserError for a name that is no fixed setting."""
+    names = {name.strip() for name in text.split(",") if name.strip()}
+    for name in names - {*FIXED_SETTINGS}:
+        raise UserError(f"--allow_changed {text!r}: {name} is no fixed setting; those are {', '.join(FIXED_SETTINGS)}")
+    return names
+
+
+def _changed_settings(manifest: dict[str, Any], settings: dict[str, Any]) -> dict[str, str]:
+    """Name -> what changed, for the settings that differ from the checkpoint's; one that it does not know has not."""
+    pairs = {name: (manifest["config"].get(name, value), value) for name, value in settings.items()}
+    return {name: f"{name} was {old!r}, now {new!r}" for name, (old, new) in pairs.items() if old != new}
+
+
+def _check_identity(folder: Path, manifest: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Refuse a checkpoint of another configuration, data or model; print and return what changed otherwise, in a box
+    where it changes what is computed.
+    """
+    changed = _changed_settings(manifest, now["config"])
+    fixed = sorted(changed.keys() & {*FIXED_SETTINGS})
+    if refused := [name for name in fixed if name not in parse_settings(now["config"].get("allow_changed", ""))]:
+        what = "; ".join(changed[name] for name in refused)
+        raise UserError(f"{folder}: from another configuration: {what}; set it back, choose another --out_dir, or say "
+                        f"that it is meant: --allow_changed {','.join(refused)}")
     _check_data(folder, manifest["data"], now["data"])
     names = sorted(name for name, _ in manifest["parameters"].items() ^ now["parameters"].items())
     if names:
         there, here = (side["parameters"].get(names[0], "missing") for side in (manifest, now))
         text = f"{names[0]} is {there} there, {here} here ({len(set(names))} differ)"
         raise UserError(f"{folder}: another model: {text}; use its own --model and --train, or another --out_dir")
-    for name in sorted(changed.keys() - {*QUIET_SETTINGS}):
-        print0(f"changed since the checkpoint: {changed[name]}")
+    boxed = [changed[name] for name in fixed]
+    if (there := manifest.get("code")) and there["files"] != now["code"]["files"]:
+        files = sorted({name for name, _ in there["files"].items() ^ now["code"]["files"].items()})
+        boxed += [f"the code: {', '.join(files)} (commit {there['commit']}, now {now['code']['commit']})"]
+    if boxed:
+        print_box(["changed since the checkpoint:", *boxed])
+    printed = [changed[name] for name in sorted(changed.keys() - {*QUIET_SETTINGS, *fixed})]
+    for text in printed:
+        print0(f"changed since the checkpoint: {text}")
+    return boxed + printed
+
+
+def _settle_schedule(folder: Path, manifest: dict[str, Any], scheduler: torch.optim.lr_scheduler.LambdaLR,
+                     settings: dict[str, Any]) -> list[str]:
+    """Hold a run of another number of steps to its checkpoint's schedule, as --schedule says; return what changed.
+
+    Otherwise the learning rate would jump. Raises UserError.
+    """
+    curve, saved = scheduler.lr_lambdas[0], manifest["config"]
+    now = getattr(curve, "keywords", {}).get("total_steps")
+    length = manifest.get("schedule_length") or saved.get("max_steps")
+    if not length and settings.get("max_steps"):  # of an older version, which kept only the flag: 0, all epochs
+        raise UserError(f"{folder}: its schedule had the length of all epochs; leave --max_steps out")
+    if now is None or not length or length == now:
+        return []
+    old = functools.partial(curve, total_steps=length)
+    rates = [peak.get("learning_rate", 1.0) * factor(manifest["schedule_step"])
+             for peak, factor in ((saved, old), (settings, curve))]
+    text = f"the schedule had {length} steps, this run has {now}"
+    how = settings.get("schedule", "refuse")
+    stretched = f"over {now} steps: the learning rate goes from {rates[0]:.2e} to {rates[1]:.2e}"
+    if how == "restretch":
+        text += f"; the curve is stretched {stretched}"
+    elif how == "keep" and now <= length:
+        scheduler.lr_lambdas = [old] * len(scheduler.lr_lambdas)
+        text += "; the old curve goes on"
+    else:
+        raise UserError(f"{folder}: {text}; --schedule restretch stretches the curve {stretched}; --schedule keep goes "
+                        f"on with the old one, at most to its end at step {length}; or set the number of steps back")
+    print_box([text])
+    return [text]
 
 
 def _check_data(folder: Path, there: Any, here: dict[str, str]) -> None:
@@ -394,8 +524,8 @@ def _check_data(folder: Path, there: Any, here: dict[str, str]) -> None:
         there = here
     changed = sorted(key for key in {*there, *here} if there.get(key) != here.get(key))
     if changed == ["picture_times"]:
-        print0(f"{'!' * 100}\n! {folder}: pictures were written anew since, with the same names and sizes: copied?\n"
-               f"! If they were changed, the run goes on with other pictures than it began with.\n{'!' * 100}")
+        print_box([f"{folder}: pictures were written anew since, with the same names and sizes: copied?",
+                   "If they were changed, the run goes on with other pictures than it began with."])
     elif changed:
         what, remedy = ", ".join(changed), "bring the old files back or choose another --out_dir"
         raise UserError(f"{folder}: the data changed since ({what}), so its position is void; {remedy}")
@@ -557,4 +687,6 @@ def _export(
         _sync(out_dir)
         return [file.name for file in files]
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{out_dir}: cannot be written ({error}); free some space") from error
+        shutil.rmtree(new, ignore_errors=True)  # what was written must not keep the disk full
+        why = write_trouble(error, out_dir)
+        raise UserError(f"{out_dir}: export not written: {why}, then the same command writes it") from error

@@ -1,10 +1,14 @@
 """What a user can cause ends in one clear line, never in a traceback."""
 
+import errno
 import os
 import re
+import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 try:
@@ -41,6 +45,27 @@ def explain(error: Exception) -> UserError | None:
     return loader_process_died(error)
 
 
+def write_trouble(error: BaseException, path: Path) -> str:
+    """Why `path` (or something below it) could not be written, and the remedy."""
+    folder = next((folder for folder in (path, *path.parents) if folder.is_dir()), Path("."))
+    free = shutil.disk_usage(folder).free
+    # torch's zip writer reports a short write as a RuntimeError of its own, safetensors puts the number into words
+    short_write = isinstance(error, RuntimeError) and free < 16 << 20
+    in_words = re.search(rf"os error ({errno.ENOSPC}|{errno.EDQUOT})\b", str(error))
+    if short_write or in_words or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full ({free / 1e9:.2f} GB free); free some space"
+    return str(error).partition("\n")[0] + "; fix that"
+
+
+@contextmanager
+def writing(path: str | Path, then: str = "the same command goes on") -> Iterator[None]:
+    """Turn a failure to write `path` into a UserError. then: what becomes possible when the trouble is over."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {write_trouble(error, Path(path))}, then {then}") from error
+
+
 def leave_to_first_rank(error: UserError) -> NoReturn:
     """Raise an error that every rank has found on the first rank alone; end the others quietly."""
     if int(os.environ.get("RANK", 0)) == 0:
@@ -51,7 +76,8 @@ def leave_to_first_rank(error: UserError) -> NoReturn:
 
 def run_main(main: Callable[[], None], resumes: bool = True) -> None:
     """Call `main`; turn a UserError, a full GPU, or the death of a loader process or of another rank into one line on
-    stderr and exit code 1, Ctrl-C into one line and exit code 130. resumes: whether the same command goes on.
+    stderr and exit code 1, Ctrl-C into one line and exit code 130. resumes: whether the same command goes on from what
+    was saved. Once training has begun, Ctrl-C saves (runtime.StopRequest) and does not come here.
     """
     try:
         main()
@@ -62,6 +88,6 @@ def run_main(main: Callable[[], None], resumes: bool = True) -> None:
         print(f"error: {told}", file=sys.stderr, flush=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        goes_on = "; the same command goes on where it stopped" if resumes else ""
+        goes_on = "; the same command goes on from what was saved" if resumes else ""
         print(f"\ninterrupted{goes_on}", file=sys.stderr, flush=True)
         sys.exit(130)

@@ -12,9 +12,9 @@ more than one process.
 import argparse
 import ctypes
 import difflib
+import errno
 import functools
 import inspect
-import itertools
 import json
 import math
 import os
@@ -23,13 +23,16 @@ import random
 import re
 import shlex
 import signal
+import stat
 import subprocess
 import sys
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, fields
+from dataclasses import field as dataclass_field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -44,7 +47,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
-from errors import UserError, leave_to_first_rank
+from errors import UserError, leave_to_first_rank, writing
 import fcntl  # after errors
 import resource
 
@@ -161,6 +164,8 @@ class Process:
     saver: dist.ProcessGroup | None = None
     pending_save: Future | None = None
     unlock: Callable[[], None] = lambda: None  # gives back what lock_out_dir took
+    history: dict[str, list] = dataclass_field(default_factory=lambda: {"went_back_to": [], "changes": []})
+    exit_code: int = 0
 
     @property
     def is_first(self) -> bool:
@@ -248,15 +253,23 @@ def leave_group(process: Process) -> None:
 
 
 def shutdown(process: Process) -> None:
-    """leave_group, then unlock out_dir."""
+    """leave_group, unlock out_dir, and end with exit code 130 after a Ctrl-C: a shell script must not go on."""
     leave_group(process)
     process.unlock()
+    if process.exit_code:
+        sys.exit(process.exit_code)
 
 
 def print0(*values: object) -> None:
     """Print on the first rank only."""
     if int(os.environ.get("RANK", 0)) == 0:
         print(*values, flush=True)
+
+
+def print_box(lines: list[str]) -> None:
+    """Print lines on the first rank in a box that nobody overlooks."""
+    width = max(map(len, lines)) + 4
+    print0("\n".join(["!" * width, *(f"! {text:<{width - 4}} !" for text in lines), "!" * width]))
 
 
 def run_on_first_rank(process: Process, work: Callable[[], Any]) -> Any:
@@ -283,12 +296,19 @@ def lock_out_dir(out_dir: str | Path, process: Process, patience: float = 6.0, *
     """
     if not process.is_first:
         return
-    out_dir = Path(out_dir)
+    out_dir, path = Path(out_dir), Path(out_dir) / ".lock"
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
-        lock_file = open(out_dir / ".lock", "a+")
+        # Where others can write too, .lock may be a link to someone's file: it is neither followed nor truncated.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        found = os.fstat(descriptor)
     except OSError as error:
-        raise UserError(f"{flag} {out_dir}: {error.strerror}; name a folder that can be written to") from None
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise UserError(f"{flag} {out_dir}: {error.strerror}; name a folder that can be written to") from None
+        found = os.lstat(path)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        raise UserError(f"{path}: no file of this run alone but a link, a pipe or a folder; remove it")
+    lock_file = open(descriptor, "rb+", buffering=0)
     deadline = time.monotonic() + patience
     while True:
         try:
@@ -296,14 +316,15 @@ def lock_out_dir(out_dir: str | Path, process: Process, patience: float = 6.0, *
             break
         except BlockingIOError:
             if time.monotonic() > deadline:
-                holder = (out_dir / ".lock").read_text().strip() or "another process is at work"
+                holder = path.read_text(errors="replace").strip() or "another process is at work"
                 raise UserError(f"{out_dir}: {holder} here; wait for it or choose another {flag}") from None
             time.sleep(0.2)
         except OSError as error:
             print0(f"warning: {out_dir} cannot be locked on this file system ({error.strerror}); start one run only")
             break
-    lock_file.truncate(0)
-    print(f"process {os.getpid()} on {platform.node()} is {work}", file=lock_file, flush=True)
+    with writing(path):
+        lock_file.truncate(0)
+        lock_file.write(f"process {os.getpid()} on {platform.node()} is {work}\n".encode())
     os.register_at_fork(after_in_child=lock_file.close)  # a forked worker must not keep the lock when the run is killed
     process.unlock = lock_file.close
 
@@ -351,8 +372,7 @@ def print_header(process: Process, model: nn.Module, *, loss_backend: str, **fac
     for name, value in header.items():
         print0(f"{name + ':':<16}{value}")
     if slow_paths:
-        width = max(map(len, slow_paths)) + 4
-        print0("\n".join(["!" * width, *(f"! {text:<{width - 4}} !" for text in slow_paths), "!" * width]))
+        print_box(slow_paths)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -508,6 +528,15 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     ]
 
 
+def cosine_factor(step: int, *, total_steps: int, warmup: float) -> float:
+    """What the learning rate is multiplied with after `step` steps: see cosine_schedule."""
+    warmup_steps = math.ceil(total_steps * warmup)
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+
+
 def cosine_schedule(
     optimizer: torch.optim.Optimizer, total_steps: int, warmup_fraction: float = 0.02
 ) -> torch.optim.lr_scheduler.LambdaLR:
@@ -515,14 +544,8 @@ def cosine_schedule(
 
     The first step has a learning rate above zero already, so no batch is wasted; transformers' schedule starts at 0.
     """
-    warmup_steps = math.ceil(total_steps * warmup_fraction)
-
-    def factor(step: int) -> float:
-        if step < warmup_steps:
-            return (step + 1) / warmup_steps
-        progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
-
+    # A partial, whose total_steps can be read: checkpoint.py holds a resumed run to the length of its schedule.
+    factor = functools.partial(cosine_factor, total_steps=total_steps, warmup=warmup_fraction)
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
@@ -605,15 +628,15 @@ class Log:
         self.first_step, self.began = start_step, time.perf_counter()
         self.last_mark, self.times = self.began, {}
         self.progress = config.progress if process.is_first else "none"
-        path, self.wandb = Path(config.out_dir) / "log.jsonl", None
-        if process.is_first:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-            # A kill may have cut the last line short; its step is trained and logged again.
-            kept = itertools.takewhile(lambda line: line.endswith(b"}\n") and json.loads(line)["step"] <= start_step,
-                                       path.read_bytes().splitlines(keepends=True))
-            os.truncate(path, sum(map(len, kept)))
-        self.file = open(path if process.is_first else os.devnull, "a", buffering=1)
+        if start_step >= total_steps:
+            print0(f"nothing left to train: all {total_steps} steps were done")
+        self.path, self.wandb = Path(config.out_dir) / "log.jsonl" if process.is_first else Path(os.devnull), None
+        with writing(self.path):
+            if process.is_first:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self.path.touch()
+                os.truncate(self.path, _bytes_up_to(start_step, self.path))
+            self.file = open(self.path, "ab", buffering=0)  # a buffer would fail on a full disk again when it is closed
         self.bar = tqdm(total=total_steps, initial=start_step, desc=str(config.out_dir), unit="step",
                         dynamic_ncols=True, mininterval=0.5 if sys.stderr.isatty() else 20,
                         disable=self.progress != "bar")
@@ -622,7 +645,15 @@ class Log:
                 import wandb
             except ImportError:
                 raise UserError("--wandb_project needs wandb: pip install wandb, or leave the flag out") from None
-            self.wandb = wandb.init(project=config.wandb_project, dir=str(config.out_dir), config=vars(config))
+            id_file = Path(config.out_dir) / "wandb_id"
+            if not (start_step and id_file.exists()):
+                with writing(id_file):
+                    id_file.write_text(uuid.uuid4().hex[:8])  # from the system, not from the run's generators
+            self.wandb = wandb.init(project=config.wandb_project, dir=str(config.out_dir), config=vars(config),
+                                    id=id_file.read_text(), resume="allow", allow_val_change=True)
+            # wandb drops a row whose step= it has had before, as a resumed run's: the row's own "step" is the x axis.
+            self.wandb.define_metric("step")
+            self.wandb.define_metric("*", step_metric="step")
 
     def mark(self, name: str) -> None:
         """Book the time since the last mark (or step) under `name`: "data", "forward_backward", "optimizer",
@@ -657,11 +688,14 @@ class Log:
         elapsed = time.perf_counter() - self.began
         row["seconds_left"] = round(elapsed / max(1, step - self.first_step) * (self.total_steps - step), 1)
         self.times = {}
-        self.file.write(json.dumps(row) + "\n")
+        line = json.dumps(row).encode() + b"\n"
+        with writing(self.path):
+            while line:  # what a full disk took of it is no error yet
+                line = line[self.file.write(line):]
         self.bar.update(step - self.bar.n)
         self.bar.set_postfix_str(f"loss {row.get('loss', math.nan):.3f}", refresh=False)
         if self.wandb is not None:
-            self.wandb.log(row, step=step)
+            self.wandb.log(row)
         if self.progress == "lines":
             shown = [f"{name} {row[name]:{style}}" for name, style in SHOWN.items()
                      if row.get(name) is not None and (row[name] or style != "d")]
@@ -679,6 +713,22 @@ class Log:
             self.wandb.finish()
 
 
+def _bytes_up_to(start_step: int, path: Path) -> int:
+    """Where in a log the row after start_step begins. Raises UserError for a damaged row before it."""
+    size = 0
+    with open(path, "rb") as file:
+        for number, line in enumerate(file if start_step else (), 1):
+            if not line.endswith(b"\n"):
+                break  # a kill cut the last line short; its step is trained and logged again
+            try:
+                if json.loads(line)["step"] > start_step:
+                    break
+            except (ValueError, KeyError, TypeError):
+                raise UserError(f"{path}:{number}: damaged: no row of a step; delete it or move the file") from None
+            size += len(line)
+    return size
+
+
 def memory_in_use(device: torch.device) -> int:
     """Bytes, the peak since the start: what torch reserved on a GPU, or this process's resident memory on a CPU."""
     if device.type == "cuda":
@@ -691,28 +741,43 @@ def memory_in_use(device: torch.device) -> int:
 
 
 class StopRequest:
-    """SIGTERM, SIGUSR1 or a file called STOP in out_dir: finish the step, save, leave a marker, end.
+    """SIGTERM, SIGINT (Ctrl-C), SIGUSR1 or a file called STOP in out_dir: finish the step, save, leave a marker, end.
 
-    torchrun forwards SIGTERM and kills 30 seconds later, and dies of SIGUSR1 itself; so under Slurm the batch script
-    asks for its signal minutes ahead and touches the STOP file (runs/slurm_stage2.sh).
+    A second Ctrl-C ends at once. torchrun forwards SIGTERM and SIGINT and kills 30 seconds later, and dies of SIGUSR1
+    itself; so under Slurm the batch script asks for its signal minutes ahead and touches the STOP file
+    (runs/slurm_stage2.sh).
     """
 
     def __init__(self, out_dir: str | Path, process: Process) -> None:
         self.process, self.reason, self.stopping = process, "", False
         self.stop_file, self.marker = Path(out_dir) / "STOP", Path(out_dir) / "STOPPED"
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._on_signal)
+        self.launched = "TORCHELASTIC_RUN_ID" in os.environ
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell's background job ignores Ctrl-C
+                signal.signal(number, self._on_signal)
         if process.is_first and self.marker.exists():
-            print0(f"the last run ended by request ({self.marker.read_text().strip()}); going on from its checkpoint")
-            self.marker.unlink()
+            with writing(self.marker):
+                said = self.marker.read_text(errors="replace").strip()
+                self.marker.unlink()
+            print0(f"the last run ended by request ({said}); going on from its checkpoint")
         # A STOP older than this job asked an earlier run; one that came while this job was starting, or before torchrun
         # started it over, still stands.
         clears = process.is_first and not int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
         if clears and self.stop_file.exists() and self.stop_file.stat().st_mtime < STARTED:
-            self.stop_file.unlink()
+            with writing(self.stop_file):
+                self.stop_file.unlink()
 
     def _on_signal(self, number: int, _frame: object) -> None:
+        if self.reason:
+            return
         self.reason = signal.Signals(number).name
+        if number == signal.SIGINT and not self.launched:
+            signal.signal(number, signal.SIG_DFL)  # not an exception: it must also end what hangs outside Python
+        limit = "once more ends at once" if number == signal.SIGINT else "no signal is needed again"
+        if self.launched:
+            limit = f"torchrun kills its ranks after 30 s; where that is too short, touch {self.stop_file} instead"
+        if self.process.is_first:  # not print: the signal may have come inside one
+            os.write(2, f"\n{self.reason}: ends when what is under way is done and saved; {limit}\n".encode())
 
     def should_stop(self) -> bool:
         """True on every rank as soon as any rank was asked to stop; `stopping` from then on, too. Call it once at every
@@ -726,8 +791,11 @@ class StopRequest:
     def leave_marker(self, step: int) -> None:
         """Write the file STOPPED, which a restart reads and removes. Call it when the checkpoint is complete."""
         if self.process.is_first:
-            self.stop_file.unlink(missing_ok=True)
-            self.marker.write_text(f"step {step}, {self.reason or 'another rank'}\n")
+            with writing(self.marker, f"the same command goes on from step {step}, which is saved"):
+                self.stop_file.unlink(missing_ok=True)
+                self.marker.write_text(f"step {step}, {self.reason or 'another rank'}\n")
+        if self.reason == "SIGINT" and not self.launched:
+            self.process.exit_code = 130
         print0(f"stopped by request after step {step}; the same command with --resume auto goes on")
 
 
@@ -786,12 +854,12 @@ class NonFiniteGuard:
         suspects = [rows for rows, is_finite in every if not is_finite] or [rows for rows, _ in every]
         if self.process.is_first:
             record = {"step": step, "loss": repr(loss), "grad_norm": repr(grad_norm), "rows": sum(suspects, [])}
-            with open(self.path, "a") as file:
+            with writing(self.path), open(self.path, "a") as file:
                 file.write(json.dumps(record) + "\n")
         print0(f"step {step}: loss {loss}, gradient norm {grad_norm}: skipped ({self.skipped} so far), see {self.path}")
         if self.in_a_row >= self.max_in_a_row:
             raise UserError(
                 f"{self.path}: {self.in_a_row} steps in a row without a finite loss and gradient, the last {step}; "
-                "look at the rows named there, lower --learning_rate, or resume from an older checkpoint"
+                "look at the rows named there, lower --learning_rate, go back to an older checkpoint: --resume FOLDER"
             )
         return True

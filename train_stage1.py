@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import runtime
-from checkpoint import export_pretrained, resume, save_checkpoint
+from checkpoint import export_pretrained, parse_settings, resume, save_checkpoint
 from data import ChatFormat, MicroBatch, check_held_out, make_loader, open_rows, refuse_pictures, steps_per_epoch
 from errors import run_main
 from kernels import linear_cross_entropy
@@ -69,7 +69,9 @@ class Config:
     shard_size: int = 0  # ranks that share one copy of the model; 0: all
     # output
     out_dir: str = "out/stage1"  # log, checkpoints, and at the end the model's folder
-    resume: str = "auto"  # auto, none, or a checkpoint's folder
+    resume: str = "auto"  # auto, none, or a checkpoint's folder, to go back to: later ones are set aside
+    schedule: Literal["refuse", "keep", "restretch"] = "refuse"  # the curve of a resumed run of another length
+    allow_changed: str = ""  # "alpha,lam": fixed settings whose change at a resume is meant
     save_every: int = 200  # steps from one checkpoint to the next; 0: only at the end
     keep: int = 2  # newest checkpoints that stay
     progress: Literal["lines", "bar", "none"] = "lines"  # on the screen
@@ -96,7 +98,7 @@ def main() -> None:
     """Set up, train the language model, save, export."""
     # ------------------------------------------------------------------------------------------------------------------
     # Setup. Impossible values end here, before anything is loaded.
-    config = runtime.parse_config(Config, preset=find_preset)
+    config = runtime.parse_config(Config, preset=find_preset, allow_changed=parse_settings)
     require_files(config.data, made_by="python gen_data.py --out_dir data --per_category 40000")
     check_held_out(config.data, config.val_data, config.val_every)
     process = runtime.setup(config.seed, shard_size=config.shard_size)

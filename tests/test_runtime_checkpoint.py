@@ -1,7 +1,9 @@
 """checkpoint.py in one process: bit-for-bit resume, atomic writes, checksums, other settings, a full disk, kill -9."""
 
 import errno
+import importlib
 import json
+import math
 import os
 import random
 import signal
@@ -310,3 +312,244 @@ def test_a_forward_pass_alone_changes_neither_checkpoint_nor_export(two_ranks: t
 def test_a_failure_of_one_rank_is_known_to_all(two_ranks: tuple[Path, str]) -> None:
     """checkpoint_worker.py checks that both ranks raise; here, what a user reads."""
     assert "__0_0.distcp: damaged" in two_ranks[1] and "going back to the one before" in two_ranks[1]
+
+
+def names(out_dir: Path) -> list[str]:
+    return sorted(path.parent.name for path in out_dir.glob("*/manifest.json"))
+
+
+EVERY_2, LOWER = ToyConfig(save_every=2), ToyConfig(save_every=2, learning_rate=1e-3)
+
+
+@pytest.fixture(scope="module")
+def branch(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    """The losses of steps 5 to 12 at the lower rate, of a run that never went further than step 4 before."""
+    out_dir = tmp_path_factory.mktemp("branch")
+    train(out_dir, 4, total_steps=12, config=EVERY_2)
+    return train(out_dir, 12, total_steps=12, config=LOWER)
+
+
+@pytest.mark.parametrize("keep", [1, 9])
+def test_going_back_sets_the_newer_ones_aside_and_the_branch_goes_on(branch: list[float], tmp_path: Path, keep: int,
+                                                                      capsys: pytest.CaptureFixture) -> None:
+    whole = train(tmp_path, 12, total_steps=12, config=EVERY_2, keep=9)
+    capsys.readouterr()
+    back = {"total_steps": 12, "config": LOWER, "keep": keep}
+    assert train(tmp_path, 9, resume=f"{tmp_path}/step_00000004", **back) == branch[:5] != whole[4:9]
+    said = [line for line in capsys.readouterr().out.splitlines() if "set aside" in line]
+    assert len(said) == 1 and all(f"step_000000{step}.aside" in said[0] for step in ("06", "08", "10", "12"))
+    aside = [f"step_000000{step}.aside" for step in ("06", "08", "10", "12")]
+    kept = ["step_00000002", "step_00000004", "step_00000006", "step_00000008"][-keep:]
+    assert names(tmp_path) == sorted(kept + aside)
+    assert train(tmp_path, 12, **back) == branch[4:], "auto goes on from the branch"
+    assert set(aside) <= set(names(tmp_path)) and checkpoint.latest_checkpoint(tmp_path).name == "step_00000012"
+    for folder in aside:
+        checkpoint.verify_checkpoint(tmp_path / folder)
+
+
+@pytest.mark.parametrize("keep", [1, 9])
+def test_a_requeued_job_that_went_back_does_not_go_back_again(branch: list[float], tmp_path: Path, keep: int,
+                                                              capsys: pytest.CaptureFixture) -> None:
+    """keep=1: by then the checkpoint that its command names is pruned. Elsewhere: a checkpoint of another out_dir."""
+    for elsewhere in (False, True):
+        first, out_dir = tmp_path / f"first{elsewhere}", tmp_path / f"{'second' if elsewhere else 'first'}{elsewhere}"
+        train(first, 12, total_steps=12, config=EVERY_2, keep=9)
+        job = {"resume": f"{first}/step_00000004", "total_steps": 12, "config": LOWER, "keep": keep}
+        assert train(out_dir, 7, **job) == branch[:3]
+        capsys.readouterr()
+        assert train(out_dir, 9, **job) == branch[2:5]
+        said = capsys.readouterr().out
+        assert f"going on from {out_dir}/step_00000006, saved since" in said and "rename or remove step_0000000" in said
+        assert "set aside" not in said
+        assert train(out_dir, 10, **job | {"resume": "auto"}) == branch[4:6]  # what it went back to is handed on
+        assert train(out_dir, 12, **job) == branch[6:]
+
+
+def test_going_back_again_with_other_settings_is_no_requeue(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    train(tmp_path, 12, total_steps=12, config=EVERY_2, keep=9)
+    job = {"resume": f"{tmp_path}/step_00000004", "total_steps": 12, "keep": 9}
+    once = train(tmp_path, 8, config=LOWER, **job)
+    twice = train(tmp_path, 8, config=ToyConfig(save_every=2, learning_rate=2e-3), **job)
+    assert once[0] == twice[0] and once[1] != twice[1] and len(twice) == 4
+    assert {"step_00000006.aside", "step_00000006.aside1", "step_00000008.aside1"} <= set(names(tmp_path))
+
+
+def test_a_checkpoint_of_another_run_does_not_mix_with_those_of_out_dir(tmp_path: Path) -> None:
+    train(tmp_path / "one", 4, config=EVERY_2)
+    train(tmp_path / "two", 4, config=EVERY_2)
+    found = names(tmp_path / "two")
+    for other in (tmp_path / "one" / "step_00000002", tmp_path / "one" / "step_00000004"):
+        with pytest.raises(UserError, match=f"two: holds checkpoints of another run than {other}; .*--out_dir"):
+            train(tmp_path / "two", 6, resume=str(other))
+    assert names(tmp_path / "two") == found
+
+
+def test_a_damaged_checkpoint_that_auto_passed_over_is_set_aside(tmp_path: Path) -> None:
+    """Else --keep would count it, and delete good ones in its favour."""
+    train(tmp_path, 6, keep=9)
+    flip_a_bit(tmp_path / "step_00000006" / "__0_0.distcp")
+    train(tmp_path, 7, config=EVERY_2, keep=9)  # step 7 is not saved
+    assert names(tmp_path)[-2:] == ["step_00000006", "step_00000006.aside"]
+    assert checkpoint.verify_checkpoint(tmp_path / "step_00000006")["step"] == 6
+
+
+SCRIPT = """
+from dataclasses import dataclass
+from runtime_toy import ToyConfig
+
+@dataclass
+class Config(ToyConfig):
+    pass
+"""
+
+
+def test_changed_code_is_boxed_with_its_files_and_both_commits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                               capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "kernels").mkdir()
+    script, loss = tmp_path / "train_mine.py", tmp_path / "kernels" / "loss.py"
+    script.write_text(SCRIPT)
+    loss.write_text("loss = 1\n")
+    (tmp_path / "model.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(checkpoint, "__file__", str(tmp_path / "checkpoint.py"))
+    commits = iter(("aaaa", "bbbb", "cccc"))
+    monkeypatch.setattr(checkpoint, "git_commit", lambda: next(commits))
+    config = importlib.import_module("train_mine").Config()
+    checkpoint.code_version.cache_clear()
+    train(tmp_path / "run", 1, config=config)
+    manifest = checkpoint.read_manifest(tmp_path / "run" / "step_00000001")
+    assert manifest["code"]["commit"] == "aaaa" and set(manifest["code"]["files"]) == {
+        "train_mine.py", "kernels/loss.py", "model.py"}
+    checkpoint.code_version.cache_clear()
+    capsys.readouterr()
+    train(tmp_path / "run", 2, config=config)
+    assert "the code" not in capsys.readouterr().out, "another commit of the same files computes the same"
+    script.write_text(SCRIPT + "# another loss\n")
+    loss.write_text("loss = 2\n")
+    checkpoint.code_version.cache_clear()
+    train(tmp_path / "run", 3, config=config)
+    text = "the code: kernels/loss.py, train_mine.py (commit bbbb, now cccc)"
+    printed = capsys.readouterr().out
+    assert f"! {text}" in printed and "!!!!" in printed
+    history = checkpoint.read_manifest(tmp_path / "run" / "step_00000003")["history"]
+    assert history["changes"] == [{"step": 2, "change": text}]
+    checkpoint.code_version.cache_clear()
+
+
+@dataclass
+class LossConfig(ToyConfig):
+    alpha: float = 0.2
+    lam: float = 0.1
+    tau: float = 1.0
+    loss_backend: str = "auto"
+    warmup: float = 0.02
+    allow_changed: str = ""
+
+
+CHANGES = {"alpha": 0.5, "lam": 0.5, "tau": 2.0, "loss_backend": "torch", "warmup": 0.1, "seed": 4}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_fixed_setting_changes_only_where_it_is_meant(tmp_path: Path, name: str,
+                                                        capsys: pytest.CaptureFixture) -> None:
+    train(tmp_path, 2, config=LossConfig())
+    other = {name: CHANGES[name]}
+    with pytest.raises(UserError, match=f"{name} was .*, now {CHANGES[name]!r}; .*--allow_changed {name}") as raised:
+        train(tmp_path, 3, config=LossConfig(**other))
+    assert "\n" not in str(raised.value)
+    capsys.readouterr()
+    train(tmp_path, 3, config=LossConfig(**other, allow_changed=f"train, {name}"))
+    train(tmp_path, 4, config=LossConfig(**other))  # now the checkpoint's own value
+    text = f"{name} was {getattr(LossConfig, name, 3)!r}, now {CHANGES[name]!r}"
+    assert capsys.readouterr().out.count(f"! {text} ") == 1
+    history = checkpoint.read_manifest(tmp_path / "step_00000004")["history"]
+    assert history["changes"] == [{"step": 2, "change": text}]
+
+
+@dataclass
+class ScheduleConfig(ToyConfig):
+    schedule: str = "refuse"
+    max_steps: int = 0
+
+
+def rate(step: int, total: int) -> float:
+    """The learning rate of the step after `step` steps, by the formula (tenth of warm-up)."""
+    warmup = -(-total // 10)
+    cosine = math.cos(math.pi * (step - warmup) / (total - warmup))
+    return 1e-2 * ((step + 1) / warmup if step < warmup else (1 + cosine) / 2)
+
+
+def resumed_rate(out_dir: Path, total: int, schedule: str) -> float:
+    config = ScheduleConfig(schedule=schedule, max_steps=total)
+    state = build(runtime.setup(0, device="cpu"), total, config)
+    checkpoint.resume("auto", out_dir, *state, config=config, data_fingerprint=DATA)
+    assert state[2].get_last_lr()[0] == state[1].param_groups[0]["lr"]
+    state[1].step()
+    state[2].step()
+    assert state[2].get_last_lr()[0] == pytest.approx(rate(5, total if schedule == "restretch" else 12))
+    return state[2].base_lrs[0] * state[2].lr_lambdas[0](4)
+
+
+def test_another_number_of_steps_never_makes_the_learning_rate_jump_unasked(tmp_path: Path,
+                                                                           capsys: pytest.CaptureFixture) -> None:
+    train(tmp_path, 4, total_steps=12, config=ScheduleConfig(max_steps=12))
+    before, stretched = f"{rate(4, 12):.2e}", f"{rate(4, 30):.2e}"
+    for schedule in ("refuse", "keep"):  # the old curve has no steps 13 to 30
+        with pytest.raises(UserError, match="12 steps, this run has 30") as raised:
+            resumed_rate(tmp_path, 30, schedule)
+        for part in ("--schedule keep", "--schedule restretch", before, stretched):
+            assert part in str(raised.value)
+    with pytest.raises(UserError, match="12 steps, this run has 9"):
+        resumed_rate(tmp_path, 9, "refuse")
+    assert resumed_rate(tmp_path, 12, "refuse") == pytest.approx(rate(4, 12))
+    assert "schedule" not in capsys.readouterr().out
+    assert resumed_rate(tmp_path, 9, "keep") == pytest.approx(rate(4, 12))
+    assert "! the schedule had 12 steps, this run has 9; the old curve goes on !" in capsys.readouterr().out
+    assert resumed_rate(tmp_path, 30, "restretch") == pytest.approx(rate(4, 30))
+    assert f"from {before} to {stretched}" in capsys.readouterr().out
+
+
+def test_the_schedules_length_goes_from_checkpoint_to_checkpoint(tmp_path: Path) -> None:
+    train(tmp_path, 4, total_steps=12, config=ScheduleConfig())
+    train(tmp_path, 5, total_steps=9, config=ScheduleConfig(schedule="keep"))
+    with pytest.raises(UserError, match="12 steps, this run has 9"):
+        train(tmp_path, 6, total_steps=9, config=ScheduleConfig())
+    train(tmp_path, 6, total_steps=30, config=ScheduleConfig(schedule="restretch"))
+    assert len(train(tmp_path, 7, total_steps=30, config=ScheduleConfig())) == 1
+    manifest = checkpoint.read_manifest(tmp_path / "step_00000007")
+    assert manifest["schedule_length"] == 30 and [entry["step"] for entry in manifest["history"]["changes"]] == [4, 5]
+
+
+@pytest.mark.parametrize("max_steps", [12, 0])
+def test_a_checkpoint_of_an_older_version_still_resumes(tmp_path: Path, max_steps: int) -> None:
+    """Its manifest has no schedule_length, history or code; --max_steps tells the length, 0 that it was all epochs."""
+    whole = train(tmp_path / "whole", 6, total_steps=12, config=ScheduleConfig(max_steps=max_steps))
+    train(tmp_path / "run", 4, total_steps=12, config=ScheduleConfig(max_steps=max_steps))
+    for folder in checkpoint.complete_checkpoints(tmp_path / "run"):
+        manifest = checkpoint.read_manifest(folder)
+        for key in ("schedule_length", "history", "code"):
+            del manifest[key]
+        manifest["checksum"] = checkpoint._manifest_checksum(manifest)
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    message = "12 steps, this run has 30" if max_steps else "all epochs; leave --max_steps out"
+    with pytest.raises(UserError, match=message):
+        train(tmp_path / "run", 6, total_steps=30, config=ScheduleConfig(max_steps=30))
+    assert train(tmp_path / "run", 6, total_steps=12, config=ScheduleConfig(max_steps=max_steps)) == whole[4:]
+
+
+def test_a_checkpoint_that_cannot_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(tmp_path, 1)
+    real = open
+
+    def refuse(path: object, *arguments: object, **options: object) -> object:
+        if str(path).endswith(".distcp"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(UserError, match="step_00000001: cannot be read .*Permission denied"):
+        load(tmp_path / "step_00000001")
+    monkeypatch.undo()
+    monkeypatch.setattr(Path, "read_bytes", lambda self: real("/root/none/of/this"))
+    with pytest.raises(UserError, match="manifest.json: cannot be read"):
+        load(tmp_path / "step_00000001")
