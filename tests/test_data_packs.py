@@ -534,7 +534,7 @@ def test_ctrl_c_is_one_line_that_promises_no_more_than_holds(resumes, capsys):
     with pytest.raises(SystemExit) as ended:
         run_main(interrupted, resumes=resumes)
     assert ended.value.code == 130
-    assert capsys.readouterr().err.strip() == "interrupted" + "; the same command goes on where it stopped" * resumes
+    assert capsys.readouterr().err.strip() == "interrupted" + "; the same command goes on from what was saved" * resumes
 
 
 def open_as_rank(rank: int, store: Path, path: str, chat_format: ChatFormat, answers: multiprocessing.Queue) -> None:

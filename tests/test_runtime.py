@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import tokenize
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -275,20 +276,62 @@ def test_mfu_is_flops_over_time_and_peak(tmp_path: Path, process: runtime.Proces
     assert row["mfu"] == pytest.approx(1e11 / (row["step_seconds"] * 4 * 1e12), rel=0.02)
 
 
+class FakeWandb:
+    """What wandb does with ids, axes and rows: it drops what is logged at a step that it has had."""
+
+    def __init__(self) -> None:
+        self.runs, self.told, self.axes = {}, [], {}
+
+    def init(self, *, project: str, id: str, resume: str, **options: object) -> "FakeWandb":
+        assert resume == "allow" and options["allow_val_change"]
+        self.told.append(("init", project, id))
+        self.rows = self.runs.setdefault(id, [])
+        self.last = len(self.rows)
+        return self
+
+    def define_metric(self, name: str, step_metric: str | None = None) -> None:
+        self.axes[name] = step_metric
+
+    def log(self, row: dict, step: int | None = None) -> None:
+        step = self.last + 1 if step is None else step
+        if step > self.last:
+            self.rows.append(row)
+        self.last = max(step, self.last)
+
+    def finish(self) -> None:
+        self.told.append("finish")
+
+
+def test_a_resumed_run_goes_on_in_the_same_wandb_run_and_repeats_its_steps(
+    tmp_path: Path, process: runtime.Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    config = log_config(tmp_path)
+    config.wandb_project = "puma"
+    for start_step in (0, 2, 0):  # the last one is another run in the same folder
+        log = Log(config, process, total_steps=9, start_step=start_step)
+        for step in range(start_step + 1, start_step + 4):
+            log.step(step, num_tokens=1, loss=float(start_step))
+        log.close()
+    first, second = wandb.runs.values()
+    assert [(row["step"], row["loss"]) for row in first] == [(1, 0), (2, 0), (3, 0), (3, 2), (4, 2), (5, 2)]
+    assert [row["step"] for row in second] == [1, 2, 3]
+    assert wandb.axes == {"step": None, "*": "step"}
+
+
 def test_wandb_gets_every_row_or_is_said_to_be_missing(tmp_path: Path, process: runtime.Process,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
-    told = []
-    run = SimpleNamespace(
-        log=lambda row, step: told.append((step, row["loss"])), finish=lambda: told.append("finished")
-    )
-    wandb = SimpleNamespace(init=lambda **options: told.append(options["project"]) or run)
+    wandb = FakeWandb()
     config = log_config(tmp_path)
     config.wandb_project = "puma"
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     log = Log(config, process, total_steps=1)
     log.step(1, num_tokens=1, loss=torch.tensor(0.5))
     log.close()
-    assert told == ["puma", (1, 0.5), "finished"]
+    [(name, rows)] = wandb.runs.items()
+    assert wandb.told == [("init", "puma", name), "finish"]
+    assert [(row["step"], row["loss"]) for row in rows] == [(1, 0.5)]
     monkeypatch.setitem(sys.modules, "wandb", None)  # importing it fails
     with pytest.raises(UserError, match="--wandb_project.*pip install wandb"):
         Log(config, process, total_steps=1)
@@ -324,37 +367,190 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, monkeypa
     assert all(torch.equal(one, two) for one, two in zip(saved, model.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_is_a_stop_request(tmp_path: Path, process: runtime.Process, number: int) -> None:
-    before = signal.getsignal(number)
-    try:
-        stop = runtime.StopRequest(tmp_path, process)
-        assert not stop.should_stop()
-        os.kill(os.getpid(), number)
-        assert stop.should_stop()
-        stop.leave_marker(12)
-    finally:
-        signal.signal(number, before)
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """The signal handlers as they were."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
+    yield
+    for number, handler in before:
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("launched", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_is_a_stop_request(
+    tmp_path: Path, process: runtime.Process, handlers: None, number: int, launched: bool,
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    if launched:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
+    stop = runtime.StopRequest(tmp_path, process)
+    assert not stop.should_stop()
+    os.kill(os.getpid(), number)
+    assert stop.should_stop()
+    said = capfd.readouterr().err
+    assert signal.Signals(number).name in said and "done and saved" in said
+    assert ("30 s" in said and f"touch {tmp_path}/STOP" in said) == launched
+    ctrl_c = number == signal.SIGINT and not launched  # torchrun passes it on, and ends its ranks itself
+    assert ("once more ends at once" in said) == ctrl_c
+    assert (signal.getsignal(number) is signal.SIG_DFL) == ctrl_c
+    stop.leave_marker(12)
     assert f"step 12, {signal.Signals(number).name}" in (tmp_path / "STOPPED").read_text()
+    if ctrl_c:
+        with pytest.raises(SystemExit) as ended:
+            runtime.shutdown(process)
+        assert ended.value.code == 130
+    else:
+        runtime.shutdown(process)
 
 
-def test_a_stop_file_is_a_stop_request_and_a_restart_reads_the_marker(tmp_path: Path, process: runtime.Process,
-                                                                      capsys: pytest.CaptureFixture) -> None:
-    handlers = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGUSR1)]
-    try:
-        (tmp_path / "STOP").touch()
-        os.utime(tmp_path / "STOP", (1, 1))  # of an earlier run: must not stop this one at once
-        stop = runtime.StopRequest(tmp_path, process)
-        assert not stop.should_stop()
-        (tmp_path / "STOP").touch()
-        stop = runtime.StopRequest(tmp_path, process)  # it came while this one was starting: still stands
-        assert stop.should_stop()
-        stop.leave_marker(3)
-        capsys.readouterr()
+def test_ctrl_c_saves_and_a_second_one_ends_at_once(tmp_path: Path) -> None:
+    """In a real process, whose step does not end the second time."""
+    code = ("import signal, sys\nsys.path[:0] = sys.argv[1:3]\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+            "import runtime, time\nfrom errors import run_main\n"
+            "def main():\n"
+            "    process = runtime.setup(0, device='cpu')\n"
+            "    stop = runtime.StopRequest(sys.argv[3], process)\n"
+            "    print('ready', flush=True)\n"
+            "    for step in range(1, 1000):\n"
+            "        time.sleep(0.05 if len(sys.argv) == 4 else 60)\n"
+            "        if stop.should_stop(): break\n"
+            "    stop.leave_marker(step)\n"
+            "    runtime.shutdown(process)\n"
+            "run_main(main)\n")
+    for hangs in (False, True):
+        command = [sys.executable, "-c", code, ROOT, ROOT / "tests", tmp_path, *["hang"] * hangs]
+        run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert run.stdout.readline() == "ready\n"
+        time.sleep(0.3)
+        run.send_signal(signal.SIGINT)
+        if hangs:
+            time.sleep(0.3)
+            run.send_signal(signal.SIGINT)
+        out, err = run.communicate(timeout=20)
+        assert run.returncode == (-signal.SIGINT if hangs else 130)
+        assert (tmp_path / "STOPPED").exists() != hangs and ("stopped by request" in out) != hangs
+        assert "Traceback" not in err and "SIGINT" in err
+        (tmp_path / "STOPPED").unlink(missing_ok=True)
+
+
+def test_what_ignores_ctrl_c_goes_on_ignoring_it(tmp_path: Path, process: runtime.Process, handlers: None) -> None:
+    """As a shell starts what it puts into the background."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stop = runtime.StopRequest(tmp_path, process)
+    os.kill(os.getpid(), signal.SIGINT)
+    assert not stop.should_stop()
+
+
+FULL = Path("/dev/full")  # takes nothing: "No space left on device"
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full here")
+def test_a_full_disk_is_one_line_wherever_a_run_writes(tmp_path: Path, process: runtime.Process,
+                                                       handlers: None) -> None:
+    log = Log(log_config(tmp_path), process, total_steps=2)
+    log.file.close()
+    log.file = open(FULL, "ab", buffering=0)
+    stop, guard = runtime.StopRequest(tmp_path, process), runtime.NonFiniteGuard(tmp_path, process)
+    guard.path = stop.marker = FULL
+    attempts = {
+        "log.jsonl": lambda: log.step(1, num_tokens=1, loss=0.5),
+        "full": lambda: stop.leave_marker(1),
+        "/dev/full": lambda: guard.skip_nonfinite_step(1, math.nan, 1.0, []),
+    }
+    for name, attempt in attempts.items():
+        with pytest.raises(UserError, match=f"{name}: cannot be written: the disk is full.*the same command") as raised:
+            attempt()
+        assert "\n" not in str(raised.value)
+    log.close()
+
+
+def test_what_cannot_be_written_is_one_line(tmp_path: Path, process: runtime.Process, handlers: None) -> None:
+    """A folder stands where each file should be: root may write anywhere else."""
+    for name in ("log.jsonl", "STOPPED", "nonfinite_rows.jsonl", "STOP", ".lock"):
+        (tmp_path / name).mkdir()
+    os.utime(tmp_path / "STOP", (1, 1))
+    with pytest.raises(UserError, match="log.jsonl: cannot be written: .*directory"):
+        Log(log_config(tmp_path), process, total_steps=1)
+    with pytest.raises(UserError, match="STOPPED: cannot be written: .*directory"):
         runtime.StopRequest(tmp_path, process)
-    finally:
-        for number, handler in handlers:
-            signal.signal(number, handler)
+    (tmp_path / "STOPPED").rmdir()
+    with pytest.raises(UserError, match="STOP: cannot be written: .*directory"):
+        runtime.StopRequest(tmp_path, process)
+    with pytest.raises(UserError, match="nonfinite_rows.jsonl: cannot be written: .*directory"):
+        runtime.NonFiniteGuard(tmp_path, process).skip_nonfinite_step(1, math.nan, 1.0, [])
+    with pytest.raises(UserError, match=".lock: no file of this run alone"):
+        runtime.lock_out_dir(tmp_path, process, patience=0.0)
+
+
+DAMAGED = [b"{\n", b"\x00" * 20 + b"\n", b'{"loss": 1.0}\n', b"[3]\n", b'{"step": "3"}\n', b"\n"]
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_row_of_the_log_is_one_line_and_nothing_is_cut_off(tmp_path: Path, process: runtime.Process,
+                                                                    damage: bytes) -> None:
+    log = Log(log_config(tmp_path), process, total_steps=9)
+    for step in range(1, 6):
+        log.step(step, num_tokens=1, loss=1.0)
+    log.close()
+    path = tmp_path / "log.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], damage, *lines[3:]]))
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="log.jsonl:3: damaged") as raised:
+        Log(log_config(tmp_path), process, total_steps=9, start_step=4)
+    assert "\n" not in str(raised.value) and path.read_bytes() == before
+    Log(log_config(tmp_path), process, total_steps=9, start_step=1).close()  # step 2 and what follows is dropped
+    assert path.read_bytes() == lines[0]
+    path.write_bytes(damage + lines[0])
+    Log(log_config(tmp_path), process, total_steps=9).close()
+    assert path.read_bytes() == b""
+
+
+def test_nothing_left_to_train_is_said(tmp_path: Path, process: runtime.Process, capsys: pytest.CaptureFixture) -> None:
+    Log(log_config(tmp_path), process, total_steps=6, start_step=5).close()
+    assert "nothing left" not in capsys.readouterr().out
+    Log(log_config(tmp_path), process, total_steps=6, start_step=6).close()
+    assert capsys.readouterr().out == "nothing left to train: all 6 steps were done\n"
+
+
+@pytest.mark.parametrize("kind", ["symlink", "hard link", "pipe", "dangling link"])
+def test_a_lock_that_is_a_link_or_no_file_is_refused_and_left_alone(tmp_path: Path, process: runtime.Process,
+                                                                    kind: str) -> None:
+    """Where others can write too, somebody may have put it there."""
+    victim, lock = tmp_path / "victim", tmp_path / "run" / ".lock"
+    lock.parent.mkdir()
+    victim.write_text("dear")
+    if kind == "pipe":
+        os.mkfifo(lock)
+    elif kind == "hard link":
+        lock.hardlink_to(victim)
+    else:
+        lock.symlink_to(victim if kind == "symlink" else tmp_path / "new")
+    with pytest.raises(UserError, match=r"run/\.lock: no file of this run alone.*remove it") as raised:
+        runtime.lock_out_dir(lock.parent, process, patience=0.0)
+    assert "\n" not in str(raised.value)
+    assert victim.read_text() == "dear" and not (tmp_path / "new").exists()
+    lock.unlink()
+    runtime.lock_out_dir(lock.parent, process, patience=0.0)
+    runtime.shutdown(process)
+
+
+def test_a_stop_file_is_a_stop_request_and_a_restart_reads_the_marker(
+    tmp_path: Path, process: runtime.Process, handlers: None, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "STOP").touch()
+    os.utime(tmp_path / "STOP", (1, 1))  # of an earlier run: must not stop this one at once
+    stop = runtime.StopRequest(tmp_path, process)
+    assert not stop.should_stop()
+    (tmp_path / "STOP").touch()
+    stop = runtime.StopRequest(tmp_path, process)  # it came while this one was starting: still stands
+    assert stop.should_stop()
+    stop.leave_marker(3)
+    capsys.readouterr()
+    runtime.StopRequest(tmp_path, process)
     assert "step 3, the file STOP" in capsys.readouterr().out
     assert not (tmp_path / "STOPPED").exists() and not (tmp_path / "STOP").exists()
 
@@ -368,7 +564,7 @@ def test_bad_steps_are_skipped_counted_and_end_the_run(tmp_path: Path, process: 
     assert not guard.skip_nonfinite_step(4, 0.5, 1.0, micro_batches)
     assert guard.skip_nonfinite_step(5, math.inf, 1.0, micro_batches)
     assert guard.skip_nonfinite_step(6, math.inf, 1.0, micro_batches)
-    with pytest.raises(UserError, match="3 steps in a row.*7"):
+    with pytest.raises(UserError, match="3 steps in a row.*7.*go back to an older checkpoint: --resume FOLDER"):
         guard.skip_nonfinite_step(7, math.nan, math.nan, micro_batches)
     assert guard.skipped == 5
     rows = [json.loads(line) for line in (tmp_path / "nonfinite_rows.jsonl").read_text().splitlines()]

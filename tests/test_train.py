@@ -62,7 +62,7 @@ def run(script: str, *arguments: object, ranks: int) -> None:
 
 def run_here(script: str, *arguments: object) -> None:
     """The script in this process: quicker, and what it calls can be replaced."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
     try:
         with mock.patch.object(sys, "argv", [f"{script}.py", *map(str, arguments)]):
             run_main(importlib.import_module(script).main)
