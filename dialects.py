@@ -110,12 +110,14 @@ def open_container(plain: Source) -> Source:
 
 def _looks_like_lines(path: str, gzipped: bool) -> bool:
     """Whether a .json file holds one row per line, as many published sets do."""
-    with _open_bytes(path, gzipped) as file:
-        try:
+    try:
+        with _open_bytes(path, gzipped) as file:
             first = file.readline(MAX_ELEMENT_CHARS).strip()
             more = file.read(1)
-        except (OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{path}: cannot be unpacked ({error}); download or make the file again") from None
+    except PermissionError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); allow it, or take it out of --data") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be unpacked ({error}); download or make the file again") from None
     if not first.startswith(b"{"):
         return False
     try:

@@ -12,7 +12,8 @@ else. A preset is a recipe to assemble one:
 script's loss is called, so that FSDP2 holds lm_head gathered, tied embeddings work and full logits never exist.
 
     python model.py assemble puma-qwen2-1.5b OUT  put pretrained parts together once (--llm, --vision: other ones)
-    python model.py export CHECKPOINT OUT         a training checkpoint -> a folder that transformers opens
+    python model.py export CHECKPOINT OUT         a training checkpoint -> a folder that transformers opens; only of
+                                                  checkpoints you trust: their .metadata is a pickle
     python -m bench.plan                          the presets: parameters per part, image tokens, memory per stage
 """
 
@@ -185,7 +186,7 @@ def _check_folder(source: str, preset: str, made_by: str) -> None:
         found = json.loads(path.read_text())
         kind, text = found.get("model_type"), found.get("text_config", {})
     except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: damaged or not readable ({error}); {EXPORT_AGAIN}") from None
+        raise UserError(f"{path}: damaged, no JSON object ({error}); make the folder again with {made_by}") from error
     kinds = sorted({known.config.model_type for known in presets().values()})
     if kind not in kinds:
         raise UserError(f"{source}: a model of type {kind!r}; what trains is {' or '.join(kinds)}")

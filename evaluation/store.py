@@ -119,7 +119,11 @@ def check_settings(path: Path, settings: dict) -> None:
     """Record what the answers in this folder were made with; UserError where earlier ones were made otherwise."""
     if not path.exists():
         return write_atomically(path, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
-    before = read_json(path)
+    try:
+        before = dict(read_json(path))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: damaged, no JSON object ({error}); pass --fresh to throw the answers away, or choose "
+                        "another --out_dir") from error
     changed = [f"{key} {before.get(key)!r}, now {now!r}" for key, now in settings.items() if before.get(key) != now]
     if changed:
         raise UserError(f"{path.parent}: holds answers of another run ({'; '.join(changed)}); "

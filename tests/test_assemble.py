@@ -356,7 +356,7 @@ def test_foreign_code_is_never_run_nor_asked_about(tmp_path, monkeypatch):
 
 def test_a_damaged_config_is_one_line(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llava", ')
-    with pytest.raises(UserError, match="config.json: damaged or not readable"):
+    with pytest.raises(UserError, match="config.json: damaged, no JSON object"):
         load_model("", str(tmp_path))
 
 

@@ -14,15 +14,16 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from PIL import Image, ImageDraw
+from safetensors import SafetensorError
 from torch.distributed.checkpoint import FileSystemReader
 
 import guard  # noqa: F401  (before transformers)
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
 import train_stage3
-from checkpoint import complete_checkpoints, read_manifest
+from checkpoint import ALONE, complete_checkpoints, export_pretrained, read_manifest
 from data import ChatFormat, open_rows
-from errors import run_main
+from errors import UserError, run_main
 from model import MathModel, count_image_tokens, load_model, part_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -198,6 +199,127 @@ def test_a_step_of_unreadable_pictures_trains_nothing_and_too_many_end_the_run(s
                       for name, found in state.read_metadata().state_dict_metadata.items()} for state in states)
     dcp.load(first, storage_reader=states[0], no_dist=True), dcp.load(second, storage_reader=states[1], no_dist=True)
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Going on, and what stands in its way
+
+
+def fails(capsys: pytest.CaptureFixture, script: str, *arguments: object) -> str:
+    """The one line with which a script ends with exit code 1. Without a lock, which the end of its process gives back."""
+    capsys.readouterr()
+    with mock.patch("runtime.lock_out_dir"), pytest.raises(SystemExit) as ended:
+        run_here(script, *arguments)
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert ended.value.code == 1 and line.startswith("error: ")
+    return line
+
+
+def test_a_run_that_is_done_says_so_and_writes_its_export_again(stage2, tmp_path, capsys, monkeypatch):
+    """A full disk at the export is one line; the checkpoint is complete, and nothing of the export stays behind."""
+    out, command = tmp_path / "run", [*stage2[2], "--out_dir", tmp_path / "run"]
+
+    def full(self: object, folder: Path, **options: object) -> None:
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as context:
+        context.setattr(PreTrainedModel, "save_pretrained", full)
+        line = fails(capsys, "train_stage2", *command)
+    assert f"{out}: export not written: the disk is full" in line and "the same command writes it" in line
+    assert complete_checkpoints(out)[0].name == "step_00000006" and not (out / "export.tmp").exists()
+    assert not (out / "config.json").exists()
+    run_here("train_stage2", *command)
+    assert "nothing left to train: all 6 steps were done\n" in capsys.readouterr().out
+    assert (out / "model.safetensors").read_bytes() == (stage2[1] / "model.safetensors").read_bytes()
+    assert [row["loss"] for row in log_of(out)] == [row["loss"] for row in log_of(stage2[1])]
+
+
+def test_an_export_to_a_disk_that_is_really_full(tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", small], capture_output=True).returncode:
+        pytest.skip("mounting a small tmpfs is not allowed here")
+    try:
+        with pytest.raises(UserError, match=r"export not written: the disk is full \(0.00 GB free\); free some space"):
+            export_pretrained(load_model("tiny"), small, ALONE, dtype=torch.float32)
+        assert not list(small.iterdir())
+    finally:
+        subprocess.run(["umount", "--lazy", small], check=True)
+
+
+def test_the_scripts_hold_a_resumed_run_to_its_loss_and_its_schedule(stage2, tmp_path, capsys):
+    flags = [*stage2[2], "--out_dir", tmp_path / "run"]
+    run_here("train_stage2", *flags, "--max_steps", 4)
+    manifest = read_manifest(tmp_path / "run" / "step_00000004")
+    assert manifest["schedule_length"] == 4
+    assert {"train_stage2.py", "model.py", "dialects.py", "kernels/puma_loss.py"} <= set(manifest["code"]["files"])
+    for flag, value, was in (("alpha", 0.5, 0.2), ("lam", 0.25, 0.5), ("tau", 2.0, 1.0), ("warmup", 0.5, 0.02)):
+        line = fails(capsys, "train_stage2", *flags, "--max_steps", 4, f"--{flag}", value)
+        assert f"{flag} was {was}, now {value}" in line and f"--allow_changed {flag}" in line
+    assert "loss_backend was 'auto'" in fails(capsys, "train_stage2", *flags, "--loss_backend", "torch")
+    assert "alhpa is no fixed setting" in fails(capsys, "train_stage2", *flags, "--allow_changed", "lam,alhpa")
+    line = fails(capsys, "train_stage2", *flags, "--max_steps", 6)
+    assert "--schedule restretch" in line and "--schedule keep" in line
+    meant = ["--schedule", "restretch", "--alpha", 0.5, "--allow_changed", "alpha"]
+    run_here("train_stage2", *flags, "--max_steps", 6, *meant)
+    printed = capsys.readouterr().out
+    assert "! alpha was 0.2, now 0.5" in printed and "the schedule had 4 steps, this run has 6" in printed
+    once, again = log_of(stage2[1]), log_of(tmp_path / "run")
+    assert [row["lr"] for row in again[4:]] == [row["lr"] for row in once[4:]]  # stretched: the curve of six steps
+    assert again[4]["loss"] == pytest.approx(
+        0.5 * (0.5 * again[4]["fkl"] + 0.5 * again[4]["rkl"]) + 0.5 * again[4]["ce"], rel=1e-5)
+    history = read_manifest(tmp_path / "run" / "step_00000006")["history"]
+    assert [change["step"] for change in history["changes"]] == [4, 4]
+
+
+@pytest.mark.parametrize("damage", ["half", "{", "[]", ""])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "processor_config.json"])
+def test_a_damaged_model_folder_is_one_line(tmp_path, name, damage):
+    for file in (ROOT / "tiny").glob("*.*"):
+        if file.suffix in (".json", ".jinja", ".safetensors"):
+            (tmp_path / file.name).symlink_to(file)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).unlink()
+    (tmp_path / name).write_bytes(content[: len(content) // 2] if damage == "half" else damage.encode())
+    for preset in ("", "tiny"):
+        with pytest.raises(UserError, match=str(tmp_path)) as raised:
+            load_model(preset, str(tmp_path))
+        assert "\n" not in str(raised.value)
+
+
+def test_a_data_file_without_permission_is_one_line(tmp_path, monkeypatch, capsys):
+    """Simulated: root may read everything."""
+    data, real = tmp_path / "rows.json", open
+    data.write_text(json.dumps([{"instruction": "1 + 1?", "output": "2", "image_url": ""}]))
+
+    def refuse(path: object, *arguments: object, **options: object) -> object:
+        if str(path) == str(data):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr("builtins.open", refuse)
+    line = fails(capsys, "train_stage3", *SMALL, "--model", "", "--data", data, "--out_dir", tmp_path / "run")
+    assert f"{data}: cannot be read (Permission denied)" in line
+
+
+def test_ctrl_c_in_a_script_saves_and_the_same_command_goes_on(stage2, tmp_path, capsys):
+    """Exit code 130, so that a shell script does not go on to the next stage."""
+    command = [sys.executable, "train_stage2.py", *map(str, stage2[2]), "--out_dir", str(tmp_path), "--save_every", "0"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    for line in process.stdout:
+        if line.startswith("step 1/"):
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "stopped by request after step" in out, out + err
+    assert "SIGINT: ends when" in err and "Traceback" not in err and (tmp_path / "STOPPED").exists()
+    assert not (tmp_path / "config.json").exists()
+    run_here("train_stage2", *stage2[2], "--out_dir", tmp_path, "--save_every", 0)
+    assert "steps done" in capsys.readouterr().out
+    assert [row["loss"] for row in log_of(tmp_path)] == [row["loss"] for row in log_of(stage2[1])]
 
 
 PAPER = {
