@@ -139,19 +139,22 @@ def test_twenty_random_kills_do_not_change_the_curve(pairs: Path, uninterrupted:
 
 
 @pytest.mark.slow
-def test_sigterm_saves_leaves_a_marker_and_the_restart_goes_on(
-    pairs: Path, uninterrupted: list, tmp_path: Path
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_saves_leaves_a_marker_and_the_restart_goes_on(
+    pairs: Path, uninterrupted: list, tmp_path: Path, name: str
 ) -> None:
     run = start(pairs, tmp_path, "--save_every", "1000")
     wait_for_step(tmp_path, 3, run)
-    run.send_signal(signal.SIGTERM)  # to torchrun, which passes it on
+    run.send_signal(signal.Signals[name])  # to torchrun, which passes it on
     output, _ = run.communicate(timeout=60)
     assert "stopped by request after step" in output
+    assert output.count(f"{name}: ends when") == 1 and "torchrun kills its ranks after 30 s" in output
+    assert f"touch {tmp_path}/STOP instead" in output
     marker = (tmp_path / "STOPPED").read_text()
-    assert "SIGTERM" in marker
+    assert name in marker
     step = int(marker.split()[1].rstrip(","))
     output = finish(start(pairs, tmp_path, "--save_every", "1000"))
-    assert f"step {step}, SIGTERM" in output and f"{step} steps done" in output
+    assert f"step {step}, {name}" in output and f"{step} steps done" in output
     assert not (tmp_path / "STOPPED").exists()
     assert curve(tmp_path) == uninterrupted
 

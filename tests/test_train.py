@@ -206,7 +206,7 @@ def test_a_step_of_unreadable_pictures_trains_nothing_and_too_many_end_the_run(s
 
 
 def fails(capsys: pytest.CaptureFixture, script: str, *arguments: object) -> str:
-    """The one line with which a script ends with exit code 1. Without a lock, which the end of its process gives back."""
+    """The one line with which a script ends with exit code 1. Without a lock: only the end of a process frees it."""
     capsys.readouterr()
     with mock.patch("runtime.lock_out_dir"), pytest.raises(SystemExit) as ended:
         run_here(script, *arguments)
