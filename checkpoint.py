@@ -281,12 +281,8 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / "manifest.json"
     if not path.is_file():
         raise UserError(f"{folder}: not a checkpoint (no manifest.json); name a folder like OUT_DIR/step_00000100")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); fix that, or name another checkpoint") from error
     with suppress(ValueError, KeyError, TypeError, AttributeError):  # what is not JSON, or not a manifest, is damaged
-        manifest = json.loads(content)
+        manifest = json.loads(path.read_bytes())
         if manifest.pop("checksum") == _manifest_checksum(manifest):
             return manifest
     raise _damaged(path.parent, path.name, "damaged (checksum differs)")
@@ -295,8 +291,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
 def verify_checkpoint(folder: str | Path, process: Process = ALONE) -> dict[str, Any]:
     """Compare every file with its size and SHA-256, the ranks sharing the work; return the manifest.
 
-    Raises DamagedCheckpoint on every rank, naming the file and the checkpoint to use instead; UserError for a file that
-    cannot be read.
+    Raises DamagedCheckpoint on every rank, naming the file and the checkpoint to use instead.
     """
     folder = Path(folder)
 
@@ -312,9 +307,7 @@ def verify_checkpoint(folder: str | Path, process: Process = ALONE) -> dict[str,
     try:
         return _ranks(process).all_gather("verify", verify)[0]
     except CheckpointException as error:
-        if isinstance(cause := _cause(error), OSError):
-            raise UserError(f"{folder}: cannot be read ({cause}); fix that, or name another checkpoint") from error
-        raise cause from None
+        raise _cause(error) from None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -344,57 +337,49 @@ def resume(
             print_box([str(error), "going back to the one before"])
             continue
         if folder == Path(how):
-            process.history["went_back_to"].append(_going_back(folder, Path(out_dir)))
+            process.history["went_back_to"].append(_place(how, out_dir))
         run_on_first_rank(process, lambda: _set_aside(Path(out_dir), step))  # noqa: B023  (called here and now)
         return step
     return 0
 
 
+def _place(how: str, out_dir: str | Path) -> str:
+    """How manifests name a checkpoint that --resume named; a run prunes such a one too, so a checksum would not do."""
+    return os.path.relpath(os.path.realpath(how), os.path.realpath(out_dir))
+
+
 def _candidates(how: str, out_dir: Path, config: Any) -> list[Path]:
     """The checkpoints that `resume` may load, in the order to try. Raises UserError."""
-    found = complete_checkpoints(out_dir)
+    found, place, since = complete_checkpoints(out_dir), _place(how, out_dir), {}
     if how == "none" and found:
         raise UserError(f"{found[0]}: out_dir holds checkpoints; use --resume auto or another --out_dir")
     if how in ("auto", "none"):
         return found
-    named, back, since = Path(how), _going_back(Path(how), out_dir), []
-    key = "manifest" if back["manifest"] else "folder"  # a run prunes the checkpoint that it went back to, too
     for folder in found:
         with suppress(DamagedCheckpoint):
             manifest = read_manifest(folder)
-            if any(entry[key] == back[key] for entry in manifest.get("history", {}).get("went_back_to", ())):
-                since.append((folder, _changed_settings(manifest, asdict(config)).keys() <= {*QUIET_SETTINGS}))
-    folders = [folder for folder, _ in since]
-    if since and since[0][1]:  # with other settings it is no requeued job, but someone who goes back once more
-        print0(f"--resume {how}: going on from {folders[0]}, saved since the run went back there; to go back again, "
-               f"rename or remove {', '.join(folder.name for folder in folders)}")
-        return folders + [named] * bool(back["manifest"])
-    if found and back["manifest"] and named.resolve() not in [folder.resolve() for folder in found]:
+            if place in (manifest.get("history") or {}).get("went_back_to", ()):
+                since[folder] = _changed_settings(manifest, asdict(config)).keys() - {*QUIET_SETTINGS}
+    if since and not next(iter(since.values())):  # other settings are no requeued job: they go back once more
+        print0(f"--resume {how}: going on from {next(iter(since))}, saved since this run went back there; to go back "
+               f"again, rename or remove {', '.join(folder.name for folder in since)}")
+        return [*since, Path(how)]
+    if found and Path(how).is_dir() and place not in [folder.name for folder in found]:
         raise UserError(f"{out_dir}: holds checkpoints of another run than {how}; choose another --out_dir, or leave "
                         f"--resume out to go on from {found[0].name}")
-    return [named]
-
-
-def _going_back(named: Path, out_dir: Path) -> dict[str, str]:
-    """What a manifest keeps of a checkpoint that --resume named: its place, and its manifest's checksum ("": gone)."""
-    entry = {"folder": os.path.relpath(named.resolve(), out_dir.resolve()), "manifest": ""}
-    with suppress(UserError):
-        entry["manifest"] = _manifest_checksum(read_manifest(named))
-    return entry
+    return [Path(how)]
 
 
 def _set_aside(out_dir: Path, step: int) -> None:
-    """Rename the complete checkpoints of later steps than `step`: nothing takes such a name for a checkpoint to go on
-    from, or to delete.
-    """
+    """Rename the complete checkpoints of later steps than `step`, so that nothing goes on from them or deletes them."""
     later = [folder for folder in complete_checkpoints(out_dir) if int(folder.name[5:]) > step]
-    names = []
     for folder in later:
-        free = (folder.with_suffix(f".aside{number or ''}") for number in itertools.count())
-        with writing(out_dir):
-            names.append(folder.rename(next(path for path in free if not path.exists())).name)
-    if names:
-        print0(f"{out_dir}: going on from step {step}, so later checkpoints were set aside: {', '.join(names)}")
+        names = (folder.with_suffix(f".aside{number or ''}") for number in itertools.count())
+        with writing(folder):
+            folder.rename(next(path for path in names if not path.exists()))
+    if later:
+        print0(f"{out_dir}: going on from step {step}; set aside, as {later[0].name}.aside: "
+               f"{', '.join(folder.name for folder in later)}")
 
 
 def load_checkpoint(folder: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer,
@@ -420,7 +405,7 @@ def load_checkpoint(folder: str | Path, model: nn.Module, optimizer: torch.optim
             state[name] = scalar if key == "step" else torch.zeros_like(parameter, requires_grad=False)
             optimizer.state[parameter][key] = state[name]
     _load_tensors(folder, state, process)
-    process.history = manifest.get("history") or process.history
+    process.history = manifest.get("history") or {"went_back_to": [], "changes": []}
     process.history["changes"] += [{"step": manifest["step"], "change": text} for text in changes]
     scheduler.last_epoch = manifest["schedule_step"]
     for group, base, factor in zip(optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
@@ -466,18 +451,17 @@ def _check_identity(folder: Path, manifest: dict[str, Any], now: dict[str, Any])
     fixed = sorted(changed.keys() & {*FIXED_SETTINGS})
     if refused := [name for name in fixed if name not in parse_settings(now["config"].get("allow_changed", ""))]:
         what = "; ".join(changed[name] for name in refused)
-        raise UserError(f"{folder}: from another configuration: {what}; set it back, choose another --out_dir, or say "
-                        f"that it is meant: --allow_changed {','.join(refused)}")
+        raise UserError(f"{folder}: from another configuration: {what}; set it back, choose another --out_dir, or add "
+                        f"--allow_changed {','.join(refused)} if it is meant")
     _check_data(folder, manifest["data"], now["data"])
     names = sorted(name for name, _ in manifest["parameters"].items() ^ now["parameters"].items())
     if names:
         there, here = (side["parameters"].get(names[0], "missing") for side in (manifest, now))
         text = f"{names[0]} is {there} there, {here} here ({len(set(names))} differ)"
         raise UserError(f"{folder}: another model: {text}; use its own --model and --train, or another --out_dir")
-    boxed = [changed[name] for name in fixed]
-    if (there := manifest.get("code")) and there["files"] != now["code"]["files"]:
-        files = sorted({name for name, _ in there["files"].items() ^ now["code"]["files"].items()})
-        boxed += [f"the code: {', '.join(files)} (commit {there['commit']}, now {now['code']['commit']})"]
+    boxed, there, here = [changed[name] for name in fixed], manifest.get("code", now["code"]), now["code"]
+    if files := sorted({name for name, _ in there["files"].items() ^ here["files"].items()}):
+        boxed += [f"the code: {', '.join(files)} (commit {there['commit']}, now {here['commit']})"]
     if boxed:
         print_box(["changed since the checkpoint:", *boxed])
     printed = [changed[name] for name in sorted(changed.keys() - {*QUIET_SETTINGS, *fixed})]
@@ -497,23 +481,20 @@ def _settle_schedule(folder: Path, manifest: dict[str, Any], scheduler: torch.op
     length = manifest.get("schedule_length") or saved.get("max_steps")
     if not length and settings.get("max_steps"):  # of an older version, which kept only the flag: 0, all epochs
         raise UserError(f"{folder}: its schedule had the length of all epochs; leave --max_steps out")
-    if now is None or not length or length == now:
+    if now in (None, length) or not length:
         return []
-    old = functools.partial(curve, total_steps=length)
-    rates = [peak.get("learning_rate", 1.0) * factor(manifest["schedule_step"])
-             for peak, factor in ((saved, old), (settings, curve))]
-    text = f"the schedule had {length} steps, this run has {now}"
-    how = settings.get("schedule", "refuse")
-    stretched = f"over {now} steps: the learning rate goes from {rates[0]:.2e} to {rates[1]:.2e}"
-    if how == "restretch":
-        text += f"; the curve is stretched {stretched}"
-    elif how == "keep" and now <= length:
-        scheduler.lr_lambdas = [old] * len(scheduler.lr_lambdas)
-        text += "; the old curve goes on"
-    else:
-        raise UserError(f"{folder}: {text}; --schedule restretch stretches the curve {stretched}; --schedule keep goes "
-                        f"on with the old one, at most to its end at step {length}; or set the number of steps back")
-    print_box([text])
+    old, step = functools.partial(curve, total_steps=length), manifest["schedule_step"]
+    before, after = saved.get("learning_rate", 1.0) * old(step), settings.get("learning_rate", 1.0) * curve(step)
+    choices = {
+        "restretch": (curve, f"stretches the curve, and the learning rate goes from {before:.2e} to {after:.2e}"),
+        "keep": (old, f"goes on with the old curve, which ends at step {length}"),
+    }
+    how, text = settings.get("schedule"), f"the schedule had {length} steps, this run has {now}; --schedule "
+    if how not in choices or (how == "keep" and now > length):
+        both = " or ".join(f"{name}, which {what}" for name, (_, what) in choices.items())
+        raise UserError(f"{folder}: {text}{both}; or set the number of steps back")
+    scheduler.lr_lambdas = [choices[how][0]] * len(scheduler.lr_lambdas)
+    print_box([text := f"{text}{how} {choices[how][1]}"])
     return [text]
 
 
@@ -687,6 +668,6 @@ def _export(
         _sync(out_dir)
         return [file.name for file in files]
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(new, ignore_errors=True)  # what was written must not keep the disk full
         why = write_trouble(error, out_dir)
+        shutil.rmtree(new, ignore_errors=True)  # what was written must not keep the disk full
         raise UserError(f"{out_dir}: export not written: {why}, then the same command writes it") from error

@@ -49,10 +49,9 @@ def write_trouble(error: BaseException, path: Path) -> str:
     """Why `path` (or something below it) could not be written, and the remedy."""
     folder = next((folder for folder in (path, *path.parents) if folder.is_dir()), Path("."))
     free = shutil.disk_usage(folder).free
-    # torch's zip writer reports a short write as a RuntimeError of its own, safetensors puts the number into words
-    short_write = isinstance(error, RuntimeError) and free < 16 << 20
-    in_words = re.search(rf"os error ({errno.ENOSPC}|{errno.EDQUOT})\b", str(error))
-    if short_write or in_words or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+    # torch's zip writer and safetensors report a short write as errors of their own
+    short_write = not isinstance(error, OSError) and free < 16 << 20
+    if short_write or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full ({free / 1e9:.2f} GB free); free some space"
     return str(error).partition("\n")[0] + "; fix that"
 
@@ -75,14 +74,16 @@ def leave_to_first_rank(error: UserError) -> NoReturn:
 
 
 def run_main(main: Callable[[], None], resumes: bool = True) -> None:
-    """Call `main`; turn a UserError, a full GPU, or the death of a loader process or of another rank into one line on
-    stderr and exit code 1, Ctrl-C into one line and exit code 130. resumes: whether the same command goes on from what
-    was saved. Once training has begun, Ctrl-C saves (runtime.StopRequest) and does not come here.
+    """Call `main`; turn a UserError, what `explain` knows and a file that the system refuses into one line on stderr
+    and exit code 1, Ctrl-C into one line and exit code 130. resumes: whether the same command goes on from what was
+    saved. Once training has begun, Ctrl-C saves (runtime.StopRequest) and does not come here.
     """
     try:
         main()
-    except (UserError, RuntimeError) as error:
+    except (UserError, RuntimeError, OSError) as error:
         told = error if isinstance(error, UserError) else explain(error)
+        if told is None and getattr(error, "filename", None) is not None:
+            told = f"{error.filename}: {error.strerror}; fix that, then give the same command again"
         if told is None:
             raise
         print(f"error: {told}", file=sys.stderr, flush=True)

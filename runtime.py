@@ -32,7 +32,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, fields
-from dataclasses import field as dataclass_field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -164,7 +163,7 @@ class Process:
     saver: dist.ProcessGroup | None = None
     pending_save: Future | None = None
     unlock: Callable[[], None] = lambda: None  # gives back what lock_out_dir took
-    history: dict[str, list] = dataclass_field(default_factory=lambda: {"went_back_to": [], "changes": []})
+    history: dict[str, list] | None = None  # of the checkpoint that it resumed from (checkpoint.py)
     exit_code: int = 0
 
     @property
@@ -301,14 +300,12 @@ def lock_out_dir(out_dir: str | Path, process: Process, patience: float = 6.0, *
         out_dir.mkdir(parents=True, exist_ok=True)
         # Where others can write too, .lock may be a link to someone's file: it is neither followed nor truncated.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-        found = os.fstat(descriptor)
     except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-            raise UserError(f"{flag} {out_dir}: {error.strerror}; name a folder that can be written to") from None
-        found = os.lstat(path)
+        what = f"{path} is a symbolic link; remove it, or" if error.errno == errno.ELOOP else f"{error.strerror};"
+        raise UserError(f"{flag} {out_dir}: {what} name a folder that can be written to") from None
+    lock_file, found = open(descriptor, "rb+", buffering=0), os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-        raise UserError(f"{path}: no file of this run alone but a link, a pipe or a folder; remove it")
-    lock_file = open(descriptor, "rb+", buffering=0)
+        raise UserError(f"{path} is no plain file with one name; remove it, or name another folder with {flag}")
     deadline = time.monotonic() + patience
     while True:
         try:
@@ -631,12 +628,11 @@ class Log:
         if start_step >= total_steps:
             print0(f"nothing left to train: all {total_steps} steps were done")
         self.path, self.wandb = Path(config.out_dir) / "log.jsonl" if process.is_first else Path(os.devnull), None
-        with writing(self.path):
-            if process.is_first:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self.path.touch()
-                os.truncate(self.path, _bytes_up_to(start_step, self.path))
-            self.file = open(self.path, "ab", buffering=0)  # a buffer would fail on a full disk again when it is closed
+        if process.is_first:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.touch()
+            os.truncate(self.path, _bytes_up_to(start_step, self.path))
+        self.file = open(self.path, "ab", buffering=0)  # a buffer would fail on a full disk again when it is closed
         self.bar = tqdm(total=total_steps, initial=start_step, desc=str(config.out_dir), unit="step",
                         dynamic_ncols=True, mininterval=0.5 if sys.stderr.isatty() else 20,
                         disable=self.progress != "bar")
@@ -647,8 +643,7 @@ class Log:
                 raise UserError("--wandb_project needs wandb: pip install wandb, or leave the flag out") from None
             id_file = Path(config.out_dir) / "wandb_id"
             if not (start_step and id_file.exists()):
-                with writing(id_file):
-                    id_file.write_text(uuid.uuid4().hex[:8])  # from the system, not from the run's generators
+                id_file.write_text(uuid.uuid4().hex[:8])  # from the system, not from the run's generators
             self.wandb = wandb.init(project=config.wandb_project, dir=str(config.out_dir), config=vars(config),
                                     id=id_file.read_text(), resume="allow", allow_val_change=True)
             # wandb drops a row whose step= it has had before, as a resumed run's: the row's own "step" is the x axis.
@@ -716,16 +711,13 @@ class Log:
 def _bytes_up_to(start_step: int, path: Path) -> int:
     """Where in a log the row after start_step begins. Raises UserError for a damaged row before it."""
     size = 0
-    with open(path, "rb") as file:
-        for number, line in enumerate(file if start_step else (), 1):
-            if not line.endswith(b"\n"):
-                break  # a kill cut the last line short; its step is trained and logged again
-            try:
-                if json.loads(line)["step"] > start_step:
-                    break
-            except (ValueError, KeyError, TypeError):
-                raise UserError(f"{path}:{number}: damaged: no row of a step; delete it or move the file") from None
-            size += len(line)
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True) if start_step else (), 1):
+        try:  # a kill may have cut the last line short; its step is trained and logged again
+            if not line.endswith(b"\n") or json.loads(line)["step"] > start_step:
+                break
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{path}:{number}: damaged: no row of a step; delete it or move the file") from None
+        size += len(line)
     return size
 
 
@@ -756,16 +748,14 @@ class StopRequest:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell's background job ignores Ctrl-C
                 signal.signal(number, self._on_signal)
         if process.is_first and self.marker.exists():
-            with writing(self.marker):
-                said = self.marker.read_text(errors="replace").strip()
-                self.marker.unlink()
+            said = self.marker.read_text(errors="replace").strip()
+            self.marker.unlink()
             print0(f"the last run ended by request ({said}); going on from its checkpoint")
         # A STOP older than this job asked an earlier run; one that came while this job was starting, or before torchrun
         # started it over, still stands.
         clears = process.is_first and not int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
         if clears and self.stop_file.exists() and self.stop_file.stat().st_mtime < STARTED:
-            with writing(self.stop_file):
-                self.stop_file.unlink()
+            self.stop_file.unlink()
 
     def _on_signal(self, number: int, _frame: object) -> None:
         if self.reason:
@@ -773,11 +763,11 @@ class StopRequest:
         self.reason = signal.Signals(number).name
         if number == signal.SIGINT and not self.launched:
             signal.signal(number, signal.SIG_DFL)  # not an exception: it must also end what hangs outside Python
-        limit = "once more ends at once" if number == signal.SIGINT else "no signal is needed again"
+        more = "; once more ends at once" if number == signal.SIGINT else ""
         if self.launched:
-            limit = f"torchrun kills its ranks after 30 s; where that is too short, touch {self.stop_file} instead"
+            more = f"; torchrun kills its ranks after 30 s: where that is too short, touch {self.stop_file} instead"
         if self.process.is_first:  # not print: the signal may have come inside one
-            os.write(2, f"\n{self.reason}: ends when what is under way is done and saved; {limit}\n".encode())
+            os.write(2, f"\n{self.reason}: ends when what is under way is done and saved{more}\n".encode())
 
     def should_stop(self) -> bool:
         """True on every rank as soon as any rank was asked to stop; `stopping` from then on, too. Call it once at every

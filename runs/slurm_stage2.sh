@@ -4,6 +4,7 @@
 #   sbatch runs/slurm_stage2.sh                                  again and again until it is done: it goes on by itself
 #   sbatch --nodes 1 runs/slurm_stage2.sh --global_batch 512     further flags go to the script
 #   touch out/stage2/STOP                                        ends it cleanly from outside
+#   sbatch runs/slurm_stage2.sh --resume out/stage2/step_00000400    goes back once; requeued, it goes on from there
 #
 # Ten minutes before its time is up Slurm signals this script (not the processes: torchrun would die of SIGUSR1). It
 # touches OUT_DIR/STOP; every rank finishes its step, the job saves, leaves OUT_DIR/STOPPED and ends; then the job puts

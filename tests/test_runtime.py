@@ -467,22 +467,25 @@ def test_a_full_disk_is_one_line_wherever_a_run_writes(tmp_path: Path, process: 
     log.close()
 
 
-def test_what_cannot_be_written_is_one_line(tmp_path: Path, process: runtime.Process, handlers: None) -> None:
+def test_what_cannot_be_written_is_one_line(tmp_path: Path, process: runtime.Process, handlers: None,
+                                            capsys: pytest.CaptureFixture) -> None:
     """A folder stands where each file should be: root may write anywhere else."""
-    for name in ("log.jsonl", "STOPPED", "nonfinite_rows.jsonl", "STOP", ".lock"):
+    guard = runtime.NonFiniteGuard(tmp_path, process)
+    attempts = {
+        "log.jsonl": lambda: Log(log_config(tmp_path), process, total_steps=1),
+        "STOPPED": lambda: runtime.StopRequest(tmp_path, process),
+        "STOP": lambda: runtime.StopRequest(tmp_path, process),
+        "nonfinite_rows.jsonl": lambda: guard.skip_nonfinite_step(1, math.nan, 1.0, []),
+        ".lock": lambda: runtime.lock_out_dir(tmp_path, process, patience=0.0),  # named by its folder
+    }
+    for name, attempt in attempts.items():
         (tmp_path / name).mkdir()
-    os.utime(tmp_path / "STOP", (1, 1))
-    with pytest.raises(UserError, match="log.jsonl: cannot be written: .*directory"):
-        Log(log_config(tmp_path), process, total_steps=1)
-    with pytest.raises(UserError, match="STOPPED: cannot be written: .*directory"):
-        runtime.StopRequest(tmp_path, process)
-    (tmp_path / "STOPPED").rmdir()
-    with pytest.raises(UserError, match="STOP: cannot be written: .*directory"):
-        runtime.StopRequest(tmp_path, process)
-    with pytest.raises(UserError, match="nonfinite_rows.jsonl: cannot be written: .*directory"):
-        runtime.NonFiniteGuard(tmp_path, process).skip_nonfinite_step(1, math.nan, 1.0, [])
-    with pytest.raises(UserError, match=".lock: no file of this run alone"):
-        runtime.lock_out_dir(tmp_path, process, patience=0.0)
+        os.utime(tmp_path / name, (1, 1))
+        with pytest.raises(SystemExit) as ended:
+            run_main(attempt)
+        [line] = capsys.readouterr().err.splitlines()
+        assert ended.value.code == 1 and line.startswith("error: ") and str(tmp_path / name.removesuffix(".lock")) in line, name
+        (tmp_path / name).rmdir()
 
 
 DAMAGED = [b"{\n", b"\x00" * 20 + b"\n", b'{"loss": 1.0}\n', b"[3]\n", b'{"step": "3"}\n', b"\n"]
@@ -529,7 +532,7 @@ def test_a_lock_that_is_a_link_or_no_file_is_refused_and_left_alone(tmp_path: Pa
         lock.hardlink_to(victim)
     else:
         lock.symlink_to(victim if kind == "symlink" else tmp_path / "new")
-    with pytest.raises(UserError, match=r"run/\.lock: no file of this run alone.*remove it") as raised:
+    with pytest.raises(UserError, match=r"run/\.lock is (no plain file|a symbolic link).*remove it") as raised:
         runtime.lock_out_dir(lock.parent, process, patience=0.0)
     assert "\n" not in str(raised.value)
     assert victim.read_text() == "dear" and not (tmp_path / "new").exists()
