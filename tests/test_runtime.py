@@ -476,7 +476,7 @@ def test_what_cannot_be_written_is_one_line(tmp_path: Path, process: runtime.Pro
         "STOPPED": lambda: runtime.StopRequest(tmp_path, process),
         "STOP": lambda: runtime.StopRequest(tmp_path, process),
         "nonfinite_rows.jsonl": lambda: guard.skip_nonfinite_step(1, math.nan, 1.0, []),
-        ".lock": lambda: runtime.lock_out_dir(tmp_path, process, patience=0.0),  # named by its folder
+        ".lock": lambda: runtime.lock_out_dir(tmp_path, process, patience=0.0),  # its folder is named
     }
     for name, attempt in attempts.items():
         (tmp_path / name).mkdir()
@@ -484,7 +484,8 @@ def test_what_cannot_be_written_is_one_line(tmp_path: Path, process: runtime.Pro
         with pytest.raises(SystemExit) as ended:
             run_main(attempt)
         [line] = capsys.readouterr().err.splitlines()
-        assert ended.value.code == 1 and line.startswith("error: ") and str(tmp_path / name.removesuffix(".lock")) in line, name
+        assert ended.value.code == 1 and line.startswith("error: "), name
+        assert str(tmp_path / name.removesuffix(".lock")) in line
         (tmp_path / name).rmdir()
 
 
