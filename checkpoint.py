@@ -102,7 +102,8 @@ def code_version(script: str) -> dict[str, Any]:
     here = Path(__file__).parent
     files = {Path(script).name: Path(script)}
     files |= {path.relative_to(here).as_posix(): path for pattern in CODE for path in here.glob(pattern)}
-    return {"commit": git_commit(), "files": {name: _checksum_and_size(path)[0][:16] for name, path in files.items()}}
+    digests = {name: _checksum_and_size(path)[0][:16] for name, path in files.items()}
+    return {"script": Path(script).name, "commit": git_commit(), "files": digests}
 
 
 def _rng_state() -> dict[str, Any]:

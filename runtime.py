@@ -804,7 +804,7 @@ def watch_unreadable(steps: Iterator[Any], process: Process, num_named: int = 5)
         skipped = [micro_batches.skipped] * process.world_size
         if num_skipped and process.mesh is not None:
             dist.all_gather_object(skipped, micro_batches.skipped, group=process.control)
-        named = list(itertools.chain(*skipped))
+        named = sum(skipped, [])
         for row in named[:num_named]:
             print0(f"left out: {row}")
         num_named = max(0, num_named - num_skipped)

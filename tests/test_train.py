@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 from torch.distributed.checkpoint import FileSystemReader
 
 import guard  # noqa: F401  (before transformers)
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import train_stage3
 from checkpoint import ALONE, complete_checkpoints, export_pretrained, read_manifest
@@ -219,12 +219,12 @@ def test_a_run_that_is_done_says_so_and_writes_its_export_again(stage2, tmp_path
     """A full disk at the export is one line; the checkpoint is complete, and nothing of the export stays behind."""
     out, command = tmp_path / "run", [*stage2[2], "--out_dir", tmp_path / "run"]
 
-    def full(self: object, folder: Path, **options: object) -> None:
+    def full(weights: object, folder: Path, **options: object) -> None:
         (folder / "model.safetensors").write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as context:
-        context.setattr(PreTrainedModel, "save_pretrained", full)
+        context.setattr("huggingface_hub.save_torch_state_dict", full)
         line = fails(capsys, "train_stage2", *command)
     assert f"{out}: export not written: the disk is full" in line and "the same command writes it" in line
     assert complete_checkpoints(out)[0].name == "step_00000006" and not (out / "export.tmp").exists()
