@@ -86,19 +86,16 @@ class Config:
 # The method
 
 
-def puma(
-    model: MathModel, weak: MicroBatch, strong: MicroBatch | None, *, num_tokens: int, config: Config
-) -> PumaLoss:
+def puma(model: MathModel, weak: MicroBatch, strong: MicroBatch, *, num_tokens: int, config: Config) -> PumaLoss:
     """The PUMA loss of one micro-batch (paper, equations 1 to 5): loss, fkl, rkl and ce, 0-d each.
 
     weak, strong: the same rows in the same order, vision-rich and text-rich. num_tokens: response tokens of the whole
     global batch, the denominator of every mean. Call it as model(puma, ...): see MathModel.forward.
     """
-    strong_hidden = None
-    if config.lam:  # at 0 nobody teaches: the strong side is not run, fkl and rkl are NaN
-        # The teacher: the same live model on the text-rich form. A fixed target, so nothing flows back through it.
-        with torch.no_grad():
-            strong_hidden = model.response_hidden_states(strong)
+    # The teacher: the same live model on the text-rich form. It is a fixed target, so nothing flows back through it.
+    # At lam 0 nobody teaches: the strong side is not run, fkl and rkl are NaN.
+    with torch.no_grad():
+        strong_hidden = model.response_hidden_states(strong) if config.lam else None
     # The student: the vision-rich form. Hidden states [R, D] of the response tokens alone, for the prompts differ.
     weak_hidden = model.response_hidden_states(weak)
     # Row k of both predicts the same token of the same response. Logits are made chunk by chunk, never all at once.
@@ -163,8 +160,6 @@ def main() -> None:
     for step in range(first_step + 1, total_steps + 1):
         micro_batches, unreadable = next(loader)  # this rank's share of the step: (weak, strong) each
         log.mark("data")
-        if not config.lam:  # what is not run does not count as trained tokens either
-            micro_batches = replace(micro_batches, micro_batches=[(weak, None) for weak, _ in micro_batches])
 
         # Every mean is over the response tokens of the whole global batch, so their number is needed before any loss.
         num_tokens = runtime.sum_over_ranks(micro_batches.num_response_tokens, process)
@@ -173,7 +168,7 @@ def main() -> None:
         for number, (weak, strong) in enumerate(micro_batches):
             # Without --sync_every_pack gradients are reduced in the last micro-batch alone.
             runtime.set_gradient_sync(model, config.sync_every_pack or number + 1 == len(micro_batches))
-            weak, strong = (side and side.to(process.device, non_blocking=True) for side in (weak, strong))
+            weak, strong = (side.to(process.device, non_blocking=True) for side in (weak, strong))
             losses = model(puma, weak, strong, num_tokens=max(1, num_tokens), config=config)
             losses.loss.backward()
             micro_losses.append(torch.stack(losses).detach())  # fetched once a step: each look would wait for the GPU
@@ -195,6 +190,8 @@ def main() -> None:
             val_losses = {f"val_{name}": mean for name, mean in zip(PumaLoss._fields, means, strict=True)}
             log.mark("validation")
 
+        if not config.lam:  # the strong sides were not run
+            micro_batches = replace(micro_batches, micro_batches=[(weak, None) for weak, _ in micro_batches])
         counts = (micro_batches.num_tokens, step_flops(model, micro_batches))
         tokens, flops = (runtime.sum_over_ranks(count, process) for count in counts)
         log.step(step, num_tokens=tokens, flops=flops, **losses._asdict(), **val_losses, lr=scheduler.get_last_lr()[0],

@@ -565,7 +565,7 @@ def test_the_linear_form_equals_the_reference_at_every_chunk_size(backend):
         expected, expected_gradients = linear_gradients(*case, backend="reference", **loss_kwargs)
         for chunk_size in (1, 4, 11, 1000, None):
             losses, gradients = linear_gradients(*single, chunk_size=chunk_size, backend=backend, **loss_kwargs)
-            assert [float(v) for v in losses] == pytest.approx([float(v) for v in expected], rel=1e-5)
+            assert [float(v) for v in losses] == pytest.approx([float(v) for v in expected], rel=1e-5, nan_ok=True)
             for found, target in zip(gradients, expected_gradients, strict=True):
                 assert float((found - target).abs().max()) < 2e-6 * float(target.abs().max())
                 assert found.dtype == torch.float32

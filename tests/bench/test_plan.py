@@ -30,7 +30,7 @@ from bench.memory import LiveBytes
 from data import MicroBatch, Tokens, pack_rows
 from errors import UserError
 from model import (MathModel, blank_pixels, count_image_tokens, load_model, load_processor, model_costs, part_of,
-                   pass_flops, peak_flops, presets, save_pretrained)
+                   pass_flops, peak_flops, presets)
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ranks_worker.STAGES
@@ -286,7 +286,7 @@ def larger_tiny(dtype: torch.dtype) -> MathModel:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the peak of resident memory")
 def test_planned_memory_of_an_export_is_what_the_first_of_two_ranks_takes(tmp_path: Path) -> None:
-    save_pretrained(larger_tiny(torch.float32), tmp_path)
+    checkpoint.save_pretrained(larger_tiny(torch.float32), tmp_path)
     (tmp_path / "worker.py").write_text(EXPORT_ON_TWO_RANKS)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run([*command, tmp_path / "worker.py", tmp_path], capture_output=True, text=True, cwd=ROOT,
@@ -298,7 +298,7 @@ def test_planned_memory_of_an_export_is_what_the_first_of_two_ranks_takes(tmp_pa
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc where memory comes from")
 def test_ranks_share_the_weights_of_a_bf16_folder(tmp_path: Path) -> None:
     """They lie in the mapped file, from which all processes read the same pages; another dtype is each rank's own."""
-    save_pretrained(MathModel(model_module._random(presets()["tiny"].config, torch.bfloat16, "cpu"),
+    checkpoint.save_pretrained(MathModel(model_module._random(presets()["tiny"].config, torch.bfloat16, "cpu"),
                               load_processor("tiny")), tmp_path)
 
     def share_mapped(dtype: torch.dtype) -> float:
@@ -328,7 +328,7 @@ def test_host_memory_follows_the_folder_and_random_weights(
 
     for dtype, of_all in ((torch.bfloat16, f"mapped once for all ranks {2 * weights:.2f}"),
                           (torch.float32, f"a copy in each rank {8 * 2 * weights:.2f}")):
-        save_pretrained(MathModel(model.hf.to(dtype), model.processor), tmp_path / str(dtype))
+        checkpoint.save_pretrained(MathModel(model.hf.to(dtype), model.processor), tmp_path / str(dtype))
         text = printed("--model", str(tmp_path / str(dtype)))
         assert "host memory of a node of 8 GPUs" in text and f"weights at load, {of_all}" in text
     assert "is not in bf16: each rank converts its own copy" in text
