@@ -51,7 +51,7 @@ from errors import UserError, explain, write_trouble, writing
 from runtime import Process, git_commit, print0, print_box, run_on_first_rank, wait_for_save
 
 # A resumed run must have its checkpoint's values of these settings, besides the same data and parameters: with others
-# it would be a different run, unless --allow_changed names it. Any other setting may change, and the change is printed.
+# it would be a different run, unless --allow_changed names it. Any other setting may change, and the change is boxed.
 FIXED_SETTINGS = ("train", "global_batch", "seed", "max_length", "epochs", "warmup", "alpha", "lam", "tau",
                   "loss_backend", "logits_dtype")
 # These only say where a run starts, how it is watched and where it writes; a change is not worth a line.
@@ -394,8 +394,9 @@ def load_checkpoint(folder: str | Path, model: nn.Module, optimizer: torch.optim
     manifest = verify_checkpoint(folder, process)
     state = _model_state(model)
     now = json.loads(json.dumps(_identity(model, config, data_fingerprint)))  # as it was stored: tuples are lists
-    changes = _check_identity(folder, manifest, now)
-    changes += _settle_schedule(folder, manifest, scheduler, now["config"])
+    changes = _check_identity(folder, manifest, now) + _settle_schedule(folder, manifest, scheduler, now["config"])
+    if changes:
+        print_box(["changed since the checkpoint:", *changes])
     parameters = dict(model.named_parameters())
     optimizer.state.clear()
     for name in FileSystemReader(folder).read_metadata().state_dict_metadata:
@@ -445,12 +446,10 @@ def _changed_settings(manifest: dict[str, Any], settings: dict[str, Any]) -> dic
 
 
 def _check_identity(folder: Path, manifest: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Refuse a checkpoint of another configuration, data or model; print and return what changed otherwise, in a box
-    where it changes what is computed.
-    """
+    """Refuse a checkpoint of another configuration, data or model; return what changed otherwise, the code included."""
     changed = _changed_settings(manifest, now["config"])
-    fixed = sorted(changed.keys() & {*FIXED_SETTINGS})
-    if refused := [name for name in fixed if name not in parse_settings(now["config"].get("allow_changed", ""))]:
+    allowed = parse_settings(now["config"].get("allow_changed", ""))
+    if refused := sorted(changed.keys() & {*FIXED_SETTINGS} - allowed):
         what = "; ".join(changed[name] for name in refused)
         raise UserError(f"{folder}: from another configuration: {what}; set it back, choose another --out_dir, or add "
                         f"--allow_changed {','.join(refused)} if it is meant")
@@ -460,15 +459,11 @@ def _check_identity(folder: Path, manifest: dict[str, Any], now: dict[str, Any])
         there, here = (side["parameters"].get(names[0], "missing") for side in (manifest, now))
         text = f"{names[0]} is {there} there, {here} here ({len(set(names))} differ)"
         raise UserError(f"{folder}: another model: {text}; use its own --model and --train, or another --out_dir")
-    boxed, there, here = [changed[name] for name in fixed], manifest.get("code", now["code"]), now["code"]
+    changes = [changed[name] for name in sorted(changed.keys() - {*QUIET_SETTINGS})]
+    there, here = manifest.get("code", now["code"]), now["code"]
     if files := sorted({name for name, _ in there["files"].items() ^ here["files"].items()}):
-        boxed += [f"the code: {', '.join(files)} (commit {there['commit']}, now {here['commit']})"]
-    if boxed:
-        print_box(["changed since the checkpoint:", *boxed])
-    printed = [changed[name] for name in sorted(changed.keys() - {*QUIET_SETTINGS, *fixed})]
-    for text in printed:
-        print0(f"changed since the checkpoint: {text}")
-    return boxed + printed
+        changes += [f"the code: {', '.join(files)} (commit {there['commit']}, now {here['commit']})"]
+    return changes
 
 
 def _settle_schedule(folder: Path, manifest: dict[str, Any], scheduler: torch.optim.lr_scheduler.LambdaLR,
@@ -487,16 +482,15 @@ def _settle_schedule(folder: Path, manifest: dict[str, Any], scheduler: torch.op
     old, step = functools.partial(curve, total_steps=length), manifest["schedule_step"]
     before, after = saved.get("learning_rate", 1.0) * old(step), settings.get("learning_rate", 1.0) * curve(step)
     choices = {
-        "restretch": (curve, f"stretches the curve, and the learning rate goes from {before:.2e} to {after:.2e}"),
-        "keep": (old, f"goes on with the old curve, which ends at step {length}"),
+        "restretch": (curve, f"stretches the curve (the learning rate goes from {before:.2e} to {after:.2e})"),
+        "keep": (old, f"goes on with the old curve (to its end, step {length}, at most)"),
     }
     how, text = settings.get("schedule"), f"the schedule had {length} steps, this run has {now}; --schedule "
     if how not in choices or (how == "keep" and now > length):
-        both = " or ".join(f"{name}, which {what}" for name, (_, what) in choices.items())
+        both = ", or ".join(f"{name}, which {what}" for name, (_, what) in choices.items())
         raise UserError(f"{folder}: {text}{both}; or set the number of steps back")
     scheduler.lr_lambdas = [choices[how][0]] * len(scheduler.lr_lambdas)
-    print_box([text := f"{text}{how} {choices[how][1]}"])
-    return [text]
+    return [f"{text}{how} {choices[how][1]}"]
 
 
 def _check_data(folder: Path, there: Any, here: dict[str, str]) -> None:

@@ -29,6 +29,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 import torch.distributed as dist
+from jinja2.exceptions import TemplateError
 from PIL.Image import Image
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
@@ -89,7 +90,10 @@ class ChatFormat:
     def _render(self, turns: Conversation, generation_prompt: bool = True) -> str:
         contents = [[{"type": "image"}] * len(turn.images) + [{"type": "text", "text": turn.text}] for turn in turns]
         messages = [{"role": turn.role, "content": parts} for turn, parts in zip(turns, contents, strict=True)]
-        return self.processor.apply_chat_template(messages, add_generation_prompt=generation_prompt, tokenize=False)
+        try:
+            return self.processor.apply_chat_template(messages, add_generation_prompt=generation_prompt, tokenize=False)
+        except TemplateError as error:  # such as "only user and assistant roles are supported"
+            raise BadRow("the chat template refuses it", f"the chat template refuses the row ({error})") from None
 
     def _frame(self, num_images: int) -> tuple[str, str, str]:
         """The template before a question, behind it, and between generation prompt and response (nothing, or a space).
@@ -119,11 +123,15 @@ class ChatFormat:
         segments, done = [], ""
         for index, turn in enumerate(turns):
             if turn.role == "assistant":
-                prompt = self._render(turns[:index])
+                prompt, eos = self._render(turns[:index]), self.processor.tokenizer.eos_token
+                if segments and prompt.startswith(done) and not prompt.startswith(done + eos):
+                    raise BadRow("the template ends an answer with another token", "the chat template does not end an "
+                                 f"earlier answer with the tokenizer's eos_token {eos!r}, as training does")
+                done += eos * bool(segments)
                 if not prompt.startswith(done):
                     raise BadRow("template changes earlier turns", "the chat template rewrites earlier turns")
                 segments += [prompt[len(done) :], self.response_prefix + turn.text]
-                done = prompt + segments[-1] + self.processor.tokenizer.eos_token
+                done = prompt + segments[-1]
         return segments
 
     def encode_segments(self, conversations: list[list[str]]) -> list[Tokens]:

@@ -749,8 +749,8 @@ class StopRequest:
                 signal.signal(number, self._on_signal)
         if process.is_first and self.marker.exists():
             said = self.marker.read_text(errors="replace").strip()
-            self.marker.unlink()
             print0(f"the last run ended by request ({said}); going on from its checkpoint")
+            self.marker.unlink()
         # A STOP older than this job asked an earlier run; one that came while this job was starting, or before torchrun
         # started it over, still stands.
         clears = process.is_first and not int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))

@@ -346,6 +346,14 @@ def test_a_second_run_on_the_same_out_is_refused_until_the_first_is_gone(
         run("generated", *flags, out="file")
 
 
+@pytest.mark.parametrize("damage", ["", "{", "[1]", "3"])
+def test_damaged_settings_are_one_line(tmp_path: Path, damage: str) -> None:
+    (tmp_path / "settings.json").write_text(damage)
+    with pytest.raises(UserError, match=r"settings\.json: damaged.*--fresh") as raised:
+        store.check_settings(tmp_path / "settings.json", {"bench": "generated"})
+    assert "\n" not in str(raised.value)
+
+
 def test_an_llm_judges_and_its_replies_are_kept(run: Callable[..., dict], serve: Callable, tmp_path: Path) -> None:
     def answer(text: str, pictures: list[str]) -> str:
         if text.rstrip().endswith("Extracted answer:"):
