@@ -120,18 +120,16 @@ class ChatFormat:
         if len(turns) == 2:
             before, after, prefix = self._frame(len(turns[0].images))
             return [before + turns[0].text + after, prefix + turns[1].text]
-        segments, done = [], ""
+        segments, done, end = [], "", ""
         for index, turn in enumerate(turns):
             if turn.role == "assistant":
-                prompt, eos = self._render(turns[:index]), self.processor.tokenizer.eos_token
-                if segments and prompt.startswith(done) and not prompt.startswith(done + eos):
-                    raise BadRow("the template ends an answer with another token", "the chat template does not end an "
-                                 f"earlier answer with the tokenizer's eos_token {eos!r}, as training does")
-                done += eos * bool(segments)
-                if not prompt.startswith(done):
-                    raise BadRow("template changes earlier turns", "the chat template rewrites earlier turns")
-                segments += [prompt[len(done) :], self.response_prefix + turn.text]
-                done = prompt + segments[-1]
+                prompt = self._render(turns[:index])
+                if not prompt.startswith(done + end):
+                    ends = f"does not end an answer with the tokenizer's eos_token {end!r}"
+                    what = ends if prompt.startswith(done) else "rewrites earlier turns"
+                    raise BadRow(f"the chat template {what}", f"the chat template {what}, so it takes no second answer")
+                segments += [prompt[len(done + end) :], self.response_prefix + turn.text]
+                done, end = prompt + segments[-1], self.processor.tokenizer.eos_token
         return segments
 
     def encode_segments(self, conversations: list[list[str]]) -> list[Tokens]:

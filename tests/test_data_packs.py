@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -90,6 +91,23 @@ def test_prompt_tokens_equal_the_stock_processors(num_images: int, template: str
     assert tokens.input_ids[len(stock) :].tolist() == labels
     assert tokens.positions.tolist() == list(range(len(stock) - 1, len(tokens.input_ids) - 1))
     assert (tokens.input_ids == chat_format.image_token_id).sum() == num_images * NUM_IMAGE_TOKENS
+
+
+@pytest.mark.parametrize("change, reason", [
+    (lambda template: "{{ raise_exception('no system!') if messages[0]['role'] == 'system' }}" + template,
+     r"the chat template refuses the row \(no system!\)"),
+    (lambda template: template.replace("<|im_end|>", "<|im_start|>"),
+     r"does not end an answer with the tokenizer's eos_token '<\|im_end\|>'"),
+    (lambda template: "{{ messages | length // 3 }}" + template, "the chat template rewrites earlier turns"),
+])
+def test_rows_that_the_chat_template_cannot_hold_say_why(change, reason: str) -> None:
+    """A base model's tokenizer ends texts with another token than its template ends answers with."""
+    chat_format = ChatFormat(tiny_processor(change(CHATML)), NUM_IMAGE_TOKENS)
+    answered = [Turn("user", "2 + 2?"), Turn("assistant", "4")]
+    assert chat_format.encode(answered).positions.size
+    with pytest.raises(BadRow) as caught:
+        chat_format.encode([Turn("system", "Be brief."), *answered, *answered])
+    assert re.search(reason, caught.value.detail)
 
 
 def test_every_answer_of_a_conversation_bears_loss(chat_format: ChatFormat) -> None:
