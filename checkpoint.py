@@ -35,10 +35,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy
 import torch
 import torch.distributed.checkpoint as dcp
-import huggingface_hub
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.checkpoint import CheckpointException, FileSystemReader, FileSystemWriter
@@ -327,6 +327,7 @@ def resume(
     Complete checkpoints of later steps are then no part of this run, and are set aside under other names.
     Raises UserError.
     """
+    code_version(inspect.getfile(type(config)))  # now, before anybody edits a file under the run
     candidates = run_on_first_rank(process, lambda: _candidates(how, Path(out_dir), config))
     for folder in candidates:
         try:
