@@ -23,6 +23,7 @@ import hashlib
 import inspect
 import itertools
 import json
+import math
 import os
 import random
 import re
@@ -568,12 +569,12 @@ LLAVA_NAMES = {"model.vision_tower.": "vision_tower.vision_model.", "model.langu
 def save_pretrained(model: nn.Module, folder: str | Path) -> None:
     """Write a MathModel as one folder (safetensors, config, processor) that transformers opens, and vLLM a LLaVA."""
     model.processor.save_pretrained(folder)
-    _write_weights(model.hf, Path(folder))
-    (Path(folder) / "README.md").write_text(model_card(model.hf.config))
+    _write_model(model.hf, Path(folder))
 
 
-def _write_weights(hf: transformers.PreTrainedModel, folder: Path) -> None:
-    """Weights, config and generation config of a whole stock model."""
+def _write_model(hf: transformers.PreTrainedModel, folder: Path) -> None:
+    """Weights, config, generation config and model card of a whole stock model."""
+    (folder / "README.md").write_text(model_card(hf.config))
     if not isinstance(hf.config, transformers.LlavaConfig):
         hf.save_pretrained(folder)
         return
@@ -597,15 +598,19 @@ def _write_stock_files(model: nn.Module, folder: Path) -> None:
 
 def _stage_facts(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     """What a model card says of the stage that wrote a checkpoint; its losses from the run's log, where they are."""
-    losses: dict[str, float] = {}
-    with suppress(OSError, ValueError, KeyError):  # the checkpoint may have been copied away from its run
+    row: dict[str, float] = {}
+    with suppress(OSError, ValueError, KeyError, StopIteration):  # the checkpoint may have been copied from its run
         rows = map(json.loads, (folder.parent / "log.jsonl").read_text().splitlines())
         row = next(row for row in rows if row["step"] == manifest["step"])
-        losses = {name: row[name] for name in row if name.removeprefix("val_") in ("loss", "fkl", "rkl", "ce")}
-    settings = {name: value for name, value in manifest["config"].items() if name not in QUIET_SETTINGS}
-    for path in ("data", "image_root"):  # a card may be published; the mix has the files' names
-        settings.pop(path, None)
-    return {"losses": losses, "settings": settings} | {key: manifest.get(key) for key in ("step", "mix", "code")}
+    losses = {name: row[name] for name in row if name.removeprefix("val_") in ("loss", "fkl", "rkl", "ce")}
+    code = manifest.get("code", {"script": "A stage", "commit": "not recorded"})  # by an older version
+    return {  # a card may be published: nobody's paths
+        "script": code["script"], "commit": code["commit"], "steps": manifest["step"],
+        "losses": {name: loss for name, loss in losses.items() if math.isfinite(loss)},  # config.json takes no NaN
+        "data": [f"{name}: {file['drawn']:,} of {file['usable']:,}" for name, file in (manifest["mix"] or {}).items()],
+        "settings": {name: value for name, value in manifest["config"].items()
+                     if name not in (*QUIET_SETTINGS, "data", "image_root", "picture_roots")}
+    }
 
 
 def model_card(config: transformers.PretrainedConfig) -> str:
@@ -617,13 +622,9 @@ def model_card(config: transformers.PretrainedConfig) -> str:
     lines += ["---", "", "# A model for mathematics in text and pictures, trained with nanoPUMA", ""]
     lines += [f"{part}: {name}  " for part, name in made_from.get("parts", {}).items()] or ["Base parts: not recorded."]
     for stage in made_from.get("stages", ()):
-        code = stage["code"] or {}  # of an older checkpoint
-        lines += ["", f"## {code.get('script', 'A stage')}: {stage['step']} steps", ""]
-        lines += [f"Commit: {code.get('commit', 'not recorded')}  "]
-        for name, file in (stage["mix"] or {}).items():
-            lines += [f"Data: {name}: {file['drawn']:,} of {file['usable']:,} usable rows an epoch  "]
-        if stage["losses"]:
-            lines += ["Last step: " + ", ".join(f"{name} {loss:.4f}" for name, loss in stage["losses"].items()) + "  "]
+        lines += ["", f"## {stage['script']}: {stage['steps']} steps", "", f"Commit: {stage['commit']}  "]
+        lines += [f"Usable rows drawn an epoch: {data}  " for data in stage["data"]]
+        lines += ["Last step: " + ", ".join(f"{name} {loss:.4f}" for name, loss in stage["losses"].items()) + "  "]
         lines += ["Settings: " + ", ".join(f"{name} {value!r}" for name, value in stage["settings"].items())]
     return "\n".join([*lines, "", "Benchmark scores: none recorded with this export.", ""])
 
@@ -648,8 +649,7 @@ def _export(
         fill(hf)
         made_from = {"parts": {}, "stages": []} | getattr(config, "made_from", {})
         hf.config.made_from = made_from | {"stages": made_from["stages"] + [facts] * bool(facts)}
-        _write_weights(hf, new)
-        (new / "README.md").write_text(model_card(hf.config))
+        _write_model(hf, new)
         # config.json is removed first and put back last: without it transformers opens nothing
         (out_dir / "config.json").unlink(missing_ok=True)
         for old in out_dir.glob("model*.safetensors*"):
