@@ -35,7 +35,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from PIL.Image import Resampling
+from PIL import Image
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.attention.varlen import varlen_attn
@@ -228,7 +228,7 @@ def load_processor(preset: str, source: str = "", *, random: bool = False) -> Pr
         images = SiglipImageProcessorPil(size={"height": size, "width": size})
     else:  # as transformers' converter saved the published folder; by default SigLIP's side has CLIP's values too
         images = DeepseekVLHybridImageProcessorPil(
-            image_mean=IMAGENET_STANDARD_MEAN, image_std=IMAGENET_STANDARD_STD, resample=Resampling.BILINEAR,
+            image_mean=IMAGENET_STANDARD_MEAN, image_std=IMAGENET_STANDARD_STD, resample=Image.Resampling.BILINEAR,
             high_res_image_mean=OPENAI_CLIP_MEAN, high_res_image_std=OPENAI_CLIP_STD)
     return _processor(config, images, saved.tokenizer, saved.chat_template, saved.image_token)
 
@@ -278,9 +278,10 @@ def assemble(preset: Preset, *, llm: str = "", vision: str = "", dtype: torch.dt
         images = _pretrained(DeepseekVLHybridImageProcessorPil, vision, DOWNLOAD)
         hf = _open_part(DeepseekVLHybridForConditionalGeneration, vision, dtype=dtype)
         hf.config.text_config = hf.model.config.text_config = language_model.config
-    size, taken = hf.config.vision_config.image_size, (images.size["height"], images.size["width"])
-    if taken != (size, size):
-        raise UserError(f"{vision}: the tower takes {size} x {size} pixels, its image processor makes {taken}")
+    size = hf.config.vision_config.image_size
+    made = tuple(images(Image.new("RGB", (80, 60)), return_tensors="pt")["pixel_values"].shape[-2:])
+    if made != (size, size):
+        raise UserError(f"{vision}: the tower takes {size} x {size} pixels, its image processor makes {made}")
     hf.config.tie_word_embeddings = language_model.config.tie_word_embeddings
     hf.model.language_model = language_model.model
     hf.lm_head = language_model.lm_head

@@ -240,6 +240,9 @@ def test_a_towers_own_size_and_statistics_count(tmp_path):
     SiglipImageProcessorPil().save_pretrained(write_siglip(tmp_path / "b", 48))
     with pytest.raises(UserError, match=r"b: the tower takes 48 x 48 pixels, its image processor makes \(224, 224\)"):
         assemble(preset, llm=llm, vision=str(tmp_path / "b"))
+    SiglipImageProcessorPil(size={"shortest_edge": 48}).save_pretrained(tmp_path / "b")
+    with pytest.raises(UserError, match=r"makes \(48, 64\)"):
+        assemble(preset, llm=llm, vision=str(tmp_path / "b"))
     (tmp_path / "a" / "preprocessor_config.json").unlink(missing_ok=True)
     with pytest.raises(UserError, match="a: SiglipImageProcessorPil cannot be loaded"):
         assemble(preset, llm=llm, vision=str(tmp_path / "a"))
