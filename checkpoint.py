@@ -584,9 +584,10 @@ def _write_model(hf: transformers.PreTrainedModel, folder: Path) -> None:
     hf.config.save_pretrained(folder)
     hf.generation_config.save_pretrained(folder)
     weights = {}
-    for name, parameter in hf.named_parameters():  # tied ones once
+    for name, tensor in _model_state(hf, "hf").items():
+        name = name.removeprefix("hf.")
         ours = next(prefix for prefix in LLAVA_NAMES if name.startswith(prefix))
-        weights[LLAVA_NAMES[ours] + name.removeprefix(ours).removeprefix("vision_model.")] = parameter.detach()
+        weights[LLAVA_NAMES[ours] + name.removeprefix(ours).removeprefix("vision_model.")] = tensor
     huggingface_hub.save_torch_state_dict(weights, folder, metadata={"format": "pt"})
 
 

@@ -143,7 +143,7 @@ def _open_weights(kind: type, name: str, remedy: str, **options: object) -> tupl
     """
     hf, found = _pretrained(kind, name, remedy, output_loading_info=True, **options)
     unreached = {parameter for module in _unreached_modules(hf) for parameter in module.parameters()}
-    needed = {key for key, parameter in hf.named_parameters() if parameter not in unreached}
+    needed = {key for key, tensor in hf.state_dict(keep_vars=True).items() if tensor not in unreached}
     if lacking := sorted(needed & set(found["missing_keys"])):
         what = f"lacks the weight {lacking[0]} ({len(lacking)} in all), which would be random"
         raise UserError(f"{name}: {what}; {remedy}")

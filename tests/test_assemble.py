@@ -315,6 +315,17 @@ def test_a_folder_that_lacks_a_weight_never_opens_with_a_random_one(tmp_path):
         assemble(presets()["puma-qwen2-1.5b"], llm=change_weights(tmp_path / "llm", tmp_path / "lacking", "0.mlp.up"))
 
 
+def test_buffers_that_a_model_saves_are_weights_too(tmp_path):
+    """Apertus' activation has two: without them its folder opened, and computed something else."""
+    model = put_together(tmp_path, "apertus")
+    save_pretrained(model, tmp_path / "out")
+    opened = load_model("", str(tmp_path / "out"))
+    rows = [torch.arange(10, 90)]
+    torch.testing.assert_close(logits_in_a_pack(opened, rows), logits_in_a_pack(model, rows))
+    with pytest.raises(UserError, match=r"lacking: lacks the weight .*act_fn.beta \(2 in all\)"):
+        load_model("", change_weights(tmp_path / "out", tmp_path / "lacking", "act_fn.beta"))
+
+
 def test_a_folder_of_more_weights_than_the_model_is_refused(tmp_path):
     weight = {"language_model.model.layers.4.mlp.up_proj.weight": torch.ones(2)}
     more = change_weights(TINY, tmp_path / "more", **weight)
