@@ -29,7 +29,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 import torch.distributed as dist
-from jinja2.exceptions import TemplateError
 from PIL.Image import Image
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
@@ -85,15 +84,19 @@ class ChatFormat:
         if self.bos_ids not in ([], [tokenizer.bos_token_id]):
             raise UserError("the tokenizer adds more than a bos_token to a text; correct its post_processor")
         self.frames: dict[int, tuple[str, str, str]] = {}
-        self.response_prefix = self._frame(0)[2]
+        try:
+            self.response_prefix = self._frame(0)[2]
+        except BadRow as bad:
+            raise UserError(f"{bad.detail}; correct it") from bad
 
     def _render(self, turns: Conversation, generation_prompt: bool = True) -> str:
         contents = [[{"type": "image"}] * len(turn.images) + [{"type": "text", "text": turn.text}] for turn in turns]
         messages = [{"role": turn.role, "content": parts} for turn, parts in zip(turns, contents, strict=True)]
         try:
             return self.processor.apply_chat_template(messages, add_generation_prompt=generation_prompt, tokenize=False)
-        except TemplateError as error:  # such as "only user and assistant roles are supported"
-            raise BadRow("the chat template refuses it", f"the chat template refuses the row ({error})") from None
+        except Exception as error:  # a template raises nearly anything, and many do where a system speaks
+            roles = ", ".join(turn.role for turn in turns[:8])
+            raise BadRow("template refuses the turns", f"the chat template refuses {roles}: {error}") from error
 
     def _frame(self, num_images: int) -> tuple[str, str, str]:
         """The template before a question, behind it, and between generation prompt and response (nothing, or a space).

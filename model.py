@@ -344,7 +344,10 @@ def _chat_template(tokenizer: PreTrainedTokenizerBase, llm: str, image_token: st
     wrapper = (PRESETS / "pictures.jinja").read_text().replace("IMAGE_TOKEN", image_token)
     template = wrapper + tokenizer.get_chat_template()
     turns = [{"role": "user", "content": "What is 1 + 1?"}, {"role": "assistant", "content": "It is 2."}]
-    text = tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False)
+    try:
+        text = tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False)
+    except Exception as error:  # a template raises nearly anything
+        raise UserError(f"{llm}: its chat template cannot be used ({error}); correct chat_template.jinja") from error
     behind = text.rpartition("It is 2.")[2].lstrip()
     special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
     end = max((token for token in special if behind.startswith(token)), key=len, default=tokenizer.eos_token)
@@ -698,11 +701,13 @@ def main() -> None:
     parser.add_argument("--push_to_hub", default="", metavar="NAME", help="export: upload it there too, private if new")
     arguments = parser.parse_args()
     from checkpoint import export_checkpoint, save_pretrained
+    from data import ChatFormat
 
     if arguments.command == "export":
         export_checkpoint(arguments.source, arguments.out, push_to_hub=arguments.push_to_hub)
     else:
         model = assemble(find_preset(arguments.source), llm=arguments.llm, vision=arguments.vision)
+        ChatFormat(model.processor, count_image_tokens(model.config))  # refuses what no stage could train with
         save_pretrained(model, arguments.out)
     print(f"wrote {arguments.out}; start from it with --model {arguments.out}")
 

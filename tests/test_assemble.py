@@ -170,6 +170,18 @@ def test_a_model_without_a_chat_template_is_refused(tmp_path):
         put_together(tmp_path, "qwen2", None)
 
 
+@pytest.mark.parametrize("template, message", [("{{ foo() }}", "cannot be used .'foo' is undefined"), (
+    "{% if messages[0]['role'] != 'system' %}{{ raise_exception('System first') }}{% endif %}", "used .System first"), (
+    "always the same", "does not put the response behind")])
+def test_a_chat_template_that_no_stage_could_use_is_refused(template, message, tmp_path, monkeypatch):
+    llm, vision = write_llm(tmp_path / "llm", "qwen2", template), write_siglip(tmp_path / "siglip")
+    out = str(tmp_path / "out")
+    monkeypatch.setattr(sys, "argv", ["model.py", "assemble", "puma-qwen2-1.5b", out, "--llm", llm, "--vision", vision])
+    with pytest.raises(UserError, match=message):
+        model_file.main()
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("tie", [True, False])
 def test_every_weight_of_the_parts_arrives(tie, tmp_path, capsys):
     model = put_together(tmp_path, "qwen2", tie_word_embeddings=tie)

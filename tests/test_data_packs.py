@@ -95,7 +95,7 @@ def test_prompt_tokens_equal_the_stock_processors(num_images: int, template: str
 
 @pytest.mark.parametrize("change, reason", [
     (lambda template: "{{ raise_exception('no system!') if messages[0]['role'] == 'system' }}" + template,
-     r"the chat template refuses the row \(no system!\)"),
+     "the chat template refuses system, user, assistant, user: no system!"),
     (lambda template: template.replace("<|im_end|>", "<|im_start|>"),
      r"does not end an answer with the tokenizer's eos_token '<\|im_end\|>'"),
     (lambda template: "{{ messages | length // 3 }}" + template, "the chat template rewrites earlier turns"),
@@ -145,6 +145,16 @@ def test_templates_that_cannot_train_are_refused() -> None:
     chat_format = ChatFormat(tiny_processor(CHATML.replace("{{ '<image>' }}", "")), NUM_IMAGE_TOKENS)
     with pytest.raises(UserError, match="the image token once for each image"):
         chat_format.segments([Turn("user", "q", ["a.png"]), Turn("assistant", "a")])
+    with pytest.raises(UserError, match="the chat template refuses user: 'foo' is undefined; correct it"):
+        ChatFormat(tiny_processor("{{ foo() }}"), NUM_IMAGE_TOKENS)
+
+
+def test_rows_that_a_template_refuses_are_bad_rows() -> None:
+    """Mistral's and Gemma's raise where a system speaks."""
+    refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('No system here') }}{% endif %}" + CHATML
+    chat_format = ChatFormat(tiny_processor(refuses), NUM_IMAGE_TOKENS)
+    with pytest.raises(BadRow, match="refuses system, user: No system here"):
+        chat_format.segments([Turn("system", "s"), Turn("user", "q"), Turn("assistant", "a")])
 
 
 def test_a_tokenizer_saved_with_truncation_cuts_nothing() -> None:
