@@ -587,7 +587,8 @@ def _write_model(hf: transformers.PreTrainedModel, folder: Path) -> None:
     for name, tensor in _model_state(hf, "hf").items():
         name = name.removeprefix("hf.")
         ours = next(prefix for prefix in LLAVA_NAMES if name.startswith(prefix))
-        weights[LLAVA_NAMES[ours] + name.removeprefix(ours).removeprefix("vision_model.")] = tensor
+        name = LLAVA_NAMES[ours] + name.removeprefix(ours).removeprefix("vision_model.")
+        weights[name] = tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
     huggingface_hub.save_torch_state_dict(weights, folder, metadata={"format": "pt"})
 
 

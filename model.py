@@ -29,6 +29,7 @@ import re
 import sys
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -259,7 +260,8 @@ def assemble(preset: Preset, *, llm: str = "", vision: str = "", dtype: torch.dt
     tokenizer = _pretrained(AutoTokenizer, llm, DOWNLOAD, extra_special_tokens={"image_token": preset.image_token})
     _make_room(language_model, check_tokenizer(tokenizer, llm))
     tokens = torch.tensor([tokenizer.encode(PROBE, add_special_tokens=False)])
-    hidden_states = _plain_hidden_states(language_model, llm, tokens)
+    with _computing(llm):
+        hidden_states = _plain_hidden_states(language_model, llm, tokens)
     config = preset.config
     if isinstance(config, LlavaConfig):
         images = _pretrained(SiglipImageProcessorPil, vision, DOWNLOAD)
@@ -288,8 +290,21 @@ def assemble(preset: Preset, *, llm: str = "", vision: str = "", dtype: torch.dt
     hf.config.made_from = {"parts": {"language model": llm, "vision": vision}, "stages": []}  # for the model card
     tokenizer.chat_template = _chat_template(tokenizer, llm, preset.image_token)
     model = MathModel(hf, _processor(hf.config, images, tokenizer, tokenizer.chat_template, preset.image_token))
-    _check_packed(model, llm, tokens, hidden_states)
+    with _computing(llm):
+        _check_packed(model, llm, tokens, hidden_states)
     return model
+
+
+@contextmanager
+def _computing(llm: str) -> Iterator[None]:
+    """Turn what a language model's own code raises into a UserError; some lack a package, or want other arguments."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        what = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{llm}: its code cannot compute a pack of rows ({what}); use another model") from error
 
 
 def _make_room(language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -314,8 +329,9 @@ def _plain_hidden_states(language_model: PreTrainedModel, llm: str, tokens: Tens
     """
     kind = type(language_model).__name__
     inner, lm_head = getattr(language_model, "model", None), getattr(language_model, "lm_head", None)
-    if not hasattr(inner, "embed_tokens") or lm_head is None:
-        raise UserError(f"{llm}: a {kind} cannot be put together here: it has no model.embed_tokens, or no lm_head")
+    if not hasattr(inner, "embed_tokens") or getattr(lm_head, "bias", 0) is not None:  # the loss knows no bias
+        raise UserError(f"{llm}: a {kind} cannot be put together here: it has no model.embed_tokens, or no lm_head, or "
+                        "one with a bias")
     hidden_states = inner(input_ids=tokens, use_cache=False).last_hidden_state
     logits = language_model(input_ids=tokens, use_cache=False).logits
     if not torch.equal(lm_head(hidden_states).float(), logits.float()):
@@ -421,7 +437,7 @@ def packed_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tenso
     lengths = cu_seq_lens_q.diff().tolist()
     rows = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
     output = [F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling) for q, k, v in rows]
-    return torch.cat(output, dim=2).transpose(1, 2), None
+    return torch.cat(output, dim=2).transpose(1, 2).contiguous(), None  # some models view it
 
 
 ALL_ATTENTION_FUNCTIONS.register("nanopuma_packed", packed_attention)

@@ -77,7 +77,7 @@ def logits_in_a_pack(model: MathModel, rows: list[torch.Tensor]) -> torch.Tensor
     "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64}}), ("qwen2", {}),
     ("qwen2", {"tie_word_embeddings": True, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}),
-    ("qwen3", {"head_dim": 32})], ids=["llama", "llama3", "qwen2", "qwen2.5", "qwen3"])
+    ("qwen3", {"head_dim": 32}), ("jetmoe", {})], ids=["llama", "llama3", "qwen2", "qwen2.5", "qwen3", "jetmoe"])
 def test_a_pack_has_the_logits_of_the_stock_language_model(kind, changes, tmp_path):
     model = put_together(tmp_path, kind, **changes)
     stock = AutoModelForCausalLM.from_pretrained(tmp_path / "llm")
@@ -93,7 +93,8 @@ def test_a_pack_has_the_logits_of_the_stock_language_model(kind, changes, tmp_pa
     ("cohere", {"logit_scale": 0.0625}, "scales or caps"), ("granite", {"logits_scaling": 8.0}, "scales"),
     ("gemma2", {}, "scales or caps"), ("gemma2", {"final_logit_softcapping": None}, "softcap 50"),
     ("mistral", {"sliding_window": 20}, "sliding_window 20"), ("gpt2", {"n_embd": 64, "n_head": 4}, "has no model"),
-    ("gpt_oss", {"num_local_experts": 4}, "s_aux given")])
+    ("gpt_oss", {"num_local_experts": 4}, "s_aux given"), ("phi", {}, "has no model.*or one with a bias"),
+    ("stablelm", {}, "its code cannot compute a pack of rows .packed attention needs cu_seq_lens_q")])
 def test_a_language_model_that_a_pack_cannot_hold_is_refused(kind, changes, message, tmp_path):
     with pytest.raises(UserError, match=message):
         put_together(tmp_path, kind, **changes)
@@ -311,6 +312,15 @@ def test_the_exported_names_are_those_that_vllm_loads(tie, tmp_path):
         opened = AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
         expected = logits_in_a_pack(model, [row[0]])
         torch.testing.assert_close(opened(input_ids=row).logits[0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_weight_that_is_a_view_of_a_larger_tensor_is_exported(tmp_path):
+    """So transformers leaves the halves of what a file held as one."""
+    model = put_together(tmp_path, "qwen2")
+    matrix = model.language_model.layers[0].mlp.up_proj.weight
+    matrix.data = torch.cat([matrix.data, matrix.data])[: len(matrix)]
+    save_pretrained(model, tmp_path / "out")
+    assert torch.equal(load_model("", str(tmp_path / "out")).language_model.layers[0].mlp.up_proj.weight, matrix)
 
 
 def test_a_folder_that_lacks_a_weight_never_opens_with_a_random_one(tmp_path):
