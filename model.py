@@ -648,12 +648,16 @@ def count_image_tokens(config: PretrainedConfig) -> int:
 def longest_row(config: PretrainedConfig, max_length: int = 0) -> int:
     """Tokens of the longest row: max_length; by default 2,048, or as many as the language model takes.
 
-    Raises UserError for more than its positions, or than its attention's window where it has one.
+    Raises UserError for more than its positions, than its attention's window or chunk, or than its short rotary
+    frequencies, where it has such: a pack would have the long ones for all of its rows.
     """
-    text = config.text_config
-    most = min(text.max_position_embeddings, getattr(text, "sliding_window", None) or sys.maxsize)
+    text, rope = config.text_config, getattr(config.text_config, "rope_parameters", None) or {}
+    short = rope.get("original_max_position_embeddings") if rope.get("rope_type") == "longrope" else None
+    limits = [short, *(getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size"))]
+    most = min(text.max_position_embeddings, *filter(None, limits), sys.maxsize)
     if max_length > most:
-        raise UserError(f"--max_length {max_length}: the language model takes {most} tokens (positions, or its window)")
+        raise UserError(f"--max_length {max_length}: the language model takes {most} tokens (positions, its window, or "
+                        "short rotary frequencies)")
     return max_length or min(2048, most)
 
 

@@ -110,6 +110,11 @@ def test_rows_longer_than_the_window_or_the_positions_are_refused_at_the_start(t
     assert longest_row(text) == 512, "a window that is off counts for nothing"
     with pytest.raises(UserError, match="takes 512"):
         longest_row(text, 513)
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
+    for kind, changes in (("llama4_text", {"attention_chunk_size": 100, "num_local_experts": 2}),
+                          ("phi3", {"original_max_position_embeddings": 100, "rope_parameters": rope})):
+        config = put_together(tmp_path / kind, kind, **changes).config
+        assert longest_row(config) == 100, "a pack would see further, or have the long frequencies in short rows"
     with pytest.raises(UserError, match="sliding_window 4.*row of 5 tokens"):
         packed_attention(None, *[torch.zeros(1, 1, 5, 4)] * 3, None, cu_seq_lens_q=torch.tensor([0, 5]), max_length_q=5,
                          sliding_window=4)
