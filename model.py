@@ -198,8 +198,9 @@ def _check_folder(source: str, preset: str, made_by: str) -> None:
             raise UserError(f"{source}: {what}; leave --preset out: the folder says what it is")
 
 
-# A text that every tokenizer of mathematics must give back: LaTeX, signs outside ASCII, line breaks, two spaces.
-PROBE = "Solve $\\frac{x_1}{2} = \\sqrt{3}$,  if √2 ≤ 60°:\n\n中  Done.\n"
+# A text that every tokenizer of mathematics must give back: LaTeX, signs outside ASCII (Unicode's NFKC makes x2 of x²),
+# line breaks, two spaces.
+PROBE = "Solve $\\frac{x_1}{2} = \\sqrt{3}$,  if √2 ≤ x² ≤ 60°:\n\n中  Done.\n"
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:

@@ -373,7 +373,7 @@ def test_an_image_token_outside_the_vocabulary_is_refused(tmp_path):
         MathModel(load_model("tiny").hf, processor)
 
 
-@pytest.mark.parametrize("lost", ["\n", "  ", "√", "°", "中", "\\"])
+@pytest.mark.parametrize("lost", ["\n", "  ", "√", "°", "²", "中", "\\"])
 def test_a_tokenizer_that_loses_characters_is_refused(lost, tmp_path):
     processor = load_processor("tiny")
     check_tokenizer(processor.tokenizer, "tiny")
