@@ -122,7 +122,7 @@ class ChatFormat:
                 raise BadRow("special token in the text", f"the text holds the special token {found.group()!r}")
         if len(turns) == 2:
             before, after, prefix = self._frame(len(turns[0].images))
-            return [before + turns[0].text + after, prefix + turns[1].text]
+            return [before + turns[0].text + after, _behind(prefix, turns[1].text)]
         segments, done, end = [], "", ""
         for index, turn in enumerate(turns):
             if turn.role == "assistant":
@@ -131,7 +131,7 @@ class ChatFormat:
                     ends = f"does not end an answer with the tokenizer's eos_token {end!r}"
                     what = ends if prompt.startswith(done) else "rewrites earlier turns"
                     raise BadRow(f"the chat template {what}", f"the chat template {what}, so it takes no second answer")
-                segments += [prompt[len(done + end) :], self.response_prefix + turn.text]
+                segments += [prompt[len(done + end) :], _behind(self.response_prefix, turn.text)]
                 done, end = prompt + segments[-1], self.processor.tokenizer.eos_token
         return segments
 
@@ -159,6 +159,11 @@ class ChatFormat:
         """One RGB image through the stock image processor, stopped before it rescales: uint8 [3, H, W] each."""
         outputs = self.processor.image_processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")
         return {name: pixels[0] for name, pixels in outputs.items()}
+
+
+def _behind(prefix: str, response: str) -> str:
+    """The response with what the template writes in front of it: Qwen3's empty <think>, unless it brings its own."""
+    return response if response.startswith(tuple(prefix.split()[:1])) else prefix + response
 
 
 # ----------------------------------------------------------------------------------------------------------------------

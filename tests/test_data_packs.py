@@ -149,6 +149,18 @@ def test_templates_that_cannot_train_are_refused() -> None:
         ChatFormat(tiny_processor("{{ foo() }}"), NUM_IMAGE_TOKENS)
 
 
+def test_an_empty_thought_of_the_template_stands_in_front_of_no_other_one() -> None:
+    """Qwen3's template writes <think>\n\n</think> before an answer that has no thoughts."""
+    thoughts = ("{% if m['role'] == 'assistant' and '<think>' not in m['content'][0]['text'] %}"
+                "{{ '<think>\n\n</think>\n\n' }}{% endif %}")
+    template = CHATML.replace("+ '\n' }}", "+ '\n' }}" + thoughts, 1)
+    chat_format = ChatFormat(tiny_processor(template), NUM_IMAGE_TOKENS)
+    for response in ("Yes.", "<think>\nWell.\n</think>\n\nYes."):
+        turns = [Turn("user", "q"), Turn("assistant", response)]
+        whole = chat_format._render(turns, generation_prompt=False)
+        assert "".join(chat_format.segments(turns)) == whole.removesuffix("<|im_end|>\n")
+
+
 def test_rows_that_a_template_refuses_are_bad_rows() -> None:
     """Mistral's and Gemma's raise where a system speaks."""
     refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('No system here') }}{% endif %}" + CHATML
