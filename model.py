@@ -466,10 +466,22 @@ class MathModel(nn.Module):
         for size in [name for name in ("", "high_res_") if hasattr(processor.image_processor, f"{name}image_mean")]:
             statistics = [getattr(processor.image_processor, f"{size}image_{name}") for name in ("mean", "std")]
             # Buffers live on the device: made in each pass, they would make the host wait for the GPU.
-            values = torch.tensor(statistics).view(2, 1, 3, 1, 1)
+            values = torch.stack([torch.tensor(value).expand(3) for value in statistics]).view(2, 1, 3, 1, 1)
             self.register_buffer(f"{size}pixel_values_statistics", values, persistent=False)
+        self._check_pixels()
         hf.model.language_model.set_attn_implementation("nanopuma_packed")
         self.set_trainable(PARTS)
+
+    def _check_pixels(self) -> None:
+        """Raise UserError unless a picture here has the size and the values that the stock processor gives it."""
+        picture, images = Image.linear_gradient("L").resize((60, 40)).convert("RGB"), self.processor.image_processor
+        raw = images(picture, do_rescale=False, do_normalize=False, return_tensors="pt")
+        for name, blank in blank_pixels(self.config, 1).items():
+            ours, stock = self.normalize(name, raw[name]), images(picture, return_tensors="pt")[name]
+            if ours.shape != blank.shape or not torch.allclose(ours.float(), stock.float(), rtol=0.01, atol=0.01):
+                what = f"makes other {name} {tuple(stock.shape)} than training would"
+                wants = f"resize to {blank.shape[-1]}, rescale by 1/255, normalize with image_mean and image_std"
+                raise UserError(f"the image processor {what}; correct its .json file: {wants}")
 
     def forward(self, loss_function: Callable, *args: object, **kwargs: object) -> object:
         """loss_function(self, *args, **kwargs), called inside the root module's forward.

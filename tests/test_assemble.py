@@ -266,6 +266,14 @@ def test_a_towers_own_size_and_statistics_count(tmp_path):
         assemble(preset, llm=llm, vision=str(tmp_path / "a"))
 
 
+@pytest.mark.parametrize("changes", [{"do_normalize": False}, {"rescale_factor": 1 / 127.5}, {"do_resize": False}])
+def test_an_image_processor_that_training_would_not_follow_is_refused(changes, tmp_path):
+    """Training normalises on the GPU; sample.py and others follow the file."""
+    llm, vision = write_llm(tmp_path / "llm", "qwen2"), write_siglip(tmp_path / "siglip", **changes)
+    with pytest.raises(UserError, match=r"makes other pixel_values \(1, 3, \d+, \d+\) than training would"):
+        assemble(presets()["puma-qwen2-1.5b"], llm=llm, vision=vision)
+
+
 def test_parts_that_cannot_be_had_say_what_to_do(tmp_path):
     with pytest.raises(UserError, match="model.py assemble"):
         assemble(presets()["puma-qwen2-7b"], llm=str(tmp_path / "absent"))

@@ -13,7 +13,8 @@ from PIL import Image
 
 import guard  # noqa: F401  (before transformers)
 from transformers import (AutoModelForImageTextToText, AutoProcessor, DeepseekVLHybridConfig,
-                          DeepseekVLHybridForConditionalGeneration, LlamaConfig, SamVisionConfig, SiglipVisionConfig)
+                          DeepseekVLHybridForConditionalGeneration, DeepseekVLHybridImageProcessorPil, LlamaConfig,
+                          SamVisionConfig, SiglipVisionConfig)
 
 import model as model_file
 import runtime
@@ -41,8 +42,9 @@ def small_hybrid_config() -> DeepseekVLHybridConfig:
 
 
 def small_hybrid() -> MathModel:
-    images = SimpleNamespace(image_mean=[0.5] * 3, image_std=[0.5] * 3, high_res_image_mean=[0.4] * 3,
-                             high_res_image_std=[0.3] * 3)
+    images = DeepseekVLHybridImageProcessorPil(
+        size={"height": 32, "width": 32}, high_res_size={"height": 64, "width": 64}, image_mean=[0.5] * 3,
+        image_std=[0.5] * 3, high_res_image_mean=[0.4] * 3, high_res_image_std=[0.3] * 3)
     model = DeepseekVLHybridForConditionalGeneration(small_hybrid_config())
     tokenizer = SimpleNamespace(eos_token_id=2)
     return MathModel(model, SimpleNamespace(image_processor=images, image_token_id=3, tokenizer=tokenizer))
