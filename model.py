@@ -281,10 +281,6 @@ def assemble(preset: Preset, *, llm: str = "", vision: str = "", dtype: torch.dt
         images = _pretrained(DeepseekVLHybridImageProcessorPil, vision, DOWNLOAD)
         hf = _open_part(DeepseekVLHybridForConditionalGeneration, vision, dtype=dtype)
         hf.config.text_config = hf.model.config.text_config = language_model.config
-    size = hf.config.vision_config.image_size
-    made = tuple(images(Image.new("RGB", (80, 60)), return_tensors="pt")["pixel_values"].shape[-2:])
-    if made != (size, size):
-        raise UserError(f"{vision}: the tower takes {size} x {size} pixels, its image processor makes {made}")
     hf.config.tie_word_embeddings = language_model.config.tie_word_embeddings
     hf.model.language_model = language_model.model
     hf.lm_head = language_model.lm_head
@@ -479,9 +475,10 @@ class MathModel(nn.Module):
         for name, blank in blank_pixels(self.config, 1).items():
             ours, stock = self.normalize(name, raw[name]), images(picture, return_tensors="pt")[name]
             if ours.shape != blank.shape or not torch.allclose(ours.float(), stock.float(), rtol=0.01, atol=0.01):
-                what = f"makes other {name} {tuple(stock.shape)} than training would"
+                whose = f"{self.config.name_or_path or '--vision'}: its image processor"
                 wants = f"resize to {blank.shape[-1]}, rescale by 1/255, normalize with image_mean and image_std"
-                raise UserError(f"the image processor {what}; correct its .json file: {wants}")
+                raise UserError(f"{whose} makes other {name} {tuple(stock.shape)} than training would; correct its .json "
+                                f"file: {wants}")
 
     def forward(self, loss_function: Callable, *args: object, **kwargs: object) -> object:
         """loss_function(self, *args, **kwargs), called inside the root module's forward.

@@ -95,7 +95,7 @@ def test_prompt_tokens_equal_the_stock_processors(num_images: int, template: str
 
 @pytest.mark.parametrize("change, reason", [
     (lambda template: "{{ raise_exception('no system!') if messages[0]['role'] == 'system' }}" + template,
-     "the chat template refuses system, user, assistant, user: no system!"),
+     "the chat template refuses system, user: no system!"),
     (lambda template: template.replace("<|im_end|>", "<|im_start|>"),
      r"does not end an answer with the tokenizer's eos_token '<\|im_end\|>'"),
     (lambda template: "{{ messages | length // 3 }}" + template, "the chat template rewrites earlier turns"),
