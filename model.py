@@ -477,8 +477,8 @@ class MathModel(nn.Module):
             if ours.shape != blank.shape or not torch.allclose(ours.float(), stock.float(), rtol=0.01, atol=0.01):
                 whose = f"{self.config.name_or_path or '--vision'}: its image processor"
                 wants = f"resize to {blank.shape[-1]}, rescale by 1/255, normalize with image_mean and image_std"
-                raise UserError(f"{whose} makes other {name} {tuple(stock.shape)} than training would; correct its .json "
-                                f"file: {wants}")
+                raise UserError(f"{whose} makes other {name} {tuple(stock.shape)} than training would; correct its "
+                                f".json file: {wants}")
 
     def forward(self, loss_function: Callable, *args: object, **kwargs: object) -> object:
         """loss_function(self, *args, **kwargs), called inside the root module's forward.
