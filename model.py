@@ -105,17 +105,14 @@ def load_model(preset: str = "", source: str = "", *, random: bool = False, dtyp
     """
     if preset == "tiny" and not random:
         source = source or str(TINY_FOLDER)  # its pretrained parts ship with the repository, aligned
-    if not source and not random:
-        return assemble(find_preset(preset), dtype=dtype)
     if random:
-        hf = _random(find_preset(preset).config, dtype, device)
-    else:
-        _check_folder(source, preset, made_by)
-        if device == "meta":
-            hf = _random(_pretrained(AutoConfig, source, EXPORT_AGAIN), dtype, device)
-        else:
-            hf = open_model(source, dtype)
-    return MathModel(hf, load_processor(preset, "" if random else source, random=random))
+        return MathModel(_random(find_preset(preset).config, dtype, device), load_processor(preset, random=True))
+    if not source:
+        return assemble(find_preset(preset), dtype=dtype)
+    _check_folder(source, preset, made_by)
+    config = _pretrained(AutoConfig, source, EXPORT_AGAIN)
+    hf = _random(config, dtype, device) if device == "meta" else open_model(source, dtype)
+    return MathModel(hf, load_processor(preset, source))
 
 
 EXPORT_AGAIN = "export the checkpoint again"
@@ -125,15 +122,24 @@ DOWNLOAD = (
 )
 
 
+@contextmanager
+def one_line(what: str, remedy: str) -> Iterator[None]:
+    """Turn what a model's folder makes transformers raise, which may be nearly anything, into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{what} ({why}); {remedy}") from error
+
+
 def _pretrained(kind: type, name: str, remedy: str, **options: object) -> Any:
     """kind.from_pretrained(name), where what is wrong with the folder or the hub is one line. No foreign code runs."""
     if kind.__name__.startswith("Auto"):  # by default transformers asks on the terminal, and a "y" runs it
         options["trust_remote_code"] = False
-    try:
+    with one_line(f"{name}: {kind.__name__} cannot be loaded", remedy):
         return kind.from_pretrained(name, **options)
-    except Exception as error:  # transformers raises nearly anything for a damaged folder
-        what = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{name}: {kind.__name__} cannot be loaded ({what}); {remedy}") from error
 
 
 def _open_weights(kind: type, name: str, remedy: str, **options: object) -> tuple[PreTrainedModel, list[str]]:
@@ -261,7 +267,7 @@ def assemble(preset: Preset, *, llm: str = "", vision: str = "", dtype: torch.dt
     tokenizer = _pretrained(AutoTokenizer, llm, DOWNLOAD, extra_special_tokens={"image_token": preset.image_token})
     _make_room(language_model, check_tokenizer(tokenizer, llm))
     tokens = torch.tensor([tokenizer.encode(PROBE, add_special_tokens=False)])
-    with _computing(llm):
+    with one_line(f"{llm}: its code cannot compute a row", "use another model"):
         hidden_states = _plain_hidden_states(language_model, llm, tokens)
     config = preset.config
     if isinstance(config, LlavaConfig):
@@ -287,21 +293,9 @@ def assemble(preset: Preset, *, llm: str = "", vision: str = "", dtype: torch.dt
     hf.config.made_from = {"parts": {"language model": llm, "vision": vision}, "stages": []}  # for the model card
     tokenizer.chat_template = _chat_template(tokenizer, llm, preset.image_token)
     model = MathModel(hf, _processor(hf.config, images, tokenizer, tokenizer.chat_template, preset.image_token))
-    with _computing(llm):
+    with one_line(f"{llm}: its code cannot compute a pack of rows", "use another model"):
         _check_packed(model, llm, tokens, hidden_states)
     return model
-
-
-@contextmanager
-def _computing(llm: str) -> Iterator[None]:
-    """Turn what a language model's own code raises into a UserError; some lack a package, or want other arguments."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        what = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{llm}: its code cannot compute a pack of rows ({what}); use another model") from error
 
 
 def _make_room(language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -357,10 +351,8 @@ def _chat_template(tokenizer: PreTrainedTokenizerBase, llm: str, image_token: st
     wrapper = (PRESETS / "pictures.jinja").read_text().replace("IMAGE_TOKEN", image_token)
     template = wrapper + tokenizer.get_chat_template()
     turns = [{"role": "user", "content": "What is 1 + 1?"}, {"role": "assistant", "content": "It is 2."}]
-    try:
+    with one_line(f"{llm}: its chat template cannot be used", "correct chat_template.jinja"):
         text = tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False)
-    except Exception as error:  # a template raises nearly anything
-        raise UserError(f"{llm}: its chat template cannot be used ({error}); correct chat_template.jinja") from error
     behind = text.rpartition("It is 2.")[2].lstrip()
     special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
     end = max((token for token in special if behind.startswith(token)), key=len, default=tokenizer.eos_token)

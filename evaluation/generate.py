@@ -19,7 +19,7 @@ from transformers import BatchFeature, GenerationConfig, PreTrainedModel, Proces
 
 from errors import UserError
 from evaluation.question import Question
-from model import load_processor, open_model
+from model import load_processor, one_line, open_model
 from sources import BadRow, open_image
 
 Message = list[dict]
@@ -35,15 +35,12 @@ def load_model(folder: str) -> tuple[PreTrainedModel, ProcessorMixin]:
     device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device != "cpu" else torch.float32
     processor = load_processor("", folder)
-    try:
-        part = "generation_config.json"
-        if (Path(folder) / part).exists():  # transformers goes on without a damaged one, and answers may not end
+    # transformers goes on without a damaged one, and answers may not end
+    if (Path(folder) / "generation_config.json").exists():
+        with one_line(f"{folder}: the generation_config.json cannot be loaded", remedy):
             GenerationConfig.from_pretrained(folder)
-        part = "chat template"
+    with one_line(f"{folder}: the chat template cannot be loaded", remedy):
         prompt_of(processor, [{"type": "image"}, {"type": "text", "value": "Find x."}])
-    except Exception as error:  # a template raises nearly anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{folder}: the {part} cannot be loaded ({reason}); {remedy}") from error
     return open_model(folder, dtype).to(device).eval(), processor
 
 
