@@ -87,7 +87,7 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(program, how, flags, whole, 
     process.send_signal(how)
     _, told = process.communicate(timeout=30)  # returns when the last worker has closed its stderr
     assert process.returncode == (-9 if how == signal.SIGKILL else 130)
-    assert how == signal.SIGKILL or told.strip().endswith("the same command goes on where it stopped")
+    assert how == signal.SIGKILL or told.strip().endswith("the same command goes on from what was saved")
     finished = {path: path.stat().st_mtime_ns for path in (tmp_path / PROGRAMS[program]).glob("*.jsonl")}
     assert finished and not list(tmp_path.glob("stage*.jsonl"))
     run(program, flags, tmp_path)
