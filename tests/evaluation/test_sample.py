@@ -72,6 +72,12 @@ def test_a_picture_for_each_placeholder(asked: Callable[..., dict], pictures: li
             asked("--image", pictures[0], "--image", file, "Which is larger?")
 
 
+@pytest.mark.parametrize("flags", [("--max_new_tokens", 0), ("--temperature", -1), ("--temperature", "nan")])
+def test_flags_that_make_no_answer_are_one_line(asked: Callable[..., dict], flags: tuple) -> None:
+    with pytest.raises(UserError, match="--max_new_tokens .* --temperature .*: at least 1, and at least 0"):
+        asked(*flags, "What is 1 + 1?")
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # folders that do not open: one line, by sample.py and by eval.py
 
