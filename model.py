@@ -325,6 +325,8 @@ def _plain_hidden_states(language_model: PreTrainedModel, llm: str, tokens: Tens
                         "one with a bias")
     hidden_states = inner(input_ids=tokens, use_cache=False).last_hidden_state
     logits = language_model(input_ids=tokens, use_cache=False).logits
+    if not logits.isfinite().all():
+        raise UserError(f"{llm}: its logits are not finite: its weights are damaged, or too large for {logits.dtype}")
     if not torch.equal(lm_head(hidden_states).float(), logits.float()):
         raise UserError(f"{llm}: a {kind} scales or caps its logits after lm_head, which the loss here would leave out")
     return hidden_states
