@@ -324,9 +324,10 @@ def _plain_hidden_states(language_model: PreTrainedModel, llm: str, tokens: Tens
         raise UserError(f"{llm}: a {kind} cannot be put together here: it has no model.embed_tokens, or no lm_head, or "
                         "one with a bias")
     hidden_states = inner(input_ids=tokens, use_cache=False).last_hidden_state
+    if not hidden_states.isfinite().all():
+        what = f"what a {kind} computes is not finite: its weights are damaged, or too large for {hidden_states.dtype}"
+        raise UserError(f"{llm}: {what}")
     logits = language_model(input_ids=tokens, use_cache=False).logits
-    if not logits.isfinite().all():
-        raise UserError(f"{llm}: its logits are not finite: its weights are damaged, or too large for {logits.dtype}")
     if not torch.equal(lm_head(hidden_states).float(), logits.float()):
         raise UserError(f"{llm}: a {kind} scales or caps its logits after lm_head, which the loss here would leave out")
     return hidden_states

@@ -50,8 +50,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     if arguments.max_new_tokens < 1 or not 0 <= arguments.temperature < math.inf:
-        raise UserError(f"--max_new_tokens {arguments.max_new_tokens} --temperature {arguments.temperature}: at least 1, "
-                        "and at least 0")
+        flags = f"--max_new_tokens {arguments.max_new_tokens} --temperature {arguments.temperature}"
+        raise UserError(f"{flags}: at least 1, and at least 0")
 
     question = sys.stdin.read() if arguments.question == "-" else arguments.question
     message = read_question(question, [read_picture(path) for path in arguments.image])

@@ -361,10 +361,10 @@ def test_buffers_that_a_model_saves_are_weights_too(tmp_path):
         load_model("", change_weights(tmp_path / "out", tmp_path / "lacking", "act_fn.beta"))
 
 
-def test_a_language_model_whose_logits_are_not_finite_is_refused_as_such(tmp_path):
+def test_a_language_model_that_is_not_finite_is_refused_as_such(tmp_path):
     write_llm(tmp_path / "llm", "qwen2")
     nan = {"model.layers.0.mlp.up_proj.weight": torch.full((96, 64), torch.nan)}
-    with pytest.raises(UserError, match="nan: its logits are not finite: its weights are damaged"):
+    with pytest.raises(UserError, match="nan: what a Qwen2ForCausalLM computes is not finite"):
         assemble(presets()["puma-qwen2-1.5b"], llm=change_weights(tmp_path / "llm", tmp_path / "nan", **nan))
 
 
