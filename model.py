@@ -352,9 +352,9 @@ def _chat_template(tokenizer: PreTrainedTokenizerBase, llm: str, image_token: st
     if not tokenizer.chat_template:
         raise UserError(f"{llm}: its tokenizer has no chat template; put one into its folder (chat_template.jinja)")
     wrapper = (PRESETS / "pictures.jinja").read_text().replace("IMAGE_TOKEN", image_token)
-    template = wrapper + tokenizer.get_chat_template()
     turns = [{"role": "user", "content": "What is 1 + 1?"}, {"role": "assistant", "content": "It is 2."}]
     with one_line(f"{llm}: its chat template cannot be used", "correct chat_template.jinja"):
+        template = wrapper + tokenizer.get_chat_template()  # raises for several of which none is the default
         text = tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False)
     behind = text.rpartition("It is 2.")[2].lstrip()
     special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]

@@ -38,7 +38,7 @@ DATED = ("{% if not date_string is defined %}{% set date_string = strftime_now('
          "{{ 'Today: ' + date_string + ' ' + strftime_now('%H:%M:%S') + '\\n' }}" + CHATML)
 
 
-def write_llm(folder: Path, kind: str, template: str | None = CHATML, **changes: object) -> str:
+def write_llm(folder: Path, kind: str, template: str | dict | None = CHATML, **changes: object) -> str:
     """A language model of random weights with tiny's tokenizer, as the hub has them."""
     torch.manual_seed(1)
     config = AutoConfig.for_model(kind, **SHAPE | changes)
@@ -178,7 +178,7 @@ def test_a_model_without_a_chat_template_is_refused(tmp_path):
 
 @pytest.mark.parametrize("template, message", [("{{ foo() }}", "cannot be used .'foo' is undefined"), (
     "{% if messages[0]['role'] != 'system' %}{{ raise_exception('System first') }}{% endif %}", "used .System first"), (
-    "always the same", "does not put the response behind")])
+    "always the same", "does not put the response behind"), ({"rag": CHATML, "tool_use": CHATML}, "used .*no default")])
 def test_a_chat_template_that_no_stage_could_use_is_refused(template, message, tmp_path, monkeypatch):
     llm, vision = write_llm(tmp_path / "llm", "qwen2", template), write_siglip(tmp_path / "siglip")
     out = str(tmp_path / "out")
