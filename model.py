@@ -454,6 +454,10 @@ class MathModel(nn.Module):
             raise UserError(f"the image token is {processor.image_token_id} of {rows} tokens; assemble the model again")
         # An answer ends in the token that training ends it with, whatever the language model's folder said.
         hf.generation_config.eos_token_id = hf.config.text_config.eos_token_id = processor.tokenizer.eos_token_id
+        try:
+            hf.generation_config.validate(strict=True)
+        except ValueError as error:  # which a checkpoint would raise after hours
+            raise UserError(f"{' '.join(str(error).splitlines()[:2])} Correct generation_config.json") from error
         for size in [name for name in ("", "high_res_") if hasattr(processor.image_processor, f"{name}image_mean")]:
             statistics = [getattr(processor.image_processor, f"{size}image_{name}") for name in ("mean", "std")]
             # Buffers live on the device: made in each pass, they would make the host wait for the GPU.

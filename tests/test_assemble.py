@@ -416,6 +416,14 @@ def test_a_damaged_config_is_one_line(tmp_path):
         load_model("", str(tmp_path))
 
 
+def test_a_generation_config_that_cannot_be_saved_is_refused_at_the_start(tmp_path):
+    """LLaVA-1.5's: transformers reads it, and a run ended in a traceback at its first checkpoint."""
+    shutil.copytree(TINY, tmp_path / "tiny")
+    (tmp_path / "tiny" / "generation_config.json").write_text('{"do_sample": false, "temperature": 0.9}')
+    with pytest.raises(UserError, match="invalid:  ?- `temperature`: .*do_sample.* Correct generation_config.json"):
+        load_model("", str(tmp_path / "tiny"))
+
+
 def test_every_export_has_a_card_and_is_uploaded_only_when_asked(tmp_path, monkeypatch, capsys):
     """Parts, stages, data, commit, settings and losses, handed on from stage to stage; nobody's paths."""
     model = put_together(tmp_path, "qwen2")
