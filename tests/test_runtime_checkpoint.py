@@ -436,6 +436,14 @@ def test_changed_code_is_boxed_with_its_files_and_both_commits(tmp_path: Path, m
     history = checkpoint.read_manifest(tmp_path / "run" / "step_00000003")["history"]
     assert history["changes"] == [{"step": 2, "change": text}]
     checkpoint.code_version.cache_clear()
+    monkeypatch.setattr(checkpoint, "git_commit", lambda: "dddd")
+    state, facts = build(runtime.setup(0, device="cpu"), 2, config), {"config": config, "data_fingerprint": DATA}
+    checkpoint.resume("auto", tmp_path / "new", *state, **facts)
+    found = checkpoint._checksum_and_size(loss)[0][:16]
+    loss.write_text("loss = 3\n")  # while it trains, long before its first checkpoint
+    folder = checkpoint.save_checkpoint(tmp_path / "new", 1, *state, **facts, wait=True)
+    assert checkpoint.read_manifest(folder)["code"]["files"]["kernels/loss.py"] == found
+    checkpoint.code_version.cache_clear()
 
 
 @dataclass
