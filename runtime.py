@@ -642,8 +642,9 @@ class Log:
             except ImportError:
                 raise UserError("--wandb_project needs wandb: pip install wandb, or leave the flag out") from None
             id_file = Path(config.out_dir) / "wandb_id"
-            if not (start_step and id_file.exists()):
-                id_file.write_text(uuid.uuid4().hex[:8])  # from the system, not from the run's generators
+            if not (start_step and id_file.exists() and id_file.stat().st_size):  # 0: a full disk took none of it
+                with writing(id_file):
+                    id_file.write_text(uuid.uuid4().hex[:8])  # from the system, not from the run's generators
             self.wandb = wandb.init(project=config.wandb_project, dir=str(config.out_dir), config=vars(config),
                                     id=id_file.read_text(), resume="allow", allow_val_change=True)
             # wandb drops a row whose step= it has had before, as a resumed run's: the row's own "step" is the x axis.

@@ -320,6 +320,23 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run_and_repeats_its_steps(
     assert wandb.axes == {"step": None, "*": "step"}
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+def test_a_full_disk_at_the_wandb_id_is_one_line_and_leaves_no_empty_id(
+    tmp_path: Path, process: runtime.Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    config, id_file = log_config(tmp_path), tmp_path / "wandb_id"
+    config.wandb_project = "puma"
+    id_file.symlink_to("/dev/full")
+    with pytest.raises(UserError, match="wandb_id: cannot be written: the disk is full"):
+        Log(config, process, total_steps=9)
+    id_file.unlink()
+    id_file.touch()
+    Log(config, process, total_steps=9, start_step=2).close()
+    assert list(wandb.runs) == [id_file.read_text()] != [""]
+
+
 def test_wandb_gets_every_row_or_is_said_to_be_missing(tmp_path: Path, process: runtime.Process,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = FakeWandb()
