@@ -477,8 +477,10 @@ def _settle_schedule(folder: Path, manifest: dict[str, Any], scheduler: torch.op
     curve, saved = scheduler.lr_lambdas[0], manifest["config"]
     now = getattr(curve, "keywords", {}).get("total_steps")
     length = manifest.get("schedule_length") or saved.get("max_steps")
-    if not length and settings.get("max_steps"):  # of an older version, which kept only the flag: 0, all epochs
-        raise UserError(f"{folder}: its schedule had the length of all epochs; leave --max_steps out")
+    other = _changed_settings(manifest, settings).keys() & {"epochs", "global_batch"}
+    if now and not length and (settings.get("max_steps") or other):  # of an older version: only the flag, 0, is known
+        raise UserError(f"{folder}: its schedule had the length of all epochs; leave --max_steps out"
+                        + f", and {' and '.join(sorted(other))} as before" * bool(other))
     if now in (None, length) or not length:
         return []
     old, step = functools.partial(curve, total_steps=length), manifest["schedule_step"]

@@ -480,6 +480,8 @@ def test_a_fixed_setting_changes_only_where_it_is_meant(tmp_path: Path, name: st
 class ScheduleConfig(ToyConfig):
     schedule: str = "refuse"
     max_steps: int = 0
+    epochs: int = 1
+    allow_changed: str = ""
 
 
 def rate(step: int, total: int) -> float:
@@ -544,6 +546,10 @@ def test_a_checkpoint_of_an_older_version_still_resumes(tmp_path: Path, max_step
     message = "12 steps, this run has 30" if max_steps else "all epochs; leave --max_steps out"
     with pytest.raises(UserError, match=message):
         train(tmp_path / "run", 6, total_steps=30, config=ScheduleConfig(max_steps=30))
+    if not max_steps:
+        longer = ScheduleConfig(epochs=2, allow_changed="epochs")
+        with pytest.raises(UserError, match="all epochs; leave --max_steps out, and epochs as before"):
+            train(tmp_path / "run", 6, total_steps=30, config=longer)
     assert train(tmp_path / "run", 6, total_steps=12, config=ScheduleConfig(max_steps=max_steps)) == whole[4:]
 
 
