@@ -368,6 +368,9 @@ def _candidates(how: str, out_dir: Path, config: Any) -> list[Path]:
                f"again, rename or remove {', '.join(folder.name for folder in since)}")
         return [*since, Path(how)]
     if found and Path(how).is_dir() and place not in [folder.name for folder in found]:
+        if ".aside" in place:
+            raise UserError(f"{how}: was set aside; copy it to another --out_dir as {place.partition('.')[0]}, and "
+                            "name it there")
         raise UserError(f"{out_dir}: holds checkpoints of another run than {how}; choose another --out_dir, or leave "
                         f"--resume out to go on from {found[0].name}")
     return [Path(how)]

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -384,6 +385,16 @@ def test_a_checkpoint_of_another_run_does_not_mix_with_those_of_out_dir(tmp_path
         with pytest.raises(UserError, match=f"two: holds checkpoints of another run than {other}; .*--out_dir"):
             train(tmp_path / "two", 6, resume=str(other))
     assert names(tmp_path / "two") == found
+
+
+def test_what_was_set_aside_is_not_called_another_run(tmp_path: Path) -> None:
+    train(tmp_path / "run", 6, config=EVERY_2, keep=9)
+    train(tmp_path / "run", 4, resume=f"{tmp_path}/run/step_00000002", config=LOWER, keep=9)
+    aside = tmp_path / "run" / "step_00000006.aside"
+    with pytest.raises(UserError, match="was set aside; copy it to another --out_dir as step_00000006, and"):
+        train(tmp_path / "run", 8, resume=str(aside), config=EVERY_2)
+    copy = shutil.copytree(aside, tmp_path / "other" / "step_00000006")
+    assert len(train(tmp_path / "other", 8, resume=str(copy), config=EVERY_2)) == 2
 
 
 def test_a_damaged_checkpoint_that_auto_passed_over_is_set_aside(tmp_path: Path) -> None:
