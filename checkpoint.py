@@ -53,7 +53,7 @@ from runtime import Process, git_commit, print0, print_box, run_on_first_rank, w
 
 # A resumed run must have its checkpoint's values of these settings, besides the same data and parameters: with others
 # it would be a different run, unless --allow_changed names it. Any other setting may change, and the change is boxed.
-FIXED_SETTINGS = ("train", "global_batch", "seed", "max_length", "epochs", "warmup", "alpha", "lam", "tau",
+FIXED_SETTINGS = ("global_batch", "seed", "max_length", "epochs", "warmup", "alpha", "lam", "tau",
                   "loss_backend", "logits_dtype")
 # These only say where a run starts, how it is watched and where it writes; a change is not worth a line.
 QUIET_SETTINGS = ("resume", "schedule", "allow_changed", "out_dir", "max_steps", "save_every", "keep", "progress",

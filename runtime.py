@@ -541,6 +541,8 @@ def cosine_schedule(
 
     The first step has a learning rate above zero already, so no batch is wasted; transformers' schedule starts at 0.
     """
+    # A first step that is left out, its rows unreadable or its loss not finite, makes torch warn of a wrong order.
+    warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler.step\(\)` before")
     # A partial, whose total_steps can be read: checkpoint.py holds a resumed run to the length of its schedule.
     factor = functools.partial(cosine_factor, total_steps=total_steps, warmup=warmup_fraction)
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

@@ -479,7 +479,7 @@ def test_a_fixed_setting_changes_only_where_it_is_meant(tmp_path: Path, name: st
         train(tmp_path, 3, config=LossConfig(**other))
     assert "\n" not in str(raised.value)
     capsys.readouterr()
-    train(tmp_path, 3, config=LossConfig(**other, allow_changed=f"train, {name}"))
+    train(tmp_path, 3, config=LossConfig(**other, allow_changed=f"epochs, {name}"))
     train(tmp_path, 4, config=LossConfig(**other))  # now the checkpoint's own value
     text = f"{name} was {getattr(LossConfig, name, 3)!r}, now {CHANGES[name]!r}"
     assert capsys.readouterr().out.count(f"! {text} ") == 1
