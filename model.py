@@ -214,7 +214,8 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrained
     back = tokenizer.decode(tokenizer.encode(PROBE, add_special_tokens=False), clean_up_tokenization_spaces=False)
     if back != PROBE:
         what = f"its tokenizer, read by transformers {transformers.__version__}, makes {back!r} of {PROBE!r}"
-        raise UserError(f"{name}: {what}; use transformers 5.22 or later, or another tokenizer")
+        remedy = "use transformers 5.22 or later, or another tokenizer" if back else "does it have its tokenizer.json?"
+        raise UserError(f"{name}: {what}; {remedy}")
     return tokenizer
 
 
@@ -738,6 +739,7 @@ def main() -> None:
         model = assemble(find_preset(arguments.source), llm=arguments.llm, vision=arguments.vision)
         ChatFormat(model.processor, count_image_tokens(model.config))  # refuses what no stage could train with
         save_pretrained(model, arguments.out)
+        load_model(source=arguments.out, dtype=torch.bfloat16)  # transformers may rename what it does not find again
     print(f"wrote {arguments.out}; start from it with --model {arguments.out}")
 
 

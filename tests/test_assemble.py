@@ -399,6 +399,14 @@ def test_a_tokenizer_that_loses_characters_is_refused(lost, tmp_path):
         load_processor("", str(tmp_path))
 
 
+def test_a_folder_without_its_tokenizer_is_told_so(tmp_path):
+    for path in (*TINY.glob("*.json"), TINY / "model.safetensors", TINY / "chat_template.jinja"):
+        if path.name != "tokenizer.json":
+            shutil.copy(path, tmp_path)
+    with pytest.raises(UserError, match="tokenizer"):
+        load_model("", str(tmp_path))
+
+
 def test_foreign_code_is_never_run_nor_asked_about(tmp_path, monkeypatch):
     """transformers would ask on the terminal, and a y runs what the folder holds."""
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
