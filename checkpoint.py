@@ -578,8 +578,10 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> None:
 
 
 def _write_model(hf: transformers.PreTrainedModel, folder: Path) -> None:
-    """Weights, config, generation config and model card of a whole stock model."""
-    (folder / "README.md").write_text(model_card(hf.config))
+    """Weights, config, generation config and model card of a whole stock model. A README.md of someone's own stays."""
+    card = folder / "README.md"
+    if not card.exists() or card.read_text(errors="replace").startswith(CARD_BEGINS):
+        card.write_text(model_card(hf.config))
     if not isinstance(hf.config, transformers.LlavaConfig):
         hf.save_pretrained(folder)
         return
@@ -620,12 +622,14 @@ def _stage_facts(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+CARD_BEGINS = "---\nlibrary_name: transformers\npipeline_tag: image-text-to-text\n"
+
+
 def model_card(config: transformers.PretrainedConfig) -> str:
     """README.md of a model's folder: base parts, stages, data, commits, settings, losses; from config.made_from."""
     made_from = getattr(config, "made_from", {})
     hub_names = [name for name in made_from.get("parts", {}).values() if re.fullmatch(r"[\w.-]+/[\w.-]+", name)]
-    lines = ["---", "library_name: transformers", "pipeline_tag: image-text-to-text"]
-    lines += ["base_model:", *(f"- {name}" for name in hub_names)] if hub_names else []
+    lines = ["base_model:", *(f"- {name}" for name in hub_names)] if hub_names else []
     lines += ["---", "", "# A model for mathematics in text and pictures, trained with nanoPUMA", ""]
     lines += [f"{part}: {name}  " for part, name in made_from.get("parts", {}).items()] or ["Base parts: not recorded."]
     for stage in made_from.get("stages", ()):
@@ -633,7 +637,7 @@ def model_card(config: transformers.PretrainedConfig) -> str:
         lines += [f"Usable rows drawn an epoch: {data}  " for data in stage["data"]]
         lines += ["Last step: " + ", ".join(f"{name} {loss:.4f}" for name, loss in stage["losses"].items()) + "  "]
         lines += ["Settings: " + ", ".join(f"{name} {value!r}" for name, value in stage["settings"].items())]
-    return "\n".join([*lines, "", "Benchmark scores: none recorded with this export.", ""])
+    return CARD_BEGINS + "\n".join([*lines, "", "Benchmark scores: none recorded with this export.", ""])
 
 
 def _export(
@@ -654,6 +658,8 @@ def _export(
         hf.to(dtype).to_empty(device="cpu").tie_weights()
         hf.generation_config = transformers.GenerationConfig.from_pretrained(new)
         fill(hf)
+        if (out_dir / "README.md").is_file():
+            shutil.copy(out_dir / "README.md", new)  # _write_model replaces only an older card
         made_from = {"parts": {}, "stages": []} | getattr(config, "made_from", {})
         hf.config.made_from = made_from | {"stages": made_from["stages"] + [facts] * bool(facts)}
         _write_model(hf, new)

@@ -21,7 +21,7 @@ from transformers import (AutoModelForCausalLM, AutoModelForImageTextToText, Aut
                           GenerationConfig, SiglipConfig, SiglipImageProcessorPil, SiglipModel)
 
 import model as model_file
-from checkpoint import model_card, save_pretrained
+from checkpoint import ALONE, export_pretrained, model_card, save_pretrained
 from data import ChatFormat
 from errors import UserError
 from model import (AutoConfig, MathModel, assemble, check_tokenizer, count_image_tokens, load_model, load_processor,
@@ -428,7 +428,8 @@ def test_a_generation_config_that_cannot_be_saved_is_refused_at_the_start(tmp_pa
     """LLaVA-1.5's: transformers reads it, and a run ended in a traceback at its first checkpoint."""
     shutil.copytree(TINY, tmp_path / "tiny")
     (tmp_path / "tiny" / "generation_config.json").write_text('{"do_sample": false, "temperature": 0.9}')
-    with pytest.raises(UserError, match="invalid:  ?- `temperature`: .*do_sample.* Correct generation_config.json"):
+    message = "tiny: .*invalid:  ?- `temperature`: .*do_sample.* Correct generation_config.json"
+    with pytest.raises(UserError, match=message):
         load_model("", str(tmp_path / "tiny"))
 
 
@@ -467,3 +468,15 @@ def test_the_card_names_base_models_of_the_hub():
     card = model_card(AutoConfig.for_model("llava", made_from={"parts": parts, "stages": []}))
     assert card.startswith("---\nlibrary_name: transformers\n")
     assert "base_model:\n- Qwen/Qwen2-1.5B-Instruct\n---" in card
+
+
+def test_a_readme_of_ones_own_is_never_replaced_by_the_card(tmp_path):
+    model = put_together(tmp_path, "qwen2")
+    (tmp_path / "out").mkdir()
+    for own, kept in (("# My notes\n", True), (None, False), (model_card(AutoConfig.for_model("llava")), False)):
+        readme = tmp_path / "out" / "README.md"
+        readme.write_text(own) if own else readme.unlink()
+        save_pretrained(model, tmp_path / "out")
+        export_pretrained(model, tmp_path / "out", ALONE, dtype=torch.float32)
+        assert (readme.read_text() == own) == kept
+        assert kept or f"language model: {tmp_path / 'llm'}" in readme.read_text()
