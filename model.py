@@ -458,7 +458,8 @@ class MathModel(nn.Module):
         try:
             hf.generation_config.validate(strict=True)
         except ValueError as error:  # which a checkpoint would raise after hours
-            raise UserError(f"{' '.join(str(error).splitlines()[:2])} Correct generation_config.json") from error
+            why = " ".join(str(error).splitlines()[:2])
+            raise UserError(f"{hf.config.name_or_path}: {why} Correct generation_config.json") from error
         for size in [name for name in ("", "high_res_") if hasattr(processor.image_processor, f"{name}image_mean")]:
             statistics = [getattr(processor.image_processor, f"{size}image_{name}") for name in ("mean", "std")]
             # Buffers live on the device: made in each pass, they would make the host wait for the GPU.
@@ -595,8 +596,7 @@ class MathModel(nn.Module):
 GPU = namedtuple("GPU", "peak_flops memory device_name")
 GPUS = {  # the first whose name fits counts
     "h100-pcie": GPU(756e12, 79 * 2**30, "h100 pcie"),
-    "h100-nvl": GPU(835e12, 93 * 2**30, "h100 nvl"),
-    "h100-80gb": GPU(989e12, 79 * 2**30, "h100.*"),
+    "h100-80gb": GPU(989e12, 79 * 2**30, "h100 80gb hbm3"),
     "h200-141gb": GPU(989e12, 139 * 2**30, "h200"),
     "a100-40gb": GPU(312e12, 39 * 2**30, "a100-sxm4-40gb"),
     "a100-40gb-pcie": GPU(312e12, 39 * 2**30, "a100-pcie-40gb"),
