@@ -59,7 +59,7 @@ FIXED_SETTINGS = ("global_batch", "seed", "max_length", "epochs", "warmup", "alp
 QUIET_SETTINGS = ("resume", "schedule", "allow_changed", "out_dir", "max_steps", "save_every", "keep", "progress",
                   "wandb_project", "num_workers", "model", "val_data", "val_every")
 # Besides the running script, the files that decide what a run computes.
-CODE = ("model.py", "data.py", "sources.py", "dialects.py", "runtime.py", "checkpoint.py", "kernels/*.py")
+CODE = ("model.py", "data.py", "sources.py", "runtime.py", "checkpoint.py", "kernels/*.py")
 
 ALONE = Process(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 _thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")

@@ -50,8 +50,8 @@ class BenchmarkRow(BadRow):
 
 
 def _dialects() -> ModuleType:
-    """dialects.py, which reads everything but JSON lines in the published form. Imported only when it is needed."""
-    import dialects
+    """augment/dialects.py, which reads every form but the published one. Imported only when it is needed."""
+    from augment import dialects
 
     return dialects
 
@@ -136,7 +136,11 @@ def open_source(path: str, image_root: str = "") -> Source:
     if os.path.getsize(path) == 0:
         raise UserError(f"{path}: the file is empty; remove it from --data or make it again")
     source = Source(path, image_root or os.path.dirname(path), _stamp(os.stat(path)))
-    return source if path.lower().endswith(".jsonl") else _dialects().open_container(source)
+    if path.lower().endswith(".jsonl"):
+        return source
+    from augment import containers
+
+    return containers.open_container(source)
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int]:

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageOps
 
+from augment.dialects import IMAGE_KEYS
 from augment.page import split_choices
 from augment.rephrase import split_hint
-from dialects import IMAGE_KEYS
 from errors import UserError
 from sources import BadRow, open_image, open_source
 

@@ -158,9 +158,9 @@ for path, pairs in ((sys.argv[1], False), (sys.argv[2], True)):
     source = sources.open_source(path)
     for _, offset, length, row in source.scan():
         assert sources.conversations(row, pairs) == sources.conversations(source.read_row(offset, length), pairs)
-assert "dialects" not in sys.modules
+assert "augment.dialects" not in sys.modules
 sources.conversations({"query": "q", "response": "a"}, False)
-assert "dialects" in sys.modules
+assert "augment.dialects" in sys.modules
 """
     single, pair = {"image_url": "", "instruction": "q", "output": "a", "answer": "a", "id": "1"}, PAIR
     paths = [write_lines(tmp_path / f"{n}.jsonl", [row] * 2) for n, row in enumerate((single, pair))]

@@ -253,7 +253,7 @@ def test_the_scripts_hold_a_resumed_run_to_its_loss_and_its_schedule(stage2, tmp
     run_here("train_stage2", *flags, "--max_steps", 4)
     manifest = read_manifest(tmp_path / "run" / "step_00000004")
     assert manifest["schedule_length"] == 4
-    assert {"train_stage2.py", "model.py", "dialects.py", "kernels/puma_loss.py"} <= set(manifest["code"]["files"])
+    assert {"train_stage2.py", "model.py", "sources.py", "kernels/puma_loss.py"} <= set(manifest["code"]["files"])
     for flag, value, was in (("alpha", 0.5, 0.2), ("lam", 0.25, 0.5), ("tau", 2.0, 1.0), ("warmup", 0.5, 0.02)):
         line = fails(capsys, "train_stage2", *flags, "--max_steps", 4, f"--{flag}", value)
         assert f"{flag} was {was}, now {value}" in line and f"--allow_changed {flag}" in line
