@@ -56,10 +56,10 @@ from runtime import Process, git_commit, print0, print_box, run_on_first_rank, w
 FIXED_SETTINGS = ("global_batch", "seed", "max_length", "epochs", "warmup", "alpha", "lam", "tau",
                   "loss_backend", "logits_dtype")
 # These only say where a run starts, how it is watched and where it writes; a change is not worth a line.
-QUIET_SETTINGS = ("resume", "schedule", "allow_changed", "out_dir", "max_steps", "save_every", "keep", "progress",
-                  "wandb_project", "num_workers", "model", "val_data", "val_every")
+QUIET_SETTINGS = ("resume", "schedule", "allow_changed", "out_dir", "prepared", "max_steps", "save_every",
+                  "keep", "progress", "wandb_project", "num_workers", "model", "val_data", "val_every")
 # Besides the running script, the files that decide what a run computes.
-CODE = ("model.py", "data.py", "sources.py", "runtime.py", "checkpoint.py", "kernels/*.py")
+CODE = ("model.py", "data.py", "sources.py", "benchmarks.py", "runtime.py", "checkpoint.py", "kernels/*.py")
 
 ALONE = Process(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 _thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")

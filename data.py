@@ -16,14 +16,15 @@ import atexit
 import contextlib
 import datetime
 import filecmp
+import functools
 import hashlib
 import itertools
 import os
 import random
 import re
 import signal
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -40,8 +41,9 @@ from transformers import ProcessorMixin
 
 from errors import UserError, leave_to_first_rank, loader_process_died
 import resource  # after errors
+from benchmarks import benchmark_of
 from sources import SINGLE, STRONG, WEAK, BadRow, BenchmarkRow, Conversation, ImageFinder, Source, Turn
-from sources import conversations, open_image, open_source, parse_spec, rows_to_draw
+from sources import conversations, in_training_form, open_image, open_source, parse_spec, prepare, rows_to_draw, said
 
 INDEX_BATCH = 2048  # rows whose tokens are counted in one call of the tokenizer
 
@@ -90,7 +92,8 @@ class ChatFormat:
             raise UserError(f"{bad.detail}; correct it") from bad
 
     def _render(self, turns: Conversation, generation_prompt: bool = True) -> str:
-        contents = [[{"type": "image"}] * len(turn.images) + [{"type": "text", "text": turn.text}] for turn in turns]
+        contents = [[{"type": "image"} if "image" in part else {"type": "text", **part} for part in turn.content]
+                    for turn in turns]
         messages = [{"role": turn.role, "content": parts} for turn, parts in zip(turns, contents, strict=True)]
         try:
             return self.processor.apply_chat_template(messages, add_generation_prompt=generation_prompt, tokenize=False)
@@ -104,7 +107,7 @@ class ChatFormat:
         Kept, because rendering is slower than tokenising.
         """
         if num_images not in self.frames:
-            question, answer = Turn("user", "What is 1 + 1?", [None] * num_images), Turn("assistant", "It is 2.")
+            question, answer = said("user", "What is 1 + 1?", [None] * num_images), said("assistant", "It is 2.")
             prompt, whole = self._render([question]), self._render([question, answer], generation_prompt=False)
             before, *after = prompt.split(question.text)
             prefix, found, _ = whole[len(prompt) :].partition(answer.text)
@@ -120,7 +123,10 @@ class ChatFormat:
         for turn in turns:
             if found := self.special_tokens.search(turn.text):
                 raise BadRow("special token in the text", f"the text holds the special token {found.group()!r}")
-        if len(turns) == 2:
+            if not self.keeps_places and _text_among_images(turn):
+                what = "the chat template writes all images of a turn in front of its text"
+                raise BadRow(what, f"{what}, and here texts stand among them")
+        if len(turns) == 2 and all("image" in part for part in turns[0].content[:-1]):
             before, after, prefix = self._frame(len(turns[0].images))
             return [before + turns[0].text + after, _behind(prefix, turns[1].text)]
         segments, done, end = [], "", ""
@@ -133,7 +139,20 @@ class ChatFormat:
                     raise BadRow(f"the chat template {what}", f"the chat template {what}, so it takes no second answer")
                 segments += [prompt[len(done + end) :], _behind(self.response_prefix, turn.text)]
                 done, end = prompt + segments[-1], self.processor.tokenizer.eos_token
+        shown = "".join(segments[::2]).count(self.processor.image_token)
+        if shown != (wanted := sum(len(turn.images) for turn in turns)):
+            what = f"the chat template writes {shown} image tokens for {wanted} images"
+            raise BadRow("template loses images", what, "correct the template, or pass --skip_bad_rows")
         return segments
+
+    @functools.cached_property
+    def keeps_places(self) -> bool:
+        """Whether the template leaves an image between the texts where it stands; many write all images first."""
+        try:
+            text = self._render([said("user", "What is 1 + 1? <image> What is 2 + 2?", [None])])
+        except BadRow:
+            return False
+        return text.find("1 + 1") < text.find(self.processor.image_token) < text.find("2 + 2")
 
     def encode_segments(self, conversations: list[list[str]]) -> list[Tokens]:
         """Tokens of conversations (as `segments`), all in one call of the tokenizer."""
@@ -159,6 +178,12 @@ class ChatFormat:
         """One RGB image through the stock image processor, stopped before it rescales: uint8 [3, H, W] each."""
         outputs = self.processor.image_processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")
         return {name: pixels[0] for name, pixels in outputs.items()}
+
+
+def _text_among_images(turn: Turn) -> bool:
+    kinds = ["image" in part for part in turn.content if part.get("text", "an image").strip()]
+    shown = [index for index, is_image in enumerate(kinds) if is_image]
+    return bool(shown) and shown[-1] - shown[0] >= len(shown)
 
 
 def _behind(prefix: str, response: str) -> str:
@@ -206,7 +231,7 @@ class Rows:
         """ "file:line" of an entry, and which side of a pair it is if sides are rows of their own."""
         entry = self.entries[index]
         side = {STRONG: "/strong", WEAK: "/weak"}.get(int(entry["side"]), "")
-        return f"{self.sources[entry['source']].path}:{entry['number']}{side}"
+        return f"{self.sources[entry['source']].name}:{entry['number']}{side}"
 
     def epoch_order(self, seed: int, epoch: int) -> np.ndarray:
         """The entries of an epoch, in order: each file's draw, then all shuffled, by seed and epoch alone."""
@@ -228,7 +253,7 @@ class Rows:
         lines = [f"data: {an_epoch}, {mean:,.0f} tokens on average, at most {self.max_length:,}"]
         for number, (source, file) in enumerate(zip(self.sources, self.mix.values(), strict=True)):
             share = f"{100 * file['drawn'] / len(self):.1f} % of the mix"
-            line = f"  {source.path}: {file['drawn']:,} of {file['usable']:,} usable ({share}), asked: {file['asked']}"
+            line = f"  {source.name}: {file['drawn']:,} of {file['usable']:,} usable ({share}), asked: {file['asked']}"
             lines.append(line + (f"; dropped: {_listed(file['dropped'])}" if file["dropped"] else ""))
             entries = self.entries[self.entries["source"] == number]
             for name, side in (("rows", SINGLE), ("strong", STRONG), ("weak", WEAK))[self.pairs :]:
@@ -255,19 +280,19 @@ class Rows:
         except (BadRow, KeyError, OSError):
             raise UserError(f"{self.row_id(index)}: the file has changed since this run began; restart it") from None
 
-    def index(self, spec: str, image_root: str) -> "Rows":
-        """Find the usable rows of the files in `spec`, as open_rows says; self. Raises UserError."""
-        files = parse_spec(spec)
+    def index(self, files: list[tuple[str, str]], image_root: str) -> "Rows":
+        """Find the usable rows of `files`, (path, amount) each, as open_rows says; self. Raises UserError."""
         self.sources = [open_source(path, image_root) for path, _ in files]
         finders = [ImageFinder(source.image_root, self.picture_roots) for source in self.sources]
         self.entries = np.concatenate(
             [self._index_file(number, amount, finders[number]) for number, (_, amount) in enumerate(files)])
         if len(self) == 0:
-            raise UserError(f"--data {spec}: the mix draws no row; ask for more")
+            names = ", ".join(source.name for source in self.sources)
+            raise UserError(f"{names}: the mix draws no row; ask for more")
         digests = {name: hashlib.sha256() for name in ("rows", "pictures", "picture_times")}
         digests["rows"].update(self.entries.tobytes())
         for source, facts, finder in zip(self.sources, self.mix.values(), finders, strict=True):
-            digests["rows"].update(f"{os.path.basename(source.path)} {source.stamp[0]} {facts['drawn']}\n".encode())
+            digests["rows"].update(f"{os.path.basename(source.name)} {source.stamp[0]} {facts['drawn']}\n".encode())
             try:
                 with open(source.path, "rb") as file:  # once more: counting the tokens takes many times as long
                     while block := file.read(1 << 20):
@@ -283,14 +308,19 @@ class Rows:
 
     def _index_file(self, number: int, amount: str, finder: ImageFinder) -> np.ndarray:
         """The usable rows of source `number` as ENTRY [n]; what is drawn of them and what was dropped goes to `mix`."""
-        source, tables, dropped, outside, first_bad = self.sources[number], [], Counter(), Counter(), ""
-        scanned = iter(tqdm(source.scan(), desc=f"index {os.path.basename(source.path)}", unit=" rows", disable=None))
+        source, tables, outside, first_bad = self.sources[number], [], Counter(), ""
+        dropped = Counter(source.dropped)
+        scanned = iter(tqdm(source.scan(), desc=f"index {os.path.basename(source.name)}", unit=" rows", disable=None))
         while batch := list(itertools.islice(scanned, INDEX_BATCH)):
             entries, texts, num_images = [], [], []
             for line, offset, length, row in batch:
-                where = f"{source.path}:{line}"
+                where = f"{source.name}:{line}"
                 try:
                     sides = conversations(row, self.pairs)[:: -1 if self.pairs else 1]  # of pairs the weak side first
+                    for turn in (turn for _, turns in sides for turn in turns if turn.role == "user"):
+                        if benchmark := benchmark_of(turn.text):
+                            what = f"a question of {benchmark}, an evaluation set"
+                            raise BadRow(f"a question of {benchmark}", what, "take it out, or pass --skip_bad_rows")
                     images = [[image for turn in turns for image in turn.images] for _, turns in sides]
                     folders = [finder.check(image) for image in itertools.chain(*images)]
                     segments = [self.chat_format.segments(turns) for _, turns in sides]
@@ -316,12 +346,12 @@ class Rows:
         usable = sum(map(len, tables))
         if not usable:
             found = (_listed(dropped) or "it holds no row") + first_bad
-            raise UserError(f"{source.path}: no usable row: {found}; correct the file or take it out of --data")
+            raise UserError(f"{source.name}: no usable row: {found}; correct the file or take it out of --data")
         facts = dict(asked=amount or "all", usable=usable, drawn=rows_to_draw(amount, usable), dropped=dict(dropped))
         if outside:
             folders = ", ".join(f"{folder} ({count:,})" for folder, count in outside.most_common(3))
             facts["outside"] = f"{outside.total():,} rows, in {folders}{', ...' * (len(outside) > 3)}"
-        self.mix[f"{number} {os.path.basename(source.path)}"] = facts
+        self.mix[f"{number} {os.path.basename(source.name)}"] = facts
         return np.concatenate(tables)
 
 
@@ -330,38 +360,63 @@ def _listed(dropped: dict[str, int]) -> str:
 
 
 def open_rows(spec: str, pairs: bool, chat_format: ChatFormat, max_length: int, image_root: str = "",
-              skip_bad_rows: bool = False, picture_roots: str = "") -> Rows:
+              skip_bad_rows: bool = False, picture_roots: str = "", prepared: str = "out/prepared") -> Rows:
     """Index the files of `spec`: "a.jsonl,b.parquet:0.3,c.json.gz:100k" (a point means a fraction, k a thousand).
 
     image_root: the folder that image paths start from; "" means each file's own folder. Rows longer than max_length
     tokens are dropped and counted; a bad row is an error, or with skip_bad_rows dropped and counted by its reason.
     picture_roots: folders "A,B"; a row with a picture outside of all of them is a bad row; "" allows every folder.
-    In a distributed run rank 0 makes the index and sends it to the others. Raises UserError.
+    prepared: where the reader writes what is not in the trainer's form. In a distributed run the first rank of each
+    host has that done; then rank 0 makes the index and sends it to the others. Raises UserError.
     """
     roots = tuple(os.path.realpath(root) for root in filter(None, map(str.strip, picture_roots.split(","))))
     rows = Rows(pairs, chat_format, max_length, skip_bad_rows, roots)
     if not dist.is_initialized() or dist.get_world_size() == 1:
-        return rows.index(spec, image_root)
-    # a gloo group of its own: indexing may take longer than NCCL waits, and the index does not belong on a GPU
-    group = dist.new_group(backend="gloo", timeout=datetime.timedelta(hours=6))
+        return rows.index(_prepared(spec, image_root, skip_bad_rows, prepared), image_root)
+    # a gloo group of its own: this may take longer than NCCL waits, and the index does not belong on a GPU
+    group = dist.new_group(backend="gloo", timeout=datetime.timedelta(hours=24))
+    found = None
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:  # of each host, for it may not see the others' folders
+        found = _attempt(_prepared, spec, image_root, skip_bad_rows, prepared)
+    everywhere: list[object] = [None] * dist.get_world_size()
+    dist.all_gather_object(everywhere, found, group=group)
+    files, *others = map(_settled, filter(None, everywhere))
+    if any(other != files for other in others):
+        what = f"--data {spec}: the hosts read other files: {files}, {others}"
+        leave_to_first_rank(UserError(f"{what}; give each host the same"))
     sent: list[object] = [None]
     if dist.get_rank() == 0:
-        try:
-            rows.index(spec, image_root)
-            sent = [(rows.entries, rows.mix, rows.fingerprint)]
-        except UserError as error:
-            sent = [error]
+        sent = [_attempt(rows.index, files, image_root)]
+        sent = [(rows.entries, rows.mix, rows.fingerprint)] if sent[0] is rows else sent
     dist.broadcast_object_list(sent, src=0, group=group)
     dist.destroy_process_group(group)
-    if isinstance(sent[0], UserError):
-        leave_to_first_rank(sent[0])
-    if dist.get_rank() != 0:
+    if _settled(sent[0]) and dist.get_rank() != 0:
         rows.entries, rows.mix, rows.fingerprint = sent[0]
-        rows.sources = [open_source(path, image_root) for path, _ in parse_spec(spec)]
-        for source in rows.sources:
-            if source.blocks is not None:  # a file that cannot be read in place: every rank holds its rows
-                deque(source.scan(), maxlen=0)
+        rows.sources = [open_source(path, image_root) for path, _ in files]
     return rows
+
+
+def _prepared(spec: str, image_root: str, skip_bad_rows: bool, folder: str) -> list[tuple[str, str]]:
+    """The files of `spec` and what to draw of each; what is not in the trainer's form has been read into `folder`."""
+    return [(path, amount) if in_training_form(path) else prepare(path, amount, image_root, skip_bad_rows, folder)
+            for path, amount in parse_spec(spec)]
+
+
+def _attempt(work: Callable[..., object], *arguments: object) -> object:
+    """What `work` returns, or the error that it ends with: the other ranks wait to be told."""
+    try:
+        return work(*arguments)
+    except (UserError, SystemExit) as error:
+        return error
+
+
+def _settled(result: object) -> object:
+    """A result of `_attempt`, or the end of all ranks: by the first one's words, or the reader's, said already."""
+    if isinstance(result, UserError):
+        leave_to_first_rank(result)
+    if isinstance(result, SystemExit):
+        raise result
+    return result
 
 
 def refuse_pictures(*each: Rows | None) -> None:

@@ -1,7 +1,13 @@
-"""Training files as rows: JSON lines in the published form, read in place, and the images of the rows.
+"""Training files as rows: JSON lines in one of two forms, read in place, and the images of the rows.
 
 A file is scanned once. Only the place of each row (byte offset and length) is kept, so any process can read a row again
-at any time and the data is never copied. Other kinds of files and other forms of rows are read by dialects.py.
+at any time and the data is never copied. Every other kind of file and form of row goes through a companion first:
+`python -m augment.read` writes it in the first form, and `reading` runs that where a script is given such a file.
+
+    {"turns": [{"role": "user", "content": [{"image": "a.png"}, {"text": "Find x."}]}, {"role": "assistant", ...}]}
+    {"image_url": "", "instruction": "Find x.", "output": "x = 5"}      the published form of Math-PUMA's data
+    {"strong": {"turns": [...]}, "weak": {"turns": [...]}}              pairs; in the published form the weak side has
+    {"image_url": "", ..., "image_url_2": "a.png", ...}                 the keys that end in _2
 
     source = open_source("stage2.jsonl")
     for number, offset, length, row in source.scan(): ...     # row: a dict, or a BadRow that says what is wrong
@@ -11,15 +17,19 @@ at any time and the data is never copied. Other kinds of files and other forms o
 """
 
 import io
+import itertools
 import json
+import math
 import os
 import re
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from multiprocessing.pool import ThreadPool
-from types import ModuleType
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -47,13 +57,6 @@ class BadRow(Exception):
 
 class BenchmarkRow(BadRow):
     """A row of an evaluation set: an error even with --skip_bad_rows."""
-
-
-def _dialects() -> ModuleType:
-    """augment/dialects.py, which reads every form but the published one. Imported only when it is needed."""
-    from augment import dialects
-
-    return dialects
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -91,25 +94,28 @@ def rows_to_draw(amount: str, usable: int) -> int:
 
 @dataclass(eq=False)  # equal only to itself: a file replaced under the same name is another Source
 class Source:
-    """One file of JSON lines. dialects.Container is a file of any other kind."""
+    """One file of JSON lines."""
 
     path: str
     image_root: str
     stamp: tuple[int, int, int] = (0, 0, 0)  # _stamp of the file when this run began
-    blocks: list[bytes] | None = None  # rows in memory, of a file that cannot be read in place (dialects.py)
+    name: str = ""  # what messages call it: the file that it was made of by `python -m augment.read`, else its path
+    dropped: dict[str, int] = field(default_factory=dict)  # reason: rows of that file that are not in this one
 
     def scan(self) -> Iterator[tuple[int, int, int, dict | BadRow]]:
         """Every row of the file, once, in order: (number, offset, length, row).
 
-        `number` is what messages show: the line, or in files without lines the row, counted from 1. `offset` and
-        `length` are for `read_row`. A line that cannot be read comes as a BadRow. Raises UserError.
+        `number` is what messages show: the line, or of a file that was made of another the row there, from 1. `offset`
+        and `length` are for `read_row`. A line that cannot be read comes as a BadRow. Raises UserError.
         """
         offset = 0
         try:
             with open(self.path, "rb") as file:
                 for number, line in enumerate(file, 1):
                     if line.strip():
-                        yield number, offset, len(line), parse_row(line)
+                        row = parse_row(line)
+                        made_of = isinstance(row, dict) and self.name != self.path and row.get("row")
+                        yield made_of or number, offset, len(line), row
                     offset += len(line)
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read to its end ({error}); download or make it again") from None
@@ -135,12 +141,70 @@ def open_source(path: str, image_root: str = "") -> Source:
         raise UserError(f"{path}: {what}; check --data (on several machines: on each of them)")
     if os.path.getsize(path) == 0:
         raise UserError(f"{path}: the file is empty; remove it from --data or make it again")
-    source = Source(path, image_root or os.path.dirname(path), _stamp(os.stat(path)))
-    if path.lower().endswith(".jsonl"):
-        return source
-    from augment import containers
+    source = Source(path, image_root or os.path.dirname(path), _stamp(os.stat(path)), path)
+    if made := _manifest(path):
+        counts = {reason.removeprefix("dropped: "): count for reason, count in made["counts"].items()
+                  if reason.startswith("dropped: ")}
+        return replace(source, image_root=os.path.dirname(path), name=made["read_from"], dropped=counts)
+    return source
 
-    return containers.open_container(source)
+
+def _manifest(path: str) -> dict | None:
+    """What `python -m augment.read` says about the file that it made, None for any other. Raises UserError."""
+    manifest = Path(path).with_name("manifest.json")
+    if os.path.basename(path) != "rows.jsonl" or not manifest.is_file():
+        return None
+    try:
+        made = json.loads(manifest.read_text())
+        return made if "read_from" in made else None
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{manifest}: damaged ({error}); delete its folder") from error
+
+
+# What the first row of a file in one of the two forms has; one with a foreign key besides is for augment/read.py.
+FORMS = ({"turns"}, {"strong", "weak"}, {"instruction", "output"}, {"instruction_2", "output_2"})
+FOREIGN_KEYS = {"conversations", "messages", "texts", "text_en", "query", "problem", "input", "history", "system"}
+FOREIGN_KEYS |= {"image", "images", "image_path", "decoded_image", "choices", "options", "table"}
+HUB_NAME = re.compile(r"[\w-]+/(?!.*\.(?:jsonl?|parquet|arrow|tar|gz)$)[\w.-]+")
+
+
+def in_training_form(path: str) -> bool:
+    """Whether the trainer reads the file itself, by its name and its first row; if not, it goes through `prepare`.
+
+    What is missing, is no regular file or begins with broken rows alone counts as such: whoever opens it says so.
+    """
+    if not os.path.exists(path):
+        return not HUB_NAME.fullmatch(path)
+    if os.path.isdir(path) or not path.lower().endswith(".jsonl"):
+        return False
+    try:
+        with io.BufferedReader(open_regular(path)) as file:
+            rows = map(parse_row, itertools.islice(filter(bytes.strip, file), 100))
+            row = next((row for row in rows if not isinstance(row, BadRow) or row.reason == "not a row"), {"turns": []})
+    except OSError:
+        return True
+    return isinstance(row, dict) and any(form <= row.keys() for form in FORMS) and not FOREIGN_KEYS & row.keys()
+
+
+def prepare(path: str, amount: str, image_root: str, skip_bad_rows: bool, folder: str) -> tuple[str, str]:
+    """The JSON lines in the trainer's form that `python -m augment.read` makes of a file in `folder`, once, and how
+    many to draw of them: a share was drawn already. Ends the program where the command fails; it says why itself.
+    """
+    folder = os.path.normpath(folder)
+    command = ["-m", "augment.read", "--data", f"{path}:{amount}" if amount else path, "--out_dir", folder]
+    command += ["--image_root", image_root] if image_root else []
+    command += ["--skip_bad_rows"] if skip_bad_rows else []
+    print(f"data: {path} is not in the trainer's form: python {' '.join(command)}", flush=True)
+    launcher = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"}  # the command is no rank of this job
+    environment = {name: value for name, value in os.environ.items() if name not in launcher}
+    core = str(Path(__file__).parent)
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [core, os.environ.get("PYTHONPATH", "")]))
+    done = subprocess.run([sys.executable, *command, "--max_gb", "2"], stdout=subprocess.PIPE, text=True, check=False,
+                          env=environment)
+    if done.returncode:
+        sys.exit(done.returncode)
+    is_share = "." in amount and float(amount) <= 1
+    return done.stdout.splitlines()[-1], "" if is_share else amount
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int]:
@@ -176,34 +240,60 @@ def parse_row(text: bytes | str) -> dict | BadRow:
 
 @dataclass
 class Turn:
-    """What one speaker says. role: "system", "user" or "assistant"; a user's images stand before the text."""
+    """What one speaker says. role: "system", "user" or "assistant"; content: {"text": str} and {"image": image} parts,
+    in their order. An image is a path, a place {"file", "offset", "length"} in a large file, its bytes, or a PIL image.
+    """
 
     role: str
-    text: str
-    images: list = field(default_factory=list)
+    content: list[dict]
+
+    @property
+    def text(self) -> str:
+        """Its texts, joined by a blank."""
+        return " ".join(part["text"].strip() for part in self.content if "text" in part)
+
+    @property
+    def images(self) -> list:
+        """Its images, in order."""
+        return [part["image"] for part in self.content if "image" in part]
 
 
 Conversation = list[Turn]
 
-# A row with one of these keys is in another dialect or of an evaluation set, even if it also has those of the published
-# form.
-FOREIGN_KEYS = {"conversations", "messages", "texts", "text_en", "query", "problem", "input", "image", "images"}
-FOREIGN_KEYS |= {"image_path", "decoded_image", "problem_version", "pid", "knowledge concept", "problem_id"}
+BENCHMARK_KEYS = (
+    ("MathVerse", {"problem_version", "sample_index"}), ("MathVerse", {"problem_version", "problem_index"}),
+    ("MathVista", {"pid", "metadata"}), ("We-Math", {"knowledge concept"}),
+    ("a generated benchmark (bench.jsonl)", {"problem_id", "version"})
+)
+SIDE_KEYS = {"image_url", "instruction", "output"}
+# Keys and values that look like an image's: a row with one that is not read would train as text without a word.
+IMAGE_KEY = re.compile(r"i[ma]{1,3}g|pic", re.IGNORECASE)
+IMAGE_NAME = re.compile(r"[^\n]{1,1000}\.(?:png|jpe?g|webp|gif|bmp|tiff?|ppm)", re.IGNORECASE)
+READER = "read the file with python -m augment.read, or take the key out"
 
 
 def conversations(row: dict | BadRow, pairs: bool) -> list[tuple[int, Conversation]]:
-    """The conversations in a row, found by its keys.
+    """The conversations in a row of either form.
 
     pairs=True: [(STRONG, ...), (WEAK, ...)], single-turn, with equal responses. pairs=False: [(SINGLE, ...)], or both
-    sides of a pair, each as a row of its own. Raises BadRow.
+    sides of a pair, each as a row of its own. Raises BadRow, BenchmarkRow for a row of an evaluation set.
     """
     if isinstance(row, BadRow):
         raise row
-    is_pair = "image_url_2" in row or "instruction_2" in row
-    if FOREIGN_KEYS & row.keys() or not (is_pair or (not pairs and {"instruction", "output"} <= row.keys())):
-        sides = _dialects().sides(row, pairs)
+    for benchmark, keys in BENCHMARK_KEYS:
+        if keys <= row.keys():
+            raise BenchmarkRow("benchmark row", f"a row of {benchmark}, an evaluation set", "never train on it")
+    if "turns" in row:
+        known, sides = {"turns"}, [_turns(row)]
+    elif "strong" in row and "weak" in row:
+        known, sides = {"strong", "weak"}, [_turns(row["strong"]), _turns(row["weak"])]
     else:
-        sides = [published_turns(row, suffix) for suffix in ("", "_2")[: 1 + is_pair]]
+        known, sides = _published(row)
+    if pairs and len(sides) == 1:
+        what = "a pair has strong and weak, or image_url, instruction, output and the same with _2"
+        raise BadRow("not a pair", f"{what}; the keys here are: {_keys(row)}")
+    for key in sorted(row.keys() - known - {"id"}):
+        _refuse_content(key, row[key])
     for turns in sides:
         _check(turns)
     if len(sides) == 1:
@@ -214,48 +304,112 @@ def conversations(row: dict | BadRow, pairs: bool) -> list[tuple[int, Conversati
     return list(zip((STRONG, WEAK), sides, strict=True))
 
 
-def published_turns(row: dict, suffix: str) -> Conversation:
-    """One side of a row in the published form. suffix: of its keys, "" or "_2".
+def _keys(row: dict) -> str:
+    return ", ".join(sorted(map(str, row))[:12]) or "none"
 
-    Raises BadRow for an unknown key that looks like one of an image: the row would train as text without a word.
+
+def _turns(side: object) -> Conversation:
+    """The turns of a row, or of one side of a pair, in the form with `turns`."""
+    items = side.get("turns") if isinstance(side, dict) else None
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise BadRow("field is not what it should be", f"turns is not a list of {{role, content}}: {short(items)}")
+    turns = []
+    for item in items:
+        content, role = item.get("content"), item.get("role")
+        if item.keys() != {"role", "content"} or not isinstance(content, list) or not content:
+            what = f"a turn has a role and a list of parts as content, and nothing else: {short(item)}"
+            raise BadRow("field is not what it should be", what)
+        if role not in ("system", "user", "assistant"):
+            raise BadRow("unknown speaker", f"a turn's role is {short(role)}, not system, user or assistant")
+        for part in content:
+            kind = next(iter(part)) if isinstance(part, dict) and len(part) == 1 else None
+            if kind not in ("text", "image") or (kind == "image" and role != "user"):
+                what = f"a part of the {role}'s content is {short(part)}; a text, or a user's image, is {{kind: value}}"
+                raise BadRow("field is not what it should be", what)
+        turns.append(Turn(role, [dict(part) for part in content]))
+    return turns
+
+
+def _published(row: dict) -> tuple[set[str], list[Conversation]]:
+    """The keys and the sides of a row in the published form."""
+    suffixes = ("", "_2") if "image_url_2" in row or "instruction_2" in row else ("",)
+    if not {"instruction", "output"} <= row.keys() and suffixes == ("",):
+        raise BadRow("unknown form", f"no turns, no instruction and output; the keys are: {_keys(row)}", READER)
+    sides = []
+    for suffix in suffixes:
+        question = said("user", row.get(f"instruction{suffix}", ""), images_of(row.get(f"image_url{suffix}")))
+        sides.append([question, said("assistant", row.get(f"output{suffix}"))])
+    return {key + suffix for key in SIDE_KEYS for suffix in suffixes}, sides
+
+
+def said(role: str, text: object, images: Sequence = ()) -> Turn:
+    """A turn of a text with its images, each in the place of an <image>, or all of them in front of a text without one.
+
+    Raises BadRow where there are more or fewer places than images.
     """
-    for key in filter(re.compile("(?!image_url(_2)?$)(?i:i[ma]{1,3}g|pic)").match, row):
-        if any(isinstance(item, str | dict) for item in images_of(row[key])):
-            raise BadRow("unknown key", f"unknown key {key!r}", "write image_url, or image_url_2 for the weak side")
-    question = Turn("user", row.get(f"instruction{suffix}", ""), images_of(row.get(f"image_url{suffix}")))
-    return [question, Turn("assistant", row.get(f"output{suffix}"))]
+    pieces = text.split("<image>") if isinstance(text, str) and role == "user" else [text]
+    if len(pieces) == 1:
+        return Turn(role, [*({"image": image} for image in images), {"text": text}])
+    if len(pieces) - 1 != len(images):
+        what = f"{len(pieces) - 1} <image> in the text, {len(images)} images"
+        raise BadRow("images and placeholders differ", what)
+    content = [{"text": pieces[0]}]
+    for image, piece in zip(images, pieces[1:], strict=True):
+        content += [{"image": image}, {"text": piece}]
+    return Turn(role, content)
 
 
 def images_of(value: object) -> list:
-    """The images (paths, {bytes, path} dicts or PIL images) in a field that holds one, a list of them, or nothing."""
+    """The images in a field that holds one, a list of them, or nothing."""
+    return [item for item in (value if isinstance(value, list) else [value]) if item not in (None, "")]
 
-    def is_image(item: object) -> bool:
-        return bool(item.get("bytes") or item.get("path")) if isinstance(item, dict) else item not in (None, "")
 
-    return list(filter(is_image, value if isinstance(value, list | tuple) else [value]))
+def _refuse_content(key: str, value: object) -> None:
+    """Raise BadRow for a key that is not read, if it or its value looks as if it belonged to the question."""
+    if value in (None, "") or value == [] or value == {}:
+        return
+    is_image = any(isinstance(item, str | dict) if IMAGE_KEY.match(key) else
+                   isinstance(item, str) and IMAGE_NAME.fullmatch(item) for item in images_of(value))
+    if is_image or key in FOREIGN_KEYS:
+        remedy = "write image_url, or image_url_2 for the weak side" if is_image else READER
+        raise BadRow("unknown key", f"unknown key {key!r} with {short(value)}", remedy)
 
 
 def _check(turns: Conversation) -> None:
-    """Strip the texts and take the placeholders out. Raises BadRow if turns do not alternate or something is empty."""
+    """Strip the texts. Raises BadRow if turns do not alternate, or something is empty or no text."""
     roles = [turn.role for turn in turns]
     spoken = roles[roles[:1] == ["system"] :]
     if not spoken or spoken != ["user", "assistant"] * (len(spoken) // 2):
         raise BadRow("turns do not alternate", f"the turns must alternate, the order is: {', '.join(roles[:8])}")
     for turn in turns:
-        if type(turn.text) in (int, float):
-            turn.text = str(turn.text)
-        if not isinstance(turn.text, str):
-            raise BadRow("text is missing", f"the text of the {turn.role} is {short(turn.text)}")
-        if not turn.text.isascii() and re.search("[\ud800-\udfff]", turn.text):
-            raise BadRow("not Unicode", "a text holds half of a surrogate pair")
-        count = turn.text.count("<image>") if turn.role == "user" else 0
-        if count not in (0, len(turn.images)):
-            raise BadRow("images and placeholders differ", f"{count} <image> in the text, {len(turn.images)} images")
-        turn.text = (re.sub(r"[ \t]*<image>[ \t]*\n?", " ", turn.text) if count else turn.text).strip()
-        if not turn.text and turn.role == "assistant":
+        for part in filter(lambda part: "text" in part, turn.content):
+            if type(part["text"]) in (int, float) and not math.isnan(part["text"]):
+                part["text"] = str(part["text"])
+            if not isinstance(part["text"], str):
+                raise BadRow("text is missing", f"the text of the {turn.role} is {short(part['text'])}")
+            if not part["text"].isascii() and re.search("[\ud800-\udfff]", part["text"]):
+                raise BadRow("not Unicode", "a text holds half of a surrogate pair")
+        _strip(turn)
+        if not turn.content and turn.role == "assistant":
             raise BadRow("empty response", "the response is empty")
-        if not turn.text and turn.role == "user" and not turn.images:
+        if not turn.content and turn.role == "user":
             raise BadRow("empty question", "the question is empty and there is no image")
+
+
+def _strip(turn: Turn) -> None:
+    """Take the white space off at both ends, that behind images in front of the text too, and empty texts out."""
+    for part in turn.content:
+        if "text" in part:
+            part["text"] = part["text"].lstrip()
+            if part["text"]:
+                break
+    for part in reversed(turn.content):
+        if "image" in part:
+            break
+        part["text"] = part["text"].rstrip()
+        if part["text"]:
+            break
+    turn.content = [part for part in turn.content if part.get("text", True)]
 
 
 def short(value: object) -> str:
@@ -281,12 +435,12 @@ class ImageFinder:
         self.list = cache(_files)
 
     def check(self, image: object) -> str:
-        """The folder of an image that lies outside image_root, else "", also for an image in the row itself.
+        """The folder of an image that lies outside image_root, else "", also for an image's bytes.
 
         Raises BadRow if there is no such regular file, or if it lies outside all picture_roots.
         """
         path = image_path(image, self.image_root)
-        name = image if isinstance(image, str) else path and image["path"]
+        name = image["file"] if isinstance(image, dict) else image if isinstance(image, str) else None
         if path is None or name in self.named:
             return self.named.get(name, "")
         folder, file = os.path.split(path)
@@ -331,19 +485,24 @@ def check_root(folder: str, path: str, picture_roots: Sequence[str]) -> None:
 
 
 def image_path(image: object, image_root: str) -> str | None:
-    """The file of an image, or None if the row itself holds the image. Raises BadRow for a URL or anything else."""
-    if isinstance(image, Image.Image) or (isinstance(image, dict) and image.get("bytes")):
+    """The file that an image is, or lies in; None for its bytes and a PIL image. Raises BadRow for anything else."""
+    if isinstance(image, Image.Image | bytes):
         return None
-    path = image.get("path") if isinstance(image, dict) else image
+    path = image
+    if isinstance(image, dict) and image.keys() == {"file", "offset", "length"}:
+        path = image["file"]
+        if not all(type(image[key]) is int and image[key] >= 0 for key in ("offset", "length")):
+            path = None
     if not isinstance(path, str):
-        raise BadRow("field is not what it should be", f"an image is not a path or bytes: {short(image)}")
-    if re.match(r"https?://", path):
-        raise BadRow("image is a URL", f"the image {short(path)} is a URL", "download the images first")
+        raise BadRow("field is not what it should be", f"an image is not a path: {short(image)}", READER)
+    if re.match(r"(?:https?|data):", path):
+        raise BadRow("image is a URL", f"the image {short(path)} is a URL", "download it first")
     return os.path.join(image_root, path)
 
 
 def open_image(image: object, image_root: str = "", picture_roots: Sequence[str] = ()) -> Image.Image:
-    """An image (a path, {bytes, path} or a PIL image) as RGB: upright by its EXIF tag, transparency on white.
+    """An image (a path, a place {file, offset, length}, bytes or a PIL image) as RGB: upright by its EXIF tag,
+    transparency on white.
 
     picture_roots: real paths of folders outside of which no file is opened; () allows all. Raises BadRow if the file
     is missing, not a regular one, no image, truncated, or larger than MAX_IMAGE_BYTES; the size is taken from the
@@ -357,7 +516,10 @@ def open_image(image: object, image_root: str = "", picture_roots: Sequence[str]
         if path is not None and picture_roots:
             path = os.path.realpath(path)
             check_root(os.path.dirname(path), name, picture_roots)
-        with io.BytesIO(image["bytes"]) if path is None else io.BufferedReader(open_regular(path)) as file:
+        with io.BytesIO(image) if path is None else io.BufferedReader(open_regular(path)) as file:
+            if isinstance(image, dict):
+                name = f"{path} at {image['offset']:,}"
+                file = io.BytesIO(os.pread(file.fileno(), image["length"], image["offset"]))
             return _as_rgb(Image.open(file, formats=IMAGE_FORMATS), name)
     except BadRow:
         raise

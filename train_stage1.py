@@ -41,6 +41,7 @@ class Config:
     val_every: int = 0  # steps from one validation to the next; 0: off
     image_root: str = ""  # where image paths start; "" is each file's own folder
     picture_roots: str = ""  # folders "A,B" outside of which no picture is opened; "": pictures may lie anywhere
+    prepared: str = ""  # where files of other forms are converted to, once; "": prepared/ beside out_dir
     max_length: int = 0  # tokens of a row, image tokens included; longer ones are dropped and counted; 0: the model's
     skip_bad_rows: bool = False  # count rows that cannot be used instead of ending
     # model
@@ -116,7 +117,8 @@ def main() -> None:
     max_length = longest_row(model.config, config.max_length)
     open_training_rows = functools.partial(open_rows, pairs=False, chat_format=chat_format, max_length=max_length,
                                            image_root=config.image_root, skip_bad_rows=config.skip_bad_rows,
-                                           picture_roots=config.picture_roots)
+                                           picture_roots=config.picture_roots,
+                                           prepared=config.prepared or f"{config.out_dir}/../prepared")
     load_steps = functools.partial(make_loader, global_batch=config.global_batch, pack_tokens=config.pack_tokens,
                                    rank=process.rank, world_size=process.world_size, seed=config.seed,
                                    num_workers=config.num_workers)

@@ -26,7 +26,7 @@ import runtime
 from data import (ChatFormat, MicroBatch, Rows, check_held_out, make_loader, open_rows, plan_micro_batches,
                   steps_per_epoch)
 from errors import UserError, run_main
-from sources import BadRow, Turn, open_image, parse_spec
+from sources import BadRow, Turn, open_image, parse_spec, said
 
 DEEPSEEK = ("{{ bos_token }}{% for m in messages %}{{ 'User: ' if m['role'] == 'user' else 'Assistant: ' }}"
             "{% for part in m['content'] %}{{ '<image>\n' if part['type'] == 'image' else part['text'] }}{% endfor %}"
@@ -83,7 +83,7 @@ def test_prompt_tokens_equal_the_stock_processors(num_images: int, template: str
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     images = [Image.open(draw_image(tmp_path / f"{n}.png", n)) for n in range(num_images)] or None
     stock = processor(text=text, images=images, add_special_tokens=False)["input_ids"][0]
-    tokens = chat_format.encode([Turn("user", question, ["a"] * num_images), Turn("assistant", "It is 12.")])
+    tokens = chat_format.encode([said("user", question, ["a"] * num_images), said("assistant", "It is 12.")])
     assert tokens.input_ids[: len(stock)].tolist() == list(stock)
     eos = processor.tokenizer.eos_token_id
     response = " It is 12." if template == DEEPSEEK else "It is 12."
@@ -103,17 +103,17 @@ def test_prompt_tokens_equal_the_stock_processors(num_images: int, template: str
 def test_rows_that_the_chat_template_cannot_hold_say_why(change, reason: str) -> None:
     """A base model's tokenizer ends texts with another token than its template ends answers with."""
     chat_format = ChatFormat(tiny_processor(change(CHATML)), NUM_IMAGE_TOKENS)
-    answered = [Turn("user", "2 + 2?"), Turn("assistant", "4")]
+    answered = [said("user", "2 + 2?"), said("assistant", "4")]
     assert chat_format.encode(answered).positions.size
     with pytest.raises(BadRow) as caught:
-        chat_format.encode([Turn("system", "Be brief."), *answered, *answered])
+        chat_format.encode([said("system", "Be brief."), *answered, *answered])
     assert re.search(reason, caught.value.detail)
 
 
 def test_every_answer_of_a_conversation_bears_loss(chat_format: ChatFormat) -> None:
     turns = [
-        Turn("system", "Be brief."), Turn("user", "2 + 2?", ["a.png"]), Turn("assistant", "4"),
-        Turn("user", "And 3 + 3?"), Turn("assistant", "It is 6")
+        said("system", "Be brief."), said("user", "2 + 2?", ["a.png"]), said("assistant", "4"),
+        said("user", "And 3 + 3?"), said("assistant", "It is 6")
     ]
     tokens = chat_format.encode(turns)
     tokenizer = chat_format.processor.tokenizer
@@ -133,10 +133,28 @@ def test_counted_lengths_are_the_encoded_ones(pair_rows: Rows) -> None:
         assert pair_rows.entries["tokens"][index].tolist() == [len(weak.input_ids), len(strong.input_ids)]
 
 
+def test_pictures_keep_their_places_among_the_texts(chat_format: ChatFormat) -> None:
+    """A template that writes all images in front of the text takes no row that would lose something by it."""
+    in_order = ("{% for m in messages %}{% for part in m['content'] %}"
+                "{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}{{ '<|im_end|>' }}{% endfor %}")
+    row = [said("user", "First: <image> Second: <image> Same?", ["a.png", "b.png"]), said("assistant", "no")]
+    segments = ChatFormat(tiny_processor(in_order), NUM_IMAGE_TOKENS).segments(row)
+    assert segments == ["First: <image> Second: <image> Same?<|im_end|>", "no"]
+    with pytest.raises(BadRow, match="writes all images of a turn in front of its text"):
+        chat_format.segments(row)
+    for question in ("<image><image> Same?", "Same? <image><image>"):  # nothing stands between them
+        prompt = chat_format.segments([said("user", question, ["a.png", "b.png"]), row[1]])[0]
+        assert prompt.count("<image>") == 2
+    loses = in_order.replace("'<image>' if", "('<image>' if m == messages[0] else '') if")
+    with pytest.raises(BadRow, match="writes 1 image tokens for 2 images"):
+        ChatFormat(tiny_processor(loses), NUM_IMAGE_TOKENS).segments(
+            [said("user", "1?", ["a.png"]), row[1], said("user", "2?", ["a.png"]), row[1]])
+
+
 def test_special_tokens_in_a_text_are_refused(chat_format: ChatFormat) -> None:
     for text in ("a <|im_start|> b", "<|pad|>", "<image>"):
         with pytest.raises(BadRow, match="special token"):
-            chat_format.segments([Turn("user", text), Turn("assistant", "a")])
+            chat_format.segments([Turn("user", [{"text": text}]), said("assistant", "a")])
 
 
 def test_templates_that_cannot_train_are_refused() -> None:
@@ -144,7 +162,7 @@ def test_templates_that_cannot_train_are_refused() -> None:
         ChatFormat(tiny_processor(CHATML.replace("<|im_start|>assistant", "<|im_start|>bot")), NUM_IMAGE_TOKENS)
     chat_format = ChatFormat(tiny_processor(CHATML.replace("{{ '<image>' }}", "")), NUM_IMAGE_TOKENS)
     with pytest.raises(UserError, match="the image token once for each image"):
-        chat_format.segments([Turn("user", "q", ["a.png"]), Turn("assistant", "a")])
+        chat_format.segments([said("user", "q", ["a.png"]), said("assistant", "a")])
     with pytest.raises(UserError, match="the chat template refuses user: 'foo' is undefined; correct it"):
         ChatFormat(tiny_processor("{{ foo() }}"), NUM_IMAGE_TOKENS)
 
@@ -156,7 +174,7 @@ def test_an_empty_thought_of_the_template_stands_in_front_of_no_other_one() -> N
     template = CHATML.replace("+ '\n' }}", "+ '\n' }}" + thoughts, 1)
     chat_format = ChatFormat(tiny_processor(template), NUM_IMAGE_TOKENS)
     for response in ("Yes.", "<think>\nWell.\n</think>\n\nYes."):
-        turns = [Turn("user", "q"), Turn("assistant", response)]
+        turns = [said("user", "q"), said("assistant", response)]
         whole = chat_format._render(turns, generation_prompt=False)
         assert "".join(chat_format.segments(turns)) == whole.removesuffix("<|im_end|>\n")
 
@@ -166,13 +184,13 @@ def test_rows_that_a_template_refuses_are_bad_rows() -> None:
     refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('No system here') }}{% endif %}" + CHATML
     chat_format = ChatFormat(tiny_processor(refuses), NUM_IMAGE_TOKENS)
     with pytest.raises(BadRow, match="refuses system, user: No system here"):
-        chat_format.segments([Turn("system", "s"), Turn("user", "q"), Turn("assistant", "a")])
+        chat_format.segments([said("system", "s"), said("user", "q"), said("assistant", "a")])
 
 
 def test_a_tokenizer_saved_with_truncation_cuts_nothing() -> None:
     processor = tiny_processor()
     processor.tokenizer.backend_tokenizer.enable_truncation(8)
-    tokens = ChatFormat(processor, NUM_IMAGE_TOKENS).encode([Turn("user", "q" * 50), Turn("assistant", "a" * 50)])
+    tokens = ChatFormat(processor, NUM_IMAGE_TOKENS).encode([said("user", "q" * 50), said("assistant", "a" * 50)])
     assert len(tokens.positions) == 51
 
 
@@ -384,7 +402,7 @@ def test_global_randomness_is_left_alone(pair_rows: Rows) -> None:
 
 
 def text_file(path: Path, count: int, name: str = "row") -> str:
-    return write_lines(path, [{"query": f"{name} {n}?", "response": "a" * (1 + n % 30)} for n in range(count)])
+    return write_lines(path, [{"instruction": f"{name} {n}?", "output": "a" * (1 + n % 30)} for n in range(count)])
 
 
 def test_a_mix_draws_counts_and_fractions(tmp_path: Path, chat_format: ChatFormat) -> None:
@@ -439,8 +457,8 @@ def test_the_header_says_what_rows_show(tmp_path: Path, chat_format: ChatFormat)
 
 def test_too_long_rows_are_dropped_whole_and_counted(tmp_path: Path, chat_format: ChatFormat) -> None:
     draw_image(tmp_path / "a.png")
-    text = [{"query": "q", "response": "b" * n} for n in (10, 110, 30)]
-    image = {"query": "q", "response": "short", "image": "a.png"}
+    text = [{"instruction": "q", "output": "b" * n} for n in (10, 110, 30)]
+    image = {"instruction": "q", "output": "short", "image_url": "a.png"}
     path = write_lines(tmp_path / "a.jsonl", [*text, image])
     rows = open_rows(path, pairs=False, chat_format=chat_format, max_length=120)  # image tokens count: 144 are too many
     assert rows.entries["number"].tolist() == [1, 3]
@@ -492,7 +510,7 @@ def test_a_tokenizer_that_adds_a_bos_adds_it_once() -> None:
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
             single="<|im_start|> $A", special_tokens=special
         )
-        tokens[template] = ChatFormat(processor, NUM_IMAGE_TOKENS).encode([Turn("user", "1?"), Turn("assistant", "2")])
+        tokens[template] = ChatFormat(processor, NUM_IMAGE_TOKENS).encode([said("user", "1?"), said("assistant", "2")])
         assert tokens[template].input_ids.tolist().count(bos) == 1 and tokens[template].input_ids[0] == bos
         both = TemplateProcessing(single="<|im_start|> $A <|im_start|>", special_tokens=special)
         tokenizer.backend_tokenizer.post_processor = both
@@ -517,7 +535,7 @@ def test_workers_give_the_same_batches(pair_rows: Rows) -> None:
 
 
 def test_a_workers_error_is_one_line_in_the_main_process(tmp_path: Path, chat_format: ChatFormat) -> None:
-    path = write_lines(tmp_path / "a.jsonl", [{"query": "q", "response": "a", "image": "a.png"}])
+    path = write_lines(tmp_path / "a.jsonl", [{"instruction": "q", "output": "a", "image_url": "a.png"}])
     (tmp_path / "a.png").write_text("not an image")
     rows = open_rows(path, pairs=False, chat_format=chat_format, max_length=300)
     with pytest.raises(UserError) as caught:
@@ -596,7 +614,7 @@ def open_as_rank(rank: int, store: Path, path: str, chat_format: ChatFormat, ans
 
 
 def test_two_ranks_share_one_index(tmp_path: Path, chat_format: ChatFormat) -> None:
-    lines = [json.dumps({"query": f"{n}?", "response": f"{n}"}) for n in range(30)]
+    lines = [json.dumps({"instruction": f"{n}?", "output": f"{n}"}) for n in range(30)]
     path = str(tmp_path / "a.jsonl.gz")  # gzipped: every rank holds the rows in memory
     Path(path).write_bytes(gzip.compress("\n".join([*lines, "{broken"]).encode()))
     fork = multiprocessing.get_context("fork")  # the imports are paid already

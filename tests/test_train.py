@@ -426,9 +426,9 @@ def test_the_stages_follow_one_another_and_the_result_opens_in_transformers(stag
     few = [*SMALL[2:], "--data", pairs, "--max_steps", 2]  # no --preset: the folder says what it is
     few += ["--val_data", validated[0], "--val_every", 2]
     text = tmp_path / "text.jsonl"
-    text.write_text("".join(json.dumps({"query": f"{n} + 1?", "response": f"{n + 1}"}) + "\n" for n in range(14)))
+    text.write_text("".join(json.dumps({"instruction": f"{n} + 1?", "output": f"{n + 1}"}) + "\n" for n in range(14)))
     held_out = tmp_path / "held_out.jsonl"
-    held_out.write_text(json.dumps({"query": "20 + 1?", "response": "It is 21."}) + "\n")
+    held_out.write_text(json.dumps({"instruction": "20 + 1?", "output": "It is 21."}) + "\n")
     run_here("train_stage1", *few, "--data", text, "--val_data", held_out, "--model", start,
              "--out_dir", tmp_path / "stage1")
     run_here("train_stage3", *few, "--model", tmp_path / "stage1", "--out_dir", tmp_path / "stage3")
@@ -453,7 +453,8 @@ def test_the_stages_follow_one_another_and_the_result_opens_in_transformers(stag
 def test_the_mix_drawn_is_printed_and_stands_in_the_checkpoint(stage2, tmp_path, capsys):
     pairs, start, _ = stage2
     text = tmp_path / "text.jsonl"
-    rows = [{"query": f"{n} + 1?", "response": f"It is {n + 1}."} for n in range(10)] + [{"query": "", "response": "5"}]
+    rows = [{"instruction": f"{n} + 1?", "output": f"It is {n + 1}."} for n in range(10)]
+    rows.append({"instruction": "", "output": "5"})
     text.write_text("".join(json.dumps(row) + "\n" for row in rows))
     flags = ["--data", f"{pairs}:0.25,{text}:4", "--skip_bad_rows", "--model", start, "--max_steps", 1]
     run_here("train_stage3", *SMALL, *flags, "--out_dir", tmp_path / "run")

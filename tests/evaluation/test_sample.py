@@ -17,7 +17,7 @@ import sample
 from data import ChatFormat
 from errors import UserError
 from model import count_image_tokens, load_model
-from sources import Turn
+from sources import said
 
 TINY = Path(__file__).resolve().parents[2] / "tiny"
 BENCH = Path(__file__).parent / "fixtures/generated.jsonl"
@@ -56,7 +56,7 @@ def test_several_pictures_stand_before_the_question_as_in_training(
     inputs = asked("--image", black, "--image", white, text)
     trained = load_model("tiny")
     chat = ChatFormat(trained.processor, count_image_tokens(trained.config))
-    tokens = chat.encode([Turn("user", kept, [black, white]), Turn("assistant", "The second.")])
+    tokens = chat.encode([said("user", kept, [black, white]), said("assistant", "The second.")])
     assert inputs["input_ids"][0].tolist() == tokens.input_ids[: tokens.positions[0] + 1].tolist()
     assert [picture.mean().item() for picture in inputs["pixel_values"]] == [-1, 1]  # in their order
 
