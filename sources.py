@@ -139,6 +139,8 @@ def open_source(path: str, image_root: str = "") -> Source:
     if not os.path.isfile(path):
         what = "not a regular file, and rows are read twice" if os.path.exists(path) else "no such file"
         raise UserError(f"{path}: {what}; check --data (on several machines: on each of them)")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{path}: cannot be read (Permission denied); allow it, or take it out of --data")
     if os.path.getsize(path) == 0:
         raise UserError(f"{path}: the file is empty; remove it from --data or make it again")
     source = Source(path, image_root or os.path.dirname(path), _stamp(os.stat(path)), path)

@@ -290,15 +290,9 @@ def test_a_damaged_model_folder_is_one_line(tmp_path, name, damage):
 
 def test_a_data_file_without_permission_is_one_line(tmp_path, monkeypatch, capsys):
     """Simulated: root may read everything."""
-    data, real = tmp_path / "rows.json", open
-    data.write_text(json.dumps([{"instruction": "1 + 1?", "output": "2", "image_url": ""}]))
-
-    def refuse(path: object, *arguments: object, **options: object) -> object:
-        if str(path) == str(data):
-            raise PermissionError(13, "Permission denied", str(path))
-        return real(path, *arguments, **options)
-
-    monkeypatch.setattr("builtins.open", refuse)
+    data, real = tmp_path / "rows.jsonl", os.access
+    data.write_text(json.dumps({"instruction": "1 + 1?", "output": "2", "image_url": ""}))
+    monkeypatch.setattr("os.access", lambda path, mode: str(path) != str(data) and real(path, mode))
     line = fails(capsys, "train_stage3", *SMALL, "--model", "", "--data", data, "--out_dir", tmp_path / "run")
     assert f"{data}: cannot be read (Permission denied)" in line
 
