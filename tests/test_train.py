@@ -3,6 +3,7 @@
 import errno
 import importlib
 import json
+import os
 import math
 import signal
 import subprocess
