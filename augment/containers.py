@@ -292,3 +292,11 @@ def _parquet_row(source: Container, number: int) -> dict | BadRow:
 @lru_cache(maxsize=8)
 def _block(block: bytes) -> list:
     return pickle.loads(zlib.decompress(block))
+
+
+def rows(path: str) -> Iterator[tuple[int, dict | BadRow]]:
+    """Every row of the file with its number."""
+    from sources import open_source
+
+    for number, _, _, row in open_source(path).scan():
+        yield number, row
