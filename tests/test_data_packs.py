@@ -136,7 +136,7 @@ def test_counted_lengths_are_the_encoded_ones(pair_rows: Rows) -> None:
 def test_pictures_keep_their_places_among_the_texts(chat_format: ChatFormat) -> None:
     """A template that writes all images in front of the text takes no row that would lose something by it."""
     in_order = ("{% for m in messages %}{% for part in m['content'] %}"
-                "{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}{{ '<|im_end|>' }}{% endfor %}")
+                "{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}<|im_end|>{% endfor %}")
     row = [said("user", "First: <image> Second: <image> Same?", ["a.png", "b.png"]), said("assistant", "no")]
     segments = ChatFormat(tiny_processor(in_order), NUM_IMAGE_TOKENS).segments(row)
     assert segments == ["First: <image> Second: <image> Same?<|im_end|>", "no"]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 def growth(function: Callable[[str], object], text: Callable[[int], str], seconds: float = 0.02) -> float:
-    """Time of 2n over time of n, best of five each, at the first n at which n takes more than `seconds`; about 2 is linear.
+    """Time of 2n over time of n, best of five each, at the first n that takes more than `seconds`; about 2 is linear.
 
     text: makes an input of about n characters. A function that is quick on 4 MB counts as linear.
     """
