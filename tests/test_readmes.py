@@ -106,18 +106,20 @@ def test_every_test_that_is_named_exists():
 
 
 def test_the_rows_to_copy_are_read_as_the_readme_says():
-    """README, "Your own data": a text row, a row with a picture, and a pair."""
-    block = re.search(r"```json\n(.+?)```", (ROOT / "README.md").read_text(), re.S).group(1)
-    text, picture, pair = map(parse_row, block.splitlines())
+    """README, "Your own data": a text row, a row with a picture, a pair, and turns with pictures in their places."""
+    published, turns = re.findall(r"```json\n(.+?)```", (ROOT / "README.md").read_text(), re.S)
+    text, picture, pair = map(parse_row, published.splitlines())
     assert [len(turns[0].images) for _, turns in conversations(text, False) + conversations(picture, False)] == [0, 1]
     sides = [(side, turns[0].images) for side, turns in conversations(pair, True)]
     assert sides == [(STRONG, []), (WEAK, ["a.png"])]
+    [(_, (question, _))] = conversations(parse_row(turns), False)
+    assert [next(iter(part.values())) for part in question.content] == ["Is", "a.png", "larger than", "b.png"]
 
 
 def test_the_tree_in_the_readme_is_the_disk():
     """Each name of the tree exists, and each file and folder at the top stands in it (or is what any project has)."""
     tree = re.search(r"```\n(the core.+?)```", (ROOT / "README.md").read_text(), re.S).group(1)
-    shown = set(re.findall(r"(?<![\w/.])[\w]+(?:\.py|/)", tree))
+    shown = set(re.findall(r"(?<![\w/.])[\w]+(?:\.py|\.txt|/)", tree))
     assert not [name for name in shown if not (ROOT / name).exists()]
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
     if not tracked:
