@@ -79,7 +79,7 @@ def parse_spec(spec: str) -> list[tuple[str, str]]:
 def require_files(spec: str, made_by: str) -> None:
     """Raise a UserError that names the command which makes the data if a file of `spec` is missing."""
     for path, _ in parse_spec(spec):
-        if not os.path.exists(path):
+        if not os.path.exists(path) and in_training_form(path):  # a name on the hub is no file
             raise UserError(f"{path}: no such file; make it with: {made_by}, or name yours with --data")
 
 
