@@ -82,8 +82,8 @@ def reasoning(output: str) -> str:
 
 
 _REFUSAL = re.compile(
-    r"\b(?:I(?:['’]m| am) (?:sorry|unable|not able)|I apologi[sz]e|as an AI\b|I (?:can(?:not|['’]?t| not)|do(?: no|n['’])t) "
-    r"(?:see|view|access|assist|help|provide|determine|have (?:access|the ability)))", re.IGNORECASE)
+    r"\b(?:I(?:['’]m| am) (?:sorry|unable|not able)|I apologi[sz]e|as an AI\b|"
+    r"I (?:can(?:not|['’]?t| not)|do(?: no|n['’])t) (?:see|view|access|assist|help|provide|determine|have (?:access|the ability)))", re.IGNORECASE)
 _PROGRAM = re.compile(r"\[/?asy\]|\\begin\{(?:asy|tikzpicture|pspicture)\}|\\includegraphics", re.IGNORECASE)
 
 
@@ -206,8 +206,8 @@ _ASKS = re.compile(
     r"where|prove|show|simplify|then|if)\b", re.IGNORECASE)
 
 
-_INSTRUCTS = re.compile(r"^(?:please )?(?:express|give|write|round|leave|state|report|enter|simplify|reduce|put|provide|"
-                        r"assume|answer|use|note)\b", re.IGNORECASE)
+_INSTRUCTS = re.compile(r"^(?:please )?(?:express|give|write|round|leave|state|report|enter|simplify|reduce|put|"
+                        r"provide|assume|answer|use|note)\b", re.IGNORECASE)
 _BLANK = re.compile(r"(?:^|[,，. \t][ \t]{0,4})then\s{1,4}(.{3,80}?)\s{0,4}(?:\b(?:is|are|equals|is equal to)\b|=)"
                     r"\s{0,4}(?:[(（]\s{0,9}[)）]|_{2,9})\s{0,4}[.?]?$")
 _MEASURE = re.compile(r"(?:the )?(?:size|degrees?|length|value|perimeter|area|radius|height|distance|measure|ratio|"
