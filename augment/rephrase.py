@@ -83,7 +83,8 @@ def reasoning(output: str) -> str:
 
 _REFUSAL = re.compile(
     r"\b(?:I(?:['’]m| am) (?:sorry|unable|not able)|I apologi[sz]e|as an AI\b|"
-    r"I (?:can(?:not|['’]?t| not)|do(?: no|n['’])t) (?:see|view|access|assist|help|provide|determine|have (?:access|the ability)))", re.IGNORECASE)
+    r"I (?:can(?:not|['’]?t| not)|do(?: no|n['’])t) "
+    r"(?:see|view|access|assist|help|provide|determine|have (?:access|the ability)))", re.IGNORECASE)
 _PROGRAM = re.compile(r"\[/?asy\]|\\begin\{(?:asy|tikzpicture|pspicture)\}|\\includegraphics", re.IGNORECASE)
 
 
@@ -212,6 +213,9 @@ _BLANK = re.compile(r"(?:^|[,，. \t][ \t]{0,4})then\s{1,4}(.{3,80}?)\s{0,4}(?:\
                     r"\s{0,4}(?:[(（]\s{0,9}[)）]|_{2,9})\s{0,4}[.?]?$")
 _MEASURE = re.compile(r"(?:the )?(?:size|degrees?|length|value|perimeter|area|radius|height|distance|measure|ratio|"
                       r"width|diameter|volume|angle|circumference|sum)\b|∠|[A-Z]{2}$|sin|cos|tan")
+# A sentence that asks, or half of one: "If he pays 5 in the sale." has its other half behind it.
+_NO_GIVEN = re.compile(r"\?$|^(?:find|calculate|compute|determine|evaluate|solve|prove|show|simplify|what|which|how)\b"
+                       r"|^(?:if|when|since|knowing|given)\b[^,]*$", re.IGNORECASE)
 _IF = re.compile(r"(^|(?:figure|diagram|picture)[,，] ?)(?:and )?if (?=\S)|([,，] ?)(?:and )?if (?=\S)", re.IGNORECASE)
 
 
@@ -232,7 +236,7 @@ def _givens_and_question(stem: str) -> tuple[list[str], str, str] | None:
     tail = ""
     if len(parts) > 2 and _INSTRUCTS.match(parts[-1]) and parts[-2].endswith("?"):
         tail = parts.pop()
-    if len(parts) < 2 or any(part.endswith("?") for part in parts[:-1]) or _INSTRUCTS.match(parts[-1]):
+    if len(parts) < 2 or any(map(_NO_GIVEN.search, parts[:-1])) or _INSTRUCTS.match(parts[-1]):
         return None
     last = parts[-1]
     if not (last.endswith("?") or _ASKS.match(last)) or re.match(r"(?:then|so|if)\b", last, re.IGNORECASE):
@@ -246,7 +250,7 @@ def _givens_and_question(stem: str) -> tuple[list[str], str, str] | None:
 _BEFORE_FIXED = re.compile(
     r"(?:fig(?:ure|\.)?|question|problem|exercise|example|step|table|no\.|number|grade|chapter|page|"
     r"year|equation|in|part|option|choice)\s*$", re.IGNORECASE)
-_LONE_NUMBER = re.compile(r"(?<![\w.^_{\\,/:-])\d+(?:\.\d+)?"
+_LONE_NUMBER = re.compile(r"(?<![\w.^_{}\\,/:-])\d+(?:\.\d+)?"
                           r"(?!\d|[\w_({/:]|\^(?!\{?\s{0,4}\\circ)|[.,]\d|\s{0,4}(?:st|nd|rd|th)\b|-[A-Za-z]"
                           r"|\s{0,4}/|\s{0,4}\\[dt]?frac|\s\d+/\d)")
 
@@ -342,11 +346,10 @@ def declare(question: str, answer: str) -> str | None:
         return None
     match = re.fullmatch(r"how many ([a-z ]{2,60}?) are (there|left)([^,?]{0,80})\?", question, re.IGNORECASE)
     if match:
-        there = "There are" if match[2] == "there" else "What is left are"
-        return f"{there} {number} {match[1]}{match[3]}."
+        return f"There are {number} {match[1]}{' left' * (match[2] == 'left')}{match[3]}."
     match = re.fullmatch(r"how many ([a-z ]{2,60}?) (does|do|did) ([A-Za-z ]{2,40}?) ([a-z]+)((?: [a-z ]+)?)\?",
                          question, re.IGNORECASE)
-    if match and match[4] in _VERBS:
+    if match and match[4] in _VERBS and not match[5].startswith(" to "):  # "needs 5 points to average" is no English
         verb = {"does": _VERBS[match[4]][0], "do": match[4], "did": _VERBS[match[4]][1]}[match[2].lower()]
         subject = match[3] if match[3][0].isupper() else match[3].capitalize()
         return f"{subject} {verb} {number} {match[1]}{match[5]}."
@@ -439,7 +442,7 @@ _SYNONYMS: list[tuple[re.Pattern, tuple[str, ...]]] = [
         (r"\bAs shown in the (?:figure|diagram)(?=[,:])", ("In the figure", "In the diagram", "As the figure shows")),
         (r"\bIn the figure(?=,)", ("In the diagram", "As the figure shows")),
         (r"\bit is known that\b", ("we know that", "it is given that")),
-        (r"\bGiven that\b(?=[^.?]{1,300},)", ("If",)),
+        (r"\bGiven that\b(?=[^.?]{1,300},)(?![^.?]{1,300}\band that\b)", ("If",)),
         (r"\bFind the value of\b", ("Determine the value of", "Work out the value of", "Calculate")),
         (rf"\bFind\b(?= (?:the|{_FORMULA}))", ("Determine", "Work out")),
         (rf"\bCalculate\b(?= (?:the|{_FORMULA}))", ("Compute", "Work out", "Find")),
