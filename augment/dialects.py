@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from sources import BadRow, BenchmarkRow, short
+from sources import BENCHMARK_KEYS, BadRow, BenchmarkRow, short
 
 MAX_TEXT = 64 * 1024  # bytes of a row's texts: no problem is longer, and much that is done with texts takes its time
 MAX_DEPTH = 16  # objects within objects
@@ -27,11 +27,6 @@ MAX_OPTIONS = 26
 ACCEPTED = ("turns, strong + weak, image_url_2|instruction_2 (a pair), conversations, conversation, messages, texts, "
             "text_en + image_text_dominant, or a question (instruction, query, problem, question, prompt, input) with "
             "output, response, completion, solution, rationale or answer")
-BENCHMARK_KEYS = (
-    ("MathVerse", {"problem_version", "sample_index"}), ("MathVerse", {"problem_version", "problem_index"}),
-    ("MathVista", {"pid", "metadata"}), ("We-Math", {"knowledge concept"}),
-    ("a generated benchmark (bench.jsonl)", {"problem_id", "version"})
-)
 MATH_VISION = {"id", "question", "options", "answer", "level", "subject", "image"}
 MATH_VISION_SUBJECTS = {
     "algebra", "analytic geometry", "arithmetic", "combinatorial geometry", "combinatorics", "counting",
@@ -79,8 +74,14 @@ ROLES = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "model": "assistant",
     "bot": "assistant", "chatgpt": "assistant", "system": "system", "developer": "system"
 }
-TOOL_ROLES = {"tool", "function", "observation", "function_call", "tool_call", "tool_response", "tool_result", "ipython"}
+TOOL_ROLES = {"tool", "function", "observation", "function_call", "tool_call", "tool_response", "tool_result",
+              "ipython"}
 TOOL_KEYS = ("tools", "functions", "tool_calls", "function_call", "tool_call_id")
+TEXT_PARTS = ("", "text", "input_text", "output_text")
+IMAGE_PARTS = ("", "image", "image_url", "input_image", "picture")
+PART_PICTURES = ("bytes", "image", "image_url", "base64", "data", "source", "url", "path", "value")
+PART_SETTINGS = {"type", "detail", "cache_control", "annotations", "min_pixels", "max_pixels", "resized_height",
+                 "resized_width", "id"}
 # Keys that change what a row means and that no training row has: (reason, what it is, remedy).
 REFUSED = {
     **dict.fromkeys(("chosen", "rejected", "chosen_response", "rejected_response", "kto_tag", "preferred"),
@@ -92,9 +93,10 @@ REFUSED = {
                     ("unknown key", "places in a picture", "write them into the texts and take the key out")),
 }
 # What a row may be told by without training on it.
-LABELS = {"id", "ids", "idx", "index", "size", "sizes", "width", "height", "type", "types", "source", "sources", "format",
-          "category", "categories", "hash", "md5", "sha256", "count", "num", "number", "license", "domain", "tag", "tags",
-          "score", "scores", "rating", "ratings", "quality", "name", "level", "language", "split", "path", "url", "uid"}
+LABELS = {"id", "ids", "idx", "index", "size", "sizes", "width", "height", "type", "types", "source", "sources",
+          "format", "category", "categories", "hash", "md5", "sha256", "count", "num", "number", "license", "domain",
+          "tag", "tags", "score", "scores", "rating", "ratings", "quality", "name", "level", "language", "split", "path",
+          "url", "uid"}
 CONTENT = {"image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "figure", "figures", "fig",
            "diagram", "diagrams", "screenshot", "screenshots", "graph", "chart", "table", "tables", "option", "options",
            "choice", "choices", "candidates", "alternatives", "system", "history", "tool", "tools", "functions",
@@ -136,7 +138,9 @@ def normalise(row: dict) -> dict:
     if len(sides) == 2 and sides[0][-1]["content"] != sides[1][-1]["content"]:
         strong, weak = (turns[-1]["content"][0]["text"] for turns in sides)
         raise BadRow("responses of a pair differ", f"output is {short(strong)}, output_2 is {short(weak)}")
-    kept = {spelt.get(key, key): value for key, value in {**left, **own}.items() if _is_label(value)}
+    used = {*DIALOGUES, *QUESTIONS, *RESPONSES, "system", "history", "choices", "options", "table"}
+    kept = {spelt.get(key, key): value for key, value in {**left, **own}.items()
+            if key not in used and _is_label(value)}
     if "id" in kept:
         kept["id"] = str(kept["id"])
     if len(sides) == 1:
@@ -170,6 +174,11 @@ def _is_missing(value: object) -> bool:
     return value is None or value == {} or (isinstance(value, str) and not value.strip())
 
 
+def _is_nothing(value: object) -> bool:
+    """Whether a value is what a missing one was written as."""
+    return isinstance(value, str) and value.strip() in ("[]", "{}", *MISSING_WORDS)
+
+
 def _refuse_benchmarks(row: dict) -> None:
     found = [benchmark for benchmark, keys in BENCHMARK_KEYS if keys <= row.keys()]
     picture = row.get("image")
@@ -182,7 +191,7 @@ def _refuse_benchmarks(row: dict) -> None:
 
 def _refuse_keys(left: dict) -> None:
     for key in REFUSED.keys() & left.keys():
-        if left[key] in ("[]", "{}", *MISSING_WORDS) or isinstance(left[key], bool):
+        if _is_nothing(left[key]) or isinstance(left[key], bool):
             del left[key]
     for key, (reason, what, remedy) in REFUSED.items():
         if key in left:
@@ -204,7 +213,7 @@ def _refuse_left(left: dict, spelt: dict, shown: str, num_sides: int) -> None:
         content = not CONTENT.isdisjoint(words) or MISSPELT.match(key)
         if not content or words[-1] in LABELS or (isinstance(value, list) and not any(map(_is_content, value))):
             continue
-        if isinstance(value, str) and (value.strip() in shown or value.strip() in ("[]", "{}", *MISSING_WORDS)):
+        if _is_nothing(value) or (isinstance(value, str) and value.strip() in shown):
             continue
         raise BadRow("unknown key", f"unknown key {short(spelt[key])} holds {short(value)}, which the question may "
                      "stand on", "write it into the question, or take the key out")
@@ -254,7 +263,7 @@ def _mavis_pair(left: dict) -> list[list[dict]]:
 def _single(left: dict, spelt: dict, own: dict) -> list[dict]:
     pictures = _row_pictures(left)
     system = _one_of(left, ("system", "system_prompt"), "system prompt")
-    earlier = _turns(left.pop("history")) if "history" in left and left["history"] not in MISSING_WORDS else []
+    earlier = _turns(left.pop("history")) if "history" in left and not _is_nothing(left["history"]) else []
     options = _options(left)
     key = next((key for key in DIALOGUES if key in left), None)
     if key:
@@ -501,7 +510,8 @@ def _lettered(text: str) -> list[tuple[str, str]] | None:
     if len(marks) < 2 or text[: marks[0].start()].strip():
         return None
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
-    return [(mark[1].upper(), text[mark.end() : end].strip(" \n\t,;，；")) for mark, end in zip(marks, ends, strict=True)]
+    return [(mark[1].upper(), text[mark.end() : end].strip(" \n\t,;，；"))
+            for mark, end in zip(marks, ends, strict=True)]
 
 
 def _list_options(question: str, options: list[tuple[str, str]]) -> str:
@@ -609,7 +619,7 @@ def _message(item: object) -> Iterator[dict]:
         raise BadRow("unknown speaker", f"a turn is no object: {short(item)}")
     rest = {key.lower(): value for key, value in item.items()}
     for key in TOOL_KEYS:
-        if key in rest and rest[key] not in ("[]", "{}"):
+        if key in rest and not _is_nothing(rest[key]):
             raise BadRow("tool turn", f"a turn has {key!r}", "leave such rows out, or pass --skip_bad_rows")
     role_key = next((key for key in ("role", "from", "speaker") if key in rest), None)
     if role_key is None:
@@ -625,7 +635,8 @@ def _message(item: object) -> Iterator[dict]:
     if isinstance(speaker, str) and speaker.lower() in TOOL_ROLES:
         raise BadRow("tool turn", f"a turn of {speaker!r}", "leave such rows out, or pass --skip_bad_rows")
     if not isinstance(speaker, str) or speaker.lower() not in ROLES:
-        raise BadRow("unknown speaker", f"a turn is not one of {', '.join(ROLES)} by its key {role_key!r}: {short(item)}")
+        raise BadRow("unknown speaker",
+                     f"a turn is not one of {', '.join(ROLES)} by its key {role_key!r}: {short(item)}")
     if any(key in rest and not rest[key] for key in ("weight", "loss", "train")):
         raise BadRow("turn without loss", "a turn is marked not to be learnt", "the loss is on every assistant turn")
     if "reasoning_content" in rest or "thinking" in rest:
@@ -656,18 +667,15 @@ def _part(item: object) -> list:
     if not isinstance(item, dict):
         raise BadRow("field is not what it should be", f"a part of a message is {short(item)}")
     kind = str(item.get("type", "")).lower()
-    rest = {key: value for key, value in item.items() if key not in ("type", "detail", "cache_control", "annotations",
-            "min_pixels", "max_pixels", "resized_height", "resized_width", "id")}
-    if kind in ("", "text", "input_text", "output_text") and len(rest) == 1 and rest.keys() & {"text", "value", "content"}:
+    rest = {key: value for key, value in item.items() if key not in PART_SETTINGS}
+    if kind in TEXT_PARTS and len(rest) == 1 and rest.keys() <= {"text", "value", "content"}:
         return [_text(*rest.values(), "a part of a message")]
-    if kind in ("image", "image_url", "input_image", "image_path", "picture") and rest.keys() <= {"index", "text"}:
-        if isinstance(rest.get("index", 0), int) and rest.get("text") is None:
-            return [{"place": rest["index"] + 1 if "index" in rest else None}]
+    if kind in IMAGE_PARTS[1:] and rest.keys() <= {"index"} and isinstance(rest.get("index", 0), int):
+        return [{"place": rest["index"] + 1 if "index" in rest else None}]
     rest.pop("index", None)
-    keys = rest.keys() & {"image", "image_url", "url", "path", "value", "base64", "data", "source", "bytes"}
-    if kind in ("", "image", "image_url", "input_image", "image_path", "picture") and keys and rest.keys() <= {*keys, "path"}:
-        pictures = _pictures(rest if "bytes" in keys else rest[min(keys, key=("bytes image image_url base64 data source "
-                             "url path value").split().index)])
+    key = next((key for key in PART_PICTURES if key in rest), None)
+    if kind in IMAGE_PARTS and key and rest.keys() <= {key, "path"}:
+        pictures = _pictures(rest if key == "bytes" else rest[key])
         if len(pictures) == 1:
             return [{"image": pictures[0]}]
     raise BadRow("unknown part of a message", f"a message holds {short(item)}",
@@ -697,7 +705,7 @@ def _pictures(value: object, depth: int = 0) -> list:
     value = _parsed(value)
     if isinstance(value, list) and depth < 3:
         return [picture for item in value for picture in _pictures(item, depth + 1)]
-    if value is None or (isinstance(value, str) and (not value.strip() or value in MISSING_WORDS)):
+    if _is_missing(value) or _is_nothing(value):
         return []
     if isinstance(value, str):
         return [_named(value)]
@@ -745,7 +753,8 @@ def _row_pictures(left: dict) -> list:
         return pictures
     by_number = {int(match[2]): left[key] for key, match in numbered.items()}
     first = len(pictures) + 1 if pictures else min(by_number.keys() | {1})
-    if len({match[1] for match in numbered.values()}) > 1 or sorted(by_number) != [*range(first, first + len(by_number))]:
+    in_order = sorted(by_number) == [*range(first, first + len(by_number))]
+    if not in_order or len({match[1] for match in numbered.values()}) > 1:
         raise BadRow("unknown key", f"{short(next(iter(numbered)))} holds a picture, and those before it are missing",
                      "write image_1, image_2 ..., or images: [...]")
     for key in numbered:
@@ -788,7 +797,8 @@ def _split(text: str) -> list[dict]:
             source = re.search(r"""\bsrc\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""", match["tag"])
             place = source and (source[1] or source[2] or source[3])
         place = (place or "").strip().split(' "')[0].strip("<> ")
-        parts += [{"text": text[end : match.start()]}, {"place": int(match["number"]) if match["number"] else place or None}]
+        parts.append({"text": text[end : match.start()]})
+        parts.append({"place": int(match["number"]) if match["number"] else place or None})
         end = match.end()
     return [*parts, {"text": text[end:]}]
 
@@ -817,7 +827,8 @@ def _placed(turns: list[dict], pictures: list) -> list[dict]:
             del part["place"]
             part["image"] = picture
     elif pictures and given:
-        raise BadRow("images and placeholders differ", f"{len(held)} images in the messages, and {len(pictures)} others")
+        raise BadRow("images and placeholders differ",
+                     f"{len(held)} images in the messages, and {len(pictures)} others")
     elif pictures:
         asked = next((turn for turn in turns if turn["role"] == "user"), None)
         if asked is None:
@@ -859,20 +870,12 @@ def _checked(turns: list[dict]) -> list[dict]:
         raise BadRow("turns do not alternate", f"the turns must alternate, the order is: {', '.join(roles[:8])}")
     asked = ""
     for turn in turns:
-        parts: list[dict] = []
-        for part in turn["content"]:
-            text = part.get("text", "").strip()
-            if "image" in part:
-                parts.append(part)
-            elif text and parts and "text" in parts[-1]:
-                parts[-1]["text"] += f"\n{text}"
-            elif text:
-                parts.append({"text": text})
-        texts = " ".join(part.get("text", "") for part in parts)
+        parts = _joined(turn["content"])
+        texts = " ".join(part["text"].strip() for part in parts if "text" in part)
         if not texts.isascii() and re.search("[\ud800-\udfff]", texts):
             raise BadRow("not Unicode", "a text holds half of a surrogate pair")
         if REMAINS.search(texts):
-            raise BadRow("images and placeholders differ", f"{REMAINS.search(texts)[0]!r} stands for no image of the row",
+            raise BadRow("images and placeholders differ", f"{REMAINS.search(texts)[0]!r} stands for no image",
                          "write <image> where each belongs, or pass --skip_bad_rows")
         if FILM.search(texts):
             raise BadRow("video or sound", f"a text holds {FILM.search(texts)[0]!r}", "leave such rows out")
@@ -885,21 +888,37 @@ def _checked(turns: list[dict]) -> list[dict]:
     return [turn for turn in turns if turn["content"]]
 
 
+def _joined(content: list[dict]) -> list[dict]:
+    """Parts without empty texts, neighbouring texts as one; what lies between words and a picture is kept."""
+    parts: list[dict] = []
+    for part in content:
+        if "image" in part:
+            parts.append(part)
+        elif part["text"].strip():
+            text = part["text"] if any("text" in earlier for earlier in parts) else part["text"].lstrip()
+            if parts and "text" in parts[-1]:
+                parts[-1]["text"] = f"{parts[-1]['text'].rstrip()}\n{text.lstrip()}"
+            else:
+                parts.append({"text": text})
+    if parts and "text" in parts[-1]:
+        parts[-1]["text"] = parts[-1]["text"].rstrip()
+    return parts
+
+
 # "Figure" is also a number and a verb, and a picture may hang on a story's wall: only words that point at one count.
+_DRAWN = "(?:figure|diagram|drawing|sketch|illustration)s?"
+_SEEN = "(?:image|picture|photo|graph|chart|plot)s?"
+_THERE = r"(?:below|above|here|(?:on|at|to) the (?:right|left))"
 FIGURE = re.compile(
-    r"\b(?:in|from|on|of|by|see|using|use|to|under|with|below|above) (?:the|this|these|each|that) "
-    r"(?:(?:following|given|accompanying|adjacent|attached|right|left|above|below) )?"
-    r"(?:figures?|diagrams?|drawing|sketch|illustration)\b(?! (?:out|skat|eight|of speech))"
-    r"|\b(?:the|this|each) (?:following |accompanying |adjacent |attached |given )?"
-    r"(?:figure|diagram|image|picture|photo|graph|chart|plot|drawing|sketch)s?,? "
-    r"(?:is |are |as )?(?:shown|pictured|shows?|below|above|at (?:the )?(?:right|left)|on the (?:right|left)|to the (?:right|left)"
-    r"|represents?|depicts?|illustrates?)\b"
-    r"|\b(?:as|is|are|be|,) (?:shown|pictured|depicted|illustrated|sketched|drawn)(?: (?:in the figure|below|above|here"
-    r"|on the (?:right|left)|at (?:the )?(?:right|left)|in the (?:image|picture|graph|diagram|chart|plot)))"
-    r"|\b(?:based on|according to|given|following|accompanying|look at) the (?:image|picture|graph|chart|diagram|figure)\b"
-    r"|\bthe (?:accompanying|following) (?:figure|diagram|image|picture|graph|chart)\b|\b(?:shown|pictured) (?:below|above)\b"
-    r"|\bfig(?:ure|\.)? ?\(?\d"
-    r"|如[下上左右]?图|[下上左右]图|图[中示甲乙]|图所示|所示(?:的)?图|见图|看图|附图|示意图", re.IGNORECASE)
+    r"\b(?:in|from|on|of|by|see|using|use|to|under|with|consider) (?:the|this|these|each) "
+    rf"(?:(?:following|given|accompanying|adjacent|attached|first|right|left|above) )?{_DRAWN}\b(?! (?:out|skat|eight))"
+    rf"|\b(?:the|this|each) (?:following |accompanying |adjacent |attached |given )?(?:{_DRAWN}|{_SEEN}),? "
+    rf"(?:(?:is |are |as )?(?:shown|pictured|{_THERE})|is an?|shows?|depicts?|illustrates?)\b"
+    rf"|\b(?:as|is|are|be|,) (?:shown|pictured|depicted|illustrated|sketched|drawn) (?:{_THERE}|in the {_SEEN})"
+    rf"|\b(?:based on|according to|look at) the (?:{_DRAWN}|{_SEEN})\b|\b(?:shown|pictured) (?:below|above)\b"
+    rf"|\bthe (?:accompanying|following|given) (?:{_DRAWN}|{_SEEN})\b|\bfig(?:ure|\.)? ?\(?\d"
+    r"|(?<!be )(?<!been )\bshown(?=[,.:;])|\bsee figure\b"
+    r"|如[下上左右]?图|[下上左右]图|图[中示甲乙]|图所示|所示的?图|见图|看图|合图|附图|示意图", re.IGNORECASE)
 
 
 def speaks_of_figure(text: str) -> bool:
