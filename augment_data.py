@@ -6,7 +6,7 @@
     torchrun --nproc_per_node 8 augment_data.py ...               # sharded by rank over a shared folder; same bytes
 
 Stage 1 writes text rows, stage 2 pairs (strong: the problem as it is; weak: the same on a page picture; equal
-solutions), stage 3 single rows. Any dialect that data.py reads is read. --expand 3.875 makes of 80K problems 310K:
+solutions), stage 3 single rows. What is read stands in augment/README.md. --expand 3.875 makes of 80K problems 310K:
 every problem as it is, and on average 2.875 variants, each rephrased by another method, its picture transformed. Rows
 that show an answer and no work are left out, or explained by a server (--explain) whose answer must agree. --avoid
 drops what stands in an evaluation file. What is dropped is counted by reason, in manifest.json; report.html shows
@@ -49,6 +49,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--rephrase_model", default="", metavar="NAME", help="its model")
     add("--explain", default="", metavar="URL", help="OpenAI-compatible server that explains answer-only rows")
     add("--explain_model", default="", metavar="NAME", help="its model")
+    add("--drop_figure_text", action="store_true", help="drop text that speaks of a figure that is not there")
     add("--llm_cache", default="", help="folder of the servers' replies (default: OUT/llm_cache)")
     add("--llm_concurrency", type=int, default=32, help="calls at a time, all workers together")
     add("--seed", type=int, default=0)

@@ -15,15 +15,17 @@ from functools import partial
 
 from tqdm import tqdm
 
-from augment.recipe import (VERSION, Dropped, Plan, avoided, explain, read_examples, reword, vary, write_rows)
+from augment import containers
+from augment.recipe import (VERSION, Dropped, Plan, avoided, drop, explain, read_examples, reword, vary, write_rows)
 from augment.rephrase import num_reasoning_words
 from common import shards
 from common.files import read_json, write_atomically
 from common.llm import Client
 from errors import UserError
-from sources import BadRow, open_source, rows_to_draw
+from sources import BadRow, rows_to_draw
 
 BLOCK = 256
+BLOCK_BYTES = 32_000_000  # of pictures that lie in the rows: a block goes to a worker in one piece
 
 
 def claim(plan: Plan, out: str) -> None:
@@ -43,31 +45,40 @@ def part_path(out: str, number: int) -> str:
 def read_rows(plan: Plan) -> Iterator[tuple[str, str, dict | BadRow]]:
     """(row id, folder of its pictures, row) of every row drawn from every file, in order, as a stream."""
     for path, amount in plan.data:
-        source = open_source(path, plan.image_root)
-        source.blocks = None  # rows are not read a second time: nothing is kept
-        name = os.path.basename(path)
+        name = os.path.basename(os.path.normpath(path))
+        image_root = plan.image_root or (path if os.path.isdir(path) else os.path.dirname(path))
         chosen = None
         if amount:
-            usable = sum(1 for _ in source.scan())
+            usable = containers.count(path)
             count = rows_to_draw(amount, usable)
             if count > usable:
                 raise UserError(f"--data {path}:{amount}: more rows than the file has; --expand makes variants of them")
             chosen = set(random.Random(f"{plan.seed}/{name}").sample(range(usable), count))
-        for index, (number, _, _, row) in enumerate(source.scan()):
+        for index, (number, row) in enumerate(containers.rows(path)):
             if chosen is None or index in chosen:
-                yield f"{name}:{number}", source.image_root, row
+                yield f"{name}:{number}", image_root, row
 
 
 def read_blocks(plan: Plan) -> Iterator[tuple[int, list]]:
     """(number, rows) of every block."""
-    block, number = [], 0
+    block, number, weight = [], 0, 0
     for row in read_rows(plan):
         block.append(row)
-        if len(block) == BLOCK:
+        weight += _picture_bytes(row[2])
+        if len(block) == BLOCK or weight > BLOCK_BYTES:
             yield number, block
-            block, number = [], number + 1
+            block, number, weight = [], number + 1, 0
     if block:
         yield number, block
+
+
+def _picture_bytes(value: object, depth: int = 0) -> int:
+    """Bytes of the pictures that a row holds itself."""
+    if depth > 4 or not isinstance(value, dict | list | bytes):
+        return 0
+    if isinstance(value, bytes):
+        return len(value)
+    return sum(_picture_bytes(item, depth + 1) for item in (value.values() if isinstance(value, dict) else value))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -98,25 +109,29 @@ def work(plan: Plan, out: str, rank: int, world_size: int, workers: int) -> None
 def _lines_of_block(plan: Plan, out: str, concurrency: int, path: str, rows: list) -> list[str]:
     """One block's pictures, and the lines of its part file: rows, and the counts as the last line."""
     name = os.path.basename(path).removesuffix(".jsonl")
-    lines, counts = _rows_of_block(plan, out, name, rows, concurrency)
+    first: dict[str, str] = {}
+    lines, counts = _rows_of_block(plan, out, name, rows, concurrency, first)
     counts["rows read"] = len(rows)
-    return [f"{line}\n" for line in (*lines, json.dumps({"counts": counts}, sort_keys=True))]
+    return [f"{line}\n" for line in (*lines, json.dumps({"counts": counts, "first": first}, sort_keys=True))]
 
 
-def _rows_of_block(plan: Plan, out: str, block: str, rows: list, concurrency: int) -> tuple[list[str], Counter]:
+def _rows_of_block(plan: Plan, out: str, block: str, rows: list, concurrency: int,
+                   first: dict[str, str]) -> tuple[list[str], Counter]:
     counts: Counter = Counter()
     kept, answer_only = [], []
     for row_id, image_root, row in rows:
-        for example in read_examples(row, row_id, image_root, plan, counts):
+        for example in read_examples(row, row_id, image_root, plan, counts, first):
             bare = num_reasoning_words(example.problem.output) < plan.min_reasoning and plan.answer_only == "drop"
             (answer_only if bare else kept).append(example)
     clients = {server: _client(server, plan, concurrency) for server in (plan.explain, plan.rephrase) if server[0]}
     if plan.explain[0] and answer_only:
         checkable = [example for example in answer_only if example.problem.answer is not None]
-        counts["dropped: answer only, and no answer found"] += len(answer_only) - len(checkable)
-        kept += explain(checkable, plan, clients[plan.explain], counts)
-    elif answer_only:
-        counts["dropped: answer only"] += len(answer_only)
+        kept += explain(checkable, plan, clients[plan.explain], counts, first)
+    for example in answer_only:
+        if not plan.explain[0]:
+            drop(Dropped("answer only"), example.row_id, counts, first)
+        elif example.problem.answer is None:
+            drop(Dropped("answer only, and no answer found"), example.row_id, counts, first)
     reworded: list[str | None] = [None] * len(kept)
     if plan.rephrase[0] and plan.expand > 1:
         reworded = reword(kept, clients[plan.rephrase], counts)
@@ -128,7 +143,7 @@ def _rows_of_block(plan: Plan, out: str, block: str, rows: list, concurrency: in
             try:
                 row = write_rows(varied, variant, plan, out, name, counts)
             except Dropped as error:
-                counts[f"dropped: {error}"] += 1
+                drop(error, example.row_id, counts, first)
                 if variant == 0 and "font" in str(error):
                     break  # its variants hold the same characters
                 continue
@@ -159,16 +174,19 @@ def parts(out: str) -> list[str]:
 def merge(plan: Plan, out: str) -> dict:
     """Join the parts in order into the training file, and write the manifest, which is returned."""
     counts: Counter = Counter()
+    first: dict[str, str] = {}  # of every reason, the first row dropped
     with shards.joined(out, plan.file_name) as (merged,):
         for path in parts(out):
             with open(path, "rb") as part:
                 for line in part:
                     if line.startswith(b'{"counts"'):
-                        counts.update(json.loads(line)["counts"])
+                        said = json.loads(line)
+                        counts.update(said["counts"])
+                        first = {**said["first"], **first}
                     else:
                         merged.write(line)
     manifest = {"version": VERSION, "plan": asdict(plan), "file": plan.file_name, "sha256": merged.digest.hexdigest(),
-                "counts": dict(sorted(counts.items()))}
+                "counts": dict(sorted(counts.items())), "first": dict(sorted(first.items()))}
     shards.write_manifest(out, manifest)
     return manifest
 
@@ -180,4 +198,5 @@ def summarize(plan: Plan, out: str, manifest: dict) -> None:
           f"{counts.get('rows read', 0):,} read")
     for reason, count in counts.items():
         if reason not in ("rows written", "rows read"):
-            print(f"  {reason}: {count:,}")
+            place = manifest["first"].get(reason)
+            print(f"  {reason}: {count:,}" + (f" (first: {place})" if place else ""))

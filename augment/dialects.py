@@ -115,8 +115,8 @@ def normalise(row: dict) -> dict:
     if not isinstance(row, dict):
         raise BadRow("not a row", f"this is {type(row).__name__}, no object with keys")
     spelt = {str(key).strip().lower().replace("-", "_"): str(key) for key in row if isinstance(key, str | int)}
+    _refuse_benchmarks(row)
     plain = _plain(row)
-    _refuse_benchmarks(plain)
     left = {key: plain[name] for key, name in spelt.items() if name in plain}
     _refuse_keys(left)
     own = {key: left[key] for key in ("id", "answer") if key in left}
@@ -181,10 +181,9 @@ def _is_nothing(value: object) -> bool:
 
 def _refuse_benchmarks(row: dict) -> None:
     found = [benchmark for benchmark, keys in BENCHMARK_KEYS if keys <= row.keys()]
-    picture = row.get("image")
-    named = not isinstance(picture, str) or re.fullmatch(r"images/\d+\.jpg", picture)
-    if MATH_VISION - {"options"} <= row.keys() and named and str(row["subject"]).lower() in MATH_VISION_SUBJECTS:
-        found.append("MATH-Vision")
+    if MATH_VISION <= row.keys() and isinstance(row["subject"], str) and row["subject"] in MATH_VISION_SUBJECTS:
+        if not isinstance(row["image"], str) or re.fullmatch(r"images/\d+\.jpg", row["image"]):
+            found.append("MATH-Vision")
     if found:
         raise BenchmarkRow("benchmark row", f"a row of {found[0]}, an evaluation set", "never train on it")
 

@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 
 from PIL import Image
 
+from augment import containers
 from augment.avoid import Avoid, read_avoided
+from augment.dialects import normalise, speaks_of_figure
 from augment.page import Layout, Style, draw, lay_out, random_style, split_choices
 from augment.pictures import TRANSFORMS, transform
 from augment.rephrase import (METHODS, REWORD_PROMPT, SOLVE_PROMPT, Problem, check_rewording, split_hint, stated_answer)
@@ -26,6 +28,7 @@ from sources import WEAK, BadRow, BenchmarkRow, conversations, image_path, open_
 
 VERSION = 1  # raised whenever the same seed gives other bytes
 EXPLAIN_TRIES = 3
+NO_FIGURE = "speaks of a figure that is not there"
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Plan:
     llm_cache: str
     llm_concurrency: int
     seed: int
+    drop_figure_text: bool
 
     @property
     def file_name(self) -> str:
@@ -62,10 +66,17 @@ class Plan:
         """Of what decides the bytes: not where the folders lie, nor how many calls go out at a time."""
         facts = asdict(self)
         del facts["llm_concurrency"], facts["llm_cache"]
-        facts["data"] = [(_stamp(path), amount) for path, amount in self.data]
+        facts["data"] = [(_stamps(path), amount) for path, amount in self.data]
         facts["avoid"], facts["fonts"] = [list(map(_stamp, paths)) for paths in (self.avoid, self.fonts)]
         del facts["image_root"], facts["avoid_image_root"]
         return fingerprint([VERSION, facts])
+
+
+def _stamps(path: str) -> object:
+    """Of every file that holds rows of `path`; of a data set of the hub, its version."""
+    if containers.is_hub_name(path):
+        return path, containers.hub_version(path)
+    return [_stamp(file) for file in containers.files(path)[0]]
 
 
 def _stamp(path: str) -> tuple[str, int, str]:
@@ -77,8 +88,9 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
     """The command line as a Plan. Raises UserError for what cannot be done."""
     methods = _known(arguments.methods, METHODS, "--methods")
     transforms = _known(arguments.transforms, TRANSFORMS, "--transforms")
-    named = [path for path, _ in parse_spec(arguments.data)] + arguments.avoid + [arguments.font or __file__]
-    for path in named:
+    for path, _ in parse_spec(arguments.data):
+        containers.files(path)
+    for path in (*arguments.avoid, arguments.font or __file__):
         if not os.path.isfile(path):
             raise UserError(f"{path}: no such file")
     if arguments.select:
@@ -134,6 +146,13 @@ class Dropped(BadRow):
         return self.reason
 
 
+def drop(error: BadRow, row_id: str, counts: Counter, first: dict[str, str]) -> None:
+    """Count what is not used under its reason. first: of every reason, the first row and what is wrong with it."""
+    key = f"dropped: {error.reason}"
+    counts[key] += 1
+    first.setdefault(key, f"{row_id}: {error.detail}; {error.remedy}" if error.detail else row_id)
+
+
 @dataclass
 class Example:
     """One problem on its way: where it comes from, its words, its picture (a value of its row), what was done to it."""
@@ -152,34 +171,40 @@ def avoided(paths: tuple[str, ...], image_root: str) -> Avoid:
     return read_avoided(paths, image_root)
 
 
-def read_examples(row: dict | BadRow, row_id: str, image_root: str, plan: Plan, counts: Counter) -> Iterator[Example]:
-    """The usable problems of a row; the others are counted. Raises UserError for a row of a benchmark."""
+def read_examples(row: dict | BadRow, row_id: str, image_root: str, plan: Plan, counts: Counter,
+                  first: dict[str, str]) -> Iterator[Example]:
+    """The usable problems of a row; the others are counted (see drop). Raises UserError for a row of a benchmark."""
     try:
         if isinstance(row, BadRow):
             raise row
         key, _, pattern = plan.select.partition("=")
         if pattern and not re.search(pattern, str(row.get(key, ""))):
             raise Dropped("not selected")
-        sides = conversations(row, pairs=False)
+        sides = conversations(normalise(row), pairs=False)
     except BenchmarkRow as error:
         raise UserError(f"{row_id}: {error.detail}, never trained on") from None
     except BadRow as error:
-        counts[f"dropped: {error.reason}"] += 1
+        drop(error, row_id, counts, first)
         return
     done = row.get("methods") if isinstance(row.get("methods"), list) else []  # a row that was written here before
     for side, turns in sides:
         try:
             example = _usable(side, turns, row_id, image_root, plan)
-            example.methods = [str(method) for method in done if method != "original"]
-            yield example
         except BadRow as error:
-            counts[f"dropped: {error.reason}"] += 1
+            drop(error, row_id, counts, first)
+            continue
+        example.methods = [str(method) for method in done if method != "original"]
+        if example.picture is None and speaks_of_figure(example.problem.question):
+            counts[NO_FIGURE] += 1
+            first.setdefault(NO_FIGURE, row_id)
+        yield example
 
 
 def _usable(side: int, turns: list, row_id: str, image_root: str, plan: Plan) -> Example:
     if plan.stage == 2 and side != 0:
         raise Dropped("already a pair")
-    turns = [turn for turn in turns if turn.role != "system"]
+    if turns[0].role == "system":
+        raise Dropped("has a system prompt, for which the written form has no place")
     if len(turns) != 2:
         raise Dropped("more than one question")
     question, response = turns
@@ -190,6 +215,8 @@ def _usable(side: int, turns: list, row_id: str, image_root: str, plan: Plan) ->
         raise Dropped("has a picture (stage 1 is text)")
     if not question.text:
         raise Dropped("question is empty")
+    if plan.drop_figure_text and picture is None and speaks_of_figure(question.text):
+        raise Dropped(NO_FIGURE)
     answer = stated_answer(response.text)
     if answer is None and len(response.text) <= 40 and "\n" not in response.text:
         answer = response.text.rstrip(".")
@@ -232,7 +259,8 @@ def _solve(example: Example, question: str) -> list[dict]:
     return [user_message(SOLVE_PROMPT + question, pictures)]
 
 
-def explain(examples: list[Example], plan: Plan, client: Client, counts: Counter) -> list[Example]:
+def explain(examples: list[Example], plan: Plan, client: Client, counts: Counter,
+            first: dict[str, str]) -> list[Example]:
     """Answer-only problems with a server's explanation, kept where its answer is the row's; the rest is counted."""
     explained: dict[int, Example] = {}
     waiting = list(range(len(examples)))
@@ -251,9 +279,10 @@ def explain(examples: list[Example], plan: Plan, client: Client, counts: Counter
             elif reply.error is None:
                 again.append(index)
             else:
-                counts["dropped: answer only, and the server failed"] += 1
+                drop(Dropped("answer only, and the server failed"), examples[index].row_id, counts, first)
         waiting = again
-    counts["dropped: answer only, and the server's answer differs"] += len(waiting)
+    for index in waiting:
+        drop(Dropped("answer only, and the server's answer differs"), examples[index].row_id, counts, first)
     counts["explained by the server"] += len(explained)
     return [explained[index] for index in sorted(explained)]
 
@@ -364,9 +393,17 @@ def _encoded(image: Image.Image, kind: str) -> bytes:
 
 def _is_photo(example: Example) -> bool:
     """Whether the source was a JPEG: its grain would make a PNG five times as large."""
-    path = example.picture if isinstance(example.picture, str) else (example.picture or {}).get("path") or ""
-    return (str(path).lower().endswith((".jpg", ".jpeg"))
-            or not {"noise", "jpeg", "page noise", "page jpeg"}.isdisjoint(example.methods))
+    grainy = not {"noise", "jpeg", "page noise", "page jpeg"}.isdisjoint(example.methods)
+    return grainy or (example.picture is not None and _head(example) == b"\xff\xd8\xff")
+
+
+def _head(example: Example) -> bytes:
+    """The first bytes of the source's picture, which say its format; its name may be wrong, or there is none."""
+    if isinstance(example.picture, bytes):
+        return example.picture[:3]
+    with open(image_path(example.picture, example.image_root), "rb") as file:
+        file.seek(example.picture["offset"] if isinstance(example.picture, dict) else 0)
+        return file.read(3)
 
 
 def save_picture(image: Image.Image, out: str, name: str, photo: bool) -> str:
@@ -385,11 +422,10 @@ def write_rows(example: Example, variant: int, plan: Plan, out: str, name: str, 
     page = None
     if plan.stage == 2:
         page = render(example, plan, f"{plan.seed}/{row_id}/page", counts)
-    source = None if example.picture is None else image_path(example.picture, example.image_root)
     if example.image is None:
         image_url = ""
-    elif source is not None and not variant:
-        image_url = os.path.relpath(source, out)
+    elif isinstance(example.picture, str) and not variant:
+        image_url = os.path.relpath(image_path(example.picture, example.image_root), out)
     else:
         image_url = save_picture(example.image, out, name, _is_photo(example))
     problem = example.problem

@@ -175,10 +175,10 @@ def test_blocks_and_workers_do_not_change_a_byte_and_finished_blocks_are_kept(tm
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
-    """A gzipped file passes through as a stream: the reader holds one block."""
+    """A gzipped file passes through as a stream: the reader holds a piece of at most 16 MB, and one block."""
     path = tmp_path / "text.jsonl.gz"
     with gzip.open(path, "wt", compresslevel=1) as file:
-        for number in range(5000):
+        for number in range(20_000):
             file.write(json.dumps(text_problem(number) | {"padding": "x" * 2000}) + "\n")
     import augment_data
 
@@ -186,8 +186,8 @@ def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
     plan = recipe.make_plan(augment_data.parse_arguments())
     tracemalloc.start()
     try:
-        assert sum(len(rows) for _, rows in blocks.read_blocks(plan)) == 5000
-        assert tracemalloc.get_traced_memory()[1] < 4_000_000, "the file holds 11 MB"
+        assert sum(len(rows) for _, rows in blocks.read_blocks(plan)) == 20_000
+        assert tracemalloc.get_traced_memory()[1] < 24_000_000, "the file holds 44 MB"
     finally:
         tracemalloc.stop()
 
