@@ -18,9 +18,10 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from sources import BENCHMARK_KEYS, BadRow, BenchmarkRow, short
+from sources import BENCHMARK_KEYS, FOREIGN_KEYS, IMAGE_KEY, IMAGE_NAME, BadRow, BenchmarkRow, short
 
 MAX_TEXT = 64 * 1024  # bytes of a row's texts: no problem is longer, and much that is done with texts takes its time
+TOO_LONG = "cut the row, or pass --skip_bad_rows"
 MAX_DEPTH = 16  # objects within objects
 MAX_OPTIONS = 26
 
@@ -60,6 +61,8 @@ PLACE = re.compile(
 REMAINS = re.compile(r"<[/|]?(?:image|img|imagehere|vision_start|vision_end)\b|<image_|\[/?img\]", re.IGNORECASE)
 FILM = re.compile(r"<\|?(?:video|audio|speech)(?:_pad|_\d{1,3})?\|?>", re.IGNORECASE)
 
+OPTION_MARK = re.compile(r"(?:^|(?<=[\s;,，；]))\(?([A-Za-z]) ?[).:、．]")  # "A.", "(b)", "c )"
+
 MISSING_WORDS = {"nan", "NaN", "None", "null", "NULL", "<NA>", "NaT"}  # what str() and pandas make of nothing
 DIALOGUES = ("conversations", "conversation", "messages", "texts", "dialogue", "dialog")
 QUESTIONS = ("instruction", "query", "problem", "question", "prompt", "input", "question_text", "problem_statement")
@@ -95,8 +98,8 @@ REFUSED = {
 # What a row may be told by without training on it.
 LABELS = {"id", "ids", "idx", "index", "size", "sizes", "width", "height", "type", "types", "source", "sources",
           "format", "category", "categories", "hash", "md5", "sha256", "count", "num", "number", "license", "domain",
-          "tag", "tags", "score", "scores", "rating", "ratings", "quality", "name", "level", "language", "split", "path",
-          "url", "uid"}
+          "tag", "tags", "score", "scores", "rating", "ratings", "quality", "name", "level", "language", "split",
+          "path", "url", "uid"}
 CONTENT = {"image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "figure", "figures", "fig",
            "diagram", "diagrams", "screenshot", "screenshots", "graph", "chart", "table", "tables", "option", "options",
            "choice", "choices", "candidates", "alternatives", "system", "history", "tool", "tools", "functions",
@@ -120,27 +123,25 @@ def normalise(row: dict) -> dict:
     left = {key: plain[name] for key, name in spelt.items() if name in plain}
     _refuse_keys(left)
     own = {key: left[key] for key in ("id", "answer") if key in left}
-    if "turns" in left:
-        sides = [_placed(_turns(left.pop("turns")), [])]
-    elif "strong" in left and "weak" in left:
-        sides = [_side(left.pop(side), side) for side in ("strong", "weak")]
+    if "turns" in spelt:
+        sides = [_placed(_turns(left.pop("turns", None)), [])]
+    elif "strong" in spelt and "weak" in spelt:
+        sides = [_side(left.pop(side, None), side) for side in ("strong", "weak")]
     elif "image_url_2" in spelt or "instruction_2" in spelt:
         sides = [_published_side(left, suffix) for suffix in ("", "_2")]
     elif isinstance(left.get("text_en"), dict) and "image_text_dominant" in spelt:
         sides = _mavis_pair(left)
     else:
         sides = [_single(left, spelt, own)]
-    sides = [_checked(turns) for turns in sides]
     shown = "\n".join(part.get("text", "") for turns in sides for turn in turns for part in turn["content"])
     if len(shown.encode("utf-8", "replace")) > MAX_TEXT:
-        raise BadRow("text above 64 KB", f"the texts have {len(shown):,} characters", "cut the row, or leave it out")
+        raise BadRow("text above 64 KB", f"the texts have {len(shown):,} characters", TOO_LONG)
     _refuse_left(left, spelt, shown, len(sides))
+    sides = [_checked(turns) for turns in sides]
     if len(sides) == 2 and sides[0][-1]["content"] != sides[1][-1]["content"]:
         strong, weak = (turns[-1]["content"][0]["text"] for turns in sides)
         raise BadRow("responses of a pair differ", f"output is {short(strong)}, output_2 is {short(weak)}")
-    used = {*DIALOGUES, *QUESTIONS, *RESPONSES, "system", "history", "choices", "options", "table"}
-    kept = {spelt.get(key, key): value for key, value in {**left, **own}.items()
-            if key not in used and _is_label(value)}
+    kept = {spelt.get(key, key): value for key, value in {**left, **own}.items() if _is_label(key, value)}
     if "id" in kept:
         kept["id"] = str(kept["id"])
     if len(sides) == 1:
@@ -203,7 +204,7 @@ def _refuse_keys(left: dict) -> None:
 def _refuse_left(left: dict, spelt: dict, shown: str, num_sides: int) -> None:
     """Raise BadRow for a key that nothing was made of and that looks as if the row stood on it."""
     for key, value in left.items():
-        words = key.split("_")
+        words = re.sub(r"\d+$", "", key).strip("_").split("_")
         if isinstance(value, bool | int | float) or words[0] in ("num", "has", "is"):
             continue
         if key not in ("id", "uid", "qid", "question_id", "problem_id", "idx") and _looks_like_picture(value):
@@ -222,10 +223,15 @@ def _is_content(value: object) -> bool:
     return isinstance(value, str | dict | list | bytes)
 
 
-def _is_label(value: object) -> bool:
-    if isinstance(value, list):
-        return len(value) <= 20 and all(isinstance(item, str | int | float) and _is_label(item) for item in value)
-    return isinstance(value, int | float) or (isinstance(value, str) and len(value) <= 200 and value.isprintable())
+def _is_label(key: str, value: object) -> bool:
+    """Whether a key that is left is kept: a short text or a number, nothing that sources.py refuses beside turns."""
+    values = value if isinstance(value, list) else [value]
+    texts = [item for item in values if isinstance(item, str)]
+    if key in {*FOREIGN_KEYS, *DIALOGUES, *QUESTIONS, *RESPONSES} or (texts and IMAGE_KEY.match(key)):
+        return False
+    short_texts = all(len(text) <= 200 and text.isprintable() and (key == "id" or not IMAGE_NAME.fullmatch(text))
+                      for text in texts)
+    return short_texts and len(values) <= 20 and all(isinstance(item, str | int | float) for item in values)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -373,6 +379,8 @@ def _text(value: object, key: str) -> str:
         return json.dumps(value)
     if not isinstance(value, str):
         raise BadRow("text is missing", f"the text under {key} is {short(value)}")
+    if len(value) > MAX_TEXT:  # at once: what follows takes its time
+        raise BadRow("text above 64 KB", f"the text under {key} has {len(value):,} characters", TOO_LONG)
     return value
 
 
@@ -457,8 +465,8 @@ def _options(left: dict) -> list[tuple[str, str]]:
 def _read_options(value: object, key: str) -> list[tuple[str, str]]:
     items = _parsed(value)
     if isinstance(items, str):
-        items = _lettered(items)
-    if isinstance(items, dict) and items.keys() >= {"text", "label"} and isinstance(items["text"], list):
+        items = _lettered(_text(items, key))
+    elif isinstance(items, dict) and items.keys() >= {"text", "label"} and isinstance(items["text"], list):
         items = _pairs(items["label"], items["text"])
     elif isinstance(items, dict):
         items = sorted(items.items())
@@ -471,8 +479,8 @@ def _read_options(value: object, key: str) -> list[tuple[str, str]]:
     letters = [chr(65 + index) for index in range(len(options))]
     texts = [text if isinstance(text, str) else _number(text) for _, text in options]
     labels = [str(label).strip(" ().:").upper() for label, _ in options]
-    known = labels in (letters, [str(index) for index in range(len(labels))], [str(n + 1) for n in range(len(labels))])
-    if not known or any(text is None or _looks_like_picture(text) for text in texts):
+    counted = [[str(start + index) for index in range(len(labels))] for start in (0, 1)]
+    if labels not in (letters, *counted) or any(text is None or _looks_like_picture(text) for text in texts):
         raise BadRow("unknown options", f"the options under {key!r} are {short(value)}",
                      "write them as a list of texts, or into the question")
     marks = [re.match(r"\s*\(?([A-Za-z])\s?[).:、．]\s*(?=\S)", text) for text in texts]
@@ -501,9 +509,8 @@ def _labelled(item: object, index: int) -> tuple[object, object] | None:
 
 def _lettered(text: str) -> list[tuple[str, str]] | None:
     """ "A. 3, B. 4", "a ) 3 , b ) 4" or a line each: the options in one text."""
-    found = [match for match in re.finditer(r"(?:^|(?<=[\s;,，；]))\(?([A-Za-z]) ?[).:、．]", text)]
-    marks = []
-    for match in found:
+    marks: list[re.Match] = []
+    for match in OPTION_MARK.finditer(text):
         if len(marks) < MAX_OPTIONS and match[1].upper() == chr(65 + len(marks)):
             marks.append(match)
     if len(marks) < 2 or text[: marks[0].start()].strip():
@@ -712,9 +719,9 @@ def _pictures(value: object, depth: int = 0) -> list:
         if value.keys() == {"file", "offset", "length"} and isinstance(value["file"], str) and all(
                 type(value[key]) is int and value[key] >= 0 for key in ("offset", "length")):
             return [value]
-        key = next((key for key in ("bytes", "base64", "data", "image", "image_url", "url", "path") if key in value), "")
-        if key:
-            return _pictures(value[key], depth + 1)
+        for key in ("bytes", "base64", "data", "image", "image_url", "url", "path"):
+            if key in value:
+                return _pictures(value[key], depth + 1)
     if isinstance(value, bytes | Image.Image):
         return [value] if value else []
     raise BadRow("field is not what it should be", f"an image is not a path or bytes: {short(value)}")
