@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from augment import containers
 from augment.dialects import FIGURE, FILM, MAX_TEXT, OPTION_MARK, PLACE, REMAINS, normalise, speaks_of_figure
 from sources import BadRow, BenchmarkRow, conversations
 from tests.augment.growth import growth
@@ -284,6 +285,23 @@ EXAMPLES: dict[str, list[tuple[dict, dict]]] = {
          said(("I:b.png", "or ", "I:a.png", "?"), "5", answer="5")),
     ],
 }
+
+
+# file: (rows as single ones, images in them, the first question's beginning, the first response's end)
+FILES = json.loads((Path(__file__).parent / "dialects.json").read_text())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_of_public_sets_are_read(name: str) -> None:
+    num_rows, num_images, question, response = FILES[name]
+    path = Path(__file__).parent / "dialects" / name
+    made = [normalise(row) for _, row in containers.rows(str(path))]
+    sides = [turns for row in made for _, turns in conversations(row, pairs=False)]
+    assert len(sides) == num_rows
+    images = [image for turns in sides for turn in turns for image in turn.images]
+    assert len(images) == num_images and all((path.parent / image).is_file() for image in images)
+    asked = next(turn for turn in sides[0] if turn.role == "user")
+    assert asked.text.startswith(question) and sides[0][-1].text.endswith(response)
 
 
 def test_the_table_is_the_list_of_examples() -> None:
