@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import io
 import json
 import os
 import sys
@@ -148,6 +149,85 @@ def test_selection_and_counts(tmp_path):
         rows, counts = make(tmp_path / amount, stage=1, data=f"{data}:{amount}")
         assert counts["rows read"] == expected == len(rows)
     assert len({row["source"] for row in rows_of(tmp_path / "50", 1)}) == 50
+
+
+def test_pictures_embedded_in_parquet_are_read_and_kept(tmp_path):
+    """As Hugging Face's Image feature stores them; a JPEG is known by its bytes, whatever its name."""
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+
+    image, held = Image.open(SETS / "Geo170K" / "images" / "geoqa_plus" / "7.png").convert("RGB"), {}
+    for kind in ("PNG", "JPEG"):
+        image.save(buffer := io.BytesIO(), kind)
+        held[kind] = buffer.getvalue()
+    problem = text_problem(3)
+    rows = [{"image": {"bytes": held[kind], "path": name}, "question": f"{number}. {problem['query']}",
+             "answer": problem["response"]} for number, (kind, name) in enumerate([("PNG", "a.jpg"), ("JPEG", None)])]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    for stage, kinds in ((3, ["png", "jpg"]), (2, ["png", "jpg"])):
+        written, counts = make(tmp_path / str(stage), "--transform_pages", 0, stage=stage, data=tmp_path / "a.parquet",
+                               image_root="")
+        assert len(written) == 2 == counts["rows read"], counts
+        assert [row["image_url"].rpartition(".")[2] for row in written] == kinds
+        for row in written:
+            assert np.array_equal(np.asarray(Image.open(tmp_path / str(stage) / row["image_url"])).shape[:2],
+                                  np.asarray(image).shape[:2])
+    again, _ = make(tmp_path / "again", "--expand", 3, "--seed", 1, data=tmp_path / "a.parquet", image_root="")
+    assert len(again) == 6 and all((tmp_path / "again" / row["image_url"]).is_file() for row in again)
+
+
+def test_large_embedded_pictures_make_small_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1000)
+    rows = [("a", "", {"image": {"bytes": b"x" * 400, "path": None}})] * 7 + [("b", "", {"query": "q"})] * 300
+    monkeypatch.setattr(blocks, "read_rows", lambda plan: iter(rows))
+    assert [len(block) for _, block in blocks.read_blocks(None)] == [3, 3, 256, 45]
+
+
+def test_what_a_row_stands_on_reaches_the_question_and_the_page(tmp_path):
+    """Options, an index as answer, a table, the work beside the answer: all of it, or a reason with the first row."""
+    work = "Read the numbers off and compare them one by one, then take the largest of all."
+    rows = [{"question": "Which is the largest?", "choices": ["41", "57"], "answer": 1, "solution": work},
+            {"question": "How many pens?", "table": "box | pens\n1 | 9", "table_title": "Pens", "answer": "9",
+             "rationale": work},
+            {"question": "How many pens?", "tabel_picture": "a.png", "answer": work},
+            {"system": "Answer in French.", "query": "How many pens?", "response": work},
+            {"query": "How many pens?", "response": work, "image": "https://pictures.example/a.png"},
+            {"query": "How many pens?", "response": float("nan")}]
+    written, counts = make(tmp_path / "out", data=write(tmp_path / "a.jsonl", rows))
+    assert [row["instruction"] for row in written] == [
+        "Which is the largest?\nChoices:\n(A) 41\n(B) 57", "Pens\nbox | pens\n1 | 9\nHow many pens?"]
+    assert [row["output"] for row in written] == [f"{work}\nAnswer: B", f"{work}\nAnswer: 9"]
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    first = {reason: place for reason, place in manifest["first"].items() if reason.startswith("dropped")}
+    assert set(first) == {reason for reason in counts if reason.startswith("dropped")} and len(first) == 4
+    assert first["dropped: unknown key"].startswith(
+        "a.jsonl:3: unknown key 'tabel_picture' holds a picture, 'a.png'; name it")
+    assert first["dropped: image is a URL"].startswith("a.jsonl:5: ") and "download" in first["dropped: image is a URL"]
+    assert first["dropped: empty response"].startswith("a.jsonl:6: ")
+    assert first["dropped: has a system prompt, for which the written form has no place"] == "a.jsonl:4"
+
+
+def test_a_figure_that_is_not_there_is_counted_or_drops_the_row(tmp_path, capsys):
+    problem = text_problem(2)
+    rows = [problem, {**problem, "query": f"As shown in the figure, the boxes stand in a row. {problem['query']}"}]
+    data = write(tmp_path / "a.jsonl", rows)
+    written, counts = make(tmp_path / "kept", stage=1, data=data)
+    assert len(written) == 2 and counts["speaks of a figure that is not there"] == 1
+    manifest = json.loads((tmp_path / "kept" / "manifest.json").read_text())
+    blocks.summarize(recipe.Plan(**manifest["plan"]), str(tmp_path / "kept"), manifest)
+    assert "speaks of a figure that is not there: 1 (first: a.jsonl:2)" in capsys.readouterr().out
+    written, counts = make(tmp_path / "dropped", "--drop_figure_text", stage=1, data=data)
+    assert len(written) == 1 and counts["dropped: speaks of a figure that is not there"] == 1
+    geo, counts = make(tmp_path / "geo", "--drop_figure_text")
+    assert len(geo) == 3 and not any("figure" in reason for reason in counts), "these have their pictures"
+
+
+def test_a_folder_is_read_as_a_file(tmp_path):
+    (tmp_path / "set").mkdir()
+    for number in range(2):
+        write(tmp_path / "set" / f"{number}.jsonl", [text_problem(number)])
+    written, counts = make(tmp_path / "out", stage=1, data=tmp_path / "set")
+    assert counts["rows read"] == 2 and [row["source"] for row in written] == ["set:1", "set:2"]
 
 
 # -- one result, whatever the machine (also tests/problems/test_shards.py: ranks, kills, full disks)
