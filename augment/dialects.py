@@ -104,7 +104,7 @@ CONTENT = {"image", "images", "img", "imgs", "picture", "pictures", "photo", "ph
            "diagram", "diagrams", "screenshot", "screenshots", "graph", "chart", "table", "tables", "option", "options",
            "choice", "choices", "candidates", "alternatives", "system", "history", "tool", "tools", "functions",
            "context", "passage", "paragraph", "premise", "premises", "background", "statement", "scenario", "story",
-           "stem", "hint", "hints", "code", "video", "videos", "audio", "input", "inputs", "facts", "given",
+           "stem", "caption", "hint", "hints", "code", "video", "videos", "audio", "input", "inputs", "facts", "given",
            "conditions", "article", "exhibit"}
 MISSPELT = re.compile(r"i[ma]{1,3}ge?|pic(?![a-z])")
 
@@ -117,10 +117,8 @@ def normalise(row: dict) -> dict:
     """
     if not isinstance(row, dict):
         raise BadRow("not a row", f"this is {type(row).__name__}, no object with keys")
-    spelt = {str(key).strip().lower().replace("-", "_"): str(key) for key in row if isinstance(key, str | int)}
     _refuse_benchmarks(row)
-    plain = _plain(row)
-    left = {key: plain[name] for key, name in spelt.items() if name in plain}
+    spelt, left = _by_key(_plain(row), row)
     _refuse_keys(left)
     own = {key: left[key] for key in ("id", "answer") if key in left}
     if "turns" in spelt:
@@ -133,10 +131,11 @@ def normalise(row: dict) -> dict:
         sides = _mavis_pair(left)
     else:
         sides = [_single(left, spelt, own)]
-    shown = "\n".join(part.get("text", "") for turns in sides for turn in turns for part in turn["content"])
+    parts = [part for turns in sides for turn in turns for part in turn["content"]]
+    shown = "\n".join(part.get("text", "") for part in parts)
     if len(shown.encode("utf-8", "replace")) > MAX_TEXT:
         raise BadRow("text above 64 KB", f"the texts have {len(shown):,} characters", TOO_LONG)
-    _refuse_left(left, spelt, shown, len(sides))
+    _refuse_left(left, spelt, shown, len(sides), any("image" in part for part in parts))
     sides = [_checked(turns) for turns in sides]
     if len(sides) == 2 and sides[0][-1]["content"] != sides[1][-1]["content"]:
         strong, weak = (turns[-1]["content"][0]["text"] for turns in sides)
@@ -147,6 +146,21 @@ def normalise(row: dict) -> dict:
     if len(sides) == 1:
         return {**kept, "turns": sides[0]}
     return {**kept, "strong": {"turns": sides[0]}, "weak": {"turns": sides[1]}}
+
+
+def _by_key(plain: dict, row: dict) -> tuple[dict[str, str], dict[str, object]]:
+    """The keys in lower case, as they are spelt in the row, and those with something under them."""
+    spelt: dict[str, str] = {}
+    left: dict[str, object] = {}
+    for name in [str(key) for key in row if isinstance(key, str | int)]:
+        key = re.sub(r"[-\s]+", "_", name.strip().lower())
+        if key in left and name in plain and plain[name] != left[key]:
+            raise BadRow("unknown key", f"{short(spelt[key])} and {short(name)} are the same key", "rename one of them")
+        if name in plain or key not in spelt:
+            spelt[key] = name
+        if name in plain:
+            left[key] = plain[name]
+    return spelt, left
 
 
 def _plain(value: object, depth: int = 0) -> object:
@@ -201,7 +215,7 @@ def _refuse_keys(left: dict) -> None:
                      "keep the good ones and take the key out")
 
 
-def _refuse_left(left: dict, spelt: dict, shown: str, num_sides: int) -> None:
+def _refuse_left(left: dict, spelt: dict, shown: str = "", num_sides: int = 1, has_picture: bool = False) -> None:
     """Raise BadRow for a key that nothing was made of and that looks as if the row stood on it."""
     for key, value in left.items():
         words = re.sub(r"\d+$", "", key).strip("_").split("_")
@@ -211,7 +225,8 @@ def _refuse_left(left: dict, spelt: dict, shown: str, num_sides: int) -> None:
             remedy = "write image_url, or image_url_2 for the weak side" if num_sides == 2 else "name it image"
             raise BadRow("unknown key", f"unknown key {short(spelt[key])} holds a picture, {short(value)}", remedy)
         content = not CONTENT.isdisjoint(words) or MISSPELT.match(key)
-        if not content or words[-1] in LABELS or (isinstance(value, list) and not any(map(_is_content, value))):
+        about = words[-1] in LABELS or (has_picture and words[-1] in ("caption", "captions", "description"))
+        if not content or about or (isinstance(value, list) and not any(map(_is_content, value))):
             continue
         if _is_nothing(value) or (isinstance(value, str) and value.strip() in shown):
             continue
@@ -274,7 +289,7 @@ def _single(left: dict, spelt: dict, own: dict) -> list[dict]:
     if key:
         turns = earlier + _turns(left.pop(key))
         for key in {*QUESTIONS, *RESPONSES, *WORKS} & left.keys():
-            del left[key]  # the dialogue's own, or what it was made of
+            _check_source(key, left.pop(key), turns)
     elif isinstance(left.get("prompt"), list):
         turns = earlier + _turns(left.pop("prompt"))
         completion = left.pop("completion", None)
@@ -297,8 +312,22 @@ def _single(left: dict, spelt: dict, own: dict) -> list[dict]:
         raise BadRow("images and placeholders differ", f"{len(pictures)} images and a history: which turn shows which "
                      "is not said", "write <image> where each belongs")
     extended = asked[-1:] if earlier or len(asked) == 1 else []
-    _add_what_it_stands_on(extended, left, options, "\n".join(map(_words_of, asked)))
-    return _placed(turns, pictures)
+    shown = "\n".join(map(_words_of, asked))
+    _add_what_it_stands_on(extended, left, options, shown)
+    turns = _placed(turns, pictures)
+    if _are_letters(options) and not any("image" in part for turn in turns for part in turn["content"]):
+        if not all(re.search(rf"\b{letter}\s?[).:、．]", shown) for letter in "AB"):
+            raise BadRow("unknown options", "the options are letters alone, and there is no image that shows them",
+                         "write the options into the question, or name the image")
+    return turns
+
+
+def _check_source(key: str, value: object, turns: list[dict]) -> None:
+    """Raise BadRow for a question beside a dialogue that was not made of it. Another solution beside it is no harm."""
+    words, said = ("".join(text.split()) for text in (str(value), "".join(map(_words_of, turns))))
+    if key in QUESTIONS and isinstance(value, str) and words not in said and said not in words:
+        what = f"the key {key!r} holds what the turns do not: {short(value)}"
+        raise BadRow("two questions", what, "keep one of them")
 
 
 def _words_of(turn: dict) -> str:
@@ -522,13 +551,19 @@ def _lettered(text: str) -> list[tuple[str, str]] | None:
 
 def _list_options(question: str, options: list[tuple[str, str]]) -> str:
     """The options as lines, or "" where the question lists them, or a picture does: options that are letters alone."""
+    if _are_letters(options):
+        return ""
     letters = [chr(65 + index) for index in range(len(options))]
-    if all(text.strip("()") == letter for (_, text), letter in zip(options, letters, strict=True)):
+    if not options:
         return ""
     lettered = all(re.search(rf"\b{letter}\s?[).:、．]", question) for letter in "AB")
     if lettered and all(text in question for _, text in options):
         return ""
     return "\n".join(["Choices:", *(f"({letter}) {text}" for letter, (_, text) in zip(letters, options, strict=True))])
+
+
+def _are_letters(options: list[tuple[str, str]]) -> bool:
+    return bool(options) and all(text.strip("()") == chr(65 + index) for index, (_, text) in enumerate(options))
 
 
 def _with_options(question: str, options: list[tuple[str, str]]) -> str:
@@ -541,14 +576,20 @@ def _answer(left: dict, options: list[tuple[str, str]]) -> str:
     keys = [key for key in (*ANSWERS, *(["label"] if options else [])) if key in left]
     if "reward_model" in left and isinstance(left["reward_model"], dict) and "ground_truth" in left["reward_model"]:
         left["ground_truth"], keys = left.pop("reward_model")["ground_truth"], [*keys, "ground_truth"]
+    texts = [text for _, text in options]
     for key in keys:
         value = left.pop(key)
+        parsed = _parsed(value)
+        if isinstance(parsed, list) and all(isinstance(item, str) for item in parsed):  # [1, 2] may be an interval
+            value = parsed
+        if isinstance(value, float) and value.is_integer() and options and _text(value, key) not in texts:
+            value = int(value)  # pandas makes numbers of a column with gaps floats
         if isinstance(value, list):
             value = value[0] if all(item == value[0] for item in value) else _several(value, key)
         if isinstance(value, bool) and key == "correct":
             continue  # whether somebody's response was
         text = _text(value, key).strip()
-        if text in MISSING_WORDS and text not in [option for _, option in options]:
+        if text in MISSING_WORDS and text not in texts:
             continue
         for other in ANSWERS:
             if other in left and other != key:
@@ -572,23 +613,19 @@ def _choice(answer: str, is_index: bool, options: list[tuple[str, str]], key: st
         if ord(letter.upper()) - 65 >= len(options):
             raise BadRow("unclear answer", f"{key} is {answer!r}, and there are {len(options)} options")
         return answer
-    if not re.fullmatch(r"\d{1,3}", answer):
+    if not re.fullmatch(r"-?\d{1,3}", answer):
         return answer
     if labels[0].isdigit() and answer in labels:
         return chr(65 + labels.index(answer))
-    index = int(answer)
-    if answer in texts and (key in INDICES or index >= len(options) or texts[index] == answer or not is_index):
-        if key not in INDICES:
-            return answer if not is_index else chr(65 + texts.index(answer))
-    elif answer in texts:
-        raise BadRow("unclear answer", f"{key} {answer} is one of the options and may be the number of another",
-                     "write the option's letter")
-    if not is_index and index <= len(options):
-        raise BadRow("unclear answer", f"{key} is the text {answer!r}, which may be the number of an option",
-                     "write the option's letter")
-    if is_index and index >= len(options):
-        raise BadRow("unclear answer", f"{key} is {answer}, and the {len(options)} options are counted from 0",
-                     "write the option's letter")
+    index, remedy = int(answer), "write the option's letter"
+    if answer in texts and key not in INDICES:
+        if is_index and 0 <= index < len(options) and texts[index] != answer:
+            raise BadRow("unclear answer", f"{key} {answer} is one of the options and may count to another", remedy)
+        return chr(65 + texts.index(answer)) if is_index else answer
+    if not is_index and 0 <= index <= len(options):
+        raise BadRow("unclear answer", f"{key} is the text {answer!r}, which may count to an option", remedy)
+    if is_index and not 0 <= index < len(options):
+        raise BadRow("unclear answer", f"{key} is {answer}, and the {len(options)} options count from 0", remedy)
     return chr(65 + index) if is_index else answer
 
 
@@ -606,6 +643,9 @@ def _turns(value: object, greeting: bool = False) -> list[dict]:
     greeting: keep an assistant's turn before the first question, which LLaVA skips too. Raises BadRow.
     """
     items = _parsed(value)
+    if isinstance(items, dict) and items and all(isinstance(column, list) for column in items.values()):
+        if len({len(column) for column in items.values()}) == 1:  # a column a key, as datasets' Sequence has it
+            items = [dict(zip(items, turn, strict=True)) for turn in zip(*items.values(), strict=True)]
     if not isinstance(items, list) or not items:
         raise BadRow("field is not what it should be", f"the conversation is not a list of turns: {short(value)}")
     turns: list[dict] = []
@@ -635,7 +675,7 @@ def _message(item: object) -> Iterator[dict]:
         for role in ("system", "user", "assistant"):
             if role in roles:
                 yield _turn(role, _content(rest.pop(roles[role])))
-        _refuse_left(rest, {key: key for key in rest}, "", 1)
+        _refuse_left(rest, {key: key for key in rest})
         return
     speaker = rest.pop(role_key)
     if isinstance(speaker, str) and speaker.lower() in TOOL_ROLES:
@@ -653,7 +693,7 @@ def _message(item: object) -> Iterator[dict]:
     if pictures:
         [turn] = _placed([_turn(ROLES[speaker.lower()], content)], pictures)
         content = [part.get("text", part) for part in turn["content"]]
-    _refuse_left(rest, {key: key for key in rest}, "", 1)
+    _refuse_left(rest, {key: key for key in rest})
     yield _turn(ROLES[speaker.lower()], content)
 
 
@@ -676,6 +716,8 @@ def _part(item: object) -> list:
     rest = {key: value for key, value in item.items() if key not in PART_SETTINGS}
     if kind in TEXT_PARTS and len(rest) == 1 and rest.keys() <= {"text", "value", "content"}:
         return [_text(*rest.values(), "a part of a message")]
+    if kind in TEXT_PARTS[1:] and not rest:
+        return []
     if kind in IMAGE_PARTS[1:] and rest.keys() <= {"index"} and isinstance(rest.get("index", 0), int):
         return [{"place": rest["index"] + 1 if "index" in rest else None}]
     rest.pop("index", None)

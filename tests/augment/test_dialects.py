@@ -93,6 +93,10 @@ EXAMPLES: dict[str, list[tuple[dict, dict]]] = {
             {"from": "human", "value": "<image> two"}, {"from": "gpt", "value": A}]},
          said(("One ", "I:a.png"), A, ("I:b.png", "two"), A)),
         ({"conversations": json.dumps([{"from": "human", "value": Q}, {"from": "gpt", "value": A}])}, said(Q, A)),
+        ({"conversations": {"from": ["human", "gpt"], "value": [Q, A]}}, said(Q, A)),
+        ({"image": "a.png", "caption": "A long caption.", "conversations": [
+            {"from": "human", "value": Q}, {"from": "gpt", "value": A}]},
+         said(("I:a.png", Q), A, caption="A long caption.")),
     ],
     "ms-swift's conversation": [
         ({"system": "Be kind.", "conversation": [{"human": Q, "assistant": A}, {"human": "Why?", "assistant": "So."}]},
@@ -212,6 +216,9 @@ EXAMPLES: dict[str, list[tuple[dict, dict]]] = {
          said(f"{Q}\n{lettered('4', '5')}", "B", answer="B")),
         ({"question": Q, "choices": [30, 40], "answer": 40}, said(f"{Q}\n{lettered('30', '40')}", "B", answer="B")),
         ({"query": Q, "response": A, "choices": ["4", "5"]}, said(f"{Q}\n{lettered('4', '5')}", A)),
+        ({"question": Q, "choices": ["4 cm", "5 cm"], "answer": 1.0},
+         said(f"{Q}\n{lettered('4 cm', '5 cm')}", "B", answer="B")),
+        ({"question": f"{Q} A. 4 B. 5", "options": ["A", "B"], "answer": "B"}, said(f"{Q} A. 4 B. 5", "B", answer="B")),
     ],
     "TabMWP": [
         ({"question": "How many?", "choices": None, "answer": "7", "unit": "pounds", "table_title": "Weights (lbs)",
@@ -358,6 +365,8 @@ REFUSED: dict[str, list[tuple[dict, str]]] = {
         ({"messages": [{**ASKED, "table": "x | y"}, SAID]}, "'table'"),
         ({"messages": [ASKED, {**SAID, "reasoning_content": "Hm."}]}, "reasoning"),
         ({"question": Q, "answer": "5", "table": 5}, "table"),
+        ({"question": Q, "answer": "5", "image_caption": "A triangle with sides 3 and 4."}, "'image_caption'"),
+        ({"question": Q, "Question": "Another one.", "answer": "5"}, "the same key"),
     ],
     "image is a URL": [
         ({"question": Q, "answer": "5", "image": "https://x.org/a.png"}, "https://x.org/a.png"),
@@ -389,15 +398,19 @@ REFUSED: dict[str, list[tuple[dict, str]]] = {
         for value in (5, "4 or 5", [["4"], ["5"]], ["a.png", "b.png"], {"x": "4", "y": "5"}, "['4' '5']", ["4", None,
             "6"],
                       [{"image": "a.png"}, {"image": "b.png"}], {"text": ["4"], "label": ["A", "B"]}, ["4", True])
-    ] + [({"question": Q, "answer": "B", "options": ["4", "5"], "choices": ["6", "7"]}, "two keys")],
+    ] + [({"question": Q, "answer": "B", "options": ["4", "5"], "choices": ["6", "7"]}, "two keys"),
+         ({"question": Q, "answer": "B", "options": ["A", "B", "C"]}, "letters alone")],
     "unclear answer": [
         ({"question": Q, "choices": ["2", "1", "0"], "answer": 2}, "2 is one of the options"),
-        ({"question": Q, "choices": ["x", "y"], "answer": 2}, "counted from 0"),
+        ({"question": Q, "choices": ["x", "y"], "answer": 2}, "count from 0"),
         ({"question": Q, "choices": ["x", "y"], "answer": "1"}, "'1'"),
         ({"question": Q, "choices": ["x", "y"], "answer": "D"}, "2 options"),
+        ({"question": Q, "choices": ["x", "y"], "answer": -1}, "count from 0"),
     ],
-    "several answers": [({"question": Q, "answer": ["5", "five"]}, "['5', 'five']")],
-    "two questions": [({"question": Q, "problem": "Another one.", "answer": "5"}, "'problem' and 'question'")],
+    "several answers": [({"question": Q, "answer": ["5", "five"]}, "['5', 'five']"),
+                        ({"question": Q, "answer": "['5', 'five']"}, "['5', 'five']")],
+    "two questions": [({"question": Q, "problem": "Another one.", "answer": "5"}, "'problem' and 'question'"),
+                      ({"messages": [ASKED, SAID], "instruction": "Use degrees."}, "'instruction'")],
     "two responses": [({"question": Q, "response": A, "solution": "Otherwise."}, "'response' and 'solution'")],
     "two system prompts": [({"system": "Be kind.", "messages": [{"role": "system", "content": "No."}, ASKED, SAID]},
         "")],
