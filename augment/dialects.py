@@ -359,8 +359,7 @@ def _response(left: dict, spelt: dict, options: list, own: dict) -> str:
     said = {key: _work(left.pop(key), key) for key in (*RESPONSES, *WORKS) if key in left}
     said = {key: text for key, text in said.items() if text not in MISSING_WORDS}
     answer = _answer(left, options)
-    if answer:
-        own["answer"] = answer
+    own["answer"] = (answer or None) if said or len(answer) <= 60 else None  # longer ones are worked out
     if not said:
         if not answer and not any(key in spelt for key in (*RESPONSES, *WORKS, *ANSWERS)):
             keys = ", ".join(sorted(map(str, spelt.values()))[:12])
@@ -860,7 +859,7 @@ def _placed(turns: list[dict], pictures: list) -> list[dict]:
     for turn in turns:
         if turn["role"] != "user" and any("text" not in part for part in turn["content"]):
             place = next(part for part in turn["content"] if "text" not in part)
-            raise BadRow("picture in a response", f"a picture in the text of the {turn['role']}: {short(place)}",
+            raise BadRow("picture in a response", f"the {turn['role']} shows a picture, {short(*place.values())}",
                          "leave such rows out, or pass --skip_bad_rows")
     given, places = [part for part in parts if "image" in part], [part for part in parts if "place" in part]
     held = [part["image"] for part in given]
