@@ -454,7 +454,10 @@ def _add_what_it_stands_on(asked: list[dict], left: dict, options: list, shown: 
 
 
 def _table(left: dict, shown: str) -> str:
-    """A table as lines of cells with | between, under its title. Raises BadRow for a table of another kind."""
+    """A table as lines of | cells |, which pages draw as a table, under its title; "" where the question shows it.
+
+    Raises BadRow for a table of another kind.
+    """
     title = _text(left.pop("table_title", None), "table_title").strip()
     kinds = [left.pop(key) for key in ("table", "table_for_pd") if key in left]  # the second repeats the first
     if not kinds:
@@ -469,7 +472,12 @@ def _table(left: dict, shown: str) -> str:
         table = "\n".join(" | ".join(_text(cell, "table").strip() for cell in line) for line in table)
     if not isinstance(table, str) or _looks_like_picture(table):
         raise BadRow("unknown key", f"the table is {short(kinds[0])}", "write it into the question as text")
-    return "" if table.strip() in shown else "\n".join(filter(None, (title, table.strip())))
+    if re.sub(r"[|\s]+", "", table) in re.sub(r"[|\s]+", "", shown):
+        return ""
+    lines = [[cell.strip() for cell in line.split("|")] for line in table.strip().splitlines()]
+    if len({len(line) for line in lines}) == 1 and len(lines[0]) > 1 and not table.lstrip().startswith("|"):
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(filter(None, (title, table.strip())))
 
 
 # ----------------------------------------------------------------------------------------------------------------------

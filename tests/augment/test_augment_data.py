@@ -195,7 +195,7 @@ def test_what_a_row_stands_on_reaches_the_question_and_the_page(tmp_path):
             {"query": "How many pens?", "response": float("nan")}]
     written, counts = make(tmp_path / "out", data=write(tmp_path / "a.jsonl", rows))
     assert [row["instruction"] for row in written] == [
-        "Which is the largest?\nChoices:\n(A) 41\n(B) 57", "Pens\nbox | pens\n1 | 9\nHow many pens?"]
+        "Which is the largest?\nChoices:\n(A) 41\n(B) 57", "Pens\n| box | pens |\n| 1 | 9 |\nHow many pens?"]
     assert [row["output"] for row in written] == [f"{work}\nAnswer: B", f"{work}\nAnswer: 9"]
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     first = {reason: place for reason, place in manifest["first"].items() if reason.startswith("dropped")}
