@@ -472,7 +472,7 @@ def _table(left: dict, shown: str) -> str:
         table = "\n".join(" | ".join(_text(cell, "table").strip() for cell in line) for line in table)
     if not isinstance(table, str) or _looks_like_picture(table):
         raise BadRow("unknown key", f"the table is {short(kinds[0])}", "write it into the question as text")
-    if re.sub(r"[|\s]+", "", table) in re.sub(r"[|\s]+", "", shown):
+    if re.sub(r"[|\s]+", "", _text(table, "table")) in re.sub(r"[|\s]+", "", shown):
         return ""
     lines = [[cell.strip() for cell in line.split("|")] for line in table.strip().splitlines()]
     if len({len(line) for line in lines}) == 1 and len(lines[0]) > 1 and not table.lstrip().startswith("|"):

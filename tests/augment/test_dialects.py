@@ -543,7 +543,7 @@ def test_long_texts_are_refused_at_once() -> None:
                 assert len(json.dumps(normalise(row))) < MAX_TEXT, "a long path may be all blanks"
             except BadRow as error:
                 assert len(error.detail) < 600
-            assert time.perf_counter() - start < 1
+            assert time.perf_counter() - start < 2
 
 
 def damage(generator: random.Random, value: object) -> object:
