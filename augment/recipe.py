@@ -20,6 +20,7 @@ from augment.page import Layout, Style, draw, lay_out, random_style, split_choic
 from augment.pictures import TRANSFORMS, transform
 from augment.rephrase import (METHODS, REWORD_PROMPT, SOLVE_PROMPT, Problem, check_rewording, split_hint, stated_answer)
 from augment.typeset import MissingGlyphs, coverage
+from benchmarks import benchmark_of
 from common.files import file_ends, fingerprint, write_atomically
 from common.llm import Client, user_message
 from errors import UserError
@@ -215,6 +216,8 @@ def _usable(side: int, turns: list, row_id: str, image_root: str, plan: Plan) ->
         raise Dropped("has a picture (stage 1 is text)")
     if not question.text:
         raise Dropped("question is empty")
+    if benchmark := benchmark_of(question.text):
+        raise Dropped(f"a question of {benchmark}")
     if plan.drop_figure_text and picture is None and speaks_of_figure(question.text):
         raise Dropped(NO_FIGURE)
     answer = stated_answer(response.text)

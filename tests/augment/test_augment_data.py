@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from augment import blocks, recipe, report
+from benchmarks import question_hash
 from common import shards
 from errors import UserError
 from llm_server import Server, completion
@@ -285,6 +286,16 @@ def test_benchmark_rows_end_the_run_with_file_and_row(tmp_path):
         data = write(tmp_path / f"{number}.jsonl", [text_problem(1), row])
         with pytest.raises(UserError, match=f"{number}.jsonl:2: a row of .*never trained on"):
             make(tmp_path / f"out{number}", stage=1, data=data)
+
+
+def test_questions_of_benchmarks_are_known_by_their_words(tmp_path, monkeypatch):
+    """Whatever keys a copy has: no row of it is written, and the others are."""
+    rows = [text_problem(number) for number in range(3)]
+    hashed = question_hash(rows[1]["query"])
+    monkeypatch.setattr("benchmarks.known", lambda: {hashed: "MathVerse"})
+    written, counts = make(tmp_path / "out", stage=1, data=write(tmp_path / "a.jsonl", rows))
+    assert [row["source"] for row in written] == ["a.jsonl:1", "a.jsonl:3"]
+    assert counts["dropped: a question of MathVerse"] == 1
 
 
 def test_rows_of_evaluation_files_are_dropped(tmp_path):
