@@ -61,8 +61,11 @@ PLACE = re.compile(
 REMAINS = re.compile(r"<[/|]?(?:image|img|imagehere|vision_start|vision_end)\b|<image_|\[/?img\]", re.IGNORECASE)
 FILM = re.compile(r"<\|?(?:video|audio|speech)(?:_pad|_\d{1,3})?\|?>", re.IGNORECASE)
 
+OPTION_KEY = re.compile(r"(?:answer_)?(?:option|choice|opt|op)_?([a-h]|[1-8])")
 OPTION_MARK = re.compile(r"(?:^|(?<=[\s;,，；]))\(?([A-Za-z]) ?[).:、．]")  # "A.", "(b)", "c )"
 
+# LaTeX in a text that both JSON and Python would misread: the \f of \frac is a form feed, the \t of \times a tab.
+SINGLE_BACKSLASH = re.compile(r"(?<!\\)(?:\\\\)*\\(?:[^\\'\"/nuxtr]|[tr][a-z])")
 MISSING_WORDS = {"nan", "NaN", "None", "null", "NULL", "<NA>", "NaT"}  # what str() and pandas make of nothing
 DIALOGUES = ("conversations", "conversation", "messages", "texts", "dialogue", "dialog")
 QUESTIONS = ("instruction", "query", "problem", "question", "prompt", "input", "question_text", "problem_statement")
@@ -128,7 +131,7 @@ def normalise(row: dict) -> dict:
     elif "image_url_2" in spelt or "instruction_2" in spelt:
         sides = [_published_side(left, suffix) for suffix in ("", "_2")]
     elif isinstance(left.get("text_en"), dict) and "image_text_dominant" in spelt:
-        sides = _mavis_pair(left)
+        sides = _mavis_pair(left, spelt)
     else:
         sides = [_single(left, spelt, own)]
     parts = [part for turns in sides for turn in turns for part in turn["content"]]
@@ -221,7 +224,8 @@ def _refuse_left(left: dict, spelt: dict, shown: str = "", num_sides: int = 1, h
         words = re.sub(r"\d+$", "", key).strip("_").split("_")
         if isinstance(value, bool | int | float) or words[0] in ("num", "has", "is"):
             continue
-        if key not in ("id", "uid", "qid", "question_id", "problem_id", "idx") and _looks_like_picture(value):
+        named = words[-1] in ("id", "uid", "qid", "idx") or (has_picture and key in ("url", "source", "source_url"))
+        if not named and _looks_like_picture(value):
             remedy = "write image_url, or image_url_2 for the weak side" if num_sides == 2 else "name it image"
             raise BadRow("unknown key", f"unknown key {short(spelt[key])} holds a picture, {short(value)}", remedy)
         content = not CONTENT.isdisjoint(words) or MISSPELT.match(key)
@@ -266,9 +270,9 @@ def _side(value: object, side: str) -> list[dict]:
     return _placed(_turns(value["turns"]), [])
 
 
-def _mavis_pair(left: dict) -> list[list[dict]]:
+def _mavis_pair(left: dict, spelt: dict) -> list[list[dict]]:
     """MAVIS-Geometry has several versions of a problem: text-dominant is the strong side, vision-dominant the weak."""
-    texts, options = left.pop("text_en"), _options(left)
+    texts, options = left.pop("text_en"), _options(left, spelt)
     pictures = {key: left.pop(key) for key in [key for key in left if key.startswith("image_")]}
     left.pop("text_zh", None)
     sides = []
@@ -284,7 +288,7 @@ def _single(left: dict, spelt: dict, own: dict) -> list[dict]:
     pictures = _row_pictures(left)
     system = _one_of(left, ("system", "system_prompt"), "system prompt")
     earlier = _turns(left.pop("history")) if "history" in left and not _is_nothing(left["history"]) else []
-    options = _options(left)
+    options = _options(left, spelt)
     key = next((key for key in DIALOGUES if key in left), None)
     if key:
         turns = earlier + _turns(left.pop(key))
@@ -384,11 +388,10 @@ def _ends_in(work: str, answer: str) -> bool:
     """Whether the work's last line says the answer, or a \\boxed close to its end does."""
     tail, bare = work.rstrip()[-400:], answer.strip().strip("$").strip()
     boxed = tail.rfind("\\boxed")
-    if boxed >= 0 and bare in tail[boxed:]:
+    if boxed >= 0 and re.search(rf"(?<![\w.]){re.escape(bare)}(?!\w)", tail[boxed + 6 :]):
         return True
-    last = tail.splitlines()[-1].rstrip(" .。*)$}]")
-    start = len(last) - len(bare.rstrip(" .。*)$}]"))
-    return start >= 0 and last[start:] == bare.rstrip(" .。*)$}]") and not re.search(r"[\w.\\/-]$", last[:start])
+    last, bare = tail.splitlines()[-1].rstrip(" .。*)$}]"), bare.rstrip(" .。*)$}]")
+    return last.endswith(bare) and not re.search(r"[\w.\\/-]$", last[: len(last) - len(bare)])
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -422,7 +425,7 @@ def _one_of(left: dict, keys: tuple[str, ...], what: str) -> str:
 def _parsed(value: object) -> object:
     """A list or object that was written as a text, by JSON or by Python's str; anything else as it is."""
     text = value.strip() if isinstance(value, str) else ""
-    if not text or text[0] + text[-1] not in ("[]", "{}") or len(text) > MAX_TEXT:
+    if not text or text[0] + text[-1] not in ("[]", "{}") or len(text) > MAX_TEXT or SINGLE_BACKSLASH.search(text):
         return value
     try:
         return _plain(json.loads(text))
@@ -484,13 +487,13 @@ def _table(left: dict, shown: str) -> str:
 # Options
 
 
-def _options(left: dict) -> list[tuple[str, str]]:
+def _options(left: dict, spelt: dict) -> list[tuple[str, str]]:
     """(label, text) of every option that the row offers, under whatever key. Raises BadRow if they are not clear."""
     found = [_read_options(left.pop(key), key) for key in ("choices", "options", "option") if key in left]
-    lettered = {key: re.fullmatch(r"(?:(?:answer_)?(?:option|choice|opt|op)_?)?([a-h]|[1-8])", key) for key in left}
-    for bare in (True, False):
-        keys = {match[1]: key for key, match in lettered.items() if match and (len(key) == 1) == bare}
-        if {"a", "b"} <= keys.keys() or (not bare and {"1", "2"} <= keys.keys()):
+    capitals = {key: key for key in left if re.fullmatch("[A-H]", spelt[key])}  # a and b may be sides of a triangle
+    spelt_out = {match[1]: key for key in left if (match := OPTION_KEY.fullmatch(key))}
+    for keys in (capitals, spelt_out):
+        if {"a", "b"} <= keys.keys() or {"1", "2"} <= keys.keys():
             found.append(_read_options({label.upper(): left.pop(key) for label, key in keys.items()}, "A, B ..."))
     found = [options for options in found if options]
     if any(options != found[0] for options in found):
@@ -505,7 +508,7 @@ def _read_options(value: object, key: str) -> list[tuple[str, str]]:
     elif isinstance(items, dict) and items.keys() >= {"text", "label"} and isinstance(items["text"], list):
         items = _pairs(items["label"], items["text"])
     elif isinstance(items, dict):
-        items = sorted(items.items())
+        items = sorted(items.items(), key=lambda item: (len(item[0]), item[0]))
     elif isinstance(items, list):
         while items and items[-1] is None:
             items.pop()
@@ -516,13 +519,18 @@ def _read_options(value: object, key: str) -> list[tuple[str, str]]:
     texts = [text if isinstance(text, str) else _number(text) for _, text in options]
     labels = [str(label).strip(" ().:").upper() for label, _ in options]
     counted = [[str(start + index) for index in range(len(labels))] for start in (0, 1)]
-    if labels not in (letters, *counted) or any(text is None or _looks_like_picture(text) for text in texts):
+    if labels not in (letters, *counted) or not all(map(_is_option, texts)):
         raise BadRow("unknown options", f"the options under {key!r} are {short(value)}",
                      "write them as a list of texts, or into the question")
     marks = [re.match(r"\s*\(?([A-Za-z])\s?[).:、．]\s*(?=\S)", text) for text in texts]
     if all(marks) and [mark[1].upper() for mark in marks] == letters:  # "A) 6": they bring their letters along
         texts = [text[mark.end() :] for text, mark in zip(texts, marks, strict=True)]
     return list(zip(labels, (text.strip() for text in texts), strict=True))
+
+
+def _is_option(text: str | None) -> bool:
+    """A line break is more likely LaTeX's \\neq that JSON misread."""
+    return text is not None and "\n" not in text.rstrip() and not _looks_like_picture(text)
 
 
 def _number(value: object) -> str | None:
@@ -799,10 +807,10 @@ def _named(text: str) -> str | bytes:
 def _row_pictures(left: dict) -> list:
     """Take the pictures of a row out of it, in order, under whatever keys they stand. Raises BadRow."""
     maybe = [key for key in MAYBE_IMAGE_KEYS if key in left and _looks_like_picture(left[key])]
-    found = {key: _pictures(left.pop(key)) for key in [key for key in IMAGE_KEYS if key in left] + maybe}
     pictures: list = []
-    for key, held in found.items():
-        pictures = _same_pictures(pictures, held, key)
+    for key in [key for key in IMAGE_KEYS if key in left] + maybe:
+        held = _pictures(left.pop(key))
+        pictures = pictures if pictures and key.startswith("file") else _same_pictures(pictures, held, key)
     numbered = {key: match for key in left if (match := NUMBERED.fullmatch(key)) and _looks_like_picture(left[key])}
     if not numbered:
         return pictures

@@ -165,6 +165,12 @@ EXAMPLES: dict[str, list[tuple[dict, dict]]] = {
         ({"problem": Q, "answer": "5", "solution": A}, said(Q, A, answer="5")),
         ({"problem": Q, "answer": "5", "solution": "Add the squares: \\boxed{5}. Done"},
          said(Q, "Add the squares: \\boxed{5}. Done", answer="5")),
+        ({"problem": Q, "answer": "5", "solution": "So \\boxed{15}"}, said(Q, "So \\boxed{15}\nAnswer: 5", answer="5")),
+        ({"problem": Q, "answer": "D", "solution": "So \\boxed{3}. Done"},
+         said(Q, "So \\boxed{3}. Done\nAnswer: D", answer="D")),
+        ({"problem": Q, "answer": "D", "solution": "So $\\boxed{\\textbf{(D)}\\ 3}$."},
+         said(Q, "So $\\boxed{\\textbf{(D)}\\ 3}$.", answer="D")),
+        ({"problem": Q, "answer": "$5$", "solution": "So it is $5$."}, said(Q, "So it is $5$.", answer="$5$")),
         ({"problem": Q, "answer": "5", "solution": "Three, four, and so on: 25"},
          said(Q, "Three, four, and so on: 25\nAnswer: 5", answer="5")),
     ],
@@ -210,6 +216,11 @@ EXAMPLES: dict[str, list[tuple[dict, dict]]] = {
         ({"question": Q, "A": "4", "B": 5, "answer": "B"}, said(f"{Q}\n{lettered('4', '5')}", "B", answer="B")),
         ({"question": Q, "option_a": "4", "option_b": "5", "answer_index": 1},
          said(f"{Q}\n{lettered('4', '5')}", "B", answer="B")),
+        ({"question": Q, "a": 3, "b": 4, "answer": "5"}, said(Q, "5", a=3, b=4, answer="5")),
+        ({"question": Q, "options": "['\\\\frac{1}{2}', '\\\\neq']", "answer": "B"},
+         said(f"{Q}\n{lettered(chr(92) + 'frac{1}{2}', chr(92) + 'neq')}", "B", answer="B")),
+        ({"question": Q, "options": {str(n): f"{n} cm" for n in range(12)}, "answer": 10},
+         said(f"{Q}\n{lettered(*(f'{n} cm' for n in range(12)))}", "K", answer="K")),
         ({"question": Q, "options": {"A": "4", "B": "5"}, "label": "B", "answer": None},
          said(f"{Q}\n{lettered('4', '5')}", "B", answer="B")),
         ({"question": Q, "choices": {"text": ["4", "5"], "label": ["1", "2"]}, "answerKey": "2"},
@@ -336,7 +347,8 @@ def test_pictures_under_any_name_are_pictures(key: str) -> None:
 
 def test_the_same_picture_under_two_keys_is_read_once() -> None:
     for row in ({"image": "1/a.png", "decoded_image": {"bytes": PNG, "path": "a.png"}}, {"image": PNG, "images": [PNG]},
-                {"image_url": "http://x.org/a.png", "image": PNG}):
+                {"image_url": "http://x.org/a.png", "image": PNG}, {"url": "http://x.org/b.png", "image": PNG},
+                {"image": PNG, "file_name": "scan.png"}):
         assert normalise({"question": Q, "answer": "5", **row})["turns"][0]["content"] == parts(PNG, Q)
     both = {"question": Q, "answer": "5", "image": "a.png", "image_path": "data/a.png"}
     assert normalise(both)["turns"][0]["content"] == parts("I:data/a.png", Q)
@@ -395,7 +407,8 @@ REFUSED: dict[str, list[tuple[dict, str]]] = {
     ],
     "unknown options": [
         ({"question": Q, "answer": "B", "options": value}, "'options'")
-        for value in (5, "4 or 5", [["4"], ["5"]], ["a.png", "b.png"], {"x": "4", "y": "5"}, "['4' '5']", ["4", None,
+        for value in (5, "4 or 5", [["4"], ["5"]], ["a.png", "b.png"], {"x": "4", "y": "5"}, "['4' '5']",
+            r'["\frac{1}{2}", "\times"]', '["\\\\neq", "\\neq"]', ["4", None,
             "6"],
                       [{"image": "a.png"}, {"image": "b.png"}], {"text": ["4"], "label": ["A", "B"]}, ["4", True])
     ] + [({"question": Q, "answer": "B", "options": ["4", "5"], "choices": ["6", "7"]}, "two keys"),
