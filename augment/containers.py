@@ -104,7 +104,7 @@ def pieces(path: str, wanted: Iterator[bool] | None = None) -> Iterator[Piece]:
     wanted = itertools.repeat(True) if wanted is None else wanted
     before = 0
     for file in names:
-        with _told(file):
+        with told(file):
             if _kind(file) in (".parquet", ".arrow"):
                 before = yield from _pieces_of_table(file, before, wanted)
             else:
@@ -122,7 +122,7 @@ def cut_off(path: str, reason: object) -> UserError:
 
 
 @contextmanager
-def _told(file: str) -> Iterator[None]:
+def told(file: str) -> Iterator[None]:
     """Turn what reading `file` raises into a UserError."""
     try:
         yield
@@ -181,7 +181,7 @@ def _kind(file: str) -> str:
 
 def _files_of_folder(folder: str) -> tuple[list[str], str]:
     """The data files of a folder: of datasets.save_to_disk, a snapshot of the hub, or just a folder of files."""
-    with _told(folder):
+    with told(folder):
         if os.path.exists(os.path.join(folder, "dataset_dict.json")):
             splits = _json_of(folder, "dataset_dict.json")["splits"]
             if "train" not in splits:
@@ -702,7 +702,7 @@ def _pyarrow(file: str) -> object:
 
 
 def _count(file: str) -> int:
-    with _told(file):
+    with told(file):
         kind = _kind(file)
         if kind == ".parquet":
             return _parquet_file(file).metadata.num_rows
@@ -718,7 +718,7 @@ def _count(file: str) -> int:
 
 
 def _size(file: str) -> float:
-    with _told(file):
+    with told(file):
         kind, stored = _kind(file), os.path.getsize(file) if _kind(file) else float("nan")
         if kind == ".parquet":
             metadata = _parquet_file(file).metadata
