@@ -302,10 +302,9 @@ def _holds_lines(stream: io.BufferedIOBase, kind: str) -> bool:
         return first != b"{" and not first.startswith(b"[")
     if not first.startswith(b"{") or len(first) == MAX_ROW or not stream.read(1 << 16).strip():
         return False  # a line alone may hold many rows
-    try:
-        return isinstance(json.loads(first), dict)
-    except (ValueError, RecursionError):
-        return False
+    row = parse_row(first)
+    return isinstance(row, dict) and not any(isinstance(value, list) and value and _are_rows(key, value[0])
+                                             for key, value in row.items())
 
 
 def _lines(stream: io.BufferedIOBase) -> Iterator[tuple[int, bytes | BadRow]]:
@@ -370,7 +369,7 @@ def _object(text: "_Window", file: str) -> Iterator[bytes]:
             if mark == "[":
                 elements = _list(text)
                 first = next(elements, b"")
-                if key not in OF_ONE_ROW and _is_row(first):
+                if first and _are_rows(key, json.loads(first)):
                     if key.lower() in EVALUATION:
                         left_out = key
                         for _ in elements:
@@ -430,10 +429,9 @@ def _all_objects(head: list[tuple[str, bytes]]) -> bool:
     return all(raw.startswith(b"{") for _, raw in head)
 
 
-def _is_row(raw: bytes) -> bool:
-    """Whether an element of a list may be a row: an object, and no turn or part of a conversation."""
-    row = parse_row(raw) if raw.startswith(b"{") else None
-    return isinstance(row, dict) and not row.keys() & {"role", "from"}
+def _are_rows(key: str, first: object) -> bool:
+    """Whether the list under `key` that begins so holds rows: objects that are no turns or parts of one row."""
+    return key not in OF_ONE_ROW and isinstance(first, dict) and not first.keys() & {"role", "from"}
 
 
 class _Window:
