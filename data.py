@@ -406,16 +406,14 @@ def _attempt(work: Callable[..., object], *arguments: object) -> object:
     """What `work` returns, or the error that it ends with: the other ranks wait to be told."""
     try:
         return work(*arguments)
-    except (UserError, SystemExit) as error:
+    except UserError as error:
         return error
 
 
 def _settled(result: object) -> object:
-    """A result of `_attempt`, or the end of all ranks: by the first one's words, or the reader's, said already."""
+    """A result of `_attempt`; where it is an error, the first rank raises it and the others end."""
     if isinstance(result, UserError):
         leave_to_first_rank(result)
-    if isinstance(result, SystemExit):
-        raise result
     return result
 
 

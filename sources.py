@@ -190,7 +190,7 @@ def in_training_form(path: str) -> bool:
 
 def prepare(path: str, amount: str, image_root: str, skip_bad_rows: bool, folder: str) -> tuple[str, str]:
     """The JSON lines in the trainer's form that `python -m augment.read` makes of a file in `folder`, once, and how
-    many to draw of them: a share was drawn already. Ends the program where the command fails; it says why itself.
+    many to draw of them: a share was drawn already. Raises UserError with the words of the command where it fails.
     """
     folder = os.path.normpath(folder)
     command = ["-m", "augment.read", "--data", f"{path}:{amount}" if amount else path, "--out_dir", folder]
@@ -201,12 +201,19 @@ def prepare(path: str, amount: str, image_root: str, skip_bad_rows: bool, folder
     environment = {name: value for name, value in os.environ.items() if name not in launcher}
     core = str(Path(__file__).parent)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [core, os.environ.get("PYTHONPATH", "")]))
-    done = subprocess.run([sys.executable, *command, "--max_gb", "2"], stdout=subprocess.PIPE, text=True, check=False,
-                          env=environment)
-    if done.returncode:
-        sys.exit(done.returncode)
+    error = f"{path}: the reader ended without a word"
+    with subprocess.Popen([sys.executable, *command, "--max_gb", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          env=environment) as reader:
+        for line in io.TextIOWrapper(reader.stderr, newline=""):  # its progress as it comes
+            if line.startswith("error: "):
+                error = line.removeprefix("error: ").strip()
+            else:
+                print(line, end="", file=sys.stderr, flush=True)
+        made = reader.stdout.read().decode().splitlines()
+    if reader.returncode:
+        raise UserError(error)
     is_share = "." in amount and float(amount) <= 1
-    return done.stdout.splitlines()[-1], "" if is_share else amount
+    return made[-1], "" if is_share else amount
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int]:

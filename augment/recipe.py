@@ -18,7 +18,8 @@ from augment.avoid import Avoid, read_avoided
 from augment.dialects import normalise, speaks_of_figure
 from augment.page import Layout, Style, draw, lay_out, random_style, split_choices
 from augment.pictures import TRANSFORMS, transform
-from augment.rephrase import (METHODS, REWORD_PROMPT, SOLVE_PROMPT, Problem, check_rewording, split_hint, stated_answer)
+from augment.rephrase import (METHODS, REWORD_PROMPT, SOLVE_PROMPT, Problem, check_rewording, clean_output, split_hint,
+                              stated_answer, unusable)
 from augment.typeset import MissingGlyphs, coverage
 from benchmarks import benchmark_of
 from common.files import file_ends, fingerprint, write_atomically
@@ -220,11 +221,14 @@ def _usable(side: int, turns: list, row_id: str, image_root: str, plan: Plan) ->
         raise Dropped(f"a question of {benchmark}")
     if plan.drop_figure_text and picture is None and speaks_of_figure(question.text):
         raise Dropped(NO_FIGURE)
-    answer = stated_answer(response.text)
-    if answer is None and len(response.text) <= 40 and "\n" not in response.text:
-        answer = response.text.rstrip(".")
-    example = Example(row_id + ("/weak" if side == WEAK else ""), Problem(question.text, response.text, answer),
-                      picture, image_root)
+    if reason := unusable(question.text, response.text):
+        raise Dropped(reason)
+    output = clean_output(response.text)
+    answer = stated_answer(output)
+    if answer is None and len(output) <= 40 and "\n" not in output:
+        answer = output.rstrip(".")
+    example = Example(row_id + ("/weak" if side == WEAK else ""), Problem(question.text, output, answer), picture,
+                      image_root)
     avoid = avoided(plan.avoid, plan.avoid_image_root)
     reason = avoid.question(question.text)
     if reason:

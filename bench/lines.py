@@ -28,8 +28,8 @@ from errors import UserError, run_main
 
 SCRIPTS = ("train_stage1.py", "train_stage2.py", "train_stage3.py")
 KERNELS = tuple(f"kernels/{name}.py" for name in ("__init__", "puma_loss", "torch_puma", "reference", "triton_puma"))
-CORE = (*SCRIPTS, "model.py", "data.py", "runtime.py", "checkpoint.py", "errors.py", "guard.py", "sources.py", "benchmarks.py",
-        *KERNELS)
+CORE = (*SCRIPTS, "model.py", "data.py", "sources.py", "benchmarks.py", "runtime.py", "checkpoint.py", "errors.py",
+        "guard.py", *KERNELS)
 
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 DEFINITION = (*FUNCTION, ast.ClassDef)

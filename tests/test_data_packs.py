@@ -598,7 +598,7 @@ def test_ctrl_c_is_one_line_that_promises_no_more_than_holds(resumes, capsys):
 def open_as_rank(rank: int, store: Path, path: str, chat_format: ChatFormat, answers: multiprocessing.Queue) -> None:
     os.environ["RANK"] = str(rank)  # as torchrun sets it
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    options, failure = dict(pairs=False, chat_format=chat_format, max_length=300), "none"
+    options, failure = dict(pairs=False, chat_format=chat_format, max_length=300, prepared=store.parent), "none"
     try:
         open_rows(path, **options)
     except UserError as error:

@@ -162,6 +162,34 @@ def test_rows_that_the_reader_made_are_called_by_their_old_file(tmp_path: Path, 
         open_fixture(path, chat_format)
 
 
+def test_a_file_of_another_form_is_read_once_and_then_trained_on(
+    tmp_path: Path, chat_format: ChatFormat, capfd: pytest.CaptureFixture
+) -> None:
+    """The reader runs as a command; every message names the file that was given, and its row."""
+    draw_image(tmp_path / "images" / "a.png")
+    asked = {"from": "human", "value": "<image>\nFind x."}
+    rows = [{"image": "a.png", "conversations": [asked, {"from": "gpt", "value": f"x = {n}"}]} for n in range(20)]
+    options = {"prepared": str(tmp_path / "prepared"), "image_root": str(tmp_path / "images")}
+    path = tmp_path / "llava.json"
+    path.write_text(json.dumps(rows))
+    read = open_fixture(path, chat_format, **options)
+    assert "is not in the trainer's form: python -m augment.read --data" in capfd.readouterr().out
+    assert read.row_id(4) == f"{path}:5" and read.read(4)[0][1].text == "x = 4" and f"{path}: 20 of 20" in read.summary()
+    [step] = make_loader(read, global_batch=20, pack_tokens=2048, rank=0, world_size=1, seed=0, start_step=0,
+                         total_steps=1)
+    assert sum(len(batch.pixel_values["pixel_values"]) for batch, _ in step) == 20
+    [made] = (tmp_path / "prepared").iterdir()
+    written = (made / "rows.jsonl").stat().st_mtime_ns
+    assert open_fixture(path, chat_format, **options).fingerprint == read.fingerprint
+    assert (made / "rows.jsonl").stat().st_mtime_ns == written
+    for amount, drawn in (("5", 5), ("0.25", 5), ("2.0", 40)):  # a share above one repeats rows
+        assert len(open_fixture(f"{path}:{amount}", chat_format, **options)) == drawn
+    path.write_text(json.dumps([*rows, {"image": "a.png", "conversations": [asked]}]))
+    assert f"{path}:21: the turns must alternate" in error_of(path, chat_format, **options)
+    read = open_fixture(path, chat_format, **options, skip_bad_rows=True)
+    assert len(read) == 20 and dropped_from(read) == [{"turns do not alternate": 1}]
+
+
 def test_pictures_in_a_large_file_are_read_from_their_place(tmp_path: Path, chat_format: ChatFormat) -> None:
     images = [draw_image(tmp_path / f"{n}.png", seed=n).read_bytes() for n in range(3)]
     (tmp_path / "pack.bin").write_bytes(b"###" + b"".join(images))
