@@ -179,15 +179,15 @@ def _files_of_folder(folder: str) -> tuple[list[str], str]:
     """The data files of a folder: of datasets.save_to_disk, a snapshot of the hub, or just a folder of files."""
     with told(folder):
         if os.path.exists(os.path.join(folder, "dataset_dict.json")):
-            splits = _json_of(folder, "dataset_dict.json")["splits"]
+            splits = _field(folder, "dataset_dict.json", "splits")
             if "train" not in splits:
                 raise UserError(f"{folder}: no split is named train, only {', '.join(splits)}; name the folder of the "
                                 "one to train on")
             rest = [split for split in splits if split != "train"]
             said = f"reads the split train; left out: {', '.join(rest)}" if rest else ""
             return _files_of_folder(os.path.join(folder, "train"))[0], said
-        if os.path.exists(os.path.join(folder, "state.json")):
-            names = [item["filename"] for item in _json_of(folder, "state.json")["_data_files"]]
+        if all(os.path.exists(os.path.join(folder, name)) for name in ("state.json", "dataset_info.json")):
+            names = [item["filename"] for item in _field(folder, "state.json", "_data_files")]
         else:
             names = _data_files(folder)
     by_split: dict[str, list[str]] = {}
@@ -212,12 +212,12 @@ def _files_of_folder(folder: str) -> tuple[list[str], str]:
     return paths, said
 
 
-def _json_of(folder: str, name: str) -> dict:
+def _field(folder: str, name: str, key: str) -> list:
     with open(os.path.join(folder, name), encoding="utf-8") as file:
         try:
-            return json.load(file)
-        except ValueError as error:
-            raise UserError(f"{file.name}: not JSON ({error}); download or make the folder again") from None
+            return json.load(file)[key]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{file.name}: damaged ({type(error).__name__}: {error}); make the folder again") from None
 
 
 def _data_files(folder: str) -> list[str]:
@@ -280,7 +280,7 @@ def _weight(value: object) -> int:
 
 
 def _open(file: str) -> io.BufferedIOBase:
-    return gzip.open(file, "rb") if file.lower().endswith(".gz") else open(file, "rb")
+    return gzip.open(file, "rb") if file.lower().endswith(".gz") else open(file, "rb", 1 << 20)
 
 
 def _json_rows(file: str) -> Iterator[tuple[int, bytes | BadRow]]:
@@ -572,7 +572,7 @@ def _hub_rows(name: str) -> Iterator[tuple[int, dict]]:
     builder, split = _hub_builder(name)
     try:
         stream = builder.as_streaming_dataset(split=split)
-        yield from enumerate(stream.decode(False), 1)  # pictures as they are stored
+        yield from enumerate(stream.decode(False) if stream.features else stream, 1)  # pictures as they are stored
     except Exception as error:
         raise _hub_error(name, error) from None
 
@@ -674,7 +674,9 @@ def _arrow_batches(file: str) -> Iterator[object]:
             source.seek(0)
             batches = reader = pyarrow.ipc.open_stream(source)
         _check_names(file, reader.schema)
-        yield from batches
+        for batch in batches:
+            batch.validate(full=True)  # damage would end the process, not raise
+            yield batch
 
 
 def _check_names(file: str, schema: object) -> None:

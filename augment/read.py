@@ -173,7 +173,7 @@ def check_room(plan: Plan, total: int, arguments: argparse.Namespace) -> None:
         place = os.path.dirname(place)
     free = shutil.disk_usage(place).free / 1e9
     needs = "a size that is not known" if math.isnan(need) else f"about {need:.1f} GB" if need > 0.1 else "below 0.1 GB"
-    say(f"{plan.path}: is read into {arguments.out_dir} ({needs}, {free:.1f} GB free)")
+    say(f"{plan.path}: is read into {arguments.out_dir} ({needs}, up to twice that on the way; {free:.1f} GB free)")
     if need > arguments.max_gb or (math.isnan(need) and arguments.max_gb < math.inf):
         words = ["python", "-m", "augment.read", "--data", plan.path + (f":{plan.amount}" if plan.amount else ""),
                  "--out_dir", arguments.out_dir, *(["--image_root", plan.image_root] if plan.image_root else []),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from data_helpers import draw_image, write_lines
+from growth import growth
 
 from augment import containers
 from augment.containers import count, files, pieces, rows, size
@@ -145,6 +146,20 @@ def test_a_row_beyond_all_measure_is_dropped_and_the_next_is_read(
     assert reasons(read(path)) == [None, "row too long", "row too long", None, "row too long"]
     (tmp_path / "a.json").write_text(json.dumps({str(n): n for n in range(400)}))
     assert reasons(read(tmp_path / "a.json")) == ["broken JSON, rest of the file unread"]
+
+
+@pytest.mark.parametrize("piece", ["[", '{"a":', "{", "[ ", " ", "\\n", '{"a":[{"b":1},', '["\\\\', "[[],", '{"a":1}',
+                                   "1", '"', '{"a":{},', '[{"role":'])
+def test_time_grows_with_the_file_alone(piece: str) -> None:
+    def read_all(text: str) -> None:
+        try:
+            for _ in containers._values(containers._Window(io.BytesIO(text.encode())), "a.json"):
+                pass
+        except UserError:  # a file that begins so
+            pass
+
+    for opening in ("", "[", '{"data": ['):
+        assert growth(read_all, lambda size, opening=opening: opening + piece * (size // len(piece))) <= 2.6
 
 
 def test_deeply_nested_json(tmp_path: Path) -> None:
@@ -499,7 +514,7 @@ def test_a_name_of_the_hub_is_read_through_datasets(monkeypatch: pytest.MonkeyPa
 
         def as_streaming_dataset(self, split: str) -> object:
             shown = ROWS if split == "train" else ROWS[:5]
-            return types.SimpleNamespace(decode=lambda decode: list(shown) if not decode else None)
+            return types.SimpleNamespace(features=["query"], decode=lambda decode: [] if decode else list(shown))
 
     monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset_builder=Builder))
     assert read("some-org/some.set") == ROWS == [row for _, row in rows("some-org/some.set:train")]

@@ -186,7 +186,7 @@ def test_a_summary_says_what_was_dropped(run: Callable, tmp_path: Path, monkeypa
     said = []
     monkeypatch.setattr(read, "say", said.append)
     run(write_lines(tmp_path / "a.jsonl", [*TEXT, {"x": 1}]), "--skip_bad_rows")
-    assert re.search(r"a.jsonl: is read into .*out \(below 0.1 GB, [\d.]+ GB free\)", said[0])
+    assert re.search(r"a.jsonl: is read into .*out \(below 0.1 GB, up to twice that on the way; [\d.]+ GB fr", said[0])
     assert said[1] == f"{tmp_path}/a.jsonl: 30 rows of 31 read"
     assert said[2].startswith("  dropped: unknown dialect: 1 (the first: a.jsonl:31: the keys are: x")
 
