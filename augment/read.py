@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from augment import containers, dialects
 from common import shards
-from common.files import file_ends, fingerprint, num_cores, read_json, write_atomically
+from common.files import file_ends, fingerprint, read_json, write_atomically
 from errors import UserError
 import fcntl  # after errors.py, which tells why there is none
 from benchmarks import benchmark_of
@@ -107,11 +107,13 @@ def parse_arguments() -> argparse.Namespace:
 def parse_files(spec: str) -> list[tuple[str, str]]:
     """[(path, amount)] of a --data; a hub name may have a split. Raises UserError."""
     parts = filter(None, map(str.strip, spec.split(",")))
-    return [(part, "") if containers.is_hub_name(part) else parse_spec(part)[0] for part in parts]
+    found = [(part, "") if containers.is_hub_name(part) else parse_spec(part)[0] for part in parts]
+    return found or parse_spec(spec)  # says that there is none
 
 
 def prepared(path: str, amount: str, arguments: argparse.Namespace) -> str:
     """The path of the rows.jsonl that holds a file's rows in the one form, made now unless it is there."""
+    workers = min(shards.ranks(arguments.workers)[2], arguments.workers or MAX_WORKERS)
     plan = make_plan(path, amount, arguments)
     name = re.sub(r"[^\w.-]+", "_", os.path.basename(os.path.abspath(path)))[:60]
     folder = os.path.join(arguments.out_dir, f"{name}-{plan.key()}")
@@ -125,7 +127,7 @@ def prepared(path: str, amount: str, arguments: argparse.Namespace) -> str:
                             "to") from error
         with locked(folder):
             if not finished(plan, folder):
-                convert(plan, folder, total, arguments.workers or min(MAX_WORKERS, num_cores()))
+                convert(plan, folder, total, workers)
     return os.path.join(folder, "rows.jsonl")
 
 

@@ -237,6 +237,15 @@ def test_a_figure_that_is_not_there_is_counted(run: Callable, tmp_path: Path) ->
     assert manifest_of(made)["counts"][f"dropped: {read.NOT_THERE}"] == 2
 
 
+def test_flags_that_mean_nothing_are_one_line(run: Callable, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", TEXT)
+    for data, flags, what in (("", (), "--data is empty"), (f"{path}:many", (), "give a count"),
+                              ("none.json", (), "no such"), (path, ("--workers", -1), "must be 0 or more")):
+        with pytest.raises(UserError, match=what):
+            run(data, *flags)
+    assert not (tmp_path / "out").exists()
+
+
 def test_too_large_a_result_names_the_command_to_run(run: Callable, tmp_path: Path) -> None:
     path = write_lines(tmp_path / "it's.jsonl", TEXT)
     with pytest.raises(UserError, match="more than 1e-06; run it by hand") as caught:
