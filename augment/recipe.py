@@ -152,7 +152,8 @@ def drop(error: BadRow, row_id: str, counts: Counter, first: dict[str, str]) -> 
     """Count what is not used under its reason. first: of every reason, the first row and what is wrong with it."""
     key = f"dropped: {error.reason}"
     counts[key] += 1
-    first.setdefault(key, f"{row_id}: {error.detail}; {error.remedy}" if error.detail else row_id)
+    said = f"{row_id}: {error.detail}; {error.remedy}" if error.detail else row_id
+    first.setdefault(key, " ".join(said.encode(errors="backslashreplace").decode().split()))  # a path may be no Unicode
 
 
 @dataclass

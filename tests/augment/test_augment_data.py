@@ -193,18 +193,21 @@ def test_what_a_row_stands_on_reaches_the_question_and_the_page(tmp_path):
             {"question": "How many pens?", "tabel_picture": "a.png", "answer": work},
             {"system": "Answer in French.", "query": "How many pens?", "response": work},
             {"query": "How many pens?", "response": work, "image": "https://pictures.example/a.png"},
-            {"query": "How many pens?", "response": float("nan")}]
-    written, counts = make(tmp_path / "out", data=write(tmp_path / "a.jsonl", rows))
+            {"query": "How many pens?", "response": float("nan")},
+            {"query": "How many pens?", "response": work, "image": "\ud800\r.png"}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    written, counts = make(tmp_path / "out", data=tmp_path / "a.jsonl")
     assert [row["instruction"] for row in written] == [
         "Which is the largest?\nChoices:\n(A) 41\n(B) 57", "Pens\n| box | pens |\n| 1 | 9 |\nHow many pens?"]
     assert [row["output"] for row in written] == [f"{work}\nAnswer: B", f"{work}\nAnswer: 9"]
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     first = {reason: place for reason, place in manifest["first"].items() if reason.startswith("dropped")}
-    assert set(first) == {reason for reason in counts if reason.startswith("dropped")} and len(first) == 4
+    assert set(first) == {reason for reason in counts if reason.startswith("dropped")} and len(first) == 5
     assert first["dropped: unknown key"].startswith(
         "a.jsonl:3: unknown key 'tabel_picture' holds a picture, 'a.png'; name it")
     assert first["dropped: image is a URL"].startswith("a.jsonl:5: ") and "download" in first["dropped: image is a URL"]
     assert first["dropped: empty response"].startswith("a.jsonl:6: ")
+    assert "\\ud800 .png: " in first["dropped: image unreadable"], "one line, and it can be printed"
     assert first["dropped: has a system prompt, for which the written form has no place"] == "a.jsonl:4"
 
 
