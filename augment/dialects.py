@@ -874,8 +874,8 @@ def _placed(turns: list[dict], pictures: list) -> list[dict]:
     parts = [part for turn in turns for part in turn["content"]]
     for turn in turns:
         if turn["role"] != "user" and any("text" not in part for part in turn["content"]):
-            place = next(part for part in turn["content"] if "text" not in part)
-            raise BadRow("picture in a response", f"the {turn['role']} shows a picture, {short(*place.values())}",
+            [what] = next(part for part in turn["content"] if "text" not in part).values()
+            raise BadRow("picture in a response", f"the {turn['role']} shows a picture, {short(what or '<image>')}",
                          "leave such rows out, or pass --skip_bad_rows")
     given, places = [part for part in parts if "image" in part], [part for part in parts if "place" in part]
     held = [part["image"] for part in given]

@@ -152,7 +152,8 @@ def drop(error: BadRow, row_id: str, counts: Counter, first: dict[str, str]) -> 
     """Count what is not used under its reason. first: of every reason, the first row and what is wrong with it."""
     key = f"dropped: {error.reason}"
     counts[key] += 1
-    said = f"{row_id}: {error.detail}; {error.remedy}" if error.detail else row_id
+    remedy = error.remedy.removesuffix(", or pass --skip_bad_rows")  # what is done here anyway
+    said = f"{row_id}: {error.detail}; {remedy}" if error.detail else row_id
     first.setdefault(key, " ".join(said.encode(errors="backslashreplace").decode().split()))  # a path may be no Unicode
 
 
