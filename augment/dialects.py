@@ -71,7 +71,7 @@ DIALOGUES = ("conversations", "conversation", "messages", "texts", "dialogue", "
 QUESTIONS = ("instruction", "query", "problem", "question", "prompt", "input", "question_text", "problem_statement")
 RESPONSES = ("output", "response", "completion")  # all that is to be said
 WORKS = ("solution", "rationale", "explanation", "reasoning", "cot", "chain_of_thought", "generated_solution",
-         "cot_reasoning")  # the way, to which the answer is added
+         "cot_reasoning", "analysis")  # the way, to which the answer is added
 ANSWERS = ("answer", "short_answer", "final_answer", "correct", "correct_answer", "correct_option", "answer_index",
            "answer_idx", "answerkey", "answer_key", "ground_truth", "expected_answer", "gt_answer")
 INDICES = ("answer_index", "answer_idx")
@@ -80,6 +80,8 @@ ROLES = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "model": "assistant",
     "bot": "assistant", "chatgpt": "assistant", "system": "system", "developer": "system"
 }
+PAIR_ROLES = {**ROLES, **dict.fromkeys(("input", "question", "query", "prompt"), "user"),
+              **dict.fromkeys(("output", "answer", "response"), "assistant")}  # of the keys of one object
 TOOL_ROLES = {"tool", "function", "observation", "function_call", "tool_call", "tool_response", "tool_result",
               "ipython"}
 TOOL_KEYS = ("tools", "functions", "tool_calls", "function_call", "tool_call_id")
@@ -224,8 +226,8 @@ def _refuse_left(left: dict, spelt: dict, shown: str = "", num_sides: int = 1, h
         words = re.sub(r"\d+$", "", key).strip("_").split("_")
         if isinstance(value, bool | int | float) or words[0] in ("num", "has", "is"):
             continue
-        named = words[-1] in ("id", "uid", "qid", "idx") or (has_picture and key in ("url", "source", "source_url"))
-        if not named and _looks_like_picture(value):
+        about = has_picture and key in ("url", "path", "source", "source_url")
+        if not about and words[-1] not in ("id", "uid", "qid", "idx") and _looks_like_picture(value):
             remedy = "write image_url, or image_url_2 for the weak side" if num_sides == 2 else "name it image"
             raise BadRow("unknown key", f"unknown key {short(spelt[key])} holds a picture, {short(value)}", remedy)
         content = not CONTENT.isdisjoint(words) or MISSPELT.match(key)
@@ -367,7 +369,7 @@ def _response(left: dict, spelt: dict, options: list, own: dict) -> str:
     if not said:
         if not answer and not any(key in spelt for key in (*RESPONSES, *WORKS, *ANSWERS)):
             keys = ", ".join(sorted(map(str, spelt.values()))[:12])
-            raise BadRow("unknown dialect", f"the keys are: {short(keys)[1:-1]}; accepted: {ACCEPTED}")
+            raise BadRow("unknown dialect", f"no response; the keys are: {short(keys)[1:-1]}; accepted: {ACCEPTED}")
         return answer
     (key, text), *others = said.items()
     if any(other.strip() not in text for _, other in others):
@@ -684,7 +686,7 @@ def _message(item: object) -> Iterator[dict]:
             raise BadRow("tool turn", f"a turn has {key!r}", "leave such rows out, or pass --skip_bad_rows")
     role_key = next((key for key in ("role", "from", "speaker") if key in rest), None)
     if role_key is None:
-        roles = {ROLES[key]: key for key in rest if key in ROLES}
+        roles = {PAIR_ROLES[key]: key for key in rest if key in PAIR_ROLES}
         if not {"user", "assistant"} <= roles.keys():
             raise BadRow("unknown speaker", f"a turn is not one of {', '.join(ROLES)}: {short(item)}")
         for role in ("system", "user", "assistant"):
@@ -692,10 +694,10 @@ def _message(item: object) -> Iterator[dict]:
                 yield _turn(role, _content(rest.pop(roles[role])))
         _refuse_left(rest, {key: key for key in rest})
         return
-    speaker = rest.pop(role_key)
-    if isinstance(speaker, str) and speaker.lower() in TOOL_ROLES:
+    speaker = str(rest.pop(role_key)).strip("<|>").lower()
+    if speaker in TOOL_ROLES:
         raise BadRow("tool turn", f"a turn of {speaker!r}", "leave such rows out, or pass --skip_bad_rows")
-    if not isinstance(speaker, str) or speaker.lower() not in ROLES:
+    if speaker not in ROLES:
         raise BadRow("unknown speaker",
                      f"a turn is not one of {', '.join(ROLES)} by its key {role_key!r}: {short(item)}")
     if any(key in rest and not rest[key] for key in ("weight", "loss", "train")):
@@ -706,10 +708,10 @@ def _message(item: object) -> Iterator[dict]:
     content = _content(rest.pop(text_key, None))
     pictures = _row_pictures(rest)
     if pictures:
-        [turn] = _placed([_turn(ROLES[speaker.lower()], content)], pictures)
+        [turn] = _placed([_turn(ROLES[speaker], content)], pictures)
         content = [part.get("text", part) for part in turn["content"]]
     _refuse_left(rest, {key: key for key in rest})
-    yield _turn(ROLES[speaker.lower()], content)
+    yield _turn(ROLES[speaker], content)
 
 
 def _content(value: object) -> list:
@@ -981,7 +983,8 @@ FIGURE = re.compile(
     rf"|\b(?:based on|according to|look at) the (?:{_DRAWN}|{_SEEN})\b|\b(?:shown|pictured) (?:below|above)\b"
     rf"|\bthe (?:accompanying|following|given) (?:{_DRAWN}|{_SEEN})\b|\bfig(?:ure|\.)? ?\(?\d"
     r"|(?<!be )(?<!been )\bshown(?=[,.:;])|\bsee figure\b"
-    r"|如[下上左右]?图|[下上左右]图|图[中示甲乙]|图所示|所示的?图|见图|看图|合图|附图|示意图", re.IGNORECASE)
+    r"|(?<!例)如[下上左右]?图|[下上左右]图|图[中示甲乙]|图所示|所示的?图|见图|看图(?!书)|结合图|附图|示意图",
+    re.IGNORECASE)
 
 
 def speaks_of_figure(text: str) -> bool:

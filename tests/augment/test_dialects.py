@@ -102,6 +102,7 @@ EXAMPLES: dict[str, list[tuple[dict, dict]]] = {
         ({"system": "Be kind.", "conversation": [{"human": Q, "assistant": A}, {"human": "Why?", "assistant": "So."}]},
          said(Q, A, "Why?", "So.", system="Be kind.")),
         ({"conversation": [{"user": Q, "assistant": A}]}, said(Q, A)),
+        ({"conversation": [{"system": "Be kind.", "input": Q, "output": A}]}, said(Q, A, system="Be kind.")),
         ({"conversation": [[Q, A], ["Why?", "So."]]}, said(Q, A, "Why?", "So.")),
     ],
     "messages": [
@@ -112,6 +113,8 @@ EXAMPLES: dict[str, list[tuple[dict, dict]]] = {
          SAID]},
          said(("Which is round?", "I:a.png", "I:b.png"), A)),
         ({"messages": [{**ASKED, "images": ["a.png"]}, SAID]}, said(("I:a.png", Q), A)),
+        ({"messages": [{"role": "<|User|>", "content": f"<image_placeholder>\n{Q}", "images": ["a.png"]},
+                       {"role": "<|Assistant|>", "content": A}]}, said(("I:a.png", Q), A)),
         ({"tools": "[]", "messages": [{**ASKED, "name": "me"}, {**SAID, "tool_calls": None, "weight": 1}]}, said(Q, A)),
     ],
     "content parts": [
@@ -444,7 +447,8 @@ REFUSED: dict[str, list[tuple[dict, str]]] = {
                           ({"messages": [ASKED, {**SAID, "loss": False}]}, "marked")],
     "preference pair": [({"prompt": Q, "chosen": A, "rejected": "No."}, "'chosen'"),
                         ({"prompt": Q, "completion": A, "label": False}, "'label'")],
-    "unknown dialect": [({"text": Q}, "the keys are: text; accepted:"), ({"question": Q}, "the keys are: question"),
+    "unknown dialect": [({"text": Q}, "the keys are: text; accepted:"), ({"question": Q},
+        "no response; the keys are: question"),
         ({}, "none")],
     "unknown speaker": [({"conversations": [{"from": "robot", "value": Q}]}, "'from'"), ({"messages": [5]}, "5")],
     "unknown part of a message": [
@@ -516,6 +520,7 @@ def test_harmless_keys_are_kept_as_labels_and_long_ones_go() -> None:
 @pytest.mark.parametrize("text, speaks", [
     ("As shown in the figure, AB is parallel to CD.", True), ("In the diagram below, find x.", True),
     ("The graph shows a function.", True), ("如图，AB是⊙O的直径。", True), ("根据图中数据回答。", True),
+     ("例如图书馆有多少本书？", False),
      ("Triangle ABC, shown, is right.", True),
     ("What is the area of the figure shown below?", True), ("Based on the image, find x.", True), ("See Figure 3.",
      True),
