@@ -73,7 +73,7 @@ RESPONSES = ("output", "response", "completion")  # all that is to be said
 WORKS = ("solution", "rationale", "explanation", "reasoning", "cot", "chain_of_thought", "generated_solution",
          "cot_reasoning", "analysis")  # the way, to which the answer is added
 ANSWERS = ("answer", "short_answer", "final_answer", "correct", "correct_answer", "correct_option", "answer_index",
-           "answer_idx", "answerkey", "answer_key", "ground_truth", "expected_answer", "gt_answer")
+           "answer_idx", "answerkey", "answer_key", "ground_truth", "expected_answer", "gt_answer", "answers", "target")
 INDICES = ("answer_index", "answer_idx")
 CONTEXTS = ("context", "passage", "paragraph", "background", "hint")
 ROLES = {
@@ -100,6 +100,7 @@ REFUSED = {
     **dict.fromkeys(("objects", "bbox", "bboxes"),
                     ("unknown key", "places in a picture", "write them into the texts and take the key out")),
 }
+ABOUT_PICTURES = ("url", "path", "source", "source_url", "image_name", "image_source")  # beside a picture, no other one
 # What a row may be told by without training on it.
 LABELS = {"id", "ids", "idx", "index", "size", "sizes", "width", "height", "type", "types", "source", "sources",
           "format", "category", "categories", "hash", "md5", "sha256", "count", "num", "number", "license", "domain",
@@ -226,8 +227,8 @@ def _refuse_left(left: dict, spelt: dict, shown: str = "", num_sides: int = 1, h
         words = re.sub(r"\d+$", "", key).strip("_").split("_")
         if isinstance(value, bool | int | float) or words[0] in ("num", "has", "is"):
             continue
-        about = has_picture and key in ("url", "path", "source", "source_url")
-        if not about and words[-1] not in ("id", "uid", "qid", "idx") and _looks_like_picture(value):
+        about = words[-1] in ("id", "uid", "qid", "idx") or (has_picture and key in ABOUT_PICTURES)
+        if not about and (_looks_like_picture(value) or (not has_picture and _holds_picture(value))):
             remedy = "write image_url, or image_url_2 for the weak side" if num_sides == 2 else "name it image"
             raise BadRow("unknown key", f"unknown key {short(spelt[key])} holds a picture, {short(value)}", remedy)
         content = not CONTENT.isdisjoint(words) or MISSPELT.match(key)
@@ -238,6 +239,12 @@ def _refuse_left(left: dict, spelt: dict, shown: str = "", num_sides: int = 1, h
             continue
         raise BadRow("unknown key", f"unknown key {short(spelt[key])} holds {short(value)}, which the question may "
                      "stand on", "write it into the question, or take the key out")
+
+
+def _holds_picture(value: object) -> bool:
+    """Whether a picture lies anywhere in a value, as in the metadata of a row without one."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(_looks_like_picture(item) or _holds_picture(item) for item in items)
 
 
 def _is_content(value: object) -> bool:

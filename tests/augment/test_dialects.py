@@ -184,6 +184,7 @@ EXAMPLES: dict[str, list[tuple[dict, dict]]] = {
         ({"question": Q, "answer": 3.0}, said(Q, "3.0", answer="3.0")),
         ({"question": Q, "ground_truth": "5", "image_path": "a.png"}, said(("I:a.png", Q), "5", answer="5")),
         ({"question": Q, "answer": ["5", "5"]}, said(Q, "5", answer="5")),
+        ({"question": Q, "answers": ["5"]}, said(Q, "5", answer="5")),
         ({"question": Q, "final_answer": ["$1$", "$2$"], "is_multiple_answer": True},
          said(Q, "$1$, $2$", answer="$1$, $2$", is_multiple_answer=True)),
     ],
@@ -351,6 +352,7 @@ def test_pictures_under_any_name_are_pictures(key: str) -> None:
 def test_the_same_picture_under_two_keys_is_read_once() -> None:
     for row in ({"image": "1/a.png", "decoded_image": {"bytes": PNG, "path": "a.png"}}, {"image": PNG, "images": [PNG]},
                 {"image_url": "http://x.org/a.png", "image": PNG}, {"url": "http://x.org/b.png", "image": PNG},
+                {"image": PNG, "image_name": "b.png", "metadata": {"file": "c.png"}},
                 {"image": PNG, "file_name": "scan.png"}):
         assert normalise({"question": Q, "answer": "5", **row})["turns"][0]["content"] == parts(PNG, Q)
     both = {"question": Q, "answer": "5", "image": "a.png", "image_path": "data/a.png"}
@@ -369,7 +371,8 @@ REFUSED: dict[str, list[tuple[dict, str]]] = {
             ("front", PNG), ("extra", ["a.png"]), ("link", "https://x.org/b.png?v=1"), ("imgae", "b.png"),
             ("Table2", "x | y"), ("premise", "All dogs bark."), ("code", "print(1)"), ("hints", ["Add."]),
             ("diagram", "draw((0,0)--(1,1));"), ("few_shot_input", "1 + 1"), ("chart", [["a", 1]]),
-            ("objects", {"bbox": [[1, 2]]}), ("system_message", "Answer in French."),
+            ("objects", {"bbox": [[1, 2]]}), ("metadata", {"image": "a.png"}), ("meta", {"x": [{"bytes": PNG}]}),
+             ("system_message", "Answer in French."),
         ]
     ] + [
         ({"image_url": "", "instruction": Q, "output": A, "instruction_2": "", "output_2": A, "image_2": "b.png"},
