@@ -264,7 +264,7 @@ class Rows:
                     shows = f"{shown:,} with pictures ({each:.1f} each), {len(rows) - shown:,} without"
                     lines.append(f"    {name}: {shows}; responses: {rows['response'].mean():,.0f} tokens on average")
             if "outside" in file:
-                lines.append(f"    pictures outside of {source.image_root or '.'}: {file['outside']}")
+                lines.append(f"    pictures outside of {source.home or '.'}: {file['outside']}")
         weak, strong = self.entries["images"].sum(axis=0).tolist()
         if strong > weak:
             lines.append(f"  warning: strong sides show more pictures ({strong:,}) than weak ones ({weak:,}); swapped?")
@@ -283,7 +283,7 @@ class Rows:
     def index(self, files: list[tuple[str, str]], image_root: str) -> "Rows":
         """Find the usable rows of `files`, (path, amount) each, as open_rows says; self. Raises UserError."""
         self.sources = [open_source(path, image_root) for path, _ in files]
-        finders = [ImageFinder(source.image_root, self.picture_roots) for source in self.sources]
+        finders = [ImageFinder(source.image_root, self.picture_roots, source.home) for source in self.sources]
         self.entries = np.concatenate(
             [self._index_file(number, amount, finders[number]) for number, (_, amount) in enumerate(files)])
         if len(self) == 0:

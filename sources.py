@@ -100,6 +100,7 @@ class Source:
     image_root: str
     stamp: tuple[int, int, int] = (0, 0, 0)  # _stamp of the file when this run began
     name: str = ""  # what messages call it: the file that it was made of by `python -m augment.read`, else its path
+    home: str = ""  # where its images are expected: beside that file, or in its image_root
     dropped: dict[str, int] = field(default_factory=dict)  # reason: rows of that file that are not in this one
 
     def scan(self) -> Iterator[tuple[int, int, int, dict | BadRow]]:
@@ -143,11 +144,13 @@ def open_source(path: str, image_root: str = "") -> Source:
         raise UserError(f"{path}: cannot be read (Permission denied); allow it, or take it out of --data")
     if os.path.getsize(path) == 0:
         raise UserError(f"{path}: the file is empty; remove it from --data or make it again")
-    source = Source(path, image_root or os.path.dirname(path), _stamp(os.stat(path)), path)
+    root = image_root or os.path.dirname(path)
+    source = Source(path, root, _stamp(os.stat(path)), path, root)
     if made := _manifest(path):
+        home = made.get("image_root") or os.path.dirname(made["read_from"])
         counts = {reason.removeprefix("dropped: "): count for reason, count in made["counts"].items()
                   if reason.startswith("dropped: ")}
-        return replace(source, image_root=os.path.dirname(path), name=made["read_from"], dropped=counts)
+        return replace(source, image_root=os.path.dirname(path), name=made["read_from"], home=home, dropped=counts)
     return source
 
 
@@ -434,17 +437,18 @@ def short(value: object) -> str:
 class ImageFinder:
     """Finds the image files that rows name. Each folder is listed once: a stat per image is slow on network disks.
 
-    named: {path as in the row: the real folder if that lies outside image_root, else ""}, in the order of the rows.
+    named: {path as in the row: the real folder if that lies outside home, else ""}, in the order of the rows.
+    home: where they are expected; "" is image_root.
     """
 
-    def __init__(self, image_root: str = "", picture_roots: Sequence[str] = ()):
+    def __init__(self, image_root: str = "", picture_roots: Sequence[str] = (), home: str = ""):
         self.image_root, self.picture_roots = image_root, picture_roots
-        self.root = (os.path.realpath(image_root),)
+        self.root = (os.path.realpath(home or image_root), os.path.realpath(image_root))
         self.named: dict[str, str] = {}
         self.list = cache(_files)
 
     def check(self, image: object) -> str:
-        """The folder of an image that lies outside image_root, else "", also for an image's bytes.
+        """The folder of an image that lies outside home, else "", also for an image's bytes.
 
         Raises BadRow if there is no such regular file, or if it lies outside all picture_roots.
         """

@@ -175,7 +175,7 @@ def test_a_file_of_another_form_is_read_once_and_then_trained_on(
     read = open_fixture(path, chat_format, **options)
     assert "is not in the trainer's form: python -m augment.read --data" in capfd.readouterr().out
     assert read.row_id(4) == f"{path}:5" and read.read(4)[0][1].text == "x = 4"
-    assert f"{path}: 20 of 20" in read.summary()
+    assert f"{path}: 20 of 20" in read.summary() and "outside" not in read.summary()
     [step] = make_loader(read, global_batch=20, pack_tokens=2048, rank=0, world_size=1, seed=0, start_step=0,
                          total_steps=1)
     assert sum(len(batch.pixel_values["pixel_values"]) for batch, _ in step) == 20
