@@ -71,7 +71,7 @@ def test_the_recipe_runs_and_every_stage_trains_on_it(tmp_path):
         data = re.search(rf"^stage {stage}: --data (\S+)$", script.stdout, re.MULTILINE)[1]
         out = tmp_path / f"stage{stage}"
         flags = ["--preset", "tiny", "--model", "", "--random_weights", "--data", data, "--max_steps", "1",
-                 "--global_batch", "4", "--max_length", "4096", "--pack_tokens", "4096", "--num_workers", "0",
+                 "--global_batch", "4", "--max_length", "768", "--pack_tokens", "4096", "--num_workers", "0",
                  "--out_dir", str(out)]
         trained = subprocess.run([sys.executable, f"train_stage{stage}.py", *flags], cwd=ROOT, env=env, text=True,
                                  capture_output=True)
