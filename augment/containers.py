@@ -705,17 +705,24 @@ def _count(file: str) -> int:
         if kind == ".arrow":
             return sum(batch.num_rows for batch in _arrow_batches(file))
         if not kind:
-            builder, split = _hub_builder(file)
-            known = (builder.info.splits or {}).get(split)
-            if known is None or not known.num_examples:
+            if (known := _hub_split(file)) is None or not known.num_examples:
                 raise UserError(f"{file}: how many rows it has is not known; download it and name its folder")
             return known.num_examples
         return sum(1 for _ in _rows_of(file))
 
 
+def _hub_split(name: str) -> object | None:
+    builder, split = _hub_builder(name)
+    return (builder.info.splits or {}).get(split)
+
+
 def _size(file: str) -> float:
     with told(file):
-        kind, stored = _kind(file), os.path.getsize(file) if _kind(file) else float("nan")
+        kind = _kind(file)
+        if not kind:
+            known = _hub_split(file)
+            return known.num_bytes if known and known.num_bytes else float("nan")
+        stored = os.path.getsize(file)
         if kind == ".parquet":
             metadata = _parquet_file(file).metadata
             return sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))

@@ -174,15 +174,15 @@ def check_room(plan: Plan, total: int, arguments: argparse.Namespace) -> None:
     while not os.path.exists(place):
         place = os.path.dirname(place)
     free = shutil.disk_usage(place).free / 1e9
-    needs = "a size that is not known" if math.isnan(need) else f"about {need:.1f} GB" if need > 0.1 else "below 0.1 GB"
+    needs = "of unknown size" if math.isnan(need) else f"about {need:.1f} GB" if need > 0.1 else "below 0.1 GB"
     say(f"{plan.path}: is read into {arguments.out_dir} ({needs}, up to twice that on the way; {free:.1f} GB free)")
-    if need > arguments.max_gb or (math.isnan(need) and arguments.max_gb < math.inf):
+    if arguments.max_gb < math.inf and not need <= arguments.max_gb:  # also where the size is NaN
         words = ["python", "-m", "augment.read", "--data", plan.path + (f":{plan.amount}" if plan.amount else ""),
                  "--out_dir", arguments.out_dir, *(["--image_root", plan.image_root] if plan.image_root else []),
                  *(["--skip_bad_rows"] if plan.skip_bad_rows else []),
                  *(["--drop_figure_text"] if plan.drop_figure_text else [])]
-        raise UserError(f"{plan.path}: its prepared form has {needs}, more than {arguments.max_gb:g}; run it by hand, "
-                        f"then the same command again: {shlex.join(words)}")
+        raise UserError(f"{plan.path}: its prepared form is {needs}, and --max_gb is {arguments.max_gb:g}; run this by "
+                        f"hand, then the same command again: {shlex.join(words)}")
 
 
 def say(line: str) -> None:
@@ -216,19 +216,18 @@ def convert(plan: Plan, folder: str, total: int, workers: int) -> None:
         _claim(plan, folder)
         wanted = draw(rows_to_draw(plan.amount, total), total, plan.path) if plan.amount else None
         bar = tqdm(unit=" rows", smoothing=0.02, disable=None)
-        num_pieces = 0
+        lengths = []
 
         def missing() -> Iterator[tuple[str, containers.Piece]]:
-            nonlocal num_pieces
             for number, piece in enumerate(containers.pieces(plan.path, wanted)):
-                num_pieces = number + 1
+                lengths.append(len(piece))
                 if not os.path.exists(_part(folder, number)):
                     yield _part(folder, number), piece
 
         shards.work(missing(), partial(_lines_of_piece, plan, folder), workers, bar)
         if make_plan(plan.path, plan.amount, plan) != plan:
             raise Refused(f"{plan.path}: the file has changed while it was read; run the same command again")
-        summarize(publish(plan, folder, num_pieces))
+        summarize(publish(plan, folder, lengths))
     except Refused:
         _clear(folder, [])
         raise
@@ -267,8 +266,8 @@ def draw(chosen: int, total: int, name: str) -> Iterator[bool]:
     yield from itertools.repeat(False)  # a file that has grown is found out at its end
 
 
-def publish(plan: Plan, folder: str, num_pieces: int) -> dict:
-    """Join the pieces into rows.jsonl, write the manifest, which is returned, and remove the pieces.
+def publish(plan: Plan, folder: str, lengths: list[int]) -> dict:
+    """Join the pieces, of so many rows, into rows.jsonl; write the manifest, which is returned; remove the pieces.
 
     Raises:
         Refused: no row is left, or rows are questions of a benchmark.
@@ -276,7 +275,8 @@ def publish(plan: Plan, folder: str, num_pieces: int) -> dict:
     counts: Counter = Counter()
     first: dict[str, str] = {}
     with shards.joined(folder, "rows.jsonl") as (merged,):
-        for number in range(num_pieces):
+        for number, length in enumerate(lengths):
+            before = counts["rows read"]
             with open(_part(folder, number), "rb") as part:
                 for line in part:
                     if line.startswith(b'{"counts"'):
@@ -285,6 +285,8 @@ def publish(plan: Plan, folder: str, num_pieces: int) -> dict:
                         first = told["first"] | first
                     else:
                         merged.write(line)
+            if counts["rows read"] - before != length:  # an interrupted run had other versions of the packages
+                raise Refused(f"{_part(folder, number)}: made of other rows; run the same command again")
         _check(plan, counts, first)
     names = [name for name in sorted(os.listdir(folder)) if name == "rows.jsonl" or name.endswith(".bin")]
     manifest = {

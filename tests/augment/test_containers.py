@@ -509,7 +509,7 @@ def test_a_name_of_the_hub_is_read_through_datasets(monkeypatch: pytest.MonkeyPa
         def __init__(self, name: str):
             if name != "some-org/some.set":
                 raise FileNotFoundError(f"Dataset '{name}' doesn't exist on the Hub\nor cannot be accessed")
-            self.info = types.SimpleNamespace(splits={"train": types.SimpleNamespace(num_examples=150)})
+            self.info = types.SimpleNamespace(splits={"train": types.SimpleNamespace(num_examples=150, num_bytes=9)})
 
         def as_streaming_dataset(self, split: str) -> object:
             shown = ROWS if split == "train" else ROWS[:5]
@@ -518,6 +518,7 @@ def test_a_name_of_the_hub_is_read_through_datasets(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset_builder=Builder))
     assert read("some-org/some.set") == ROWS == [row for _, row in rows("some-org/some.set:train")]
     assert len(list(rows("some-org/some.set:test"))) == 5
+    assert size("some-org/some.set") == 9 and size("some-org/some.set:test") != size("some-org/some.set:test")  # NaN
     with pytest.raises(UserError, match="how many rows it has is not known"):
         count("some-org/some.set:test")
     assert "(FileNotFoundError: Dataset 'some-org/other' doesn't exist on the Hub or" in error_of("some-org/other")

@@ -248,7 +248,7 @@ def test_flags_that_mean_nothing_are_one_line(run: Callable, tmp_path: Path) -> 
 
 def test_too_large_a_result_names_the_command_to_run(run: Callable, tmp_path: Path) -> None:
     path = write_lines(tmp_path / "it's.jsonl", TEXT)
-    with pytest.raises(UserError, match="more than 1e-06; run it by hand") as caught:
+    with pytest.raises(UserError, match="--max_gb is 1e-06; run this by hand") as caught:
         run(f"{path}:0.9", "--max_gb", 1e-6, "--skip_bad_rows")
     command = str(caught.value).rpartition("again: ")[2]
     assert not (tmp_path / "out").exists()
@@ -354,6 +354,18 @@ def test_pieces_of_an_older_file_are_not_taken_over(run: Callable, tmp_path: Pat
     (parts / "plan.json").write_text('{"fingerprint": "of an older file"}')
     (parts / "000000.jsonl").write_text('{"counts": {"rows read": 9, "rows written": 9}, "first": {}}\n')
     assert len(rows_of(run(path, "--skip_bad_rows")[0])) == 30
+
+
+def test_pieces_of_other_rows_are_not_joined(run: Callable, tmp_path: Path, monkeypatch: Patch) -> None:
+    path = write_lines(tmp_path / "a.jsonl", TEXT)
+    with monkeypatch.context() as patch:
+        patch.setattr(containers, "PIECE_ROWS", 7)
+        patch.setattr(read, "publish", None)
+        with pytest.raises(TypeError):
+            run(path)
+    with pytest.raises(UserError, match="000000.jsonl: made of other rows; run the same command again"):
+        run(path)
+    assert len(rows_of(run(path)[0])) == 30
 
 
 COMMAND = """
