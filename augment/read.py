@@ -386,26 +386,28 @@ def _lines_of_piece(plan: Plan, folder: str, part: str, piece: containers.Piece)
     return [f"{line}\n" for line in (*lines, json.dumps({"counts": counts, "first": first}))]
 
 
-def _parts_of(row: dict) -> Iterator[tuple[str, dict]]:
-    """(role, part) of all that is said in a row, on both sides if it is a pair."""
-    for side in (row, row.get("strong"), row.get("weak")):
-        for turn in (side or {}).get("turns", ()):
-            yield from ((turn["role"], part) for part in turn["content"])
+def _turns(row: dict) -> list[dict]:
+    """The turns of a row, of both sides if it is a pair."""
+    return row["turns"] if "turns" in row else row["strong"]["turns"] + row["weak"]["turns"]
+
+
+def _pictures(row: dict) -> list[dict]:
+    """The parts of a row that are pictures."""
+    return [part for turn in _turns(row) for part in turn["content"] if "image" in part]
 
 
 def _why_not(row: dict) -> str:
     """Why a row may not be trained on, or NOT_THERE, or ""."""
-    asked = [part["text"] for role, part in _parts_of(row) if role == "user" and "text" in part]
-    for question in {" ".join(asked), *asked}:
-        if name := benchmark_of(question):
-            return f"a question of {name}"
-    is_shown = any("image" in part for _, part in _parts_of(row))
-    return NOT_THERE if not is_shown and any(map(dialects.speaks_of_figure, asked)) else ""
+    asked = [" ".join(part["text"].strip() for part in turn["content"] if "text" in part)
+             for turn in _turns(row) if turn["role"] == "user"]
+    if benchmark := next(filter(None, map(benchmark_of, asked)), None):
+        return f"a question of {benchmark}"
+    return NOT_THERE if not _pictures(row) and any(map(dialects.speaks_of_figure, asked)) else ""
 
 
 def _line(row: dict, pack: Pack, root: str, folder: str) -> str:
     """A row as it is written, its pictures as paths from `folder` or places in packs. Raises BadRow."""
-    pictures = [part for _, part in _parts_of(row) if "image" in part]
+    pictures = _pictures(row)
     for part in pictures:
         if isinstance(part["image"], bytes):
             _check_picture(part["image"])

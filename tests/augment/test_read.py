@@ -65,9 +65,10 @@ def pictures_of(path: Path) -> list[object]:
 
 
 def test_rows_of_text_in_the_one_form(run: Callable, tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "a.jsonl", [TEXT[0], "", *TEXT[1:]])
+    path = write_lines(tmp_path / "a.jsonl", [TEXT[0], "", *TEXT[1:29], {**TEXT[29], "strong": 5, "row": 7}])
     [made] = run(path)
     assert re.fullmatch(r"a\.jsonl-[0-9a-f]{12}", made.parent.name) and made.name == "rows.jsonl"
+    assert rows_of(made)[29]["row"] == 31
     assert rows_of(made)[1] == {
         "row": 3, "level": 1,
         "turns": [{"role": "user", "content": [{"text": "What is 1 + 1?"}]},
@@ -218,8 +219,11 @@ def test_benchmarks_are_refused_by_key_and_content(run: Callable, tmp_path: Path
         run(path, "--skip_bad_rows")
     later = {"messages": [{"role": role, "content": text} for role, text in (
         ("user", "Hello."), ("assistant", "Hello."), ("user", "What is 1 + 1?"), ("assistant", "2"))]}
-    with pytest.raises(UserError, match="1 of 21 rows"):
-        run(write_lines(tmp_path / "d.jsonl", [*TEXT[10:], later]))
+    draw_image(tmp_path / "a.png")
+    around = {"query": "What is <image> 1 + 1?", "response": "2", "image": "a.png"}  # a picture in the midst of it
+    for row in (later, around):
+        with pytest.raises(UserError, match="1 of 21 rows"):
+            run(write_lines(tmp_path / "d.jsonl", [*TEXT[10:], row]))
 
 
 def test_a_figure_that_is_not_there_is_counted(run: Callable, tmp_path: Path) -> None:
