@@ -27,7 +27,7 @@ def question_key(question: str) -> str:
     stem = _CHOICES.split(_PROMPT.split(question, maxsplit=1)[-1], maxsplit=1)[0]
     text = unicodedata.normalize("NFKC", _SIGN.sub(lambda sign: f" {SIGNS[sign[0]]} ", stem)).lower()
     words = (word for word in _WORD.findall(text) if word[0] not in "\\<" and word not in _NOT_COUNTED)
-    return "".join(re.sub(r"\.0+$", "", word) for word in words)
+    return "".join(re.sub(r"\.0+$", "", word) if "." in word else word for word in words)
 
 
 def question_hash(question: str) -> int | None:

@@ -68,7 +68,7 @@ def parse_spec(spec: str) -> list[tuple[str, str]]:
     files = []
     for part in filter(None, map(str.strip, spec.split(","))):
         match = re.fullmatch(r"(.+):(\d+(?:\.\d+)?[kKmM]?)", part)
-        if not match and ":" in part and not os.path.exists(part):
+        if not match and ":" in part and not os.path.exists(part) and not HUB_NAME.fullmatch(part):
             raise UserError(f"--data {part}: behind the colon, give a count (5000, 100k) or a fraction (0.3)")
         files.append(match.groups() if match else (part, ""))
     if not files:
@@ -170,7 +170,7 @@ def _manifest(path: str) -> dict | None:
 FORMS = ({"turns"}, {"strong", "weak"}, {"instruction", "output"}, {"instruction_2", "output_2"})
 FOREIGN_KEYS = {"conversations", "messages", "texts", "text_en", "query", "problem", "input", "history", "system"}
 FOREIGN_KEYS |= {"image", "images", "image_path", "decoded_image", "choices", "options", "table"}
-HUB_NAME = re.compile(r"[\w-]+/(?!.*\.(?:jsonl?|parquet|arrow|tar|gz)$)[\w.-]+")
+HUB_NAME = re.compile(r"[\w-]+/(?!.*\.(?:jsonl?|parquet|arrow|tar|gz)$)[\w.-]+(?::[A-Za-z]\w*)?")  # org/name:split
 
 
 def in_training_form(path: str) -> bool:
@@ -462,7 +462,7 @@ class ImageFinder:
             real = os.path.dirname(os.path.realpath(path))
         if file not in files or (files[file] and not os.path.isfile(path)):
             what = "no regular file" if os.path.exists(path) else "no image"
-            raise BadRow("image missing", f"{what} {path!r}", "check --image_root, or pass --skip_bad_rows")
+            raise BadRow("image missing", f"{what} {os.path.normpath(path)!r}", "check --image_root, or pass --skip_bad_rows")
         check_root(real, path, self.picture_roots)
         self.named[name] = "" if lies_in(real, self.root) else real
         return self.named[name]

@@ -139,7 +139,8 @@ def test_what_the_trainer_does_not_read_itself_is_told_by_the_first_row(tmp_path
     os.mkfifo(tmp_path / "pipe.jsonl")
     for name in ("none.jsonl", "none.json", "a/none.parquet", "pipe.jsonl"):  # who opens it says what is wrong
         assert in_training_form(str(tmp_path / name) if "pipe" in name else name)
-    assert not in_training_form("some-lab/some-data-1.5") and not in_training_form(str(tmp_path))
+    for name in ("some-lab/some-data-1.5", "some-lab/some-data:validation", str(tmp_path)):
+        assert not in_training_form(name) and sources.parse_spec(f"{name}:5k") == [(name, "5k")]
 
 
 def test_rows_that_the_reader_made_are_called_by_their_old_file(tmp_path: Path, chat_format: ChatFormat) -> None:
