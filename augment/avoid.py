@@ -10,27 +10,31 @@ not a question, and are left out.
 """
 
 import hashlib
-import json
+import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from augment.dialects import IMAGE_KEYS
+from augment import containers
+from augment.dialects import normalise, row_pictures
 from augment.page import split_choices
 from augment.rephrase import split_hint
 from errors import UserError
-from sources import BadRow, open_image, open_source
+from sources import BadRow, conversations, open_image
 
 GRAM = 13
 SHORTEST = 8  # words
 BOILERPLATE = 20
-HASH_SIDE = 16  # 16 x 16 low frequencies: 256 bits, of which the first says nothing
-HASH_DISTANCE = 22  # bits; copies that were scaled, recompressed or recoloured lie below (tests/test_augment_avoid.py)
+SIDE = 32  # frequencies of a hash, in each direction
+ANGLES = (0, -1, 1, -2, 2, -3, 3)  # degrees by which an evaluation picture may have been turned
+HASH_DISTANCE = 0.25  # 1 - cosine of the angle between hashes; copies lie below (tests/augment/test_augment_avoid.py)
+ROUGH_DISTANCE = 0.4
+LEAST_CONTRAST = 24  # of 255: a picture with less shows nothing
 QUESTION_KEYS = ("question_for_eval", "question", "query", "instruction", "problem")
 
 
@@ -52,33 +56,72 @@ def comparable(question: str) -> list[str]:
     return words_of(" ".join([stem, *(content for _, content in choices)]))
 
 
-_COSINES = np.cos(np.pi / 64 * np.outer(np.arange(HASH_SIDE), 2 * np.arange(32) + 1)).astype(np.float32)
+_COSINES = np.cos(np.pi / (4 * SIDE) * np.outer(np.arange(SIDE), 2 * np.arange(2 * SIDE) + 1)).astype(np.float32)
 
 
-def perceptual_hash(image: Image.Image) -> np.ndarray | None:
-    """[256] of ±1: the signs of a picture's low frequencies, its empty border cut off. None for an empty picture."""
-    grey = ImageOps.autocontrast(image.convert("L").resize((256, 256), Image.Resampling.BOX, reducing_gap=2.0))
-    pixels = np.asarray(grey, np.float32)
-    border = np.median(np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]))
-    ink = np.abs(pixels - border) > 60
-    if not ink.any():
+def _ink(image: Image.Image) -> Image.Image | None:
+    """How far each pixel is from the paper, whatever the colours: mode "F", longest side 512. None for an empty one.
+
+    The paper is the commonest brightness: a frame, or a table's coloured head, may be most of the border.
+    """
+    grey = image.convert("L")
+    grey.thumbnail((512, 512), Image.Resampling.BOX, reducing_gap=None)
+    pixels = np.asarray(grey)
+    counts = np.bincount(pixels.reshape(-1), minlength=256)
+    paper = np.convolve(counts, np.ones(25), "same").argmax().astype(np.float32)
+    ink = np.abs(pixels - paper)
+    if ink.max() < LEAST_CONTRAST:
         return None
-    rows, columns = np.nonzero(ink.any(1))[0], np.nonzero(ink.any(0))[0]
-    crop = grey.crop((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)).resize((32, 32), Image.Resampling.BOX)
-    spectrum = _COSINES @ np.asarray(crop, np.float32) @ _COSINES.T
-    return np.where(spectrum > np.median(spectrum), 1, -1).astype(np.int8).reshape(-1)
+    return Image.fromarray(np.maximum(ink - 0.12 * ink.max(), 0))  # what a codec or a sensor adds is no ink
+
+
+def _extent(mass: np.ndarray) -> tuple[float, float]:
+    """Where a row or column of ink begins and ends, but for a speck; between pixels, so that it scales smoothly."""
+    total = np.cumsum(mass)
+    first, last = np.interp([0.004 * total[-1], 0.996 * total[-1]], total, np.arange(1, len(mass) + 1))
+    return max(first - 1, 0), max(last, first)
+
+
+def perceptual_hash(image: Image.Image, angles: Sequence[float] = (0,)) -> np.ndarray | None:
+    """[angles, SIDE * SIDE], each of length 1: the low frequencies of the ink of a picture that is turned by an angle,
+    cropped to it. None for an empty picture.
+
+    Roots of amplitudes: their signs alone, the usual hash, are chance where a figure is symmetric.
+    """
+    ink = _ink(image)
+    if ink is None:
+        return None
+    hashes = []
+    for angle in angles:
+        turned = ink.rotate(angle, Image.Resampling.BILINEAR, expand=True) if angle else ink
+        pixels = np.asarray(turned)
+        (left, right), (top, bottom) = _extent(pixels.sum(0)), _extent(pixels.sum(1))
+        crop = turned.resize((2 * SIDE, 2 * SIDE), Image.Resampling.BOX, box=(left, top, right, bottom))
+        spectrum = _COSINES @ np.asarray(crop) @ _COSINES.T
+        spectrum[0, 0] = 0  # how much ink there is says nothing
+        hashes.append(_unit(np.sign(spectrum) * np.sqrt(np.abs(spectrum))))
+    return np.stack(hashes)
+
+
+def _unit(spectra: np.ndarray) -> np.ndarray:
+    """[..., side, side] as vectors of length 1."""
+    flat = spectra.reshape(*spectra.shape[:-2], -1)
+    return flat / np.maximum(np.linalg.norm(flat, axis=-1, keepdims=True), 1e-9)
+
+
+def _rough(hashes: np.ndarray) -> np.ndarray:
+    """[n, 64]: what of the hashes is compared first, as thousands of whole ones would take longer than a page."""
+    return _unit(hashes.reshape(-1, SIDE, SIDE)[:, :8, :8])
 
 
 @dataclass
 class Avoid:
-    """What evaluation files hold, as hashes."""
+    """What evaluation files hold, as hashes. counts: what was read, and what of it cannot be compared with anything."""
 
     grams: dict[int, frozenset[bytes]] = field(default_factory=dict)  # by the number of words in a run
-    hashes: np.ndarray = field(default_factory=lambda: np.zeros((0, HASH_SIDE**2), np.float32))
-    num_questions: int = 0
-    num_boilerplate: int = 0
-    num_pictures: int = 0
-    num_pictures_missing: int = 0
+    hashes: np.ndarray = field(default_factory=lambda: np.zeros((0, SIDE**2), np.float32))
+    rough: np.ndarray = field(default_factory=lambda: np.zeros((0, 64), np.float32))  # _rough(hashes)
+    counts: Counter = field(default_factory=Counter)
 
     def question(self, text: str) -> str | None:
         """Why this question may not be trained on, or None."""
@@ -90,71 +133,77 @@ class Avoid:
 
     def picture(self, image: Image.Image) -> str | None:
         """Why this picture may not be trained on, or None."""
-        if not len(self.hashes):
+        found = perceptual_hash(image) if len(self.hashes) else None
+        if found is None:
             return None
-        bits = perceptual_hash(image)
-        if bits is None:
-            return None
-        distance = (len(bits) - self.hashes @ bits.astype(np.float32)) / 2
-        return "picture stands in an evaluation file" if distance.min() <= HASH_DISTANCE else None
+        close = self.hashes[self.rough @ _rough(found)[0] >= 1 - ROUGH_DISTANCE]
+        return "picture stands in an evaluation file" if (close @ found[0] >= 1 - HASH_DISTANCE).any() else None
 
     def summary(self) -> str:
-        """One line for the log: how much there is to avoid, and what could not be found."""
-        return (f"{self.num_questions} questions and {self.num_pictures} pictures to avoid"
-                + (f" ({self.num_pictures_missing} pictures not found)" if self.num_pictures_missing else "")
-                + (f"; {self.num_boilerplate} common phrases left out" if self.num_boilerplate else ""))
+        """One line for the log: how much there is to avoid, and what of it cannot be compared."""
+        return "to avoid: " + ", ".join(f"{count:,} {what}" for what, count in self.counts.items())
 
 
 def read_avoided(paths: Iterable[str], image_root: str = "") -> Avoid:
-    """Read evaluation files (MathVerse, MathVista, We-Math, bench.jsonl or any rows with a question and a picture)."""
-    counted: Counter = Counter()
-    pictures, avoid = [], Avoid()
-    seen: set[str] = set()
+    """Read evaluation files: whatever the reader reads, and benchmarks' own files, which it refuses for training.
+
+    Raises UserError for a file with a row that cannot be read, without a question, or none of whose pictures is found.
+    """
+    avoid, hashes = Avoid(), []
+    counted: Counter = Counter()  # {(words in a run, run): questions that hold it}
     for path in paths:
-        source = open_source(path, image_root)
-        source.blocks = None
-        before = avoid.num_questions
-        for _, _, _, row in source.scan():
+        counts: Counter = Counter()  # of this file
+        seen: set[str] = set()  # many rows ask about one picture
+        for number, row in containers.rows(path):
             if isinstance(row, BadRow):
-                raise UserError(f"{path}: {row.detail}; an evaluation file to avoid must be whole")
-            texts = {row[key] for key in QUESTION_KEYS if isinstance(row.get(key), str) and row[key].strip()}
-            avoid.num_questions += bool(texts)
+                raise UserError(f"{path}:{number}: {row.detail}; an evaluation file to avoid must be whole")
+            texts, pictures = _asked(row)
+            counts["questions" if texts else "rows without a question"] += 1
             grams = set()
-            for text in texts:
-                words = comparable(text)
-                if len(words) >= SHORTEST:
-                    grams.update((min(GRAM, len(words)), gram) for gram in _grams(words, min(GRAM, len(words))))
+            for words in filter(lambda words: len(words) >= SHORTEST, map(comparable, texts)):
+                grams.update((min(GRAM, len(words)), gram) for gram in _grams(words, min(GRAM, len(words))))
+            counts["questions too short to compare"] += bool(texts) and not grams
             counted.update(grams)
-            for picture in _pictures_of(row):
-                key = json.dumps([source.image_root, picture if isinstance(picture, str) else str(picture)[:200]])
-                if key not in seen:
-                    seen.add(key)
-                    pictures.append((picture, source.image_root))
-        if avoid.num_questions == before:
-            raise UserError(f"{path}: no row with a question under {', '.join(QUESTION_KEYS)}; is this the file to "
-                            "avoid?")
+            for picture in pictures:
+                if isinstance(picture, str) and picture in seen:
+                    continue
+                seen.update([picture] if isinstance(picture, str) else [])
+                what, found = _hashed(picture, image_root or os.path.dirname(path))
+                counts[what] += 1
+                hashes += [] if found is None else [found]
+        if not counts["questions"]:
+            raise UserError(f"{path}: no row with a question; is this the file to avoid?")
+        if counts["pictures not found"] and not counts["pictures"]:
+            raise UserError(f"{path}: none of its {counts['pictures not found']:,} pictures is found; "
+                            "--avoid_image_root names their folder")
+        avoid.counts += counts
     grams = [key for key, count in counted.items() if count <= BOILERPLATE]
-    avoid.num_boilerplate = len(counted) - len(grams)
+    if len(grams) < len(counted):
+        avoid.counts["common phrases left out"] = len(counted) - len(grams)
     avoid.grams = {length: frozenset(gram for size, gram in grams if size == length)
                    for length in {size for size, _ in grams}}
-    hashes = []
-    for picture, root in pictures:
-        try:
-            bits = perceptual_hash(open_image(picture, root))
-        except BadRow:
-            avoid.num_pictures_missing += 1
-            continue
-        if bits is not None:
-            hashes.append(bits)
-    avoid.num_pictures = len(hashes)
     if hashes:
-        avoid.hashes = np.stack(hashes).astype(np.float32)
+        avoid.hashes = np.unique(np.concatenate(hashes), axis=0)
+        avoid.rough = _rough(avoid.hashes)
     return avoid
 
 
-def _pictures_of(row: dict) -> Iterator[object]:
-    for key in IMAGE_KEYS:
-        value = row.get(key)
-        for item in value if isinstance(value, list) else [value]:
-            if item and isinstance(item, str | dict):
-                yield item
+def _asked(row: dict) -> tuple[list[str], list]:
+    """The questions of a row, and its pictures."""
+    try:
+        sides = conversations(normalise(row), pairs=False)
+    except BadRow:  # a benchmark's row, or one that keeps its answer to itself: what it holds under the usual keys
+        lower = {str(key).lower(): value for key, value in row.items()}
+        questions = [lower[key] for key in QUESTION_KEYS if isinstance(lower.get(key), str) and lower[key].strip()]
+        return questions, row_pictures(lower)
+    turns = [turn for _, side in sides for turn in side if turn.role == "user"]
+    return [turn.text for turn in turns if turn.text], [image for turn in turns for image in turn.images]
+
+
+def _hashed(picture: object, root: str) -> tuple[str, np.ndarray | None]:
+    """What a picture is counted as, and its hashes at all angles."""
+    try:
+        found = perceptual_hash(open_image(picture, root), ANGLES)
+    except BadRow as error:
+        return "pictures not found" if error.reason == "image missing" else "pictures not readable", None
+    return "pictures that show nothing" if found is None else "pictures", found

@@ -173,7 +173,8 @@ def parts(out: str) -> list[str]:
 
 def merge(plan: Plan, out: str) -> dict:
     """Join the parts in order into the training file, and write the manifest, which is returned."""
-    counts: Counter = Counter()
+    avoid = avoided(plan.avoid, plan.avoid_image_root)
+    counts: Counter = Counter({f"to avoid: {what}": count for what, count in avoid.counts.items()})
     first: dict[str, str] = {}  # of every reason, the first row dropped
     with shards.joined(out, plan.file_name) as (merged,):
         for path in parts(out):

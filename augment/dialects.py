@@ -294,7 +294,7 @@ def _mavis_pair(left: dict, spelt: dict) -> list[list[dict]]:
 
 
 def _single(left: dict, spelt: dict, own: dict) -> list[dict]:
-    pictures = _row_pictures(left)
+    pictures = row_pictures(left)
     system = _one_of(left, ("system", "system_prompt"), "system prompt")
     earlier = _turns(left.pop("history")) if "history" in left and not _is_nothing(left["history"]) else []
     options = _options(left, spelt)
@@ -713,7 +713,7 @@ def _message(item: object) -> Iterator[dict]:
         raise BadRow("unknown key", "a turn has its reasoning under a key of its own", "write it into the content")
     text_key = next((key for key in ("content", "value", "text", "parts") if key in rest), None)
     content = _content(rest.pop(text_key, None))
-    pictures = _row_pictures(rest)
+    pictures = row_pictures(rest)
     if pictures:
         [turn] = _placed([_turn(ROLES[speaker], content)], pictures)
         content = [part.get("text", part) for part in turn["content"]]
@@ -813,7 +813,7 @@ def _named(text: str) -> str | bytes:
     return text[7:] if text.startswith("file:///") else text
 
 
-def _row_pictures(left: dict) -> list:
+def row_pictures(left: dict) -> list:
     """Take the pictures of a row out of it, in order, under whatever keys they stand. Raises BadRow."""
     maybe = [key for key in MAYBE_IMAGE_KEYS if key in left and _looks_like_picture(left[key])]
     pictures: list = []
