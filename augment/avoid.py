@@ -7,6 +7,12 @@ A question is compared as words: lower case, LaTeX's marks and punctuation gone.
 an evaluation question of 8 to 12 words matches when all of it is found in a row; shorter ones ("Find x.") say nothing
 without their picture. Runs that more than BOILERPLATE evaluation questions share are the benchmark's manner of asking,
 not a question, and are left out.
+
+A picture is compared by the low frequencies of its ink, cropped to it. Measured on pictures of public sets: of 3,393
+copies of 117 (scaled x 0.5 to x 2, padded, recompressed, recoloured, negative, flattened, changed by pictures.py) 3.3%
+are missed, of 585 turned by up to 4 degrees 6%; of the 27,028 pairs of 233 different ones 5 match, 4 of them tables of
+one layout with other words. Figures that differ in small labels alone match too (16 of 33,411 pairs of our engine's): a
+row too few costs less than a benchmark's picture in training.
 """
 
 import hashlib
@@ -33,7 +39,7 @@ BOILERPLATE = 20
 SIDE = 32  # frequencies of a hash, in each direction
 ANGLES = (0, -1, 1, -2, 2, -3, 3)  # degrees by which an evaluation picture may have been turned
 HASH_DISTANCE = 0.25  # 1 - cosine of the angle between hashes; copies lie below (tests/augment/test_augment_avoid.py)
-ROUGH_DISTANCE = 0.4
+ROUGH_DISTANCE = 0.5
 LEAST_CONTRAST = 24  # of 255: a picture with less shows nothing
 QUESTION_KEYS = ("question_for_eval", "question", "query", "instruction", "problem")
 

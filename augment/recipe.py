@@ -239,6 +239,8 @@ def _usable(side: int, turns: list, row_id: str, image_root: str, plan: Plan) ->
         example.image = open_image(picture, image_root)
         if min(example.image.size) < 16:
             raise Dropped("picture smaller than 16 pixels")
+        if max(high - low for low, high in example.image.getextrema()) < 12:  # of 255
+            raise Dropped("picture shows nothing")
         reason = avoid.picture(example.image)
         if reason:
             raise Dropped(reason)

@@ -148,6 +148,18 @@ def test_what_cannot_be_compared_is_counted(tmp_path):
         assert counts[f"to avoid: {what}"] == count
 
 
+def test_a_row_whose_picture_shows_nothing_is_counted(tmp_path):
+    pale = Image.new("RGB", (90, 90), "white")
+    pale.paste((248, 250, 250), (20, 20, 60, 60))
+    for name, image in {"blank": Image.new("L", (90, 90), 255), "pale": pale, "7": figure(7)}.items():
+        image.save(tmp_path / f"{name}.png")
+    rows = [{"query": f"Find x in {name}.", "response": "Add up all the angles. " * 9, "image": f"{name}.png"}
+            for name in ("blank", "pale", "7")]
+    written, counts = make(tmp_path / "out", stage=3, data=write(tmp_path / "train.jsonl", rows), image_root=tmp_path)
+    assert counts["dropped: picture shows nothing"] == 2
+    assert [row["source"] for row in written] == ["train.jsonl:3"]
+
+
 def test_pictures_that_are_all_missing_are_an_error(tmp_path):
     rows = [{"question": LONG, "image": f"{number}.png"} for number in range(3)]
     path = write(tmp_path / "eval.jsonl", rows)
