@@ -65,12 +65,13 @@ class Plan:
         return f"stage{self.stage}.jsonl"
 
     def fingerprint(self) -> str:
-        """Of what decides the bytes: not where the folders lie, nor how many calls go out at a time."""
+        """Of what decides the bytes: not where folders and servers are, nor how many calls go out at a time."""
         facts = asdict(self)
         del facts["llm_concurrency"], facts["llm_cache"]
         facts["data"] = [(_stamps(path), amount) for path, amount in self.data]
         facts["avoid"], facts["fonts"] = [list(map(_stamp, paths)) for paths in (self.avoid, self.fonts)]
         del facts["image_root"], facts["avoid_image_root"]
+        facts["rephrase"], facts["explain"] = self.rephrase[1], self.explain[1]  # the models
         return fingerprint([VERSION, facts])
 
 

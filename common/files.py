@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-import threading
+import secrets
 from itertools import chain, islice
 from typing import Any, BinaryIO
 
@@ -23,7 +23,7 @@ def write_atomically(path: str | os.PathLike, data: bytes | str, durable: bool =
         OSError: it could not be written; `filename` is `path`.
     """
     path = os.fspath(path)
-    temporary = f"{path}.{threading.get_native_id()}.tmp"
+    temporary = f"{path}.{secrets.randbits(64)}.tmp"  # no number of a process: two machines may have the same
     try:
         with _held(temporary) as file:
             file.write(data.encode("utf-8", errors="replace") if isinstance(data, str) else data)

@@ -17,6 +17,7 @@ import http.client
 import json
 import os
 import random
+import re
 import threading
 import time
 import urllib.error
@@ -33,6 +34,7 @@ from errors import UserError
 KEY_VARIABLE = "OPENAI_API_KEY"
 LONGEST_WAIT = 60.0  # seconds between two attempts, whatever a server asks for
 RETRIED_STATUSES = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+_SECRET = re.compile("key|token|secret|sig|pass|auth|credential", re.IGNORECASE)
 MEDIA_TYPES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"RIFF": "image/webp"}
 
 
@@ -121,6 +123,10 @@ class Client:
 
     def __post_init__(self) -> None:
         parts = urllib.parse.urlsplit(self.url)
+        named = [name for name, _ in urllib.parse.parse_qsl(parts.query, keep_blank_values=True)]
+        if "@" in self.url.rpartition("://")[2].partition("/")[0] or any(map(_SECRET.search, named)):
+            raise UserError("a server's address is written into plans and messages, and this one holds a key; leave it "
+                            f"out, and set the environment variable {KEY_VARIABLE}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UserError(f"{self.url!r} is not a server's address; expected something like http://localhost:8000/v1")
         path = parts.path.rstrip("/")
@@ -264,9 +270,12 @@ def _parse(data: bytes, keep_cut: bool) -> Reply:
 
 def _refusal(error: urllib.error.HTTPError) -> _Failed:
     if error.code in (301, 302, 303, 307, 308):
-        return _Failed(f"HTTP {error.code}: moved to {error.headers.get('Location')}; give that address", again=False)
+        elsewhere = str(error.headers.get("Location")).partition("?")[0]  # what follows may be a key
+        return _Failed(f"HTTP {error.code}: moved to {elsewhere}; give that address", again=False)
     try:
         detail = error.read(300).decode("utf-8", "replace").strip()
+        if os.environ.get(KEY_VARIABLE):
+            detail = detail.replace(os.environ[KEY_VARIABLE], "(the key)")
     except (OSError, http.client.HTTPException):
         detail = ""
     try:

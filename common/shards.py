@@ -31,6 +31,7 @@ from common.files import num_cores, read_json, write_atomically
 from errors import UserError, run_main
 
 PROCESSES = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")  # fork starts at once
+GRACE = 5.0  # seconds in which a worker may end its batch's member after Ctrl-C; one may wait for a server for minutes
 AHEAD = 3  # batches for each worker that are under way or wait: bounds what is read ahead of the work, hence memory
 
 
@@ -149,13 +150,20 @@ def _start_worker(stop: Event) -> None:
     """
     global _stop
     _stop = stop
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    for ending in (_end_with_the_parent, _end_soon_after_stop):
+        threading.Thread(target=ending, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _end_with_the_parent() -> None:
     multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def _end_soon_after_stop() -> None:
+    _stop.wait()
+    time.sleep(GRACE)
     os._exit(1)
 
 

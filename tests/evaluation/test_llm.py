@@ -72,6 +72,22 @@ def test_a_redirect_is_an_error_and_gets_neither_question_nor_key(serve, monkeyp
     assert len(server.requests) == 1 and not elsewhere.requests
 
 
+@pytest.mark.parametrize("url", [
+    "https://user:s3cret@host/v1", "http://s3cret@host:8000", "user:s3cret@host:8000/v1", "https://host/v1?api_key=s3cret",
+    "https://host/v1/chat/completions?version=2&Token=s3cret", "host/v1?key=s3cret",
+])
+def test_an_address_with_a_key_is_refused_and_not_repeated(url):
+    with pytest.raises(UserError, match="holds a key; leave it out, and set .* OPENAI_API_KEY") as refusal:
+        Client(url, "m")
+    assert "s3cret" not in str(refusal.value)
+    Client("https://host/@models/v1?api-version=2024-06-01", "m")
+
+
+def test_a_key_that_a_server_repeats_is_not_repeated(serve, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "busy")  # which is what this server says
+    assert client_of(serve([("status", 401)])).chat(QUESTION).error == 'HTTP 401 {"error": "(the key)"}'
+
+
 def test_retry_after_is_obeyed(serve):
     server = serve([("status", 429, {"Retry-After": "0.3"})])
     start = time.monotonic()

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from unittest import mock
 
@@ -17,6 +18,7 @@ import gen_data
 from common import files
 from common import shards
 from errors import UserError
+from llm_server import Server, completion
 from tests.problems.command import digest
 
 PROGRAMS = {gen_data: "shards", augment_data: "parts"}  # the folder of each one's shards
@@ -56,10 +58,17 @@ def run(program, flags, out, *more):
         program.main()
 
 
-def started(program, flags, out, *more, **environment):
+def started(program, flags, out, *more, start_new_session=False, **environment):
     """The program as a process of its own."""
     return subprocess.Popen([sys.executable, *command(program, flags, out, *more)], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
+                            stderr=subprocess.PIPE, text=True, env={**os.environ, **environment},
+                            start_new_session=start_new_session)
+
+
+def wait_until(true, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def published(out):
@@ -81,9 +90,7 @@ def test_any_number_of_workers_and_machines_gives_the_same_bytes(program, flags,
 def test_a_run_that_is_stopped_goes_on_where_it_was(program, how, flags, whole, tmp_path):
     """Its workers end with it; finished shards are kept; the same command ends with the bytes of one never stopped."""
     process = started(program, flags, tmp_path, "--workers", 1)
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / PROGRAMS[program]).glob("*0.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: list((tmp_path / PROGRAMS[program]).glob("*0.jsonl")))
     process.send_signal(how)
     _, told = process.communicate(timeout=30)  # returns when the last worker has closed its stderr
     assert process.returncode == (-9 if how == signal.SIGKILL else 130)
@@ -93,6 +100,49 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(program, how, flags, whole, 
     run(program, flags, tmp_path)
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in finished.items())
     assert published(tmp_path) == published(whole[program])
+
+
+@both
+def test_ctrl_c_in_a_terminal_reaches_the_workers_too_and_says_one_line(program, flags, tmp_path):
+    process = started(program, flags, tmp_path, "--workers", 2, start_new_session=True)
+    wait_until(lambda: list((tmp_path / PROGRAMS[program]).glob("*0.jsonl")))
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 130 and "Traceback" not in told
+    assert told.strip().endswith("the same command goes on from what was saved")
+
+
+def server_flags(url):
+    return {augment_data: ["--stage", 1, "--explain", url, "--explain_model", "m", "--workers", 1, "--data"]}
+
+
+def write_answer_only(path):
+    rows = [{"query": f"A box holds {n} pens and 4 pencils. How many things are in it?", "response": f"{n + 4}"}
+            for n in range(8)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_ctrl_c_does_not_wait_for_a_server_that_hangs(tmp_path):
+    data = write_answer_only(tmp_path / "data.jsonl")
+    server = Server([("reply", completion("OK"))] + [("sleep", 60)] * 99)
+    process = started(augment_data, server_flags(server.url), tmp_path / "out", data)
+    wait_until(lambda: len(server.requests) > 1)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=shards.GRACE + 15)
+    server.http.shutdown()
+    assert process.returncode == 130 and told.strip().endswith("the same command goes on from what was saved")
+
+
+def test_a_job_goes_on_with_its_server_elsewhere_but_not_with_another_model(tmp_path):
+    data, out = write_answer_only(tmp_path / "data.jsonl"), tmp_path / "out"
+    servers = [Server(answer=lambda body: completion("OK")) for _ in range(2)]
+    for server in servers:
+        run(augment_data, server_flags(server.url), out, data)
+    with pytest.raises(UserError, match="holds data made with other settings"):
+        run(augment_data, server_flags(servers[0].url), out, data, "--explain_model", "another")
+    for server in servers:
+        server.http.shutdown()
 
 
 @both
@@ -133,6 +183,22 @@ def test_what_cannot_be_joined_leaves_the_files_of_before(tmp_path):
         a.write(b"half")
         full_disk("b.jsonl")
     assert os.listdir(tmp_path) == ["a.jsonl"] and (tmp_path / "a.jsonl").read_text() == "before"
+
+
+def test_two_machines_with_equal_process_numbers_do_not_write_into_one_another(tmp_path, monkeypatch):
+    """The second writes while the first is about to publish; locks may not reach from one machine to the other."""
+    monkeypatch.setattr(files.fcntl, "flock", mock.Mock(side_effect=OSError(37, "No locks available")))
+    monkeypatch.setattr(threading, "get_native_id", lambda: 4711)
+    path, sync = tmp_path / "reply.json", os.fsync
+
+    def second_machine(descriptor):
+        monkeypatch.setattr(files.os, "fsync", sync)
+        files.write_atomically(path, "short")
+        assert path.read_text() == "short"
+
+    monkeypatch.setattr(files.os, "fsync", second_machine)
+    files.write_atomically(path, "a longer text")
+    assert path.read_text() == "a longer text" and os.listdir(tmp_path) == ["reply.json"]
 
 
 def test_a_full_disk_leaves_no_truncated_file(tmp_path, monkeypatch):
