@@ -11,4 +11,13 @@ STAGE3_DATA+=",$OUT/singles_engine/stage3.jsonl:160k,$OUT/singles_geometry/stage
 STAGE3_DATA+=",$OUT/singles_web/stage3.jsonl:180k"
 STAGE3_DATA+=",$OUT/text_mathinstruct/stage1.jsonl:25k,$OUT/text_dart/stage1.jsonl:25k"
 STAGE3_DATA+=",$OUT/text_orca/stage1.jsonl:25k,$OUT/text_numina/stage1.jsonl:25k"
+
+with_rows() {  # the files of a --data that hold rows; those without are named and left out
+    echo "$1" | tr , '\n' | while read -r part; do
+        if [ ! -f "${part%:*}" ] || [ -s "${part%:*}" ]; then echo "$part"; else echo "left out: ${part%:*} holds no rows" >&2; fi
+    done | paste -sd , -
+}
+STAGE1_DATA=$(with_rows "$STAGE1_DATA")
+STAGE2_DATA=$(with_rows "$STAGE2_DATA")
+STAGE3_DATA=$(with_rows "$STAGE3_DATA")
 export STAGE1_DATA STAGE2_DATA STAGE3_DATA
