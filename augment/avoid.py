@@ -41,7 +41,7 @@ ANGLES = (0, -1, 1, -2, 2, -3, 3)  # degrees by which an evaluation picture may 
 HASH_DISTANCE = 0.25  # 1 - cosine of the angle between hashes; copies lie below (tests/augment/test_augment_avoid.py)
 ROUGH_DISTANCE = 0.5
 LEAST_CONTRAST = 24  # of 255: a picture with less shows nothing
-QUESTION_KEYS = ("question_for_eval", "question", "query", "instruction", "problem")
+QUESTION_KEYS = ("question_for_eval", "question", "query", "instruction", "problem", "prompt")
 
 
 def words_of(text: str) -> list[str]:
