@@ -4,12 +4,12 @@
     layout = lay_out("Find $x$ if $x^2 = 9$.\\nA. 3\\nB. 4", style, picture_size=(300, 200))
     image = draw(layout, style, picture)
 
-LaTeX that mathtext cannot typeset is shown as its source and counted in `layout.counts`; a character that no font has
-raises MissingGlyphs.
+LaTeX that cannot be set raises CannotSet, a character that no font has MissingGlyphs: no page shows source or boxes.
 """
 
 import html
 import itertools
+import math
 import random
 import re
 import unicodedata
@@ -20,22 +20,20 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageColor
 
-from augment.typeset import (FALLBACKS, FAMILIES, MONO, Box, Unrenderable, font_path, math_box, rewrite_latex,
-                             space_width, word_box)
+from augment.typeset import (BLANK, EAST_ASIAN, FALLBACKS, FAMILIES, FULL_WIDTH, Box, CannotSet, composed, font_path,
+                             math_box, rewrite_latex, space_width, word_box)
 
 # ----------------------------------------------------------------------------------------------------------------------
 # From text to items: words, formulas, tables
 
 
-_DISPLAY_NAMES = r"equation|align|alignat|gather|eqnarray|displaymath|multline"
-_SEGMENTS = re.compile(r"(?P<escaped>\\[$%&#_])"
-                       r"|\$\$(?P<dollars>.+?)\$\$"
-                       r"|\\\[(?P<brackets>.+?)\\\]"
-                       r"|\\\((?P<parens>.+?)\\\)"
-                       rf"|(?P<environment>\\begin\{{(?P<name>(?:{_DISPLAY_NAMES})\*?)\}}.*?\\end\{{(?P=name)\}})"
-                       r"|(?P<tabular>\\begin\{(?P<kind>tabular|array)\}.*?\\end\{(?P=kind)\})"
-                       r"|\$(?P<inline>(?:[^$\\]|\\.)+?)\$(?P<digit>(?=\d))?",
-                       re.DOTALL)
+_DISPLAY_NAMES = r"equation|align|alignat|gather|eqnarray|displaymath|multline|cases|[pbvBV]?matrix|aligned"
+_SEGMENTS = re.compile(r"(?P<escaped>\\[$%&#_])|(?P<display>\$\$|\\\[)|(?P<parens>\\\()|(?P<dollar>\$)"
+                       rf"|\\begin\{{(?P<name>(?:{_DISPLAY_NAMES})\*?|tabular|array)\}}")
+_CLOSERS = {"$$": "$$", "\\[": "\\]", "\\(": "\\)"}
+_TO_DOLLAR = re.compile(r"(?:[^$\\]|\\.)+", re.DOTALL)
+_OPEN_WORDS = re.compile(r"\\(?:text|mbox|textrm|hbox)\s{0,3}\{[^{}]*\Z")
+_CHOICE_LINE = re.compile(r"\n[ \t]*[(（]?[A-H][)）.．、:：]")
 _MATH_SIGNS = re.compile(r"[\\^_={}<>+|]")
 
 
@@ -47,58 +45,144 @@ def _is_math(content: str, before_digit: bool) -> bool:
         return True
     if before_digit or (content[-1].isspace() and re.search(r"[A-Za-z]{2,}", content)):
         return False
-    return not re.search(r"[A-Za-z]{3,}\s+[A-Za-z]{2,}", content)
+    return not re.search(r"[A-Za-z]{3}\s+[A-Za-z]{2}", content)
 
 
 def split_math(text: str) -> list[tuple[str, str]]:
     """Text → [("text" | "inline" | "display" | "tabular", content)]. A lone dollar sign stays a dollar sign."""
     segments: list[tuple[str, str]] = []
+    ends: dict[str, int] = {}  # where the next closer of each kind stands: every stretch is searched once
 
     def add(kind: str, content: str) -> None:
         if kind == "text" and segments and segments[-1][0] == "text":
-            segments[-1] = ("text", segments[-1][1] + content)
+            words.append(content)
         elif content:
+            if words:
+                segments[-1] = ("text", "".join(words))
+            words[:] = [content] if kind == "text" else []
             segments.append((kind, content))
 
+    def find(closer: str, start: int) -> int:
+        if -1 < ends.get(closer, 0) < start:
+            ends[closer] = text.find(closer, start)
+        return ends[closer]
+
+    words: list[str] = []
     position = 0
     while match := _SEGMENTS.search(text, position):
         add("text", text[position : match.start()])
         position = match.end()
         if match["escaped"]:
             add("text", match["escaped"][1])
-        elif match["inline"] is not None and not _is_math(match["inline"], match["digit"] is not None):
-            add("text", "$")
-            position = match.start() + 1
-        elif match["inline"] is not None or match["parens"] is not None:
-            add("inline", match["inline"] if match["inline"] is not None else match["parens"])
-        elif match["tabular"]:
-            add("tabular", match["tabular"])
+        elif match["dollar"]:
+            content = _inline(text, position)
+            if content is None:
+                add("text", "$")
+                continue
+            position += len(content)
+            position += text.startswith("$", position)
+            add("inline", content)
         else:
-            add("display", next(match[name] for name in ("dollars", "brackets", "environment") if match[name]))
+            closer = _CLOSERS.get(match[0], f"\\end{{{match['name']}}}")
+            end = find(closer, position + 1)
+            if end < 0:
+                add("text", match[0])
+            elif match["name"]:
+                position = end + len(closer)
+                kind = "tabular" if match["name"] in ("tabular", "array") else "display"
+                add(kind, text[match.start() : position])
+            else:
+                add("inline" if match["parens"] else "display", text[position:end])
+                position = end + len(closer)
     add("text", text[position:])
+    if words:
+        segments[-1] = ("text", "".join(words))
     return segments
 
 
-_CHOICE_FORMS = [re.compile(pattern) for pattern in (
-    r"(?:(?<=\n)|^)[ \t]*[(（]([A-H])[)）][ \t]*", r"(?:(?<=\n)|^)[ \t]*([A-H])[.:、)．][ \t]*",
-    r"(?:(?<=\s)|^)[(（]([A-H])[)）][ \t]*", r"(?:(?<=\s)|^)([A-H])[.、．][ \t]+")]
+def _inline(text: str, start: int) -> str | None:
+    """The formula that begins after the dollar sign at start - 1; None where that is a price or stands alone."""
+    match = _TO_DOLLAR.match(text, start)
+    if not match:
+        return None
+    end = match.end()
+    if line := _CHOICE_LINE.search(match[0]):  # never closed: the next dollar sign is a choice's
+        content = match[0][: line.start()]
+        return content if _MATH_SIGNS.search(content) else None
+    if text[end : end + 1] != "$" or not _is_math(match[0], text[end + 1 : end + 2].isdigit()):
+        return None
+    while _OPEN_WORDS.search(text[max(start, end - 200) : end]):
+        match = _TO_DOLLAR.match(text, end + 1)  # \text{if $n$ is odd}: these are not the formula's own
+        if not match or text[match.end() : match.end() + 1] != "$" or "\n\n" in match[0]:
+            break
+        end = match.end()
+    return text[start:end]
+
+
+_LINE_FORMS = [re.compile(pattern, re.MULTILINE) for pattern in (  # each choice on a line of its own
+    r"^[ \t]*[(（]([A-H])[)）][ \t]*", r"^[ \t]*([A-H])[.:、)．][ \t]*")]
+_RUNNING_FORMS = [re.compile(pattern) for pattern in (  # several on a line
+    r"(?:(?<=\s)|^)[(（]([A-H])[)）][ \t]*", r"(?:(?<=[\s)）?？。])|^)([A-H])[.、．)）:：][ \t]*")]
+_STYLED_FORM = re.compile(r"\\(?:textbf|mathbf|bold|text|textrm|mathrm)\s{0,2}\{\s{0,2}\(([A-H])\)(?:\s|~|\\[ ,;:]){0,4}\}")
+_SPACING = r"(?:\\q?quad(?![a-zA-Z])|\\\\|\\[ ,;:!]|[\s~])"
+_EDGES = re.compile(rf"^{_SPACING}+|{_SPACING}+\Z")
 
 
 def split_choices(text: str) -> tuple[str, list[tuple[str, str]]]:
-    """A question that ends in its choices → (stem, [(label as written, text)]); no choices: (text, [])."""
-    for form in _CHOICE_FORMS:
+    """A question that ends in its choices → (stem, [(label as written, text)]); no choices: (text, []).
+
+    The stem is how the text begins. Choices that run on in a line are three or more, or begin the line.
+    """
+    for form in [*_LINE_FORMS, *_RUNNING_FORMS, _STYLED_FORM]:
         marks = list(form.finditer(text))
-        while marks and marks[0][1] != "A":
-            marks.pop(0)
         letters = "".join(mark[1] for mark in marks)
-        fewest = 3 if form in _CHOICE_FORMS[2:] else 2
-        if len(letters) < fewest or letters != "ABCDEFGH"[: len(letters)]:
+        first = max(0, letters.find("A"))
+        marks, letters = marks[first:], letters[first:]
+        if len(letters) < 2 or letters != "ABCDEFGH"[: len(letters)]:
             continue
         ends = [mark.start() for mark in marks[1:]] + [len(text)]
-        choices = [(mark[0].strip(), text[mark.end() : end].strip()) for mark, end in zip(marks, ends, strict=True)]
-        if all(content and "\n\n" not in content for _, content in choices):
-            return text[: marks[0].start()].rstrip(), choices
+        stem = text[: marks[0].start()].rstrip(" \t")
+        spans = [text[mark.end() : end] for mark, end in zip(marks, ends, strict=True)]
+        if form is _STYLED_FORM:
+            return _styled_choices(text, marks, spans) or (text, [])
+        choices = [(mark[0].strip(), span.strip()) for mark, span in zip(marks, spans, strict=True)]
+        if form in _RUNNING_FORMS:
+            if not (stem[-1:] in "\n" or len(letters) > 2 and (form is _RUNNING_FORMS[0] or stem[-1] in ".?:)]_？。：）．$")):
+                continue
+            if any(re.search(r"(?:\b(?:and|or)|[和与或及])\Z", content) for _, content in choices) or "\n" in choices[-1][1]:
+                continue
+        if all(content.strip(",;，；.") and "\n\n" not in content for _, content in choices):
+            return stem.rstrip(), choices
     return text, []
+
+
+def _styled_choices(text: str, marks: list[re.Match], spans: list[str]) -> tuple[str, list[tuple[str, str]]] | None:
+    r"""Choices as contests write them, $\textbf{(A)}\ 3\qquad\textbf{(B)}\ 4$: each content gets its own dollar signs."""
+    begin = marks[0].start()
+    dollars = [match.start() for match in re.finditer(r"(?<!\\)\$", text[:begin])]
+    inside = len(dollars) % 2 == 1
+    stem = text[: dollars[-1] if inside else begin]
+    if inside and not re.fullmatch(rf"{_SPACING}*", text[dollars[-1] + 1 : begin]):
+        return None
+    choices = []
+    for mark, span in zip(marks, spans, strict=True):
+        before, inside = inside, (inside + len(re.findall(r"(?<!\\)\$", span))) % 2 == 1
+        content = ("$" if before else "") + span.strip() + ("$" if inside else "")
+        content = re.sub(r"^\$\s*\$|\$\s*\$\Z", "", _trimmed(content))
+        content = _trimmed(content)
+        if not content.strip("$ .") or "\n\n" in content:
+            return None
+        choices.append((f"({mark[1]})", content))
+    return (stem.rstrip(), choices) if len(choices) > 2 else None
+
+
+def _trimmed(content: str) -> str:
+    """A choice without the spacing around it, also inside of its dollar signs."""
+    content = _EDGES.sub("", content)
+    if content[:1] == "$" == content[-1:] and content.count("$") == 2:
+        return f"${_EDGES.sub('', content[1:-1])}$"
+    head, tail = content[:1] == "$", content[-1:] == "$"
+    return ("$" if head else "") + _EDGES.sub("", content[head : len(content) - tail]) + ("$" if tail else "")
 
 
 def markdown_table(lines: list[str]) -> list[list[str]] | None:
@@ -110,10 +194,14 @@ def markdown_table(lines: list[str]) -> list[list[str]] | None:
     return rows if rows and max(map(len, rows)) > 1 else None
 
 
+_COLUMNS = r"\\begin\{\w+\}\s*(?:\[[tcb]\])?\s*(?:\{(?:[^{}]|\{[^{}]*\})*\})?"
+
+
 def _tabular_rows(source: str) -> list[list[str]]:
-    body = re.sub(r"^\\begin\{\w+\}\s*(?:\{[^{}]*\})?|\\end\{\w+\}$|\\(?:hline|toprule|midrule|bottomrule)", "", source)
+    body = re.sub(rf"^{_COLUMNS}|\\end\{{\w+\}}$|\\(?:hline|toprule|midrule|bottomrule|centering|cline\{{[\d-]+\}})", "",
+                  source)
     cell = (lambda text: f"${text.strip()}$") if source.startswith("\\begin{array}") else str.strip
-    rows = filter(str.strip, re.split(r"\\\\(?:\[[^\]]*\])?", body))
+    rows = filter(str.strip, re.split(r"\\\\(?:\[[^\]\n]{0,20}\])?", body))
     return [[cell(part) if part.strip() else "" for part in re.split(r"(?<!\\)&", row)] for row in rows]
 
 
@@ -181,8 +269,7 @@ class Layout:
 Item = tuple
 
 
-_EAST_ASIAN = r"\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef"
-_WORDS = re.compile(rf"\n|[^\S\n]+|[{_EAST_ASIAN}]|[^\s{_EAST_ASIAN}]+")
+_WORDS = re.compile(rf"\n|[^\S\n]+|[{EAST_ASIAN}]|[^\s{EAST_ASIAN}]+")
 
 
 def _word_items(text: str, fonts: tuple[str, ...], size: int, glued: bool) -> list[Item]:
@@ -203,26 +290,88 @@ def _word_items(text: str, fonts: tuple[str, ...], size: int, glued: bool) -> li
     return items
 
 
-def _bare_latex_items(text: str, style: Style, fonts: tuple[str, ...], counts: Counter, glued: bool) -> list[Item]:
-    """Text outside of dollar signs. A word with LaTeX commands in it is tried as a formula; else it stays as it is."""
-    text = re.sub(r"√\s*\{", r"\\sqrt{", text)  # the way in which GeoQA and its relatives write roots
-    if "\\" not in text:
-        return _word_items(text, fonts, style.size, glued)
+_STYLES = re.compile(r"\\(textbf|textit|emph|textrm|textsf|texttt|textsc|textup|text|mbox|mathrm|mathbf|underline|"
+                     r"(?:sub)*section|paragraph|title|caption)\*?\s{0,3}\{|\\?[{}]")
+_LISTS = r"center|flushleft|flushright|itemize|enumerate|quote|quotation|document|table"
+_TEXT_MACROS = [(re.compile(pattern), replacement) for pattern, replacement in (
+    (rf"\\(?:begin|end)\{{(?:{_LISTS})\*?\}}(?:\[[^\]\n]{{0,80}}\])?|\\\\(?:\[[^\]\n]{{0,20}}\])?|\\(?:newline|par)(?![a-zA-Z])",
+     "\n"),
+    (r"\\item\s{0,3}\[([^\]\n]{0,20})\]", r"\n\1 "), (r"\\item(?![a-zA-Z])", "\n• "),
+    (r"\\n(?![a-z]|Rightarrow|Leftarrow|Vdash|VDash)", "\n"),  # a newline that was escaped twice
+    (r"\\(?:qquad|quad|enspace|hfill|noindent|centering|smallskip|medskip|bigskip|bf|it|rm|newpage|[ ,;:!/])(?![a-zA-Z])"
+     r"|\\[hv]space\*?\{[^{}]{0,20}\}|\\label\{[^{}]{0,60}\}", " "),
+    (r"\\(?:ldots|dots|textellipsis)(?![a-zA-Z])", "…"), (r"\\(?:textdegree|degree)(?![a-zA-Z])", "°"),
+    (r"\\([{}|])", r"\1"), (r"(?<=[a-z\d.])~(?=[a-z\d])|^~(?=[a-z])", " ")
+)]
+
+
+def _plain_words(text: str, closers: list[str]) -> str:
+    r"""Text without the macros that only style or space it. closers: for each { that is open what its } becomes."""
+
+    def brace(match: re.Match) -> str:
+        if match[0] in (r"\{", r"\}"):
+            return match[0]
+        if match[0] == "}":
+            return closers.pop() if closers else "}"
+        heading = match[1] and match[1][-5:] not in ("extbf", "extit") and match[1][0] not in "temu"
+        closers.append("}" if not match[1] else "\n" if heading else "")
+        return "{" if not match[1] else closers[-1]
+
+    text = _STYLES.sub(brace, text)
+    for pattern, replacement in _TEXT_MACROS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+_GROUP = r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}"
+_BARE = re.compile(rf"(?:\\(?:angle|triangle|odot|measuredangle)\s{{1,3}}(?=[A-Z])|\\[a-zA-Z]+\s{{0,3}}(?=[{{\[])"
+                   rf"|\\[a-zA-Z]+|\\[^a-zA-Z\s]|{_GROUP}|[^\s\\{{}}{EAST_ASIAN}])+")
+_MARKUP = re.compile(
+    r"(?P<macro>\\[a-zA-Z]+)|<(?P<tag>su[pb])>(?P<tagged>[^<>\n]{1,60})</su[pb]>"
+    r"|(?<=[\w)\]}'′π°²³△])(?:\s?\^\s?)(?P<up>\{[^{}\n]{1,60}\}|-?\d+(?:\.\d+)?|[a-zA-Z°](?![a-zA-Z]))\^?"
+    r"|(?<=[\w)\]}])_(?P<down>\{[^{}\n]{1,60}\})"
+    r"|(?<![A-Za-z0-9_][A-Za-z])(?<=[A-Za-z])_(?P<index>\d{1,3}|[A-Za-z])(?![A-Za-z0-9_])")
+_SOURCE = re.compile(r"\\[a-zA-Z(\[]|\$\$|[\w)]\^\{|⁀\{")
+
+
+def _text_items(text: str, style: Style, fonts: tuple[str, ...], glued: bool) -> list[Item]:
+    """Text outside of dollar signs: words, and as formulas what is written as one. Raises CannotSet for other LaTeX."""
     items: list[Item] = []
-    for part in re.split(r"(\S*\\[a-zA-Z]+\S*)", text):
-        if re.search(r"\\[a-zA-Z]+", part):
-            core = part.rstrip(".,;:?")
-            try:
-                box = math_box(core, style.family, style.size)
-            except Unrenderable:
-                counts["LaTeX shown as source"] += 1
-                items += _word_items(part, (font_path(MONO), *fonts), style.size, glued)
-            else:
-                items.append(("word", box, 0.0 if glued else 0.28 * style.size, not glued))
-                items += _word_items(part[len(core) :], fonts, style.size, True)
+
+    def words(part: str) -> None:
+        nonlocal glued
+        if found := _SOURCE.search(part):
+            raise CannotSet(f"{part[found.start() :][:20]} outside of a formula")
+        items.extend(_word_items(part, fonts, style.size, glued))
+        glued = not part[-1:].isspace() if part else glued
+
+    def formula(latex: str) -> None:
+        nonlocal glued
+        box = math_box(latex, style.family, style.size, fonts)
+        items.append(("word", box, 0.0 if glued else 0.28 * style.size, not glued))
+        glued = True
+
+    position = 0
+    while match := _MARKUP.search(text, position):
+        start, end = match.span()
+        if match["macro"]:
+            before = re.search(rf"[^\s{EAST_ASIAN}]*\Z", text[max(position, start - 60) : start])[0]
+            before = re.sub(r"^.*[A-Za-z]{3}(?=[^A-Za-z(\[]*\Z)|^.*[,;:]", "", before)
+            latex = before + _BARE.match(text, start, start + 600)[0]
+            core = latex.rstrip(".,;:?!")
+            words(text[position : start - len(before)])
+            formula(core)
+            position = start - len(before) + len(core)
+            continue
+        words(text[position:start])
+        script = match["tagged"] or match["up"] or match["down"] or match["index"]
+        up = match["tag"] == "sup" or match["up"] is not None
+        if script == "°":
+            words("°")
         else:
-            items += _word_items(part, fonts, style.size, glued)
-        glued = bool(part) and not part[-1].isspace()
+            formula(f"{'^' if up else '_'}{{{script.strip('{}')}}}")
+        position = end
+    words(text[position:])
     return items
 
 
@@ -254,68 +403,64 @@ def _full_size_fractions(latex: str) -> str:
     return "".join(out)
 
 
-def _math_boxes(latex: str, style: Style, widest: float, display: bool) -> list[Box]:
+def _math_boxes(latex: str, style: Style, fonts: tuple[str, ...], widest: float, display: bool) -> list[Box]:
     """The formula as one box, or, wider than `widest` pixels, as boxes between which a line may break."""
+    latex = _SCRIPT_TAG.sub(lambda tag: f"{'^' if tag[1] == 'sup' else '_'}{{{tag[2]}}}", latex.translate(FULL_WIDTH))
     if display:
         latex = _full_size_fractions(latex)
-    box = math_box(latex, style.family, style.size)
-    pieces = _break_math(rewrite_latex(latex)) if box.advance > widest and "\\begin" not in latex else []
+    box = math_box(latex, style.family, style.size, fonts)
+    pieces = _break_math(rewrite_latex(latex)) if box.advance > widest and not composed(latex) else []
     if len(pieces) < 2:
         return [box]
     try:
         return [math_box(piece, style.family, style.size) for piece in pieces]
-    except Unrenderable:
+    except CannotSet:
         return [box]
 
 
 def items_of(text: str, style: Style, extra_fonts: tuple[str, ...], counts: Counter, widest: float) -> list[Item]:
-    """A paragraph's words and formulas in order. Raises MissingGlyphs."""
+    """A paragraph's words and formulas in order. Raises CannotSet and MissingGlyphs."""
     fonts = tuple(font_path(name) for name in (FAMILIES[style.family][0], *FALLBACKS)) + extra_fonts
     items: list[Item] = []
+    closers: list[str] = []
     glued = True
+    latex = "\\" in text
     for kind, content in split_math(text):
         if kind == "text":
-            items += _bare_latex_items(content, style, fonts, counts, glued)
-            glued = not content[-1].isspace()
-            continue
-        if kind == "tabular":
+            content = _plain_words(content, closers) if latex else content
+            if content:
+                items += _text_items(content, style, fonts, glued)
+                glued = not content[-1].isspace()
+        elif kind == "tabular":
             rows = _tabular_rows(content)
             items += [("table", rows)] if rows else []
             glued = True
-            continue
-        try:
-            boxes = _math_boxes(content, style, widest, kind == "display")
-        except Unrenderable:
-            counts["LaTeX shown as source"] += 1
-            source = content if content.startswith("\\begin") else f"${content}$"
-            items += _word_items(source, (font_path(MONO), *fonts), style.size, glued)
+        elif BLANK.fullmatch(content):
             glued = False
-            continue
-        counts["formulas"] += 1
-        if kind == "display":
-            items.append(("display", boxes))
+        else:
+            boxes = _math_boxes(content, style, fonts, widest, kind == "display")
+            counts["formulas"] += 1
+            if kind == "display":
+                items.append(("display", boxes))
+            else:
+                items.append(("word", boxes[0], 0.0 if glued or not items else 0.28 * style.size, not glued))
+                items += [("word", box, 0.2 * style.size, True) for box in boxes[1:]]
             glued = True
-            continue
-        space = 0.0 if glued or not items else 0.28 * style.size
-        items.append(("word", boxes[0], space, not glued))
-        items += [("word", box, 0.2 * style.size, True) for box in boxes[1:]]
-        glued = True
     return items
 
 
 def _blocks(text: str, style: Style) -> Iterator[tuple[str, object]]:
     """The page's blocks in order: ("text", paragraph), ("table", rows of cells), ("choices", cells)."""
     stem, choices = split_choices(text)
-    rest, lines = stem.split("\n"), []
-    while rest:
-        piped = list(itertools.takewhile(lambda line: line.strip().startswith("|"), rest))
-        table = markdown_table(piped)
-        if table:
+    lines: list[str] = []
+    for piped, group in itertools.groupby(stem.split("\n"), key=lambda line: line.lstrip().startswith("|")):
+        part = list(group)
+        if piped and (table := markdown_table(part)):
             yield from _paragraph(lines)
             yield "table", table
-            rest, lines = rest[len(piped) :], []
+            lines = []
         else:
-            lines.append(rest.pop(0))
+            lines += part
     yield from _paragraph(lines)
     cells = [f"{label} {content}" for label, content in choices]
     if cells:
@@ -398,10 +543,10 @@ class _Column:
     def table(self, rows: list[list[list[Item]]], borders: str) -> None:
         """Cells of items; columns as wide as they need, or shared out and wrapped when that is too wide."""
         style, layout = self.style, self.layout
-        pad = round(0.45 * style.size)
+        pad = _pad(style)
         columns = max(map(len, rows))
         rows = [row + [[]] * (columns - len(row)) for row in rows]
-        natural = [max(_width(row[column]) for row in rows) for column in range(columns)]
+        natural = [math.ceil(max(_width(row[column]) for row in rows)) for column in range(columns)]
         room = self.width - 2 * pad * columns
         if sum(natural) > room:
             fair = max(room / columns, 3.0 * style.size)
@@ -428,6 +573,11 @@ class _Column:
         self.gap(0.3)
 
 
+def _pad(style: Style) -> int:
+    """From a table's border to its words, in pixels."""
+    return round(0.45 * style.size)
+
+
 def _width(items: list[Item]) -> float:
     """The width of items on one line, or of the widest of several."""
     widest, used = 0.0, 0.0
@@ -442,22 +592,37 @@ def _width(items: list[Item]) -> float:
     return widest
 
 
-_FULL_WIDTH = {"、": ",", "。": "."} | {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
+_SCRIPT_TAG = re.compile(r"<(su[pb])>([^<>\n]{1,60})</su[pb]>")
+_BREAK_TAG = re.compile(r"<(?:br|/?(?:p|div|li|ul|ol))\b[^<>]{0,200}>", re.IGNORECASE)
+_LONG_TAG = re.compile(r"</?(?:strong|em|span|font|center|small|big|sub|sup)\b[^<>]{0,200}>", re.IGNORECASE)
+_OTHER_TAG = re.compile(r"</?(?:table|t[rdh]|thead|tbody|img|svg|math|script|a)(?: [^<>]{0,400})?>", re.IGNORECASE)
 
 
 def plain_text(text: str) -> str:
     """A question with one kind of space and newline, and without the invisible and HTML remains of web pages.
 
     Full-width punctuation in a text without Chinese or Japanese letters is a translator's leftover: it becomes ASCII.
+    Raises CannotSet for HTML that is more than words.
     """
     if "<" in text or "&" in text:
-        text = re.sub(r"<br\s*/?>", "\n", text)
-        text = re.sub(r"&(?:lt|gt|amp|nbsp|quot|deg|times|minus|#\d{1,6});", lambda name: html.unescape(name[0]), text)
+        text = re.sub(r"&(?:[a-zA-Z]{2,8}|#\d{1,6}|#x[0-9a-fA-F]{1,5});", lambda name: html.unescape(name[0]), text)
+        text = _BREAK_TAG.sub("\n", text)
+        for name in "biu":
+            if f"</{name}>" in text:
+                text = re.sub(f"</?{name}>", "", text)
+        tags: list[str] = []
+        text = _SCRIPT_TAG.sub(lambda tag: tags.append(tag[0]) or f"\x00{len(tags) - 1}\x00", text)
+        text = _LONG_TAG.sub("", text)
+        if tag := _OTHER_TAG.search(text):
+            raise CannotSet(f"HTML: {tag[0][:20]}")
+        text = re.sub("\x00(\\d+)\x00", lambda number: tags[int(number[1])], text)
     text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\u00a0", " ").replace("\t", "    "))
-    text = re.sub(r"[\u200b\u200c\u200d\u2060\ufeff\u00ad\ufe0f]", "", text)
+    text = re.sub(r"[\u200b\u200c\u200d\u2060\ufeff\u00ad\ufe0f]", "", text).replace("\uf0b7", "•")  # Word's bullet
+    text = re.sub(r"√\s{0,3}\{", r"\\sqrt{", text)  # the way in which GeoQA and its relatives write roots,
+    text = re.sub(r"(?<![\\dtc])frac\s{0,3}(?=\{)", r" \\frac", text)  # and fractions
     if not re.search(r"[\u3040-\u30ff\u3400-\u9fff]", text):
         text = re.sub(r"([，、；：。？！])(?=\S)", r"\1 ", text)
-        text = "".join(_FULL_WIDTH.get(character, character) for character in text)
+        text = text.translate(FULL_WIDTH)
     return text
 
 
@@ -467,8 +632,10 @@ def lay_out(
     """Set `text` (LaTeX between dollar signs, tables of pipes, choices) and leave room for a picture (width, height).
 
     The page's width is chosen so that it comes out near style.aspect: models squash a page to a square, and a long
-    narrow page would lose its letters. Raises MissingGlyphs.
+    narrow page would lose its letters. Raises CannotSet and MissingGlyphs.
     """
+    if "[asy]" in text:
+        raise CannotSet("a figure as a program")
     text = plain_text(text)
     counts: Counter = Counter()
     blocks: list[tuple[str, list]] = []
@@ -542,8 +709,8 @@ def _compose(blocks: list, style: Style, text_width: float, picture_size: tuple[
         elif kind == "table":
             column.table(content, style.table)
         else:
-            widest = max(map(_width, content)) + 0.9 * style.size
-            fitting = [n for n in (len(content), 4, 2) if n <= len(content) and n * widest <= column.width + 1]
+            widest = math.ceil(max(map(_width, content))) + 2 * _pad(style)
+            fitting = [n for n in (len(content), 4, 2) if n <= len(content) and n * widest <= column.width]
             per_row = fitting[0] if fitting else 1
             rows = [content[at : at + per_row] for at in range(0, len(content), per_row)]
             column.table(rows, style.table)

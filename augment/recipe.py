@@ -20,7 +20,7 @@ from augment.page import Layout, Style, draw, lay_out, random_style, split_choic
 from augment.pictures import TRANSFORMS, transform
 from augment.rephrase import (METHODS, REWORD_PROMPT, SOLVE_PROMPT, Problem, check_rewording, clean_output, split_hint,
                               stated_answer, unusable)
-from augment.typeset import MissingGlyphs, coverage
+from augment.typeset import CannotSet, MissingGlyphs, coverage
 from benchmarks import benchmark_of
 from common.files import file_ends, fingerprint, write_atomically
 from common.llm import Client, user_message
@@ -375,6 +375,8 @@ def render(example: Example, plan: Plan, seed: str, counts: Counter) -> Image.Im
     except MissingGlyphs as error:
         counts.update(f"character without a glyph: U+{ord(character):04X}" for character in error.characters)
         raise Dropped("characters that no font has (--font)") from None
+    except CannotSet:
+        raise Dropped("formula that cannot be set") from None
     if _em_at(plan.resolution, style, layout) < plan.min_text:
         raise Dropped("too much text for one picture")
     counts.update(layout.counts)
