@@ -35,7 +35,7 @@ MATH_VISION_SUBJECTS = {
     "metric geometry - length", "solid geometry", "statistics", "topology", "transformation geometry"
 }
 
-# A later name of the same picture gives way to an earlier one: see _row_pictures.
+# A later name of the same picture gives way to an earlier one: see row_pictures.
 IMAGE_KEYS = ("image", "images", "image_url", "image_path", "decoded_image", "image_urls", "image_paths", "img", "imgs",
               "img_path", "img_url", "picture", "pictures", "pic", "pics", "photo", "image_file", "image_base64",
               "image_bytes", "image_data", "bytes", "png", "jpg", "jpeg", "webp")
