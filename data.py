@@ -43,7 +43,7 @@ from errors import UserError, leave_to_first_rank, loader_process_died
 import resource  # after errors
 from benchmarks import benchmark_of
 from sources import SINGLE, STRONG, WEAK, BadRow, BenchmarkRow, Conversation, ImageFinder, Source, Turn
-from sources import conversations, in_training_form, open_image, open_source, parse_spec, prepare, rows_to_draw, said
+from sources import conversations, in_training_form, open_source, parse_spec, prepare, rows_to_draw, said
 
 INDEX_BATCH = 2048  # rows whose tokens are counted in one call of the tokenizer
 
@@ -264,7 +264,7 @@ class Rows:
                     shows = f"{shown:,} with pictures ({each:.1f} each), {len(rows) - shown:,} without"
                     lines.append(f"    {name}: {shows}; responses: {rows['response'].mean():,.0f} tokens on average")
             if "outside" in file:
-                lines.append(f"    pictures outside of {source.home or '.'}: {file['outside']}")
+                lines.append(f"    pictures outside of {source.image_root or '.'}: {file['outside']}")
         weak, strong = self.entries["images"].sum(axis=0).tolist()
         if strong > weak:
             lines.append(f"  warning: strong sides show more pictures ({strong:,}) than weak ones ({weak:,}); swapped?")
@@ -283,7 +283,8 @@ class Rows:
     def index(self, files: list[tuple[str, str]], image_root: str) -> "Rows":
         """Find the usable rows of `files`, (path, amount) each, as open_rows says; self. Raises UserError."""
         self.sources = [open_source(path, image_root) for path, _ in files]
-        finders = [ImageFinder(source.image_root, self.picture_roots, source.home) for source in self.sources]
+        finders = [ImageFinder(source.image_root, self.picture_roots, os.path.dirname(source.path))
+                   for source in self.sources]
         self.entries = np.concatenate(
             [self._index_file(number, amount, finders[number]) for number, (_, amount) in enumerate(files)])
         if len(self) == 0:
@@ -624,8 +625,8 @@ class StepDataset(Dataset):
 
     def _side(self, turns: Conversation, index: int) -> tuple[Tokens, list[dict[str, Tensor]], str]:
         """One side of a row as pack_rows takes it. Raises BadRow for an unreadable image."""
-        rows, root = self.rows, self.rows.sources[self.rows.entries["source"][index]].image_root
-        images = [open_image(image, root, rows.picture_roots) for turn in turns for image in turn.images]
+        rows, source = self.rows, self.rows.sources[self.rows.entries["source"][index]]
+        images = [source.image(image, rows.picture_roots) for turn in turns for image in turn.images]
         return rows.chat_format.encode(turns), list(map(rows.chat_format.pixels, images)), rows.row_id(index)
 
 

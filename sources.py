@@ -100,7 +100,6 @@ class Source:
     image_root: str
     stamp: tuple[int, int, int] = (0, 0, 0)  # _stamp of the file when this run began
     name: str = ""  # what messages call it: the file that it was made of by `python -m augment.read`, else its path
-    home: str = ""  # where its images are expected: beside that file, or in its image_root
     dropped: dict[str, int] = field(default_factory=dict)  # reason: rows of that file that are not in this one
 
     def scan(self) -> Iterator[tuple[int, int, int, dict | BadRow]]:
@@ -129,6 +128,13 @@ class Source:
         self.check_unchanged(os.fstat(descriptor))
         return parse_row(os.pread(descriptor, length, offset))
 
+    def image(self, image: object, picture_roots: Sequence[str] = ()) -> Image.Image:
+        """An image of one of its rows, as open_image gives it. A pack beside the rows is part of them."""
+        if not isinstance(image, dict):
+            return open_image(image, self.image_root, picture_roots)
+        beside = os.path.basename(image["file"]) == image["file"]
+        return open_image(image, os.path.dirname(self.path), () if beside else picture_roots)
+
     def check_unchanged(self, status: os.stat_result) -> None:
         """Raise UserError if `status`, of the file now, is not that when this run began: its rows may be others."""
         if _stamp(status) != self.stamp:
@@ -144,13 +150,11 @@ def open_source(path: str, image_root: str = "") -> Source:
         raise UserError(f"{path}: cannot be read (Permission denied); allow it, or take it out of --data")
     if os.path.getsize(path) == 0:
         raise UserError(f"{path}: the file is empty; remove it from --data or make it again")
-    root = image_root or os.path.dirname(path)
-    source = Source(path, root, _stamp(os.stat(path)), path, root)
+    source = Source(path, image_root or os.path.dirname(path), _stamp(os.stat(path)), path)
     if made := _manifest(path):
-        home = made.get("image_root") or os.path.dirname(made["read_from"])
         counts = {reason.removeprefix("dropped: "): count for reason, count in made["counts"].items()
                   if reason.startswith("dropped: ")}
-        return replace(source, image_root=os.path.dirname(path), name=made["read_from"], home=home, dropped=counts)
+        return replace(source, image_root=made["image_root"], name=made["read_from"], dropped=counts)
     return source
 
 
@@ -161,8 +165,8 @@ def _manifest(path: str) -> dict | None:
         return None
     try:
         made = json.loads(manifest.read_text())
-        return made if "read_from" in made else None
-    except (OSError, ValueError, TypeError) as error:
+        return made if {"read_from", "image_root", "counts"} <= made.keys() else None
+    except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{manifest}: damaged ({error}); delete its folder") from error
 
 
@@ -170,6 +174,26 @@ def _manifest(path: str) -> dict | None:
 FORMS = ({"turns"}, {"strong", "weak"}, {"instruction", "output"}, {"instruction_2", "output_2"})
 FOREIGN_KEYS = {"conversations", "messages", "texts", "text_en", "query", "problem", "input", "history", "system"}
 FOREIGN_KEYS |= {"image", "images", "image_path", "decoded_image", "choices", "options", "table"}
+# Words of keys whose value a question may stand on, and last words of those that only say something about the row.
+CONTENT = {"image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "figure", "figures", "fig",
+           "diagram", "diagrams", "screenshot", "screenshots", "graph", "chart", "table", "tables", "option", "options",
+           "choice", "choices", "candidates", "alternatives", "variants", "system", "sys", "history", "tool", "tools",
+           "functions", "context", "passage", "paragraph", "premise", "premises", "background", "statement", "scenario",
+           "story", "stem", "body", "support", "document", "evidence", "lecture", "caption", "hint", "hints", "code",
+           "video", "videos", "audio", "input", "inputs", "facts", "given", "condition", "conditions", "article",
+           "exhibit", "svg", "html", "csv", "pretext", "posttext", "objects", "bbox", "chosen", "rejected", "pixel"}
+LABELS = {"id", "ids", "idx", "index", "size", "sizes", "width", "height", "type", "types", "source", "sources",
+          "format", "category", "categories", "hash", "md5", "sha256", "count", "num", "number", "license", "domain",
+          "tag", "tags", "score", "scores", "rating", "ratings", "quality", "name", "level", "language", "split",
+          "path", "url", "uid"}
+MISSING_WORDS = {"nan", "NaN", "None", "null", "NULL", "<NA>", "NaT"}  # what str() and pandas make of nothing
+# A picture's place in the words of other tools, and a picture written into a text: it is not shown there.
+PLACEHOLDER = re.compile(
+    r"<[/|_]{0,3}(?:(?:begin|end|start)_of_)?(?:image|img|media|picture|vision_start|vision_end|fig)"
+    r"(?:(?:here|end|pad|start|token|context|placeholder|\d|[_#-]){0,9}[|_/]{0,3}>|\s[^<>]{0,500}>)"
+    r"|<im_(?:start|end|patch)>|\[/?(?:image|img)(?:[_\s#-]?(?:\d{1,3}|break|end|start))?\]|\{(?:image|img)[#_]\d{1,3}\}"
+    r"|!\[[^\[\]\n]{0,300}\]\([^()\n]{1,2000}\)|【图片?】|data:image/"
+    r"|https?://[^\s<>()\"']{1,500}\.(?:png|jpe?g|gif|webp|bmp|svg)\b", re.IGNORECASE)
 HUB_NAME = re.compile(r"[\w-]+/(?!.*\.(?:jsonl?|parquet|arrow|tar|gz)$)[\w.-]+(?::[A-Za-z]\w*)?")  # org/name:split
 
 
@@ -188,7 +212,17 @@ def in_training_form(path: str) -> bool:
             row = next((row for row in rows if not isinstance(row, BadRow) or row.reason == "not a row"), {"turns": []})
     except OSError:
         return True
-    return isinstance(row, dict) and any(form <= row.keys() for form in FORMS) and not FOREIGN_KEYS & row.keys()
+    if not isinstance(row, dict) or not any(form <= row.keys() for form in FORMS):
+        return False
+    return not any(is_content_key(key) for key in row.keys() - {"image_url", "image_url_2"})
+
+
+@cache
+def is_content_key(key: str) -> bool:
+    """Whether a key belongs to another form, or says by its name that a question may stand on its value."""
+    words = re.sub(r"\d+$", "", key.lower()).strip("_").split("_")
+    option = re.fullmatch(r"(?:(?:option|choice|opt)_?)?[a-h]", key.lower())
+    return bool(key in FOREIGN_KEYS or option or (not CONTENT.isdisjoint(words) and words[-1] not in LABELS))
 
 
 def prepare(path: str, amount: str, image_root: str, skip_bad_rows: bool, folder: str) -> tuple[str, str]:
@@ -196,6 +230,8 @@ def prepare(path: str, amount: str, image_root: str, skip_bad_rows: bool, folder
     many to draw of them: a share was drawn already. Raises UserError with the words of the command where it fails.
     """
     folder = os.path.normpath(folder)
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise UserError(f"--prepared {folder}: not a folder; name another one")
     command = ["-m", "augment.read", "--data", f"{path}:{amount}" if amount else path, "--out_dir", folder]
     command += ["--image_root", image_root] if image_root else []
     command += ["--skip_bad_rows"] if skip_bad_rows else []
@@ -274,8 +310,8 @@ Conversation = list[Turn]
 
 BENCHMARK_KEYS = (
     ("MathVerse", {"problem_version", "sample_index"}), ("MathVerse", {"problem_version", "problem_index"}),
-    ("MathVista", {"pid", "metadata"}), ("We-Math", {"knowledge concept"}),
-    ("a generated benchmark (bench.jsonl)", {"problem_id", "version"})
+    ("MathVista", {"pid", "metadata", "question_type", "precision"}), ("We-Math", {"knowledge concept", "option"}),
+    ("a generated benchmark (bench.jsonl)", {"problem_id", "version", "family", "key"})
 )
 SIDE_KEYS = {"image_url", "instruction", "output"}
 # Keys and values that look like an image's: a row with one that is not read would train as text without a word.
@@ -378,11 +414,12 @@ def images_of(value: object) -> list:
 
 def _refuse_content(key: str, value: object) -> None:
     """Raise BadRow for a key that is not read, if it or its value looks as if it belonged to the question."""
-    if value in (None, "") or value == [] or value == {}:
+    if value in (None, "") or value == [] or value == {} or isinstance(value, bool | int | float):
         return
+    items = list(value.values()) if isinstance(value, dict) else images_of(value)
     is_image = any(isinstance(item, str | dict) if IMAGE_KEY.match(key) else
-                   isinstance(item, str) and IMAGE_NAME.fullmatch(item) for item in images_of(value))
-    if is_image or key in FOREIGN_KEYS:
+                   isinstance(item, str) and IMAGE_NAME.fullmatch(item) for item in items)
+    if is_image or (is_content_key(key) and any(isinstance(item, str | list | dict) for item in items)):
         remedy = "write image_url, or image_url_2 for the weak side" if is_image else READER
         raise BadRow("unknown key", f"unknown key {key!r} with {short(value)}", remedy)
 
@@ -393,6 +430,7 @@ def _check(turns: Conversation) -> None:
     spoken = roles[roles[:1] == ["system"] :]
     if not spoken or spoken != ["user", "assistant"] * (len(spoken) // 2):
         raise BadRow("turns do not alternate", f"the turns must alternate, the order is: {', '.join(roles[:8])}")
+    asked = ""
     for turn in turns:
         for part in filter(lambda part: "text" in part, turn.content):
             if type(part["text"]) in (int, float) and not math.isnan(part["text"]):
@@ -401,11 +439,17 @@ def _check(turns: Conversation) -> None:
                 raise BadRow("text is missing", f"the text of the {turn.role} is {short(part['text'])}")
             if not part["text"].isascii() and re.search("[\ud800-\udfff]", part["text"]):
                 raise BadRow("not Unicode", "a text holds half of a surrogate pair")
+            if found := PLACEHOLDER.search(part["text"]):
+                what = f"{short(found[0])} in a text stands for no image"
+                raise BadRow("images and placeholders differ", what, "write <image> where each belongs, or pass "
+                             "--skip_bad_rows")
         _strip(turn)
-        if not turn.content and turn.role == "assistant":
-            raise BadRow("empty response", "the response is empty")
+        nothing = turn.text in MISSING_WORDS and not (turn.text == "None" and "none" in asked.lower())
+        if (not turn.content or nothing) and turn.role == "assistant":
+            raise BadRow("empty response", f"the response is {turn.text or 'empty'}")
         if not turn.content and turn.role == "user":
             raise BadRow("empty question", "the question is empty and there is no image")
+        asked = turn.text
 
 
 def _strip(turn: Turn) -> None:
@@ -437,40 +481,42 @@ def short(value: object) -> str:
 class ImageFinder:
     """Finds the image files that rows name. Each folder is listed once: a stat per image is slow on network disks.
 
-    named: {path as in the row: the real folder if that lies outside home, else ""}, in the order of the rows.
-    home: where they are expected; "" is image_root.
+    named: {path as in the row: (path, the real folder if that lies outside image_root, else "")}, in the rows' order.
+    folder: that of the rows, where a place's large file lies.
     """
 
-    def __init__(self, image_root: str = "", picture_roots: Sequence[str] = (), home: str = ""):
-        self.image_root, self.picture_roots = image_root, picture_roots
-        self.root = (os.path.realpath(home or image_root), os.path.realpath(image_root))
-        self.named: dict[str, str] = {}
+    def __init__(self, image_root: str = "", picture_roots: Sequence[str] = (), folder: str = ""):
+        self.image_root, self.picture_roots, self.folder = image_root, picture_roots, folder
+        self.root = (os.path.realpath(image_root),)
+        self.named: dict[str, tuple[str, str]] = {}
         self.list = cache(_files)
 
     def check(self, image: object) -> str:
-        """The folder of an image that lies outside home, else "", also for an image's bytes.
+        """The folder of an image that lies outside image_root, else "", also for an image's bytes.
 
         Raises BadRow if there is no such regular file, or if it lies outside all picture_roots.
         """
-        path = image_path(image, self.image_root)
+        path = image_path(image, self.folder if isinstance(image, dict) else self.image_root)
         name = image["file"] if isinstance(image, dict) else image if isinstance(image, str) else None
         if path is None or name in self.named:
-            return self.named.get(name, "")
+            return self.named[name][1] if path else ""
         folder, file = os.path.split(path)
         real, files = self.list(folder)
         if files.get(file):
             real = os.path.dirname(os.path.realpath(path))
         if file not in files or (files[file] and not os.path.isfile(path)):
             what = "no regular file" if os.path.exists(path) else "no image"
-            raise BadRow("image missing", f"{what} {os.path.normpath(path)!r}", "check --image_root, or pass --skip_bad_rows")
-        check_root(real, path, self.picture_roots)
-        self.named[name] = "" if lies_in(real, self.root) else real
-        return self.named[name]
+            raise BadRow("image missing", f"{what} {path!r}", "check --image_root, or pass --skip_bad_rows")
+        beside = isinstance(image, dict) and real == os.path.realpath(self.folder)  # a pack is part of the rows
+        if not beside:
+            check_root(real, path, self.picture_roots)
+        self.named[name] = (path, "" if beside or lies_in(real, self.root) else real)
+        return self.named[name][1]
 
     def stat(self) -> Iterator[tuple[str, os.stat_result]]:
         """Each named path and its file's status. Raises OSError."""
         with ThreadPool(STAT_THREADS) as pool:
-            found = pool.map(lambda name: os.stat(os.path.join(self.image_root, name)), self.named, chunksize=100)
+            found = pool.map(lambda named: os.stat(named[0]), self.named.values(), chunksize=100)
         return zip(self.named, found, strict=True)
 
 
@@ -542,6 +588,12 @@ def open_image(image: object, image_root: str = "", picture_roots: Sequence[str]
         raise BadRow(reason, f"image {name}: {type(error).__name__}: {short(what)}") from None
 
 
+def _darkest(image: Image.Image) -> int:
+    """The least value of what is opaque in an image with transparent parts; 256 where nothing is."""
+    pixels = np.asarray(image.convert("RGBA"))
+    return int(pixels[pixels[..., 3] > 127][:, :3].astype(int).min(initial=256))
+
+
 def _as_rgb(image: Image.Image, name: str) -> Image.Image:
     """`image`, which may be changed, decoded and as RGB. Raises BadRow if it is too large."""
     packed = f"{image.mode} {[tile[3] for tile in getattr(image, 'tile', ())]}"  # the mode in memory, and in the file
@@ -558,7 +610,12 @@ def _as_rgb(image: Image.Image, name: str) -> Image.Image:
     strips = [(0, top, image.width, min(top + high, image.height)) for top in range(0, image.height, high)]
     # 16 bits a pixel: PIL would clip them to white
     is_deep = image.mode[0] in "IF"
-    scale = 257 if is_deep and max(np.asarray(image.crop(strip)).max() for strip in strips) > 255 else 1
+    if is_deep:  # by its largest level: of a float, 1 bit, 8, 10, 12 or 16 bits
+        top = max(np.asarray(image.crop(strip)).max() for strip in strips)
+        scale = min((most for most in (1, 255, 1023, 4095, 65535) if top <= most), default=top) / 255
+    paper = "white"
+    if image.has_transparency_data and 230 < min(_darkest(image.crop(strip)) for strip in strips) < 256:
+        paper = "black"  # white ink would not show
     page = Image.new("RGB", image.size)
     for box in strips:
         strip = image.crop(box)
@@ -567,6 +624,6 @@ def _as_rgb(image: Image.Image, name: str) -> Image.Image:
             strip = Image.fromarray((levels / scale).clip(0, 255).astype(np.uint8))
         if strip.has_transparency_data:
             strip = strip.convert("RGBA")
-            strip = Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip)
+            strip = Image.alpha_composite(Image.new("RGBA", strip.size, paper), strip)
         page.paste(strip.convert("RGB"), box)
     return page

@@ -150,7 +150,7 @@ def test_rows_that_the_reader_made_are_called_by_their_old_file(tmp_path: Path, 
     path = write_lines(made / "rows.jsonl", [{**good, "row": 5}, {**good, "row": 9},
                                              {"turns": [turn("user", "q"), turn("assistant", "")], "row": 17}])
     counts = {"rows read": 30, "rows written": 3, "dropped: no answer": 27}
-    manifest = {"read_from": "old/data.parquet", "counts": counts}
+    manifest = {"read_from": "old/data.parquet", "image_root": str(made), "counts": counts}
     (made / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match=r"^old/data.parquet:17: the response is empty"):
         open_fixture(path, chat_format, image_root="elsewhere")
@@ -319,15 +319,19 @@ def test_a_key_that_holds_a_picture_does_not_train_as_text(
 ) -> None:
     row = {**PAIR, key: "a.png", "image_id": 7, "image_size": [4, 4], "img_note": ""}
     del row["image_url_2"]
-    path = write_lines(tmp_path / "a.jsonl", [row, TEXT_PAIR])
-    assert f"a.jsonl:1: unknown key '{key}' with 'a.png'; write image_url" in error_of(path, chat_format, pairs)
+    path = write_lines(tmp_path / "a.jsonl", [TEXT_PAIR, row])  # the first row says which form the file is in
+    assert f"a.jsonl:2: unknown key '{key}' with 'a.png'; write image_url" in error_of(path, chat_format, pairs)
     assert dropped_from(open_fixture(path, chat_format, pairs, skip_bad_rows=True)) == [{"unknown key": 1}]
     for single in ({"instruction": "q", "output": "a"}, {"turns": [turn("user", "q"), turn("assistant", "a")]}):
-        path = write_lines(tmp_path / "b.jsonl", [{**single, key: ["a.png"]}])
+        path = write_lines(tmp_path / "b.jsonl", [single, {**single, key: ["a.png"]}])
         assert f"unknown key '{key}'" in error_of(path, chat_format)
 
 
-@pytest.mark.parametrize("key", ["history", "system", "input", "options", "choices", "table"])
+CONTENT_KEYS = ["history", "system", "input", "options", "choices", "table", "context", "option_a", "B", "sys_prompt",
+                "tools", "rejected", "objects"]
+
+
+@pytest.mark.parametrize("key", CONTENT_KEYS)
 def test_a_key_of_another_form_that_says_something(key: str, tmp_path: Path, chat_format: ChatFormat) -> None:
     rows = [GOOD, {**GOOD, key: ""}, {**GOOD, key: [["1?", "2"]]}]
     path = write_lines(tmp_path / "a.jsonl", rows)
