@@ -14,11 +14,13 @@ import binascii
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 from PIL import Image
 
-from sources import BENCHMARK_KEYS, FOREIGN_KEYS, IMAGE_KEY, IMAGE_NAME, BadRow, BenchmarkRow, short
+from sources import BENCHMARK_KEYS, CONTENT, IMAGE_KEY, IMAGE_NAME, LABELS, MISSING_WORDS, PLACEHOLDER
+from sources import BadRow, BenchmarkRow, is_content_key, short
 
 MAX_TEXT = 64 * 1024  # bytes of a row's texts: no problem is longer, and much that is done with texts takes its time
 TOO_LONG = "cut the row, or pass --skip_bad_rows"
@@ -40,6 +42,7 @@ IMAGE_KEYS = ("image", "images", "image_url", "image_path", "decoded_image", "im
               "img_path", "img_url", "picture", "pictures", "pic", "pics", "photo", "image_file", "image_base64",
               "image_bytes", "image_data", "bytes", "png", "jpg", "jpeg", "webp")
 # Pictures under these too, if that is what they hold: they may also hold words.
+SPEAKS_OF_PICTURE = ("image_id", "img_id", "imageid", "has_image", "image_folder", "image_dir")
 MAYBE_IMAGE_KEYS = ("figure", "figures", "diagram", "diagrams", "screenshot", "screenshots", "file_name", "filename")
 NUMBERED = re.compile(r"((?:image|img|picture|pic|figure|screenshot|photo|url)(?:_(?:url|path))?)_?(\d{1,2})")
 PICTURE_NAME = re.compile(r"\.(?:png|jpe?g|gif|bmp|webp|tiff?|svg)(?:[?#]\S*)?$", re.IGNORECASE)
@@ -58,24 +61,25 @@ PLACE = re.compile(
     r"|(?:<\|?(?:image|img)[\s_#-]?|\{(?:image|img)[#_]|\[(?:image|img)[\s_#-]?)(?P<number>\d{1,3})(?:\|?>|\}|\])"
     r"|<\|?(?:image|imagehere|image_placeholder|image_token|image_soft_token|start_of_image)\|?>|\[(?:image|img)\]",
     re.IGNORECASE)
-REMAINS = re.compile(r"<[/|]?(?:image|img|imagehere|vision_start|vision_end)\b|<image_|\[/?img\]", re.IGNORECASE)
 FILM = re.compile(r"<\|?(?:video|audio|speech)(?:_pad|_\d{1,3})?\|?>", re.IGNORECASE)
 
 OPTION_KEY = re.compile(r"(?:answer_)?(?:option|choice|opt|op)_?([a-h]|[1-8])")
+OWN_NUMBER = re.compile(r"\s*(?:[(（]?\d{1,2}\s?[).:、．]|[①-⑳])")
 OPTION_MARK = re.compile(r"(?:^|(?<=[\s;,，；]))\(?([A-Za-z]) ?[).:、．]")  # "A.", "(b)", "c )"
 
 # LaTeX in a text that both JSON and Python would misread: the \f of \frac is a form feed, the \t of \times a tab.
 SINGLE_BACKSLASH = re.compile(r"(?<!\\)(?:\\\\)*\\(?:[^\\'\"/nuxtr]|[tr][a-z])")
-MISSING_WORDS = {"nan", "NaN", "None", "null", "NULL", "<NA>", "NaT"}  # what str() and pandas make of nothing
 DIALOGUES = ("conversations", "conversation", "messages", "texts", "dialogue", "dialog")
 QUESTIONS = ("instruction", "query", "problem", "question", "prompt", "input", "question_text", "problem_statement")
 RESPONSES = ("output", "response", "completion")  # all that is to be said
 WORKS = ("solution", "rationale", "explanation", "reasoning", "cot", "chain_of_thought", "generated_solution",
-         "cot_reasoning", "analysis")  # the way, to which the answer is added
+         "cot_reasoning", "analysis",
+         "cot_rationale", "complex_cot", "detailed_solution", "steps", "solution_steps", "explanations", "proof",
+         "thinking", "reasoning_content", "解析")  # the way, to which the answer is added
 ANSWERS = ("answer", "short_answer", "final_answer", "correct", "correct_answer", "correct_option", "answer_index",
            "answer_idx", "answerkey", "answer_key", "ground_truth", "expected_answer", "gt_answer", "answers", "target")
 INDICES = ("answer_index", "answer_idx")
-CONTEXTS = ("context", "passage", "paragraph", "background", "hint")
+CONTEXTS = ("context", "passage", "paragraph", "background", "body", "story", "scenario", "hint")
 ROLES = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "model": "assistant",
     "bot": "assistant", "chatgpt": "assistant", "system": "system", "developer": "system"
@@ -101,25 +105,14 @@ REFUSED = {
                     ("unknown key", "places in a picture", "write them into the texts and take the key out")),
 }
 ABOUT_PICTURES = ("url", "path", "source", "source_url", "image_name", "image_source")  # beside a picture, no other one
-# What a row may be told by without training on it.
-LABELS = {"id", "ids", "idx", "index", "size", "sizes", "width", "height", "type", "types", "source", "sources",
-          "format", "category", "categories", "hash", "md5", "sha256", "count", "num", "number", "license", "domain",
-          "tag", "tags", "score", "scores", "rating", "ratings", "quality", "name", "level", "language", "split",
-          "path", "url", "uid"}
-CONTENT = {"image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "figure", "figures", "fig",
-           "diagram", "diagrams", "screenshot", "screenshots", "graph", "chart", "table", "tables", "option", "options",
-           "choice", "choices", "candidates", "alternatives", "system", "history", "tool", "tools", "functions",
-           "context", "passage", "paragraph", "premise", "premises", "background", "statement", "scenario", "story",
-           "stem", "caption", "hint", "hints", "code", "video", "videos", "audio", "input", "inputs", "facts", "given",
-           "conditions", "article", "exhibit"}
 MISSPELT = re.compile(r"i[ma]{1,3}ge?|pic(?![a-z])")
 
 
-def normalise(row: dict) -> dict:
+def normalise(row: dict, aside: Counter | None = None) -> dict:
     """The row in the one form, pictures as paths, bytes or places; own keys (id, source, answer, level ...) are kept.
 
-    Pure: nothing is opened. Raises BadRow, which names the key and the remedy, and BenchmarkRow for a row of an
-    evaluation set.
+    aside: counts the keys whose texts are not trained on. Pure: nothing is opened. Raises BadRow, which names the key
+    and the remedy, and BenchmarkRow for a row of an evaluation set.
     """
     if not isinstance(row, dict):
         raise BadRow("not a row", f"this is {type(row).__name__}, no object with keys")
@@ -146,6 +139,9 @@ def normalise(row: dict) -> dict:
     if len(sides) == 2 and sides[0][-1]["content"] != sides[1][-1]["content"]:
         strong, weak = (turns[-1]["content"][0]["text"] for turns in sides)
         raise BadRow("responses of a pair differ", f"output is {short(strong)}, output_2 is {short(weak)}")
+    if aside is not None:
+        aside.update(spelt[key] for key, value in left.items() if isinstance(value, str) and " " in value.strip()
+                     and key not in own and value.strip() not in shown)
     kept = {spelt.get(key, key): value for key, value in {**left, **own}.items() if _is_label(key, value)}
     if "id" in kept:
         kept["id"] = str(kept["id"])
@@ -203,7 +199,7 @@ def _is_nothing(value: object) -> bool:
 def _refuse_benchmarks(row: dict) -> None:
     found = [benchmark for benchmark, keys in BENCHMARK_KEYS if keys <= row.keys()]
     if MATH_VISION <= row.keys() and isinstance(row["subject"], str) and row["subject"] in MATH_VISION_SUBJECTS:
-        if not isinstance(row["image"], str) or re.fullmatch(r"images/\d+\.jpg", row["image"]):
+        if row["image"] and (not isinstance(row["image"], str) or re.fullmatch(r"images/\d+\.jpg", row["image"])):
             found.append("MATH-Vision")
     if found:
         raise BenchmarkRow("benchmark row", f"a row of {found[0]}, an evaluation set", "never train on it")
@@ -225,6 +221,11 @@ def _refuse_left(left: dict, spelt: dict, shown: str = "", num_sides: int = 1, h
     """Raise BadRow for a key that nothing was made of and that looks as if the row stood on it."""
     for key, value in left.items():
         words = re.sub(r"\d+$", "", key).strip("_").split("_")
+        if not has_picture and value and key in SPEAKS_OF_PICTURE:
+            raise BadRow("unknown key", f"{short(spelt[key])} speaks of a picture that the row does not name",
+                         "name it image")
+        if isinstance(value, bytes):
+            raise BadRow("unknown key", f"unknown key {short(spelt[key])} holds bytes", "take the key out")
         if isinstance(value, bool | int | float) or words[0] in ("num", "has", "is"):
             continue
         about = words[-1] in ("id", "uid", "qid", "idx") or (has_picture and key in ABOUT_PICTURES)
@@ -255,7 +256,7 @@ def _is_label(key: str, value: object) -> bool:
     """Whether a key that is left is kept: a short text or a number, nothing that sources.py refuses beside turns."""
     values = value if isinstance(value, list) else [value]
     texts = [item for item in values if isinstance(item, str)]
-    if key in {*FOREIGN_KEYS, *DIALOGUES, *QUESTIONS, *RESPONSES} or (texts and IMAGE_KEY.match(key)):
+    if is_content_key(key) or key in {*DIALOGUES, *QUESTIONS, *RESPONSES} or (texts and IMAGE_KEY.match(key)):
         return False
     short_texts = all(len(text) <= 200 and text.isprintable() and (key == "id" or not IMAGE_NAME.fullmatch(text))
                       for text in texts)
@@ -301,7 +302,13 @@ def _single(left: dict, spelt: dict, own: dict) -> list[dict]:
     key = next((key for key in DIALOGUES if key in left), None)
     if key:
         turns = earlier + _turns(left.pop(key))
-        for key in {*QUESTIONS, *RESPONSES, *WORKS} & left.keys():
+        if other := next((other for other in DIALOGUES if other in left), None):
+            raise BadRow("two dialogues", f"one under {key!r}, another one under {other!r}", "keep one of them")
+        for key in set(QUESTIONS) & left.keys():
+            _check_source(key, left.pop(key), turns)
+        if turns[-1:] and turns[-1]["role"] == "user" and {*RESPONSES, *WORKS, *ANSWERS} & left.keys():
+            turns.append(_turn("assistant", [_response(left, spelt, options, own)]))
+        for key in {*RESPONSES, *WORKS} & left.keys():
             _check_source(key, left.pop(key), turns)
     elif isinstance(left.get("prompt"), list):
         turns = earlier + _turns(left.pop("prompt"))
@@ -358,6 +365,8 @@ def _question(left: dict, spelt: dict) -> str:
             keys = ", ".join(sorted(map(str, spelt.values()))[:12]) or "none"
             raise BadRow("unknown dialect", f"the keys are: {short(keys)[1:-1]}; accepted: {ACCEPTED}")
         return ""
+    if found.get("input", "").strip() in {*MISSING_WORDS, "<noinput>", "No input"}:
+        found.pop("input", None)
     if found.keys() == {"instruction", "input"}:
         return f"{found['instruction'].strip()}\n{found['input'].strip()}"
     longest = max(found.values(), key=len)
@@ -387,9 +396,13 @@ def _response(left: dict, spelt: dict, options: list, own: dict) -> str:
 
 
 def _work(value: object, key: str) -> str:
-    """A solution; the first of several."""
-    if isinstance(value, list) and isinstance(value[0], str):
+    """A solution; the first of several, the steps of one in lines, the content of a message."""
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return _text("\n".join(value) if "step" in key else value[0], key)
+    if isinstance(value, list) and len(value) == 1:
         value = value[0]
+    if isinstance(value, dict) and isinstance(value.get("content"), str) and value.keys() <= {"role", "content"}:
+        value = value["content"]
     return _text(value, key)
 
 
@@ -453,9 +466,9 @@ def _add_what_it_stands_on(asked: list[dict], left: dict, options: list, shown: 
     table = _table(left, shown)
     before = [(key, _text(left.pop(key), key).strip()) for key in CONTEXTS if key in left]
     before += [("table", table)] if table else []
-    before = [(key, text) for key, text in before if text not in shown and text not in MISSING_WORDS]
+    before = [(key, text) for key, text in before if not _is_shown(text, shown) and text not in MISSING_WORDS]
     unit = _text(left.pop("unit", None), "unit").strip()
-    after = [] if not unit or unit in shown or unit in MISSING_WORDS else [f"(Unit: {unit})"]
+    after = [] if not unit or _is_shown(unit, shown) or unit in MISSING_WORDS else [f"(Unit: {unit})"]
     listed = _list_options(shown, options)
     if not asked and (before or after or listed):
         key = before[0][0] if before else "unit" if after else "options"
@@ -463,6 +476,11 @@ def _add_what_it_stands_on(asked: list[dict], left: dict, options: list, shown: 
     for turn in asked:
         turn["content"][:0] = [text for _, text in before]
         turn["content"] += after + ([listed] if listed else [])
+
+
+def _is_shown(text: str, shown: str) -> bool:
+    """Whether a text stands in another one, as words of their own."""
+    return bool(re.search(rf"(?<!\w){re.escape(text)}(?!\w)", shown))
 
 
 def _table(left: dict, shown: str) -> str:
@@ -484,7 +502,7 @@ def _table(left: dict, shown: str) -> str:
         table = "\n".join(" | ".join(_text(cell, "table").strip() for cell in line) for line in table)
     if not isinstance(table, str) or _looks_like_picture(table):
         raise BadRow("unknown key", f"the table is {short(kinds[0])}", "write it into the question as text")
-    if re.sub(r"[|\s]+", "", _text(table, "table")) in re.sub(r"[|\s]+", "", shown):
+    if _is_shown(re.sub(r"[|\s]+", " ", _text(table, "table")).strip(), re.sub(r"[|\s]+", " ", shown)):
         return ""
     lines = [[cell.strip() for cell in line.split("|")] for line in table.strip().splitlines()]
     if len({len(line) for line in lines}) == 1 and len(lines[0]) > 1 and not table.lstrip().startswith("|"):
@@ -498,10 +516,14 @@ def _table(left: dict, shown: str) -> str:
 
 def _options(left: dict, spelt: dict) -> list[tuple[str, str]]:
     """(label, text) of every option that the row offers, under whatever key. Raises BadRow if they are not clear."""
-    found = [_read_options(left.pop(key), key) for key in ("choices", "options", "option") if key in left]
+    found = [_read_options(left.pop(key), key) for key in ("choices", "options", "option", "variants", "选项")
+             if key in left]
     capitals = {key: key for key in left if re.fullmatch("[A-H]", spelt[key])}  # a and b may be sides of a triangle
     spelt_out = {match[1]: key for key in left if (match := OPTION_KEY.fullmatch(key))}
     for keys in (capitals, spelt_out):
+        if len(keys) > 1 and "a" in keys and "b" not in keys:
+            raise BadRow("unknown options", f"there are options {', '.join(keys).upper()}, and no B",
+                         "write them as a list of texts, or into the question")
         if {"a", "b"} <= keys.keys() or {"1", "2"} <= keys.keys():
             found.append(_read_options({label.upper(): left.pop(key) for label, key in keys.items()}, "A, B ..."))
     found = [options for options in found if options]
@@ -534,6 +556,9 @@ def _read_options(value: object, key: str) -> list[tuple[str, str]]:
     marks = [re.match(r"\s*\(?([A-Za-z])\s?[).:、．]\s*(?=\S)", text) for text in texts]
     if all(marks) and [mark[1].upper() for mark in marks] == letters:  # "A) 6": they bring their letters along
         texts = [text[mark.end() :] for text, mark in zip(texts, marks, strict=True)]
+    elif len(marks) > 1 and all(marks) and sorted(mark[1].upper() for mark in marks) == letters:
+        raise BadRow("unknown options", f"the letters of the options under {key!r} are out of order: {short(value)}",
+                     "write them in order")
     return list(zip(labels, (text.strip() for text in texts), strict=True))
 
 
@@ -580,10 +605,27 @@ def _list_options(question: str, options: list[tuple[str, str]]) -> str:
     letters = [chr(65 + index) for index in range(len(options))]
     if not options:
         return ""
-    lettered = all(re.search(rf"\b{letter}\s?[).:、．]", question) for letter in "AB")
-    if lettered and all(text in question for _, text in options):
+    texts = [text for _, text in options]
+    listed = [text.rstrip(".,;，；。 \n") for text in _listed_in(question, len(options))]
+    if listed and all(text in shown for text, shown in zip(texts, listed, strict=True)):
         return ""
+    if sorted(listed) == sorted(texts):
+        raise BadRow("unknown options", "the question lists the options in another order than the row",
+                     "write them in one order")
     return "\n".join(["Choices:", *(f"({letter}) {text}" for letter, (_, text) in zip(letters, options, strict=True))])
+
+
+def _listed_in(question: str, number: int) -> list[str]:
+    """What stands behind A, B ... where the question lists so many options, else []."""
+    marks: list[re.Match] = []
+    for match in re.finditer(r"\b([A-Z])\s?[).:、．]", question):
+        if match[1] == chr(65 + len(marks)) and len(marks) < number:
+            marks.append(match)
+        elif match[1] == "A" and len(marks) < number:
+            marks = [match]
+    ends = [mark.start() for mark in marks[1:]] + [len(question)]
+    return [question[mark.end() : end].strip(" (") for mark, end in zip(marks, ends, strict=True)] \
+        if len(marks) == number else []
 
 
 def _are_letters(options: list[tuple[str, str]]) -> bool:
@@ -615,11 +657,28 @@ def _answer(left: dict, options: list[tuple[str, str]]) -> str:
         text = _text(value, key).strip()
         if text in MISSING_WORDS and text not in texts:
             continue
-        for other in ANSWERS:
-            if other in left and other != key:
-                del left[other]  # the same in other words
+        for other in [other for other in ANSWERS if other in left and other != key]:
+            if not _same_answer(text, left[other], texts):
+                raise BadRow("several answers", f"{key} is {short(text)}, {other} is {short(left[other])}",
+                             "keep one of them")
+            del left[other]
         return _choice(text, isinstance(value, int) or key in INDICES, options, key) if options else text
     return ""
+
+
+def _same_answer(answer: str, other: object, texts: list[str]) -> bool:
+    """Whether another key's value says the same answer: its words, within a longer text, its letter or its index."""
+    if not isinstance(other, str | int | float) or isinstance(other, bool):
+        return True  # whether it was right, spans ...
+
+    def forms(value: object) -> set[str]:
+        text = _text(value, "answer").strip().strip("$").rstrip(".").lower()
+        letter = re.fullmatch(r"\(?([a-z])\)?", text)
+        index = ord(letter[1]) - 97 if letter else int(text) if re.fullmatch(r"\d{1,2}", text) else -1
+        return {text, text.removesuffix(".0")} | ({texts[index].strip().lower()} if 0 <= index < len(texts) else set())
+
+    one, two = forms(answer), forms(other)
+    return bool(one & two) or any(a in b or b in a for a in one for b in two if len(a) > 1 and len(b) > 1)
 
 
 def _several(values: list, key: str) -> str:
@@ -632,13 +691,19 @@ def _several(values: list, key: str) -> str:
 def _choice(answer: str, is_index: bool, options: list[tuple[str, str]], key: str) -> str:
     """An answer to a question with options: an index counts from 0, and becomes its letter."""
     labels, texts = [label for label, _ in options], [text for _, text in options]
+    if named := re.fullmatch(r"(?:option|choice|opt)[_ ]?([A-Za-z])", answer, re.IGNORECASE):
+        answer = named[1].upper()
     letter = answer.strip(" ().")
     if re.fullmatch("[A-Za-z]", letter) and answer not in texts:
         if ord(letter.upper()) - 65 >= len(options):
             raise BadRow("unclear answer", f"{key} is {answer!r}, and there are {len(options)} options")
         return answer
+    if re.fullmatch(r"\d{1,2}\.0", answer) and answer not in texts:
+        answer = answer[:-2]  # what a table makes of an index
     if not re.fullmatch(r"-?\d{1,3}", answer):
         return answer
+    if is_index and answer not in texts and any(map(OWN_NUMBER.match, texts)):
+        raise BadRow("unclear answer", f"{key} is {answer}, and the options count themselves", "write the letter")
     if labels[0].isdigit() and answer in labels:
         return chr(65 + labels.index(answer))
     index, remedy = int(answer), "write the option's letter"
@@ -707,11 +772,14 @@ def _message(item: object) -> Iterator[dict]:
     if speaker not in ROLES:
         raise BadRow("unknown speaker",
                      f"a turn is not one of {', '.join(ROLES)} by its key {role_key!r}: {short(item)}")
-    if any(key in rest and not rest[key] for key in ("weight", "loss", "train")):
+    silent = any(key in rest and not rest[key] for key in ("weight", "loss", "train"))
+    if silent and ROLES[speaker] == "assistant":
         raise BadRow("turn without loss", "a turn is marked not to be learnt", "the loss is on every assistant turn")
-    if "reasoning_content" in rest or "thinking" in rest:
+    if any(rest.get(key) for key in ("reasoning_content", "thinking", "reasoning", "thought", "think")):
         raise BadRow("unknown key", "a turn has its reasoning under a key of its own", "write it into the content")
-    text_key = next((key for key in ("content", "value", "text", "parts") if key in rest), None)
+    text_key, *more = [key for key in ("content", "value", "text", "parts") if rest.get(key)] or [None]
+    if more and rest[more[0]] != rest[text_key]:
+        raise BadRow("unknown key", f"a turn has texts under {text_key!r} and {more[0]!r}", "keep one of them")
     content = _content(rest.pop(text_key, None))
     pictures = row_pictures(rest)
     if pictures:
@@ -924,7 +992,10 @@ def _fill(places: list, pictures: list) -> list:
         return [_named(place) for place in places]
     elif not any(isinstance(place, int) for place in places) and len(places) == len(pictures):
         named = [next((p for p in pictures if _same_name(place, p)), None) if place else None for place in places]
-        return named if all(picture is not None for picture in named) else pictures
+        if all(picture is not None for picture in named):
+            return named
+        if len(places) == 1 or not any(place and not URL.match(place) for place in places):  # URLs were downloaded
+            return pictures
     marks = ", ".join(short(place) if place is not None else "<image>" for place in places[:4])
     raise BadRow("images and placeholders differ", f"{len(places)} placeholders of images in the text ({marks}), "
                  f"{len(pictures)} images", "write <image> where each belongs, or pass --skip_bad_rows")
@@ -946,8 +1017,8 @@ def _checked(turns: list[dict]) -> list[dict]:
         texts = " ".join(part["text"].strip() for part in parts if "text" in part)
         if not texts.isascii() and re.search("[\ud800-\udfff]", texts):
             raise BadRow("not Unicode", "a text holds half of a surrogate pair")
-        if REMAINS.search(texts):
-            raise BadRow("images and placeholders differ", f"{REMAINS.search(texts)[0]!r} stands for no image",
+        if PLACEHOLDER.search(texts):
+            raise BadRow("images and placeholders differ", f"{PLACEHOLDER.search(texts)[0]!r} stands for no image",
                          "write <image> where each belongs, or pass --skip_bad_rows")
         if FILM.search(texts):
             raise BadRow("video or sound", f"a text holds {FILM.search(texts)[0]!r}", "leave such rows out")

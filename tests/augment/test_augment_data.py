@@ -282,9 +282,9 @@ def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
 def test_benchmark_rows_end_the_run_with_file_and_row(tmp_path):
     for number, row in enumerate([
         {"sample_index": "1", "problem_version": "Text Lite", "question": "q", "answer": "a", "image": ""},
-        {"pid": "3", "question": "q", "answer": "a", "metadata": {}},
-        {"ID": "1", "knowledge concept": "k", "question": "q", "answer": "a"},
-        {"id": "p/text-only", "problem_id": "p", "version": "text-only", "instruction": "q", "output": "a"},
+        {"pid": "3", "question": "q", "answer": "a", "metadata": {}, "question_type": "free_form", "precision": 1},
+        {"ID": "1", "knowledge concept": "k", "question": "q", "option": "A. 1", "answer": "a"},
+        {"problem_id": "p", "version": "text-only", "instruction": "q", "output": "a", "family": "f", "key": "k"},
     ]):
         data = write(tmp_path / f"{number}.jsonl", [text_problem(1), row])
         with pytest.raises(UserError, match=f"{number}.jsonl:2: a row of .*never trained on"):

@@ -7,6 +7,7 @@ import re
 import struct
 import time
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,9 @@ import pytest
 from PIL import Image
 
 from augment import containers
-from augment.dialects import (FIGURE, FILM, MAX_TEXT, OPTION_MARK, PLACE, REMAINS, SINGLE_BACKSLASH, normalise,
+from augment.dialects import (FIGURE, FILM, MAX_TEXT, OPTION_MARK, PLACE, SINGLE_BACKSLASH, normalise,
                               speaks_of_figure)
-from sources import BadRow, BenchmarkRow, conversations
+from sources import PLACEHOLDER, BadRow, BenchmarkRow, conversations
 from tests.augment.growth import MOST, growth
 
 README = Path(__file__).parents[2] / "augment" / "README.md"
@@ -97,7 +98,7 @@ EXAMPLES: dict[str, list[tuple[dict, dict]]] = {
         ({"conversations": {"from": ["human", "gpt"], "value": [Q, A]}}, said(Q, A)),
         ({"image": "a.png", "caption": "A long caption.", "conversations": [
             {"from": "human", "value": Q}, {"from": "gpt", "value": A}]},
-         said(("I:a.png", Q), A, caption="A long caption.")),
+         said(("I:a.png", Q), A)),
     ],
     "ms-swift's conversation": [
         ({"system": "Be kind.", "conversation": [{"human": Q, "assistant": A}, {"human": "Why?", "assistant": "So."}]},
@@ -221,7 +222,7 @@ EXAMPLES: dict[str, list[tuple[dict, dict]]] = {
         ({"question": Q, "A": "4", "B": 5, "answer": "B"}, said(f"{Q}\n{lettered('4', '5')}", "B", answer="B")),
         ({"question": Q, "option_a": "4", "option_b": "5", "answer_index": 1},
          said(f"{Q}\n{lettered('4', '5')}", "B", answer="B")),
-        ({"question": Q, "a": 3, "b": 4, "answer": "5"}, said(Q, "5", a=3, b=4, answer="5")),
+        ({"question": Q, "a": 3, "b": 4, "answer": "5"}, said(Q, "5", answer="5")),
         ({"question": Q, "options": "['\\\\frac{1}{2}', '\\\\neq']", "answer": "B"},
          said(f"{Q}\n{lettered(chr(92) + 'frac{1}{2}', chr(92) + 'neq')}", "B", answer="B")),
         ({"question": Q, "options": {str(n): f"{n} cm" for n in range(12)}, "answer": 10},
@@ -502,23 +503,84 @@ def test_the_table_of_refusals_names_every_reason() -> None:
 def test_benchmarks_are_refused_by_their_keys() -> None:
     vision = {"id": "3", "question": "q", "options": [], "answer": "4", "level": 1, "subject": "counting"}
     for row in [{"sample_index": "1", "problem_version": "Text Lite", "question": "q", "answer": "a", "image": ""},
-                {"pid": "3", "question": "q", "answer": "a", "metadata": {}}, {"knowledge concept": "k",
-                 "question": "q"},
-                {"problem_id": "p", "version": "text-only", "instruction": "q", "output": "a"},
+                {"pid": "3", "question": "q", "answer": "a", "metadata": {}, "question_type": "free", "precision": 1},
+                {"knowledge concept": "k", "question": "q", "option": "A. 1"},
+                {"problem_id": "p", "version": "1", "instruction": "q", "output": "a", "family": "f", "key": "k"},
                 {**vision, "image": "images/3.jpg"}, {**vision, "image": {"bytes": PNG, "path": "3.jpg"}}]:
         with pytest.raises(BenchmarkRow):
             normalise(row)
-    assert normalise({**vision, "image": "a.png", "subject": "counting things"})
+    for row in ({**vision, "image": "a.png", "subject": "counting things"}, {**vision, "image": None},
+                {"pid": "3", "metadata": {}, "question": "q", "answer": "a"},
+                {"problem_id": "p", "version": "2", "question": "q", "answer": "a"}):  # others have such keys too
+        assert normalise(row)
 
 
 def test_harmless_keys_are_kept_as_labels_and_long_ones_go() -> None:
-    row = {"id": 12, "source": "geo/a.png", "difficulty": 0.5, "image_id": 7, "image_size": [4, 4], "img_note": "",
+    row = {"id": 12, "source": "geo/a.png", "difficulty": 0.5, "image_size": [4, 4], "img_note": "",
            "question_type": "free", "subject": "geometry", "original_question": "x" * 300, "num_images": 0, "grade": 3,
            "table_type": "plain", "has_image": False, "metadata": {"split": "train"}, "url": "https://x.org/page"}
     kept = normalise({"query": Q, "response": A, **{**row, "source": "geo"}})
     assert kept["id"] == "12" and kept["source"] == "geo" and kept["difficulty"] == 0.5 and kept["image_size"] == [4, 4]
     assert not {"original_question", "img_note", "metadata"} & kept.keys()
     assert conversations(kept, pairs=False)
+
+
+def response_of(row: dict) -> str:
+    return normalise(row)["turns"][-1]["content"][0]["text"]
+
+
+def test_what_stands_beside_the_question_is_read() -> None:
+    """Rows that people have, each of which trained on something else than what stands in it."""
+    [question] = normalise({"Body": "There are 87 plums in 3 bags.", "Question": "How many in one?", "Answer": "29"})[
+        "turns"][0]["content"]
+    assert question["text"] == "There are 87 plums in 3 bags.\nHow many in one?"
+    for unit in ("m", "s"):  # a letter of the question is no unit
+        question = normalise({"question": "How many are some?", "answer": "3", "unit": unit})["turns"][0]["content"][0]
+        assert question["text"].endswith(f"(Unit: {unit})")
+    assert "noinput" not in json.dumps(normalise({"instruction": Q, "input": "<noinput>", "output": A}))
+    for key in ("CoT_rationale", "detailed_solution", "thinking"):
+        assert response_of({"question": Q, key: "3 and 4 make it.", "answer": "5"}) == "3 and 4 make it.\nAnswer: 5"
+    assert response_of({"question": Q, "steps": ["Add.", "Take the root."], "answer": "5"}) == (
+        "Add.\nTake the root.\nAnswer: 5")
+    assert response_of({"conversations": [{"from": "human", "value": Q, "weight": 0}], "answer": A}) == A
+    store = {"question": "Store A: $3, store B: $5. Which price is lower?", "choices": ["$5", "$3"], "answer": 1}
+    assert normalise(store)["turns"][0]["content"][0]["text"].endswith("Choices:\n(A) $5\n(B) $3")
+    assert response_of({"question": Q, "choices": ["cat", "dog"], "answer": "option_b"}) == "B"
+    assert response_of({"question": Q, "choices": ["cat", "dog"], "answer": "B", "answer_index": 1}) == "B"
+
+
+@pytest.mark.parametrize("row, reason", [
+    ({"question": Q, "answer": "5", "pre_text": "A table", "support": "It is said that it is so."}, "unknown key"),
+    ({"question": Q, "choices": ["1. cat", "2. dog", "3. cow"], "answer": 1}, "unclear answer"),
+    ({"question": "Which is it?\nA. cow\nB. cat", "choices": ["cat", "cow"], "answer": 1}, "unknown options"),
+    ({"question": Q, "A": "cat", "B": "", "C": "dog", "answer": "C"}, "unknown options"),
+    ({"question": Q, "options": ["B. cat", "A. dog"], "answer": "A"}, "unknown options"),
+    ({"question": Q, "choices": ["cat", "dog"], "answer": "1.0"}, "unclear answer"),
+    ({"question": Q, "answer": "5", "ground_truth": "4"}, "several answers"),
+    ({"question": Q, "choices": ["cat", "dog"], "answer": "A", "answer_index": 1}, "several answers"),
+    ({"question": Q, "answer": "5", "image_id": 123}, "unknown key"),
+    ({"question": Q, "answer": "5", "has_image": True}, "unknown key"),
+    ({"question": Q, "answer": "5", "blob": b"\0\0\0\x1cftypavif"}, "unknown key"),
+    ({"question": "Is <img>b.png</img> or <img>c.png</img> larger?", "images": ["x.png", "y.png"], "answer": "b"},
+     "images and placeholders differ"),
+    ({"conversations": [{"from": "human", "value": Q}, {"from": "gpt", "value": A}],
+      "messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]}, "two dialogues"),
+    ({"conversations": [{"from": "human", "value": Q, "text": "Why?"}, {"from": "gpt", "value": A}]}, "unknown key"),
+    *(({"question": f"Find x. {place}", "answer": "5"}, "images and placeholders differ") for place in (
+        "<IMG_CONTEXT>", "<|media_pad|>", "<|begin_of_image|>", "<__media__>", "<im_patch>", "<picture>", "[IMG_END]",
+        "data:image/png;base64,AAAA", "https://x.org/a/b.jpg")),
+])
+def test_what_cannot_be_read_right_is_refused(row: dict, reason: str) -> None:
+    with pytest.raises(BadRow) as refused:
+        normalise(row)
+    assert refused.value.reason == reason
+
+
+def test_keys_whose_texts_are_not_trained_on_are_counted() -> None:
+    aside: Counter = Counter()
+    for _ in range(3):
+        normalise({"question": Q, "answer": "5", "Remark": "Mind the right angle.", "level": "hard"}, aside)
+    assert aside == {"Remark": 3}
 
 
 @pytest.mark.parametrize("text, speaks", [
@@ -546,7 +608,7 @@ FOREIGN += [("![", "[a]"), ("![](", "(a)"), ("<img", " "), ("<img>", "a"), ("<|v
 @pytest.mark.parametrize("opening, rest", FOREIGN)
 def test_patterns_are_linear(opening: str, rest: str) -> None:
     """Longer texts than MAX_TEXT are refused, and patterns still do not dawdle on shorter ones."""
-    patterns = (PLACE, REMAINS, FILM, FIGURE, OPTION_MARK, SINGLE_BACKSLASH)
+    patterns = (PLACE, PLACEHOLDER, FILM, FIGURE, OPTION_MARK, SINGLE_BACKSLASH)
     assert growth(lambda text: [pattern.findall(text) for pattern in patterns],
                   lambda size: opening + rest * (size // len(rest))) <= MOST
 
