@@ -16,7 +16,7 @@ import re
 import sys
 import tarfile
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -43,6 +43,9 @@ CONTENTS = (  # of a file that is not what its name says
       (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"[\0", b"{\0", b"\0[", b"\0{", codecs.BOM_UTF32_BE)),
 )
 # Lists of objects that belong to one row; under another key such a list holds rows.
+# Keys of what is a row itself, whatever lists of objects it holds.
+ROW_KEYS = {"question", "query", "problem", "instruction", "prompt", "conversations", "conversation", "messages",
+            "texts", "turns", "output", "response", "completion", "answer", "solution", "strong", "weak", "text_en"}
 OF_ONE_ROW = {"conversations", "conversation", "messages", "turns", "texts", "content", "prompt", "completion",
               "history", "images", "image", "choices", "options", "tools", "chosen", "rejected", "steps"}
 EVALUATION = {"test", "testmini", "validation", "valid", "val", "dev", "eval"}  # splits that nobody means to train on
@@ -190,6 +193,8 @@ def _files_of_folder(folder: str) -> tuple[list[str], str]:
             names = [item["filename"] for item in _field(folder, "state.json", "_data_files")]
         else:
             names = _data_files(folder)
+    below = [name for name in names if os.sep in name] if any(os.sep not in name for name in names) else []
+    names = [name for name in names if name not in below]
     by_split: dict[str, list[str]] = {}
     for name in names:
         by_split.setdefault(_split_of(name), []).append(name)
@@ -203,7 +208,7 @@ def _files_of_folder(folder: str) -> tuple[list[str], str]:
     if twice := next((stem for stem in stems if stems.count(stem) > 1), ""):
         raise UserError(f"{folder}: {twice} is there as more than one kind of file; name the one to read")
     said = ""
-    if rest := [name for name in names if name not in chosen]:
+    if rest := [name for name in names if name not in chosen] + below:
         shown = ", ".join(rest[:5]) + (f" and {len(rest) - 5} more" if len(rest) > 5 else "")
         said = f"reads {len(chosen)} files{' of the split train' if training else ''}; left out: {shown}"
     paths = [os.path.join(folder, name) for name in chosen]
@@ -221,7 +226,7 @@ def _field(folder: str, name: str, key: str) -> list:
 
 
 def _data_files(folder: str) -> list[str]:
-    """Names of data files in a folder; where it has none itself, in all below it."""
+    """Names of the data files in a folder and below it."""
     about = re.compile(r"(?i)dataset_infos?\.json|config\.json|state\.json|\..*")
     found = []
     for place, folders, names in os.walk(folder, onerror=_raise):
@@ -229,8 +234,6 @@ def _data_files(folder: str) -> list[str]:
         for name in names:
             if name.lower().removesuffix(".gz").endswith(SUFFIXES) and not about.fullmatch(name):
                 found.append(os.path.relpath(os.path.join(place, name), folder))
-        if found and place == folder:
-            break
     return sorted(found)
 
 
@@ -303,8 +306,8 @@ def _holds_lines(stream: io.BufferedIOBase, kind: str) -> bool:
     if not first.startswith(b"{") or len(first) == MAX_ROW or not stream.read(1 << 16).strip():
         return False  # a line alone may hold many rows
     row = parse_row(first)
-    return isinstance(row, dict) and not any(isinstance(value, list) and value and _are_rows(key, value[0])
-                                             for key, value in row.items())
+    return isinstance(row, dict) and (_is_row(row) or not any(
+        isinstance(value, list) and value and _are_rows(key, value[0]) for key, value in row.items()))
 
 
 def _lines(stream: io.BufferedIOBase) -> Iterator[tuple[int, bytes | BadRow]]:
@@ -366,10 +369,12 @@ def _object(text: "_Window", file: str) -> Iterator[bytes]:
             if by_id:
                 yield text.decode()
                 continue
+            if under and _is_row([key]):
+                raise UserError(f"{file}: {key!r} stands beside the rows under {under!r}; make a list of the rows")
             if mark == "[":
                 elements = _list(text)
                 first = next(elements, b"")
-                if first and _are_rows(key, json.loads(first)):
+                if first and not _is_row(name for name, _ in head) and _are_rows(key, json.loads(first)):
                     if key.lower() in EVALUATION:
                         left_out = key
                         for _ in elements:
@@ -427,6 +432,11 @@ def _keys(text: "_Window") -> Iterator[str]:
 
 def _all_objects(head: list[tuple[str, bytes]]) -> bool:
     return all(raw.startswith(b"{") for _, raw in head)
+
+
+def _is_row(keys: Iterable[str]) -> bool:
+    """Whether an object with these keys is a row itself: it asks or says something."""
+    return not ROW_KEYS.isdisjoint(key.lower() for key in keys)
 
 
 def _are_rows(key: str, first: object) -> bool:
@@ -507,7 +517,8 @@ def _tar_rows(file: str) -> Iterator[tuple[int, dict | BadRow]]:
             raise cut_off(file, "no end mark after the last member")
 
 
-def _add_member(row: dict, pictures: list[dict], tar: tarfile.TarFile, member: tarfile.TarInfo, kind: str) -> None:
+def _add_member(row: dict, pictures: list[tuple[str, dict]], tar: tarfile.TarFile, member: tarfile.TarInfo,
+                kind: str) -> None:
     """Put a member of a webdataset into its row, or among the pictures. kind: its name from the first dot, as "json" or
     "question.txt". Raises BadRow.
     """
@@ -516,7 +527,8 @@ def _add_member(row: dict, pictures: list[dict], tar: tarfile.TarFile, member: t
     if not member.isreg() or member.issparse():
         raise BadRow("a link in a tar", f"{member.name} is a link, a device or sparse", "put the file itself there")
     if suffix in PICTURES:
-        pictures.append({"file": os.path.abspath(tar.name), "offset": member.offset_data, "length": member.size})
+        place = {"file": os.path.abspath(tar.name), "offset": member.offset_data, "length": member.size}
+        pictures.append((member.name, place))
         return
     if suffix not in ("json", "txt", "text", "cls"):
         raise BadRow("a member of unknown kind", f"{member.name} is neither .json, .txt nor a picture",
@@ -536,17 +548,35 @@ def _add_member(row: dict, pictures: list[dict], tar: tarfile.TarFile, member: t
         row[name or suffix.replace("txt", "text")] = value
 
 
-def _with_pictures(row: dict | BadRow, pictures: list[dict]) -> dict | BadRow:
-    """A webdataset's row with its pictures under `image` or `images`, in place of their names in its .json."""
+def _with_pictures(row: dict | BadRow, pictures: list[tuple[str, dict]]) -> dict | BadRow:
+    """A webdataset's row with its pictures under `image` or `images`, in place of their names in its .json.
+
+    pictures: (name of the member, its place) each. Several come in the order in which the .json names them, or, without
+    their names, in that of their numbers: a tar has 10 before 2.
+    """
     if isinstance(row, BadRow) or not pictures:
         return row
+    numbers = [[int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)] for name, _ in pictures]
+    places = [place for _, (_, place) in sorted(zip(numbers, pictures, strict=True), key=lambda pair: pair[0])]
     for key in ("image", "images"):
         named = row.pop(key, None) or []
         named = named if isinstance(named, list) else [named]
         if named and len(named) != len(pictures):
             return BadRow("pictures and members differ", f"{key!r} in {row['id']}.json names {len(named)}, the tar has "
                           f"{len(pictures)}")
-    return {**row, "image": pictures[0]} if len(pictures) == 1 else {**row, "images": pictures}
+        if len(named) > 1:
+            at = [[place for member, place in pictures if _of_name(member, name)] for name in named]
+            if any(len(found) != 1 for found in at):
+                return BadRow("pictures and members differ", f"{key!r} in {row['id']}.json names {named[:4]}, the tar "
+                              f"has {[name for name, _ in pictures][:4]}")
+            places = [place for [place] in at]
+    return {**row, "image": places[0]} if len(places) == 1 else {**row, "images": places}
+
+
+def _of_name(member: str, name: object) -> bool:
+    """Whether a member "001.a.png" is the picture that a row calls "a.png", "x/a.png" or "001.a.png"."""
+    name = os.path.basename(name) if isinstance(name, str) else ""
+    return bool(name) and (os.path.basename(member) == name or os.path.basename(member).endswith("." + name))
 
 
 def _hub_builder(name: str) -> tuple[object, str]:
@@ -734,5 +764,6 @@ def _size(file: str) -> float:
             start = [row for _, row in itertools.islice(_tar_rows(file), 1000) if isinstance(row, dict)]
             places = itertools.chain(*(row.get("images", [row.get("image")]) for row in start))
             texts = sum(map(_weight, start))
-            return stored * texts / max(1, texts + sum(place["length"] for place in places if place))
+            pictures = sum(place["length"] for place in places if isinstance(place, dict))
+            return stored * texts / max(1, texts + pictures)
         return stored

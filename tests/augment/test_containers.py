@@ -526,3 +526,40 @@ def test_a_name_of_the_hub_is_read_through_datasets(monkeypatch: pytest.MonkeyPa
         assert not containers.is_hub_name(name)
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert "no such file; for a data set of the Hugging Face hub: pip install datasets" in error_of("some-org/some.set")
+
+
+def test_rows_that_hold_lists_of_objects_are_rows(tmp_path: Path) -> None:
+    row = {"question": "q?", "answer": "a", "examples": [{"question": "e?", "answer": "b"}], "metadata": [{"k": 1}]}
+    lines, pretty = tmp_path / "lines.json", tmp_path / "pretty.json"
+    lines.write_text("\n".join(json.dumps({**row, "id": n}) for n in range(3)))
+    pretty.write_text(json.dumps(row, indent=1) * 2)
+    assert [found for _, found in containers.rows(str(lines))] == [{**row, "id": n} for n in range(3)]
+    assert [found for _, found in containers.rows(str(pretty))] == [row] * 2
+    pretty.write_text(json.dumps({"examples": row["examples"] * 2, "question": "q?"}, indent=1))
+    with pytest.raises(UserError, match="'question' stands beside the rows under 'examples'"):
+        list(containers.rows(str(pretty)))
+
+
+def test_pictures_of_a_tar_stand_in_the_order_of_their_row(tmp_path: Path) -> None:
+    """A tar has them by name: 10 before 2, and a.png before b.png where the row says b, a."""
+    def places(*members: tuple[str, bytes]) -> list[bytes]:
+        path = write_tar(tmp_path / "a.tar", list(members))
+        [(_, row)] = containers.rows(str(path))
+        return [path.read_bytes()[p["offset"] : p["offset"] + p["length"]] for p in row["images"]]
+
+    named = b'{"images": ["x/b.png", "a.png"], "question": "<image> or <image>?"}'
+    assert places(("1.a.png", b"A"), ("1.b.png", b"B"), ("1.json", named)) == [b"B", b"A"]
+    assert places(("1.1.png", b"1"), ("1.10.png", b"10"), ("1.2.png", b"2"), ("1.json", b"{}")) == [b"1", b"2", b"10"]
+    path = write_tar(tmp_path / "b.tar", [("1.c.png", b"C"), ("1.d.png", b"D"), ("1.json", named)])
+    [(_, bad)] = containers.rows(str(path))
+    assert isinstance(bad, BadRow) and bad.reason == "pictures and members differ"
+    path = write_tar(tmp_path / "c.tar", [("1.json", b'{"image": "x/a.png", "question": "q"}')])
+    assert containers.size(str(path)) > 0
+
+
+def test_files_below_a_folder_that_are_not_read_are_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "below").mkdir()
+    for name in ("a.jsonl", "below/b.jsonl"):
+        (tmp_path / name).write_text('{"question": "q", "answer": "a"}\n')
+    assert len(list(containers.rows(str(tmp_path)))) == 1
+    assert "left out: below/b.jsonl" in capsys.readouterr().err
