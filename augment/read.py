@@ -5,8 +5,8 @@
 
 Each file gets a folder of its own, OUT/NAME-KEY: rows.jsonl (turns of text and pictures; augment/README.md), packs of
 the pictures that were embedded (a row names file, offset and length), and manifest.json with what was read, dropped and
-why. Picture files stay where they are, and rows name them by a relative path. Of a share (qa.json:100k) only the rows
-drawn are converted. KEY is made from the file's ends and size and from all settings, so the same command finds a
+why. Picture files stay where they are; manifest.json says where their paths start. Of a share (qa.json:100k) only the
+rows drawn are converted. KEY is made from the file's ends and size and from all settings, so the same command finds a
 finished folder at once, and goes on with one that was interrupted. The training scripts run this by themselves for
 files that are not in the one form; for large ones, run it by hand. The last line printed is the path of rows.jsonl.
 """
@@ -290,13 +290,19 @@ def publish(plan: Plan, folder: str, lengths: list[int]) -> dict:
         _check(plan, counts, first)
     names = [name for name in sorted(os.listdir(folder)) if name == "rows.jsonl" or name.endswith(".bin")]
     manifest = {
-        "read_from": plan.path, "image_root": plan.image_root, "amount": plan.amount, "version": VERSION,
+        "read_from": plan.path, "image_root": _image_root(plan), "amount": plan.amount, "version": VERSION,
         "sha256": merged.digest.hexdigest(), "counts": dict(sorted(counts.items())), "first": first,
         "bytes": {name: os.path.getsize(os.path.join(folder, name)) for name in names}, "stamps": plan.stamps
     }
     shards.write_manifest(folder, manifest)
     _clear(folder, ["manifest.json", *names])
     return manifest
+
+
+def _image_root(plan: Plan) -> str:
+    """Where the paths of its pictures start: beside the file, in the folder, or as the user says."""
+    own = plan.path if os.path.isdir(plan.path) else os.path.dirname(plan.path)
+    return os.path.realpath(plan.image_root or own)
 
 
 def _check(plan: Plan, counts: Counter, first: dict[str, str]) -> None:
@@ -355,9 +361,10 @@ def _lines_of_piece(plan: Plan, folder: str, part: str, piece: containers.Piece)
     """The lines of a piece's part file: its rows, and the counts as the last line. Writes the piece's pack."""
     counts: Counter = Counter()
     first: dict[str, str] = {}
+    aside: Counter = Counter()
     pack = Pack(folder, int(os.path.basename(part).removesuffix(".jsonl")))
-    own = plan.path if os.path.isdir(plan.path) else os.path.dirname(plan.path)
-    roots = os.path.realpath(plan.image_root or own), os.path.realpath(folder)
+    root = _image_root(plan)
+    beside = os.path.relpath(os.path.dirname(os.path.realpath(piece.file)), root) if not plan.image_root else "."
     lines = []
     for number, row in piece.rows():
         shards.go_on()
@@ -366,14 +373,14 @@ def _lines_of_piece(plan: Plan, folder: str, part: str, piece: containers.Piece)
         try:
             if isinstance(row, BadRow):
                 raise row
-            row = dialects.normalise(row)
+            row = dialects.normalise(row, aside)
             reason = _why_not(row)
             if reason == NOT_THERE and not plan.drop_figure_text:
                 counts[reason] += 1
                 first.setdefault(reason, place)
                 reason = ""
             if not reason:
-                lines.append(_line({"row": 0} | row | {"row": number}, pack, *roots))
+                lines.append(_line({"row": 0} | row | {"row": number}, pack, root, beside))
         except BadRow as error:
             if isinstance(error, BenchmarkRow) or not plan.skip_bad_rows:
                 raise Refused(f"{piece.place(number)}: {error.detail}; {error.remedy}") from None
@@ -382,6 +389,7 @@ def _lines_of_piece(plan: Plan, folder: str, part: str, piece: containers.Piece)
             counts[f"dropped: {reason}"] += 1
             first.setdefault(f"dropped: {reason}", place)
     counts["rows written"] = len(lines)
+    counts.update({f"texts that are not trained on, under {key[:60]!r}": number for key, number in aside.items()})
     pack.write()
     return [f"{line}\n" for line in (*lines, json.dumps({"counts": counts, "first": first}))]
 
@@ -405,8 +413,11 @@ def _why_not(row: dict) -> str:
     return NOT_THERE if not _pictures(row) and any(map(dialects.speaks_of_figure, asked)) else ""
 
 
-def _line(row: dict, pack: Pack, root: str, folder: str) -> str:
-    """A row as it is written, its pictures as paths from `folder` or places in packs. Raises BadRow."""
+def _line(row: dict, pack: Pack, root: str, beside: str) -> str:
+    """A row as it is written, its pictures as paths from `root` or places in packs and tars. Raises BadRow.
+
+    beside: the folder of the row's file from `root`; a path may also start there.
+    """
     pictures = _pictures(row)
     for part in pictures:
         if isinstance(part["image"], bytes):
@@ -415,10 +426,8 @@ def _line(row: dict, pack: Pack, root: str, folder: str) -> str:
         image = part["image"]
         if isinstance(image, bytes):
             part["image"] = pack.add(image)
-        elif isinstance(image, dict):
-            part["image"] = {**image, "file": os.path.relpath(os.path.join(root, image["file"]), folder)}
-        else:
-            part["image"] = os.path.relpath(os.path.join(root, image), folder)
+        elif isinstance(image, str) and beside != "." and os.path.exists(os.path.join(root, beside, image)):
+            part["image"] = os.path.normpath(os.path.join(beside, image))
     line = ENCODER.encode(row)
     try:
         line.encode()

@@ -19,7 +19,7 @@ from test_containers import write_parquet, write_tar
 from augment import containers, read
 from common import shards
 from errors import UserError
-from sources import conversations, open_image, open_source
+from sources import conversations, open_source
 
 Patch = pytest.MonkeyPatch
 TEXT = [{"query": f"What is {n} + {n}?", "response": f"It is {2 * n}.", "level": n % 5} for n in range(30)]
@@ -56,7 +56,7 @@ def pictures_of(path: Path) -> list[object]:
     source = open_source(str(path))
     images = [image for *_, row in source.scan() for _, turns in conversations(row, False) for turn in turns
               for image in turn.images]
-    assert all(open_image(image, source.image_root).mode == "RGB" for image in images)
+    assert all(source.image(image).mode == "RGB" for image in images)
     return images
 
 
@@ -76,12 +76,12 @@ def test_rows_of_text_in_the_one_form(run: Callable, tmp_path: Path) -> None:
     assert contents(made).keys() == {"rows.jsonl", "manifest.json", "lock"}
     told = manifest_of(made)
     assert told["counts"] == {"rows read": 30, "rows written": 30} and told["read_from"] == path
-    assert [told[key] for key in ("image_root", "amount", "version")] == ["", "", read.VERSION]
+    assert [told[key] for key in ("image_root", "amount", "version")] == [str(tmp_path), "", read.VERSION]
     assert open_source(str(made)).name == path
 
 
 def test_picture_files_stay_where_they_are(run: Callable, tmp_path: Path) -> None:
-    """Also where the folder to write to is reached through a link."""
+    """Rows name them as the file does, wherever the folder to write to lies: the same bytes in each."""
     draw_image(tmp_path / "set" / "images" / "a.png"), draw_image(tmp_path / "pictures" / "b.png")
     row = {"query": "What is shown?", "response": "A line."}
     path = write_lines(tmp_path / "set" / "a.jsonl", [
@@ -89,10 +89,16 @@ def test_picture_files_stay_where_they_are(run: Callable, tmp_path: Path) -> Non
     (tmp_path / "deep" / "disk").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "deep" / "disk")
     [made] = run(path, out=tmp_path / "link" / "out")
-    assert pictures_of(made) == ["../../../../set/images/a.png", "../../../../pictures/b.png"]
+    assert pictures_of(made) == ["images/a.png", str(tmp_path / "pictures" / "b.png")]
+    [other] = run(path, out=tmp_path / "other")
+    assert made.read_bytes() == other.read_bytes()
     path = write_lines(tmp_path / "set" / "b.jsonl", [{**row, "image": "b.png"}])
     [made] = run(path, "--image_root", tmp_path / "pictures")
-    assert pictures_of(made) == ["../../pictures/b.png"]
+    assert pictures_of(made) == ["b.png"]
+    draw_image(tmp_path / "folder" / "train" / "1.png"), draw_image(tmp_path / "folder" / "images" / "2.png")
+    for name, images in (("a.jsonl", ["1.png"]), ("b.jsonl", ["images/2.png"])):  # from the file, or from the folder
+        write_lines(tmp_path / "folder" / "train" / name, [{**row, "image": image} for image in images])
+    assert pictures_of(run(tmp_path / "folder")[0]) == ["train/1.png", "images/2.png"]
 
 
 def test_embedded_pictures_are_packed(run: Callable, tmp_path: Path, monkeypatch: Patch) -> None:
@@ -121,7 +127,7 @@ def test_pictures_of_a_tar_are_named_in_place(run: Callable, tmp_path: Path) -> 
     path = write_tar(tmp_path / "a.tar", [("0.json", row), ("0.png", png)])
     [made] = run(path)
     [place] = pictures_of(made)
-    assert place["file"] == "../../a.tar" and contents(made).keys() == {"rows.jsonl", "manifest.json", "lock"}
+    assert place["file"] == str(path) and contents(made).keys() == {"rows.jsonl", "manifest.json", "lock"}
 
 
 def test_pairs_keep_both_sides(run: Callable, tmp_path: Path) -> None:
@@ -130,8 +136,8 @@ def test_pairs_keep_both_sides(run: Callable, tmp_path: Path) -> None:
             "instruction_2": "Answer it.", "output_2": "2", "id": "7"}
     [made] = run(write_lines(tmp_path / "a.json", [pair]))
     [row] = rows_of(made)
-    assert row["id"] == "7" and row["weak"]["turns"][0]["content"][0] == {"image": "../../a.png"}
-    assert pictures_of(made) == ["../../a.png"]
+    assert row["id"] == "7" and row["weak"]["turns"][0]["content"][0] == {"image": "a.png"}
+    assert pictures_of(made) == ["a.png"]
 
 
 def test_a_share_is_drawn_before_anything_is_converted(run: Callable, tmp_path: Path) -> None:
@@ -378,7 +384,7 @@ from augment import containers, dialects, read
 from common import shards
 containers.PIECE_ROWS, containers.BATCH_BYTES = 8, 1
 normalise = dialects.normalise
-dialects.normalise = lambda row: time.sleep(0.004) or normalise(row)
+dialects.normalise = lambda row, aside=None: time.sleep(0.004) or normalise(row)
 shards.run(read.main)
 """
 
