@@ -106,9 +106,12 @@ def _inline(text: str, start: int) -> str | None:
     if not match:
         return None
     end = match.end()
-    if line := _CHOICE_LINE.search(match[0]):  # never closed: the next dollar sign is a choice's
-        content = match[0][: line.start()]
+    if choice := _CHOICE_LINE.search(match[0]):  # never closed: the next dollar sign is a choice's
+        content = match[0][: choice.start()]
         return content if _MATH_SIGNS.search(content) else None
+    line = match[0].split("\n")[0]
+    if end >= len(text) and re.match(r"\\?[a-zA-Z(|]", line) and _is_math(line, False) and _MATH_SIGNS.search(line):
+        return line.rstrip(".,;:?。，？")  # closed nowhere
     if text[end : end + 1] != "$" or not _is_math(match[0], text[end + 1 : end + 2].isdigit()):
         return None
     while _OPEN_WORDS.search(text[max(start, end - 200) : end]):
@@ -123,9 +126,11 @@ _LINE_FORMS = [re.compile(pattern, re.MULTILINE) for pattern in (  # each choice
     r"^[ \t]*[(（]([A-H])[)）][ \t]*", r"^[ \t]*([A-H])[.:、)．][ \t]*")]
 _RUNNING_FORMS = [re.compile(pattern) for pattern in (  # several on a line
     r"(?:(?<=\s)|^)[(（]([A-H])[)）][ \t]*", r"(?:(?<=[\s)）?？。])|^)([A-H])[.、．)）:：][ \t]*")]
-_STYLED_FORM = re.compile(r"\\(?:textbf|mathbf|bold|text|textrm|mathrm)\s{0,2}\{\s{0,2}\(([A-H])\)(?:\s|~|\\[ ,;:]){0,4}\}")
+_STYLED_FORM = re.compile(
+    r"\\(?:textbf|mathbf|bold|text|textrm|mathrm)\s{0,2}\{\s{0,2}\(([A-H])\)(?:\s|~|\\[ ,;:]){0,4}\}")
+_JOINED = re.compile(r"(?:\b(?:and|or)|[和与或及])\Z")  # A. Smith and B. Jones
 _SPACING = r"(?:\\q?quad(?![a-zA-Z])|\\\\|\\[ ,;:!]|[\s~])"
-_EDGES = re.compile(rf"^{_SPACING}+|{_SPACING}+\Z")
+_SPACE_RUN = re.compile(f"{_SPACING}+")
 
 
 def split_choices(text: str) -> tuple[str, list[tuple[str, str]]]:
@@ -147,9 +152,10 @@ def split_choices(text: str) -> tuple[str, list[tuple[str, str]]]:
             return _styled_choices(text, marks, spans) or (text, [])
         choices = [(mark[0].strip(), span.strip()) for mark, span in zip(marks, spans, strict=True)]
         if form in _RUNNING_FORMS:
-            if not (stem[-1:] in "\n" or len(letters) > 2 and (form is _RUNNING_FORMS[0] or stem[-1] in ".?:)]_？。：）．$")):
-                continue
-            if any(re.search(r"(?:\b(?:and|or)|[和与或及])\Z", content) for _, content in choices) or "\n" in choices[-1][1]:
+            begins = not stem or stem[-1] == "\n"
+            many = len(letters) > 2 and (form is _RUNNING_FORMS[0] or stem[-1:] in ".?:)]_？。：）．$")
+            joined = any(_JOINED.search(content) for _, content in choices)
+            if not (begins or many) or joined or "\n" in choices[-1][1]:
                 continue
         if all(content.strip(",;，；.") and "\n\n" not in content for _, content in choices):
             return stem.rstrip(), choices
@@ -157,7 +163,7 @@ def split_choices(text: str) -> tuple[str, list[tuple[str, str]]]:
 
 
 def _styled_choices(text: str, marks: list[re.Match], spans: list[str]) -> tuple[str, list[tuple[str, str]]] | None:
-    r"""Choices as contests write them, $\textbf{(A)}\ 3\qquad\textbf{(B)}\ 4$: each content gets its own dollar signs."""
+    r"""Choices as contests write them, $\textbf{(A)}\ 3\qquad\textbf{(B)}\ 4$, each with dollar signs of its own."""
     begin = marks[0].start()
     dollars = [match.start() for match in re.finditer(r"(?<!\\)\$", text[:begin])]
     inside = len(dollars) % 2 == 1
@@ -178,11 +184,16 @@ def _styled_choices(text: str, marks: list[re.Match], spans: list[str]) -> tuple
 
 def _trimmed(content: str) -> str:
     """A choice without the spacing around it, also inside of its dollar signs."""
-    content = _EDGES.sub("", content)
-    if content[:1] == "$" == content[-1:] and content.count("$") == 2:
-        return f"${_EDGES.sub('', content[1:-1])}$"
-    head, tail = content[:1] == "$", content[-1:] == "$"
-    return ("$" if head else "") + _EDGES.sub("", content[head : len(content) - tail]) + ("$" if tail else "")
+    content = _without_edges(content)
+    head, tail = content[:1] == "$", content[1:].endswith("$")
+    return "$" * head + _without_edges(content[head : len(content) - tail]) + "$" * tail
+
+
+def _without_edges(content: str) -> str:
+    runs = list(_SPACE_RUN.finditer(content))
+    start = runs[0].end() if runs and runs[0].start() == 0 else 0
+    end = runs[-1].start() if runs and runs[-1].end() == len(content) else len(content)
+    return content[start:end]
 
 
 def markdown_table(lines: list[str]) -> list[list[str]] | None:
@@ -194,12 +205,12 @@ def markdown_table(lines: list[str]) -> list[list[str]] | None:
     return rows if rows and max(map(len, rows)) > 1 else None
 
 
-_COLUMNS = r"\\begin\{\w+\}\s*(?:\[[tcb]\])?\s*(?:\{(?:[^{}]|\{[^{}]*\})*\})?"
+_TABULAR_REST = re.compile(r"^\\begin\{\w+\}\s*(?:\[[tcb]\])?\s*(?:\{(?:[^{}]|\{[^{}]*\})*\})?|\\end\{\w+\}$|"
+                           r"\\(?:hline|(?:top|mid|bottom)rule|centering|cline\{[\d-]+\})")
 
 
 def _tabular_rows(source: str) -> list[list[str]]:
-    body = re.sub(rf"^{_COLUMNS}|\\end\{{\w+\}}$|\\(?:hline|toprule|midrule|bottomrule|centering|cline\{{[\d-]+\}})", "",
-                  source)
+    body = _TABULAR_REST.sub("", source)
     cell = (lambda text: f"${text.strip()}$") if source.startswith("\\begin{array}") else str.strip
     rows = filter(str.strip, re.split(r"\\\\(?:\[[^\]\n]{0,20}\])?", body))
     return [[cell(part) if part.strip() else "" for part in re.split(r"(?<!\\)&", row)] for row in rows]
@@ -284,7 +295,7 @@ def _word_items(text: str, fonts: tuple[str, ...], size: int, glued: bool) -> li
         elif word.isspace():
             glued = False
         else:
-            wide = unicodedata.east_asian_width(word[0]) in ("W", "F")
+            wide = unicodedata.east_asian_width(word[0]) in ("W", "F") and word not in "，。、；：？！．）》”"
             items.append(("word", word_box(word, fonts, size), 0.0 if glued else space, not glued or wide))
             glued = True
     return items
@@ -298,10 +309,10 @@ _TEXT_MACROS = [(re.compile(pattern), replacement) for pattern, replacement in (
      "\n"),
     (r"\\item\s{0,3}\[([^\]\n]{0,20})\]", r"\n\1 "), (r"\\item(?![a-zA-Z])", "\n• "),
     (r"\\n(?![a-z]|Rightarrow|Leftarrow|Vdash|VDash)", "\n"),  # a newline that was escaped twice
-    (r"\\(?:qquad|quad|enspace|hfill|noindent|centering|smallskip|medskip|bigskip|bf|it|rm|newpage|[ ,;:!/])(?![a-zA-Z])"
+    (r"\\(?:q?quad|enspace|hfill|noindent|centering|(?:small|med|big)skip|bf|it|rm)(?![a-zA-Z])|\\[ ,;:!/]"
      r"|\\[hv]space\*?\{[^{}]{0,20}\}|\\label\{[^{}]{0,60}\}", " "),
     (r"\\(?:ldots|dots|textellipsis)(?![a-zA-Z])", "…"), (r"\\(?:textdegree|degree)(?![a-zA-Z])", "°"),
-    (r"\\([{}|])", r"\1"), (r"(?<=[a-z\d.])~(?=[a-z\d])|^~(?=[a-z])", " ")
+    (r"\\([{}|])", r"\1"), (r"(?<=[a-z\d.])~(?=[a-z\d])|^~(?=[a-z])", " "), (r"(?<![-|])---(?![-|])", "—")
 )]
 
 
@@ -328,7 +339,7 @@ _BARE = re.compile(rf"(?:\\(?:angle|triangle|odot|measuredangle)\s{{1,3}}(?=[A-Z
                    rf"|\\[a-zA-Z]+|\\[^a-zA-Z\s]|{_GROUP}|[^\s\\{{}}{EAST_ASIAN}])+")
 _MARKUP = re.compile(
     r"(?P<macro>\\[a-zA-Z]+)|<(?P<tag>su[pb])>(?P<tagged>[^<>\n]{1,60})</su[pb]>"
-    r"|(?<=[\w)\]}'′π°²³△])(?:\s?\^\s?)(?P<up>\{[^{}\n]{1,60}\}|-?\d+(?:\.\d+)?|[a-zA-Z°](?![a-zA-Z]))\^?"
+    r"|(?<=[\w)）\]}'′π°²³△])(?:\s?\^\s?)(?P<up>\{[^{}\n]{1,60}\}|-?\d+(?:\.\d+)?|[a-zA-Z°](?![a-zA-Z]))\^?"
     r"|(?<=[\w)\]}])_(?P<down>\{[^{}\n]{1,60}\})"
     r"|(?<![A-Za-z0-9_][A-Za-z])(?<=[A-Za-z])_(?P<index>\d{1,3}|[A-Za-z])(?![A-Za-z0-9_])")
 _SOURCE = re.compile(r"\\[a-zA-Z(\[]|\$\$|[\w)]\^\{|⁀\{")
@@ -596,6 +607,10 @@ _SCRIPT_TAG = re.compile(r"<(su[pb])>([^<>\n]{1,60})</su[pb]>")
 _BREAK_TAG = re.compile(r"<(?:br|/?(?:p|div|li|ul|ol))\b[^<>]{0,200}>", re.IGNORECASE)
 _LONG_TAG = re.compile(r"</?(?:strong|em|span|font|center|small|big|sub|sup)\b[^<>]{0,200}>", re.IGNORECASE)
 _OTHER_TAG = re.compile(r"</?(?:table|t[rdh]|thead|tbody|img|svg|math|script|a)(?: [^<>]{0,400})?>", re.IGNORECASE)
+# LaTeX that went through JSON once too often has \\\\frac; once too rarely, a form feed and "rac".
+_ESCAPED_TWICE = re.compile(r"(?<!\\)\\\\(?=(?:[dt]?frac|sqrt|left|right|begin|end|text|angle|triangle|widehat|"
+                            r"overline|times|cdot|circ|pi|because|therefore|odot|perp|parallel|overset)(?![a-zA-Z]))")
+_ESCAPED_ONCE = re.compile("\f(?=rac|orall)|\b(?=ar|eta|egin|inom|oxed)|\t(?=ext\\{|imes|heta|riangle|herefore|frac)")
 
 
 def plain_text(text: str) -> str:
@@ -616,10 +631,13 @@ def plain_text(text: str) -> str:
         if tag := _OTHER_TAG.search(text):
             raise CannotSet(f"HTML: {tag[0][:20]}")
         text = re.sub("\x00(\\d+)\x00", lambda number: tags[int(number[1])], text)
+    text = _ESCAPED_ONCE.sub(lambda sign: "\\" + "bft"["\b\f\t".index(sign[0])], text)
     text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\u00a0", " ").replace("\t", "    "))
     text = re.sub(r"[\u200b\u200c\u200d\u2060\ufeff\u00ad\ufe0f]", "", text).replace("\uf0b7", "•")  # Word's bullet
     text = re.sub(r"√\s{0,3}\{", r"\\sqrt{", text)  # the way in which GeoQA and its relatives write roots,
-    text = re.sub(r"(?<![\\dtc])frac\s{0,3}(?=\{)", r" \\frac", text)  # and fractions
+    text = re.sub(r"(?<!\\)(?<!\\[dtc])frac\s{0,3}(?=\{)", r" \\frac", text)  # and fractions
+    text = re.sub(r"⁀(?=\{)", r"\\overarc", text)
+    text = _ESCAPED_TWICE.sub(r"\\", text)
     if not re.search(r"[\u3040-\u30ff\u3400-\u9fff]", text):
         text = re.sub(r"([，、；：。？！])(?=\S)", r"\1 ", text)
         text = text.translate(FULL_WIDTH)
@@ -636,6 +654,8 @@ def lay_out(
     """
     if "[asy]" in text:
         raise CannotSet("a figure as a program")
+    if re.search(r"!\[[^\]\n]{0,200}\]\(", text):
+        raise CannotSet("a picture's address in the text")
     text = plain_text(text)
     counts: Counter = Counter()
     blocks: list[tuple[str, list]] = []

@@ -376,7 +376,7 @@ def _parse_whole(latex: str, fontset: str) -> tuple | str:
         return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
     glyphs = [(font.fname, number, fontsize, x, y) for font, fontsize, number, *_, x, y in vector.glyphs]
     if any(number == 0xA4 for _, number, *_ in glyphs) and "¤" not in latex:
-        return "a symbol that this font set lacks"
+        return _parse_whole(latex, "stix") if fontset == "cm" else "a symbol that this font set lacks"
     if not glyphs and not vector.rects:
         return "nothing to draw"
     return float(vector.width), glyphs, vector.rects
@@ -659,7 +659,7 @@ def _grid_box(rows: list[list[str]], alignment: str, bars: set[int], family: str
     if not any(widths):
         raise CannotSet("an empty environment")
     gap = 0.3 * size if alignment == "rl" else 0.9 * size
-    lefts = [sum(widths[:column]) + gap * column for column in range(columns)]
+    lefts = list(itertools.accumulate((width + gap for width in widths), initial=0.0))
     stroke, space = max(1, round(size / 20)), round(0.2 * size)
     placed, y = [], 0
     for number in range(len(boxes) + 1):

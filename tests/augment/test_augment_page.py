@@ -16,7 +16,7 @@ from PIL import Image, ImageColor
 from augment import samples, typeset
 from augment.page import (PAPERS, Layout, Style, draw, lay_out, markdown_table, plain_text, random_style, split_choices,
                           split_math)
-from augment.typeset import (FALLBACKS, FAMILIES, MissingGlyphs, Unrenderable, coverage, font_path, math_box,
+from augment.typeset import (FALLBACKS, FAMILIES, MissingGlyphs, CannotSet, coverage, font_path, math_box,
                              rewrite_latex, word_box)
 
 
@@ -138,7 +138,7 @@ def test_a_formula_has_as_much_ink_as_mathtext_gives_it(family):
 
 def test_what_mathtext_cannot_do_is_shown_as_source_and_counted():
     for latex in (r"\cancel{x}", r"\begin{tikzpicture}\draw (0,0);\end{tikzpicture}", r"\frac{1}{", r"\ce{H2O}", ""):
-        with pytest.raises(Unrenderable):
+        with pytest.raises(CannotSet):
             math_box(latex, "stix", 20)
     style = Style()
     layout = lay_out(r"Solve $\cancel{x} = 2$ and \badcommand{y}.", style)
