@@ -39,13 +39,16 @@ _MATH_SIGNS = re.compile(r"[\\^_={}<>+|]")
 
 def _is_math(content: str, before_digit: bool) -> bool:
     """Whether "$content$" is a formula rather than two prices."""
-    if "\n\n" in content:
+    if "\n\n" in content or "\\[" in content or "\\(" in content:
+        return False
+    prose = re.search(r"[A-Za-z]{3}\s+[A-Za-z]{2}", content)
+    if prose and content[0].isdigit() and "\\text" not in content and "\\mbox" not in content:
         return False
     if _MATH_SIGNS.search(content):
         return True
     if before_digit or (content[-1].isspace() and re.search(r"[A-Za-z]{2,}", content)):
         return False
-    return not re.search(r"[A-Za-z]{3}\s+[A-Za-z]{2}", content)
+    return not prose
 
 
 def split_math(text: str) -> list[tuple[str, str]]:
