@@ -178,7 +178,7 @@ _MACROS = dict.fromkeys(
     "argmax": r"\mathrm{argmax}\,", "argmin": r"\mathrm{argmin}\,", "arccot": r"\mathrm{arccot}\,",
     "parallelogram": "▱", "pounds": "£"
 }
-_SIGNS = {"&": " ", "$": " ", r"\#": r"\text{#}", r"\&": r"\text{&}", '"': r"\text{”}", "`": r"\text{‘}", r"\\": " "}
+_SIGNS = {"&": " ", "$": " ", "%": r"\%", "#": r"\text{#}", r"\#": r"\text{#}", r"\&": r"\text{&}", '"': r"\text{”}", "`": r"\text{‘}", r"\\": " "}
 _IN_WORDS = {r"\ ": " ", "~": " ", r"\,": " ", r"\;": " ", r"\:": " ", r"\!": "", r"\quad": "  ", r"\qquad": "  ",
              "{": "", "}": ""} | {"\\" + sign: sign for sign in "%$&#_"}
 
@@ -561,7 +561,7 @@ def _composed_box(latex: str, family: str, size: int, fonts: tuple[str, ...]) ->
             first, last = skip(at + 1), skip(end + 1)
             sides = [_DELIMITERS.get(tokens[place], tokens[place]) for place in (first, last)]
             piece, end = _fenced(box(first + 1, end), *sides, size), last
-        elif token == "{" and composed(inside):
+        elif token == "{" and composed(inside) and not re.match(r"\\[a-zA-Z]|[\^_}\]]", "".join(run[-1:])):
             piece = box(at + 1, end)
         elif _CHINESE.match(token):
             while end + 1 < len(tokens) and _CHINESE.match(tokens[end + 1]):
