@@ -608,7 +608,8 @@ def _width(items: list[Item]) -> float:
 
 _SCRIPT_TAG = re.compile(r"<(su[pb])>([^<>\n]{1,60})</su[pb]>")
 _BREAK_TAG = re.compile(r"<(?:br|/?(?:p|div|li|ul|ol))\b[^<>]{0,200}>", re.IGNORECASE)
-_LONG_TAG = re.compile(r"</?(?:strong|em|span|font|center|small|big|sub|sup)\b[^<>]{0,200}>", re.IGNORECASE)
+_LONG_TAG = re.compile(rf"({_SCRIPT_TAG.pattern})|</?(?:strong|em|span|font|center|small|big|sub|sup)\b[^<>]{{0,200}}>",
+                       re.IGNORECASE)
 _OTHER_TAG = re.compile(r"</?(?:table|t[rdh]|thead|tbody|img|svg|math|script|a)(?: [^<>]{0,400})?>", re.IGNORECASE)
 # LaTeX that went through JSON once too often has \\\\frac; once too rarely, a form feed and "rac".
 _ESCAPED_TWICE = re.compile(r"(?<!\\)\\\\(?=(?:[dt]?frac|sqrt|left|right|begin|end|text|angle|triangle|widehat|"
@@ -628,12 +629,9 @@ def plain_text(text: str) -> str:
         for name in "biu":
             if f"</{name}>" in text:
                 text = re.sub(f"</?{name}>", "", text)
-        tags: list[str] = []
-        text = _SCRIPT_TAG.sub(lambda tag: tags.append(tag[0]) or f"\x00{len(tags) - 1}\x00", text)
-        text = _LONG_TAG.sub("", text)
+        text = _LONG_TAG.sub(lambda tag: tag[1] or "", text)
         if tag := _OTHER_TAG.search(text):
             raise CannotSet(f"HTML: {tag[0][:20]}")
-        text = re.sub("\x00(\\d+)\x00", lambda number: tags[int(number[1])], text)
     text = _ESCAPED_ONCE.sub(lambda sign: "\\" + "bft"["\b\f\t".index(sign[0])], text)
     text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\u00a0", " ").replace("\t", "    "))
     text = re.sub(r"[\u200b\u200c\u200d\u2060\ufeff\u00ad\ufe0f]", "", text).replace("\uf0b7", "•")  # Word's bullet

@@ -144,7 +144,7 @@ DEEPEST = 30  # levels of braces and environments
 LONGEST = 1500  # characters of one formula
 EAST_ASIAN = r"\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef"
 FULL_WIDTH = str.maketrans({"、": ",", "。": "."} | {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)})
-_TOKENS = re.compile(r"\\(?:begin|end)\s{0,3}\{[a-zA-Z]+\*?\}|\\[a-zA-Z]+|"
+_TOKENS = re.compile(r"\\(?:begin|end)\{[a-zA-Z]+\*?\}|\\[a-zA-Z]+|"
                      r"\\\\(?:\*|\s{0,3}\[\s?-?[\d.]{1,6}\s?[a-z]{2}\])?|\\.|\s+|.|\\", re.DOTALL)
 _GLUED = re.compile(r"\\(angle|triangle|odot|sin|cos|tan|cot|log|ln)(?=[A-Z])")  # \angleABC, as some sets write it
 
@@ -178,7 +178,8 @@ _MACROS = dict.fromkeys(
     "argmax": r"\mathrm{argmax}\,", "argmin": r"\mathrm{argmin}\,", "arccot": r"\mathrm{arccot}\,",
     "parallelogram": "▱", "pounds": "£"
 }
-_SIGNS = {"&": " ", "$": " ", "%": r"\%", "#": r"\text{#}", r"\#": r"\text{#}", r"\&": r"\text{&}", '"': r"\text{”}", "`": r"\text{‘}", r"\\": " "}
+_SIGNS = {"&": " ", "$": " ", "%": r"\%", "#": r"\text{#}", r"\#": r"\text{#}", r"\&": r"\text{&}",
+          '"': r"\text{”}", "`": r"\text{‘}", r"\\": " "}
 _IN_WORDS = {r"\ ": " ", "~": " ", r"\,": " ", r"\;": " ", r"\:": " ", r"\!": "", r"\quad": "  ", r"\qquad": "  ",
              "{": "", "}": ""} | {"\\" + sign: sign for sign in "%$&#_"}
 
@@ -514,7 +515,7 @@ def _composed_box(latex: str, family: str, size: int, fonts: tuple[str, ...]) ->
             raise CannotSet(f"the environment {name}")
         columns, left, right = _GRIDS[name]
         at = skip(at + 1)
-        if tokens[at] == "[" and tokens[at + 2] == "]":
+        if tokens[at : at + 3 : 2] == ["[", "]"]:
             at = skip(at + 3)
         bars: set[int] = set()
         if name in ("array", "alignat") and tokens[at] == "{":
@@ -545,7 +546,7 @@ def _composed_box(latex: str, family: str, size: int, fonts: tuple[str, ...]) ->
             run.clear()
             script, end = argument(at + 1, 0.7)
             piece = _with_script(pieces.pop(), script, token, size)
-        elif token.startswith(r"\begin"):
+        elif token.startswith(r"\begin{"):
             piece = environment(at, end)
         elif token in _FRAMED:
             piece, end = argument(at + 1)
@@ -600,7 +601,7 @@ def _bar(width: int, height: int, top: int = 0) -> Box:
 
 
 def _with_script(box: Box, script: Box, sign: str, size: int) -> Box:
-    raised = -box.top + round(0.3 * size) if sign == "^" else box.descent - round(0.05 * size) + script.descent
+    raised = -box.top + round(0.3 * size) if sign == "^" else box.descent + round(0.1 * size)
     return _join([(box, 0, 0), (script, round(box.advance + 0.08 * size), raised)],
                  box.advance + 0.08 * size + script.advance)
 

@@ -217,8 +217,10 @@ def test_reworded_still_says_things_otherwise():
     "A) 6 B) 8 C) 12", "A.40° B.50°", "A、6 B、8", "（A）6 （B）8", r"$\textbf{(A)} ~6 \qquad\textbf{(B)} ~8$",
     "\n(a) x\nA. 6\nB. 8"])
 def test_a_number_among_choices_is_no_given(choices):
-    for method in (backward, self_verification, question_first):
-        assert not always(method, f"A box holds 40 pens. What is the number of the pens? {choices}")
+    question = f"A box holds 40 pens. What is the number of the pens? {choices}"
+    for method in (backward, self_verification):
+        assert not always(method, question)
+    assert all(turned.endswith(" " + choices) for turned in always(question_first, question)), "choices stay the end"
 
 
 def test_only_a_number_that_the_work_uses_becomes_the_unknown():
