@@ -214,9 +214,10 @@ _TABULAR_REST = re.compile(r"^\\begin\{\w+\}\s*(?:\[[tcb]\])?\s*(?:\{(?:[^{}]|\{
 
 def _tabular_rows(source: str) -> list[list[str]]:
     body = _TABULAR_REST.sub("", source)
-    cell = (lambda text: f"${text.strip()}$") if source.startswith("\\begin{array}") else str.strip
+    array = source.startswith("\\begin{array}")
     rows = filter(str.strip, re.split(r"\\\\(?:\[[^\]\n]{0,20}\])?", body))
-    return [[cell(part) if part.strip() else "" for part in re.split(r"(?<!\\)&", row)] for row in rows]
+    cells = [[part.strip() for part in re.split(r"(?<!\\)&", row)] for row in rows]
+    return [[f"${cell}$" if array and cell else cell.replace("~", " ") for cell in row] for row in cells]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -315,7 +316,7 @@ _TEXT_MACROS = [(re.compile(pattern), replacement) for pattern, replacement in (
     (r"\\(?:q?quad|enspace|hfill|noindent|centering|(?:small|med|big)skip|bf|it|rm)(?![a-zA-Z])|\\[ ,;:!/]"
      r"|\\[hv]space\*?\{[^{}]{0,20}\}|\\label\{[^{}]{0,60}\}", " "),
     (r"\\(?:ldots|dots|textellipsis)(?![a-zA-Z])", "…"), (r"\\(?:textdegree|degree)(?![a-zA-Z])", "°"),
-    (r"\\([{}|])", r"\1"), (r"(?<=[a-z\d.])~(?=[a-z\d])|^~(?=[a-z])", " "), (r"(?<![-|])---(?![-|])", "—")
+    (r"\\([{}|])", r"\1"), (r"(?<=[a-z\d.])~(?=[A-Za-z\d])|^~(?=[a-z])", " "), (r"(?<![-|])---(?![-|])", "—")
 )]
 
 

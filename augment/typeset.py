@@ -178,6 +178,9 @@ _MACROS = dict.fromkeys(
     "argmax": r"\mathrm{argmax}\,", "argmin": r"\mathrm{argmin}\,", "arccot": r"\mathrm{arccot}\,",
     "parallelogram": "▱", "pounds": "£"
 }
+_TALL = set(r"^ _ \frac \dfrac \tfrac \cfrac \binom \dbinom \choose \over \sum \prod \int \sqrt \overset \stackrel \hat \bar "
+            r"\vec \overline \overrightarrow \widehat \underset \middle \lim \substack".split())
+_FLAT = {".": "", "<": r"\langle ", ">": r"\rangle "}  # mathtext's brackets around low letters are lower than in words
 _SIGNS = {"&": " ", "$": " ", "%": r"\%", "#": r"\text{#}", r"\#": r"\text{#}", r"\&": r"\text{&}",
           '"': r"\text{”}", "`": r"\text{‘}", r"\\": " "}
 _IN_WORDS = {r"\ ": " ", "~": " ", r"\,": " ", r"\;": " ", r"\:": " ", r"\!": "", r"\quad": "  ", r"\qquad": "  ",
@@ -256,6 +259,11 @@ class _Rewriting:
             text, at = self.argument(at)
             # A raised ring is the degree sign: set as a superscript its few pixels are no longer round.
             return ("°" if token == "^" and text.strip() in (r"\circ", "°") else f"{token}{{{text}}}"), at
+        if name == "left" and not _TALL.intersection(self.tokens[at : self.closes[at - 1]]):
+            end = self.closes[at - 1]
+            first, last = self.skip(at), self.skip(end + 1)
+            left, right = (_FLAT.get(self.tokens[place], self.one(place)[0]) for place in (first, last))
+            return f"{left}{self.group(first + 1, end)}{right}", last + 1
         if name in _WORDS:
             at = self.skip(at)
             return (self.words(at + 1, self.closes[at]), self.closes[at] + 1) if at in self.closes else self.one(at)

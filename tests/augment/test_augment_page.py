@@ -165,6 +165,7 @@ SAME = [  # what people write, and the same with every brace and name in full
     (r"\operatorname*{max} x", r"\operatorname{max} x"), (r"\stackrel ab", r"\overset{a}{b}"), (r"5%", r"5\%"),
     (r"\text{if $x$ is}", r"\text{if }x\text{ is}"), (r"\text{50\% of}", r"\text{50% of}"), (r"a#", r"a\#"),
     (r"\angleABC", r"\angle ABC"), (r"\wideparen{AB}", r"\overarc{AB}"), (r"\bigl( x \bigr)", "(x)"),
+    (r"\left|x\right|", "|x|"), (r"\left.x\right>", r"x\rangle"),
     (r"\begin{array}{@{}cl@{\hspace{2pt}}} a & b \end{array}", r"\begin{array}{cl} a & b \end{array}"),
     (r"\begin{array}[t]{p{3cm}c} a & b \end{array}", r"\begin{array}{lc} a & b \end{array}"),
     (r"\begin{matrix} a \\[2pt] b \end{matrix}", r"\begin{matrix} a \\ b \end{matrix}"), (r"a & = b", "a = b"),
@@ -260,7 +261,7 @@ def test_roots_of_the_geometry_sets_are_typeset():
 
 
 def test_rewriting_keeps_what_it_does_not_know():
-    assert rewrite_latex(r"\leq \left( x \right) \text{cm}") == r"\leq \left( x \right) \text{cm}"
+    assert rewrite_latex(r"\leq \left( x^2 \right) \text{cm}") == r"\leq \left( x^{2} \right) \text{cm}"
     assert rewrite_latex(r"\le") == r"\leq" and rewrite_latex(r"\leftarrow") == r"\leftarrow"
 
 
@@ -389,7 +390,8 @@ ODD = ["", "\n\n\n", "$", "$$", "$$$$", "\\", "\\begin{", "$\\frac$", "{}" * 50,
 PIECES = ["$", "$$", "\\", "{", "}", "\\frac", "^", "_", "&", "\\\\", "\\begin{cases}", "\\end{cases}", "x", "12", " ",
           "\n", "|", "(A)", "B.", "\\left(", "\\right)", "\\[", "\\]", "%", "#", "~", "°", "\\text{", "\\sqrt",
           "\\begin{tabular}{c}", "\\end{tabular}", "<image>", "√", "<b>", "<sup>2</sup>", "\x000\x00",
-          "\\boxed{", "\\begin", "\\hline", "\\cline{1-9}", "\\underbrace", "\\choose", "[", "]", "\uf0b7", "\U00100000"]
+          "\\boxed{", "\\begin", "\\hline", "\\cline{1-9}", "\\underbrace", "\\choose", "[", "]",
+          "\uf0b7", "\U00100000"]
 
 
 def test_odd_texts_and_random_punctuation_never_break_the_layout():
