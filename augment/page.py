@@ -305,8 +305,8 @@ def _word_items(text: str, fonts: tuple[str, ...], size: int, glued: bool) -> li
     return items
 
 
-_STYLES = re.compile(r"\\(textbf|textit|emph|textrm|textsf|texttt|textsc|textup|text|mbox|mathrm|mathbf|underline|"
-                     r"(?:sub)*section|paragraph|title|caption)\*?\s{0,3}\{|\\?[{}]")
+_STYLES = re.compile(r"\\(?:(?P<heading>(?:sub)*section|paragraph|title|caption)|textbf|textit|emph|textrm|textsf|"
+                     r"texttt|textsc|textup|text|mbox|mathrm|mathbf|underline)\*?\s{0,3}\{|\\?[{}]")
 _LISTS = r"center|flushleft|flushright|itemize|enumerate|quote|quotation|document|table"
 _TEXT_MACROS = [(re.compile(pattern), replacement) for pattern, replacement in (
     (rf"\\(?:begin|end)\{{(?:{_LISTS})\*?\}}(?:\[[^\]\n]{{0,80}}\])?|\\\\(?:\[[^\]\n]{{0,20}}\])?|\\(?:newline|par)(?![a-zA-Z])",
@@ -324,13 +324,12 @@ def _plain_words(text: str, closers: list[str]) -> str:
     r"""Text without the macros that only style or space it. closers: for each { that is open what its } becomes."""
 
     def brace(match: re.Match) -> str:
-        if match[0] in (r"\{", r"\}"):
+        if match[0] == "}" and closers:
+            return closers.pop()
+        if match[0] in (r"\{", r"\}", "}"):
             return match[0]
-        if match[0] == "}":
-            return closers.pop() if closers else "}"
-        heading = match[1] and match[1][-5:] not in ("extbf", "extit") and match[1][0] not in "temu"
-        closers.append("}" if not match[1] else "\n" if heading else "")
-        return "{" if not match[1] else closers[-1]
+        closers.append("}" if match[0] == "{" else "\n" if match["heading"] else "")
+        return "{" if match[0] == "{" else closers[-1]
 
     text = _STYLES.sub(brace, text)
     for pattern, replacement in _TEXT_MACROS:

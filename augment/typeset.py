@@ -32,7 +32,6 @@ FAMILIES = {
     "stix": ("STIXGeneral.ttf", "stix"), "computer modern": ("cmr10.ttf", "cm"),
     "typewriter": ("DejaVuSansMono.ttf", "dejavusans"), "sans with stix": ("DejaVuSans.ttf", "stixsans")
 }
-MONO = "DejaVuSansMono.ttf"
 FALLBACKS = ("DejaVuSans.ttf", "STIXGeneral.ttf")
 CMR_CHARACTERS = frozenset(map(ord, string.ascii_letters + string.digits + ".,;:!?()[]+=/%&#*@-"))
 REFERENCE_SIZE = 100.0  # mathtext lays an expression out once, at this size; every other size is a scaling
@@ -178,8 +177,8 @@ _MACROS = dict.fromkeys(
     "argmax": r"\mathrm{argmax}\,", "argmin": r"\mathrm{argmin}\,", "arccot": r"\mathrm{arccot}\,",
     "parallelogram": "▱", "pounds": "£"
 }
-_TALL = set(r"^ _ \frac \dfrac \tfrac \cfrac \binom \dbinom \choose \over \sum \prod \int \sqrt \overset \stackrel \hat \bar "
-            r"\vec \overline \overrightarrow \widehat \underset \middle \lim \substack".split())
+_TALL = set(r"^ _ \frac \dfrac \tfrac \cfrac \binom \dbinom \choose \over \sum \prod \int \sqrt \overset \stackrel "
+            r"\hat \bar \vec \overline \overrightarrow \widehat \underset \middle \lim \substack".split())
 _FLAT = {".": "", "<": r"\langle ", ">": r"\rangle "}  # mathtext's brackets around low letters are lower than in words
 _SIGNS = {"&": " ", "$": " ", "%": r"\%", "#": r"\text{#}", r"\#": r"\text{#}", r"\&": r"\text{&}",
           '"': r"\text{”}", "`": r"\text{‘}", r"\\": " "}

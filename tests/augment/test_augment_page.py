@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from PIL import Image, ImageColor
 from augment import samples, typeset
 from augment.page import (PAPERS, Layout, Style, draw, lay_out, markdown_table, plain_text, random_style, split_choices,
                           split_math)
+from augment.recipe import Dropped, Example, render
+from augment.rephrase import Problem
 from augment.typeset import (FALLBACKS, FAMILIES, CannotSet, MissingGlyphs, coverage, font_path, math_box,
                              rewrite_latex, word_box)
 
@@ -229,6 +232,18 @@ def test_chinese_words_inside_formulas_are_set_in_the_given_font():
         with pytest.raises(MissingGlyphs):
             math_box(latex, "stix", 20)
         assert math_box(latex, "stix", 20, fonts).mask.sum() > 5000
+    signs, plain = math_box("（a，b）＝１", "stix", 20), math_box("(a,b)=1", "stix", 20)
+    assert (signs.mask == plain.mask).all(), "full-width signs are the same mathematics"
+
+
+def test_a_page_that_cannot_be_set_is_dropped_with_its_reason():
+    plan = SimpleNamespace(resolution=384, min_text=9.0, fonts=(), transform_pages=0.0)
+    counts = Counter()
+    for question in (r"Find $\cancel{x}$.", "Find \\frac{1}{2 now."):
+        with pytest.raises(Dropped, match="formula that cannot be set"):
+            render(Example("a:1", Problem(question, "5", "5"), None, ""), plan, "seed", counts)
+    assert render(Example("a:1", Problem(r"Find $\frac mn$.", "5", "5"), None, ""), plan, "seed", counts).size
+    assert counts == {"formulas": 1}
 
 
 def test_sizes_scale_and_baselines_agree():
