@@ -762,8 +762,13 @@ def _size(file: str) -> float:
                 return stored * length / packed.tell()
         if kind == ".tar":  # its pictures stay where they are
             start = [row for _, row in itertools.islice(_tar_rows(file), 1000) if isinstance(row, dict)]
-            places = itertools.chain(*(row.get("images", [row.get("image")]) for row in start))
-            texts = sum(map(_weight, start))
-            pictures = sum(place["length"] for place in places if isinstance(place, dict))
+            texts, pictures = sum(map(_weight, start)), sum(map(_bytes_of_pictures, start))
             return stored * texts / max(1, texts + pictures)
         return stored
+
+
+def _bytes_of_pictures(row: dict) -> int:
+    """Of a webdataset's row, the bytes that lie in the .tar as pictures; others may be named by a path."""
+    images = row.get("images") or row.get("image")
+    places = images if isinstance(images, list) else [images]
+    return sum(place["length"] for place in places if isinstance(place, dict) and type(place.get("length")) is int)

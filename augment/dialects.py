@@ -379,7 +379,7 @@ def _question(left: dict, spelt: dict) -> str:
 def _response(left: dict, spelt: dict, options: list, own: dict) -> str:
     """What is to be said: a response as it is, or the work with the answer as its last line, or the answer alone."""
     said = {key: _work(left.pop(key), key) for key in (*RESPONSES, *WORKS) if key in left}
-    said = {key: text for key, text in said.items() if text not in MISSING_WORDS}
+    said = {key: text for key, text in said.items() if text.strip() and text not in MISSING_WORDS}
     answer = _answer(left, options)
     own["answer"] = (answer or None) if said or len(answer) <= 60 else None  # longer ones are worked out
     if not said:
@@ -397,10 +397,9 @@ def _response(left: dict, spelt: dict, options: list, own: dict) -> str:
 
 def _work(value: object, key: str) -> str:
     """A solution; the first of several, the steps of one in lines, the content of a message."""
-    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-        return _text("\n".join(value) if "step" in key else value[0], key)
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
+    if isinstance(value, list):
+        items = [item for item in value if not _is_missing(item) and not _is_nothing(item)] or [None]
+        value = "\n".join(items) if "step" in key and all(isinstance(item, str) for item in items) else items[0]
     if isinstance(value, dict) and isinstance(value.get("content"), str) and value.keys() <= {"role", "content"}:
         value = value["content"]
     return _text(value, key)
@@ -493,6 +492,8 @@ def _table(left: dict, shown: str) -> str:
     if not kinds:
         return title
     table = _parsed(kinds[0])
+    if _is_missing(table):
+        return title
     if isinstance(table, dict) and all(isinstance(column, list) for column in table.values()):
         if len({len(column) for column in table.values()}) == 1:
             table = [list(table), *map(list, zip(*table.values(), strict=True))]
@@ -651,11 +652,11 @@ def _answer(left: dict, options: list[tuple[str, str]]) -> str:
         if isinstance(value, float) and value.is_integer() and options and _text(value, key) not in texts:
             value = int(value)  # pandas makes numbers of a column with gaps floats
         if isinstance(value, list):
-            value = value[0] if all(item == value[0] for item in value) else _several(value, key)
+            value = value[0] if value and all(item == value[0] for item in value) else _several(value, key)
         if isinstance(value, bool) and key == "correct":
             continue  # whether somebody's response was
         text = _text(value, key).strip()
-        if text in MISSING_WORDS and text not in texts:
+        if not text or (text in MISSING_WORDS and text not in texts):
             continue
         for other in [other for other in ANSWERS if other in left and other != key]:
             if not _same_answer(text, left[other], texts):
@@ -683,6 +684,8 @@ def _same_answer(answer: str, other: object, texts: list[str]) -> bool:
 
 def _several(values: list, key: str) -> str:
     texts = [_text(value, key).strip() for value in values]
+    if not any(texts):
+        return ""
     if key == "final_answer" or all(re.fullmatch("[A-Z]", text) for text in texts):
         return ", ".join(texts)
     raise BadRow("several answers", f"{key} holds {short(values)}", "keep one of them")

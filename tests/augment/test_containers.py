@@ -402,6 +402,14 @@ def test_a_webdataset_is_read_in_place(tmp_path: Path) -> None:
     assert size(str(path)) < path.stat().st_size / 2
 
 
+def test_a_webdataset_may_name_pictures_that_lie_elsewhere(tmp_path: Path) -> None:
+    rows = [{"question": "q", "answer": "a", "image": "x/0.png"}, {"question": "q", "answer": "a", "images": 5},
+            {"question": "q", "answer": "a", "images": ["x/0.png", None, {"path": "x/0.png"}]}]
+    path = write_tar(tmp_path / "a.tar", [(f"{n}.json", json.dumps(row).encode()) for n, row in enumerate(rows)])
+    assert [{**row, "id": None} for row in read(path)] == [{"id": None, **row} for row in rows]
+    assert 0 < size(str(path)) <= path.stat().st_size
+
+
 def test_members_that_cannot_be_used_spoil_their_row_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(containers, "MAX_ROW", 1000)
     whole = b'{"question": "q", "answer": "a"}'

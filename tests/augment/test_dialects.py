@@ -466,7 +466,7 @@ REFUSED: dict[str, list[tuple[dict, str]]] = {
     "empty response": [
         ({"query": Q, "response": value}, "") for value in ("", None, float("nan"), "nan", "None", {},
          np.float64("nan"))
-    ] + [({"question": Q, "answer": None, "solution": "nan"}, "")],
+    ] + [({"question": Q, "answer": None, "solution": "nan"}, ""), ({"question": Q, "answer": "[]"}, "")],
     "text is missing": [({"query": [Q], "response": A}, "['Sides"), ({"query": Q, "response": {"a": A}}, "response")],
     "field is not what it should be": [
         ({"question": Q, "answer": True}, "answer is True"), ({"question": Q, "answer": float("inf")}, "no number"),
@@ -492,6 +492,14 @@ def test_what_is_not_understood_is_refused_with_key_and_remedy(reason: str) -> N
             normalise(row)
         assert caught.value.reason == reason and words in caught.value.detail, (row, caught.value)
         assert caught.value.remedy and "\n" not in caught.value.detail and len(caught.value.detail) < 600
+
+
+def test_nothing_written_as_a_list_is_nothing() -> None:
+    for row in ({"answer": "5", "table": "[]"}, {"answer": "[]", "short_answer": "5"},
+                {"answer": "5", "solution": ["", "nan"]}, {"answer": "5", "solution": [None]}):
+        assert normalise({"question": Q, **row}) == said(Q, "5", answer="5")
+    row = {"question": Q, "answer": "6", "solution": ["", A]}
+    assert normalise(row) == said(Q, f"{A}\nAnswer: 6", answer="6")
 
 
 def test_the_table_of_refusals_names_every_reason() -> None:
