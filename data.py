@@ -42,7 +42,7 @@ from transformers import ProcessorMixin
 from errors import UserError, leave_to_first_rank, loader_process_died
 import resource  # after errors
 from benchmarks import benchmark_of
-from sources import SINGLE, STRONG, WEAK, BadRow, BenchmarkRow, Conversation, ImageFinder, Source, Turn
+from sources import SINGLE, STRONG, WEAK, BadRow, Conversation, ImageFinder, Source, Turn, WrongFile
 from sources import conversations, in_training_form, open_source, parse_spec, prepare, rows_to_draw, said
 
 INDEX_BATCH = 2048  # rows whose tokens are counted in one call of the tokenizer
@@ -326,7 +326,7 @@ class Rows:
                     folders = [finder.check(image) for image in itertools.chain(*images)]
                     segments = [self.chat_format.segments(turns) for _, turns in sides]
                 except BadRow as bad:
-                    if not self.skip_bad_rows or isinstance(bad, BenchmarkRow):
+                    if not self.skip_bad_rows or isinstance(bad, WrongFile):
                         raise UserError(f"{where}: {bad.detail}; {bad.remedy}") from None
                     first_bad = first_bad or f" (the first: {where}: {bad.detail})"
                     dropped[bad.reason] += 1

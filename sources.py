@@ -55,8 +55,12 @@ class BadRow(Exception):
         self.reason, self.detail, self.remedy = reason, detail, remedy
 
 
-class BenchmarkRow(BadRow):
-    """A row of an evaluation set: an error even with --skip_bad_rows."""
+class WrongFile(BadRow):
+    """A row that tells that those beside it are not to be used: an error even with --skip_bad_rows."""
+
+
+class BenchmarkRow(WrongFile):
+    """A row of an evaluation set."""
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from PIL import Image
 
 from sources import BENCHMARK_KEYS, CONTENT, IMAGE_KEY, IMAGE_NAME, LABELS, MISSING_WORDS, PLACEHOLDER
-from sources import BadRow, BenchmarkRow, is_content_key, short
+from sources import BadRow, BenchmarkRow, WrongFile, is_content_key, short
 
 MAX_TEXT = 64 * 1024  # bytes of a row's texts: no problem is longer, and much that is done with texts takes its time
 TOO_LONG = "cut the row, or pass --skip_bad_rows"
@@ -64,7 +64,7 @@ PLACE = re.compile(
 FILM = re.compile(r"<\|?(?:video|audio|speech)(?:_pad|_\d{1,3})?\|?>", re.IGNORECASE)
 
 OPTION_KEY = re.compile(r"(?:answer_)?(?:option|choice|opt|op)_?([a-h]|[1-8])")
-OWN_NUMBER = re.compile(r"\s*(?:[(（]?\d{1,2}\s?[).:、．]|[①-⑳])")
+NUMBER_MARK = re.compile(r"\(?\d(?=\)|[、:]|\.(?!\d))|[①-⑳]")  # "1.", "(2)", "③"
 OPTION_MARK = re.compile(r"(?:^|(?<=[\s;,，；]))\(?([A-Za-z]) ?[).:、．]")  # "A.", "(b)", "c )"
 
 # LaTeX in a text that both JSON and Python would misread: the \f of \frac is a form feed, the \t of \times a tab.
@@ -112,7 +112,8 @@ def normalise(row: dict, aside: Counter | None = None) -> dict:
     """The row in the one form, pictures as paths, bytes or places; own keys (id, source, answer, level ...) are kept.
 
     aside: counts the keys whose texts are not trained on. Pure: nothing is opened. Raises BadRow, which names the key
-    and the remedy, and BenchmarkRow for a row of an evaluation set.
+    and the remedy, BenchmarkRow for a row of an evaluation set, and WrongFile for an answer that counts from 1, as
+    those of the other rows then do.
     """
     if not isinstance(row, dict):
         raise BadRow("not a row", f"this is {type(row).__name__}, no object with keys")
@@ -705,8 +706,6 @@ def _choice(answer: str, is_index: bool, options: list[tuple[str, str]], key: st
         answer = answer[:-2]  # what a table makes of an index
     if not re.fullmatch(r"-?\d{1,3}", answer):
         return answer
-    if is_index and answer not in texts and any(map(OWN_NUMBER.match, texts)):
-        raise BadRow("unclear answer", f"{key} is {answer}, and the options count themselves", "write the letter")
     if labels[0].isdigit() and answer in labels:
         return chr(65 + labels.index(answer))
     index, remedy = int(answer), "write the option's letter"
@@ -716,6 +715,12 @@ def _choice(answer: str, is_index: bool, options: list[tuple[str, str]], key: st
         return chr(65 + texts.index(answer)) if is_index else answer
     if not is_index and 0 <= index <= len(options):
         raise BadRow("unclear answer", f"{key} is the text {answer!r}, which may count to an option", remedy)
+    if is_index and index == len(options):
+        raise WrongFile("unclear answer", f"{key} is {answer}, and the {len(options)} options count from 0",
+                        "if the file counts from 1, write the option's letter in every row")
+    marks = [NUMBER_MARK.match(text) for text in texts]
+    if is_index and all(marks) and marks[0][0].strip("(") in "1①":
+        raise BadRow("unclear answer", f"{key} is {answer}, and the options bring numbers along, from 1", remedy)
     if is_index and not 0 <= index < len(options):
         raise BadRow("unclear answer", f"{key} is {answer}, and the {len(options)} options count from 0", remedy)
     return chr(65 + index) if is_index else answer

@@ -38,7 +38,7 @@ from common.files import file_ends, fingerprint, read_json, write_atomically
 from errors import UserError
 import fcntl  # after errors.py, which tells why there is none
 from benchmarks import benchmark_of
-from sources import IMAGE_FORMATS, BadRow, BenchmarkRow, parse_spec, rows_to_draw, short
+from sources import IMAGE_FORMATS, BadRow, WrongFile, parse_spec, rows_to_draw, short
 
 ENCODER = json.JSONEncoder(ensure_ascii=False, default=str)
 VERSION = 1  # of what is written for a row: a folder of another version is not found
@@ -382,7 +382,7 @@ def _lines_of_piece(plan: Plan, folder: str, part: str, piece: containers.Piece)
             if not reason:
                 lines.append(_line({"row": 0} | row | {"row": number}, pack, root, beside))
         except BadRow as error:
-            if isinstance(error, BenchmarkRow) or not plan.skip_bad_rows:
+            if isinstance(error, WrongFile) or not plan.skip_bad_rows:
                 raise Refused(f"{piece.place(number)}: {error.detail}; {error.remedy}") from None
             reason, place = error.reason, f"{place}: {error.detail}"
         if reason:

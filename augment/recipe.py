@@ -26,7 +26,7 @@ from common.files import file_ends, fingerprint, write_atomically
 from common.llm import Client, user_message
 from errors import UserError
 from problems.pairs import LOOK
-from sources import WEAK, BadRow, BenchmarkRow, conversations, image_path, open_image, parse_spec
+from sources import WEAK, BadRow, WrongFile, conversations, image_path, open_image, parse_spec
 
 VERSION = 2  # raised whenever the same seed gives other bytes
 EXPLAIN_TRIES = 3
@@ -186,8 +186,8 @@ def read_examples(row: dict | BadRow, row_id: str, image_root: str, plan: Plan, 
         if pattern and not re.search(pattern, str(row.get(key, ""))):
             raise Dropped("not selected")
         sides = conversations(normalise(row), pairs=False)
-    except BenchmarkRow as error:
-        raise UserError(f"{row_id}: {error.detail}, never trained on") from None
+    except WrongFile as error:
+        raise UserError(f"{row_id}: {error.detail}; {error.remedy}") from None
     except BadRow as error:
         drop(error, row_id, counts, first)
         return

@@ -287,7 +287,7 @@ def test_benchmark_rows_end_the_run_with_file_and_row(tmp_path):
         {"problem_id": "p", "version": "text-only", "instruction": "q", "output": "a", "family": "f", "key": "k"},
     ]):
         data = write(tmp_path / f"{number}.jsonl", [text_problem(1), row])
-        with pytest.raises(UserError, match=f"{number}.jsonl:2: a row of .*never trained on"):
+        with pytest.raises(UserError, match=f"{number}.jsonl:2: a row of .*never train on it"):
             make(tmp_path / f"out{number}", stage=1, data=data)
 
 

@@ -427,6 +427,8 @@ REFUSED: dict[str, list[tuple[dict, str]]] = {
         ({"question": Q, "choices": ["x", "y"], "answer": "1"}, "'1'"),
         ({"question": Q, "choices": ["x", "y"], "answer": "D"}, "2 options"),
         ({"question": Q, "choices": ["x", "y"], "answer": -1}, "count from 0"),
+        *[({"question": Q, "choices": choices, "answer": 1}, "bring numbers along")
+          for choices in (["1. x", "2. y"], ["(1) x", "(2) y"], ["1) x", "2) y"], ["① x", "② y"], ["1、x", "2、y"])],
     ],
     "several answers": [({"question": Q, "answer": ["5", "five"]}, "['5', 'five']"),
                         ({"question": Q, "answer": "['5', 'five']"}, "['5', 'five']")],
@@ -582,6 +584,12 @@ def test_what_cannot_be_read_right_is_refused(row: dict, reason: str) -> None:
     with pytest.raises(BadRow) as refused:
         normalise(row)
     assert refused.value.reason == reason
+
+
+def test_numbers_that_agree_with_an_index_from_0_or_are_the_options_do_no_harm() -> None:
+    for choices in (["0. x", "1. y"], ["1.5", "2.5"], ["1 cm", "2 cm"], ["3. x", "4. y"]):
+        assert normalise({"question": Q, "choices": choices, "answer": 1})["answer"] == "B"
+    assert normalise({"question": Q, "choices": ["1. x", "2. y"], "answer": "A"})["answer"] == "A"
 
 
 def test_keys_whose_texts_are_not_trained_on_are_counted() -> None:

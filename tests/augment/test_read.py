@@ -208,6 +208,14 @@ def test_embedded_pictures_that_are_none(run: Callable, tmp_path: Path) -> None:
     assert manifest_of(run(path, "--skip_bad_rows")[0])["counts"]["dropped: image unreadable"] == 2
 
 
+def test_a_file_whose_answers_count_from_1_is_refused_whole(run: Callable, tmp_path: Path) -> None:
+    rows = [{"question": f"Which is {n}?", "choices": ["w", "x", "y", "z"], "answer": n} for n in (1, 2, 3, 4)]
+    path = write_lines(tmp_path / "a.jsonl", rows)
+    for flags in ([], ["--skip_bad_rows"]):  # three of the four would get another letter
+        with pytest.raises(UserError, match=r"a\.jsonl:4: answer is 4, .* count from 0; .* letter in every row"):
+            run(path, *flags)
+
+
 def test_benchmarks_are_refused_by_key_and_content(run: Callable, tmp_path: Path, monkeypatch: Patch) -> None:
     row = {"sample_index": "1", "problem_version": "Text Lite", "question": "q", "answer": "a", "image": ""}
     path = write_lines(tmp_path / "a.jsonl", [*TEXT, row])
