@@ -549,7 +549,7 @@ def _composed_box(latex: str, family: str, size: int, fonts: tuple[str, ...]) ->
         token, end = tokens[at], closes.get(at, at)
         inside = "".join(tokens[at + 1 : end])
         piece = None
-        if token in ("^", "_") and pieces and not "".join(run).strip():
+        if token in ("^", "_") and pieces and not any(map(str.strip, run)):
             run.clear()
             script, end = argument(at + 1, 0.7)
             piece = _with_script(pieces.pop(), script, token, size)
@@ -603,8 +603,9 @@ def _join(placed: list[tuple[Box, int, int]], advance: float) -> Box:
     return _assemble([(box.mask, x + box.left, y - box.top) for box, x, y in placed], advance)
 
 
-def _bar(width: int, height: int, top: int = 0) -> Box:
-    return Box(np.full((max(1, height), max(1, width)), 255, np.uint8), 0, top, float(width))
+def _bar(width: int, height: int) -> Box:
+    """Ink that hangs from the baseline."""
+    return Box(np.full((max(1, height), max(1, width)), 255, np.uint8), 0, 0, float(width))
 
 
 def _with_script(box: Box, script: Box, sign: str, size: int) -> Box:
