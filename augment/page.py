@@ -129,8 +129,9 @@ _LINE_FORMS = [re.compile(pattern, re.MULTILINE) for pattern in (  # each choice
     r"^[ \t]*[(（]([A-H])[)）][ \t]*", r"^[ \t]*([A-H])[.:、)．][ \t]*")]
 _RUNNING_FORMS = [re.compile(pattern) for pattern in (  # several on a line
     r"(?:(?<=\s)|^)[(（]([A-H])[)）][ \t]*", r"(?:(?<=[\s)）?？。])|^)([A-H])[.、．)）:：][ \t]*")]
-_STYLED_FORM = re.compile(
-    r"\\(?:textbf|mathbf|bold|text|textrm|mathrm)\s{0,2}\{\s{0,2}\(([A-H])\)(?:\s|~|\\[ ,;:]){0,4}\}")
+_STYLED_FORM = re.compile(  # \textbf{(A)}, \mathrm{(A) \ }, \mathrm{\textbf{(A)} \ }
+    r"(?:\\mathrm\s{0,2}\{\s{0,2})?\\(?:textbf|mathbf|bold|text|textrm|mathrm)\s{0,2}\{\s{0,2}\(([A-H])\)"
+    r"(?:(?:\s|~|\\[ ,;:]){0,4}\}){1,2}")
 _JOINED = re.compile(r"(?:\b(?:and|or)|[和与或及])\Z")  # A. Smith and B. Jones
 _SPACING = r"(?:\\q?quad(?![a-zA-Z])|\\\\|\\[ ,;:!]|[\s~])"
 _SPACE_RUN = re.compile(f"{_SPACING}+")

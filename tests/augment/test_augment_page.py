@@ -348,7 +348,8 @@ def test_choices_are_found(text, labels):
 
 @pytest.mark.parametrize("text", [
     r"Q?$\textbf{(A)}\ 1 \qquad\textbf{(B)}\ \frac12 \qquad\textbf{(C) } x^2$",
-    "Q?\n" + r"\textbf{(A)} 1 \qquad \textbf{(B)} $\frac12$ \qquad \textbf{(C)} $x^2$"])
+    "Q?\n" + r"\textbf{(A)} 1 \qquad \textbf{(B)} $\frac12$ \qquad \textbf{(C)} $x^2$",
+    "Q?\n" + r"$\mathrm{\textbf{(A)} \ }1\qquad \mathrm{\textbf{(B)} \ } \frac12 \qquad \mathrm{(C) \ }x^2$"])
 def test_choices_of_contests_get_their_own_dollar_signs(text):
     stem, choices = split_choices(text)
     assert stem == "Q?" and [label for label, _ in choices] == ["(A)", "(B)", "(C)"]
