@@ -231,7 +231,7 @@ class Rows:
         """ "file:line" of an entry, and which side of a pair it is if sides are rows of their own."""
         entry = self.entries[index]
         side = {STRONG: "/strong", WEAK: "/weak"}.get(int(entry["side"]), "")
-        return f"{self.sources[entry['source']].name}:{entry['number']}{side}"
+        return f"{self.sources[entry['source']].where(int(entry['number']))}{side}"
 
     def epoch_order(self, seed: int, epoch: int) -> np.ndarray:
         """The entries of an epoch, in order: each file's draw, then all shuffled, by seed and epoch alone."""
@@ -315,7 +315,7 @@ class Rows:
         while batch := list(itertools.islice(scanned, INDEX_BATCH)):
             entries, texts, num_images = [], [], []
             for line, offset, length, row in batch:
-                where = f"{source.name}:{line}"
+                where = source.where(line)
                 try:
                     sides = conversations(row, self.pairs)[:: -1 if self.pairs else 1]  # of pairs the weak side first
                     for turn in (turn for _, turns in sides for turn in turns if turn.role == "user"):
@@ -348,7 +348,8 @@ class Rows:
         if not usable:
             found = (_listed(dropped) or "it holds no row") + first_bad
             raise UserError(f"{source.name}: no usable row: {found}; correct the file or take it out of --data")
-        facts = dict(asked=amount or "all", usable=usable, drawn=rows_to_draw(amount, usable), dropped=dict(dropped))
+        drawn = rows_to_draw(amount, usable)
+        facts = dict(asked=amount or source.share or "all", usable=usable, drawn=drawn, dropped=dict(dropped))
         if outside:
             folders = ", ".join(f"{folder} ({count:,})" for folder, count in outside.most_common(3))
             facts["outside"] = f"{outside.total():,} rows, in {folders}{', ...' * (len(outside) > 3)}"

@@ -105,6 +105,8 @@ class Source:
     stamp: tuple[int, int, int] = (0, 0, 0)  # _stamp of the file when this run began
     name: str = ""  # what messages call it: the file that it was made of by `python -m augment.read`, else its path
     dropped: dict[str, int] = field(default_factory=dict)  # reason: rows of that file that are not in this one
+    share: str = ""  # of that file's rows, what was drawn already
+    files: Sequence[tuple[str, int]] = ()  # where `name` is a folder: its files, and the rows before each
 
     def scan(self) -> Iterator[tuple[int, int, int, dict | BadRow]]:
         """Every row of the file, once, in order: (number, offset, length, row).
@@ -132,6 +134,13 @@ class Source:
         self.check_unchanged(os.fstat(descriptor))
         return parse_row(os.pread(descriptor, length, offset))
 
+    def where(self, number: int) -> str:
+        """FILE:NUMBER of a row, as messages show it."""
+        for file, before in reversed(self.files):
+            if number > before:
+                return f"{os.path.join(self.name, file)}:{number - before}"
+        return f"{self.name}:{number}"
+
     def image(self, image: object, picture_roots: Sequence[str] = ()) -> Image.Image:
         """An image of one of its rows, as open_image gives it. A pack beside the rows is part of them."""
         if not isinstance(image, dict):
@@ -158,7 +167,8 @@ def open_source(path: str, image_root: str = "") -> Source:
     if made := _manifest(path):
         counts = {reason.removeprefix("dropped: "): count for reason, count in made["counts"].items()
                   if reason.startswith("dropped: ")}
-        return replace(source, image_root=made["image_root"], name=made["read_from"], dropped=counts)
+        return replace(source, image_root=made["image_root"], name=made["read_from"], dropped=counts,
+                       share=made.get("amount", ""), files=made.get("files", ()))
     return source
 
 

@@ -20,6 +20,8 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
+
 from errors import UserError
 from sources import BadRow, parse_row
 
@@ -42,10 +44,10 @@ CONTENTS = (  # of a file that is not what its name says
     *((mark, "UTF-16 or UTF-32 text", "convert it: iconv -f UTF-16 -t UTF-8") for mark in
       (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"[\0", b"{\0", b"\0[", b"\0{", codecs.BOM_UTF32_BE)),
 )
-# Lists of objects that belong to one row; under another key such a list holds rows.
 # Keys of what is a row itself, whatever lists of objects it holds.
 ROW_KEYS = {"question", "query", "problem", "instruction", "prompt", "conversations", "conversation", "messages",
             "texts", "turns", "output", "response", "completion", "answer", "solution", "strong", "weak", "text_en"}
+# Lists of objects that belong to one row; under another key such a list holds rows.
 OF_ONE_ROW = {"conversations", "conversation", "messages", "turns", "texts", "content", "prompt", "completion",
               "history", "images", "image", "choices", "options", "tools", "chosen", "rejected", "steps"}
 EVALUATION = {"test", "testmini", "validation", "valid", "val", "dev", "eval"}  # splits that nobody means to train on
@@ -104,6 +106,10 @@ def pieces(path: str, wanted: Iterator[bool] | None = None) -> Iterator[Piece]:
     before = 0
     for file in names:
         with told(file):
+            if _kind(file) in (".parquet", ".arrow", ".tar"):
+                with open(file, "rb") as stream:
+                    start = stream.read(64)
+                _check_start(file, b"" if start.startswith(b"PAR1") else start)
             if _kind(file) in (".parquet", ".arrow"):
                 before = yield from _pieces_of_table(file, before, wanted)
             else:
@@ -288,14 +294,17 @@ def _open(file: str) -> io.BufferedIOBase:
 
 def _json_rows(file: str) -> Iterator[tuple[int, bytes | BadRow]]:
     with _open(file) as stream:
-        start = stream.read(64)
-        for mark, what, remedy in CONTENTS:
-            if start.lstrip().startswith(mark):
-                raise UserError(f"{file}: the file is {what}; {remedy}")
+        _check_start(file, stream.read(64))
         stream.seek(0)
         lines = _holds_lines(stream, _kind(file))
         stream.seek(0)
         yield from _lines(stream) if lines else _values(_Window(stream), file)
+
+
+def _check_start(file: str, start: bytes) -> None:
+    for mark, what, remedy in CONTENTS:
+        if start.lstrip().startswith(mark):
+            raise UserError(f"{file}: the file is {what}; {remedy}")
 
 
 def _holds_lines(stream: io.BufferedIOBase, kind: str) -> bool:
@@ -648,13 +657,26 @@ def _as_stream(batches: list) -> bytes:
 def _table_rows(stream: bytes) -> Iterator[dict | BadRow]:
     import pyarrow
 
-    for batch in pyarrow.ipc.open_stream(stream):
+    for batch in map(_plain_floats, pyarrow.ipc.open_stream(stream)):
         for start in range(0, batch.num_rows, 64):  # rows as Python objects are several times as large
             few = batch.slice(start, 64)
             try:
                 yield from few.to_pylist()
             except (ValueError, OverflowError):  # text that is no UTF-8, a date beyond Python's
                 yield from (_row_of(few.slice(index, 1)) for index in range(few.num_rows))
+
+
+def _plain_floats(batch: object) -> object:
+    """The batch with its columns of short floats as the shortest numbers that mean them: 0.1, not 0.10000000149."""
+    import pyarrow
+
+    for index, field in enumerate(batch.schema):
+        if pyarrow.types.is_float32(field.type) or pyarrow.types.is_float16(field.type):
+            shortest = [value and float(np.format_float_positional(np.float32(value), unique=True))
+                        for value in batch.column(index).to_pylist()]
+            doubles = pyarrow.array(shortest, pyarrow.float64())
+            batch = batch.set_column(index, field.with_type(doubles.type), doubles)
+    return batch
 
 
 def _row_of(batch: object) -> dict | BadRow:

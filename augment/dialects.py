@@ -24,6 +24,7 @@ from sources import BadRow, BenchmarkRow, WrongFile, is_content_key, short
 
 MAX_TEXT = 64 * 1024  # bytes of a row's texts: no problem is longer, and much that is done with texts takes its time
 TOO_LONG = "cut the row, or pass --skip_bad_rows"
+LONG_TEXT = "text above 64 KB"
 MAX_DEPTH = 16  # objects within objects
 MAX_OPTIONS = 26
 
@@ -134,15 +135,19 @@ def normalise(row: dict, aside: Counter | None = None) -> dict:
     parts = [part for turns in sides for turn in turns for part in turn["content"]]
     shown = "\n".join(part.get("text", "") for part in parts)
     if len(shown.encode("utf-8", "replace")) > MAX_TEXT:
-        raise BadRow("text above 64 KB", f"the texts have {len(shown):,} characters", TOO_LONG)
+        raise BadRow(LONG_TEXT, f"the texts have {len(shown):,} characters", TOO_LONG)
     _refuse_left(left, spelt, shown, len(sides), any("image" in part for part in parts))
     sides = [_checked(turns) for turns in sides]
     if len(sides) == 2 and sides[0][-1]["content"] != sides[1][-1]["content"]:
         strong, weak = (turns[-1]["content"][0]["text"] for turns in sides)
         raise BadRow("responses of a pair differ", f"output is {short(strong)}, output_2 is {short(weak)}")
+    texts = [key for key, value in left.items() if isinstance(value, str) and " " in value.strip() and key not in own
+             and value.strip() not in shown]
+    if texts and not any("text" in part for turn in sides[-1] for part in turn["content"] if turn["role"] == "user"):
+        raise BadRow("empty question", f"no text asks about the image, and {short(spelt[texts[0]])} holds one",
+                     "name it question")
     if aside is not None:
-        aside.update(spelt[key] for key, value in left.items() if isinstance(value, str) and " " in value.strip()
-                     and key not in own and value.strip() not in shown)
+        aside.update(spelt[key] for key in texts)
     kept = {spelt.get(key, key): value for key, value in {**left, **own}.items() if _is_label(key, value)}
     if "id" in kept:
         kept["id"] = str(kept["id"])
@@ -397,10 +402,13 @@ def _response(left: dict, spelt: dict, options: list, own: dict) -> str:
 
 
 def _work(value: object, key: str) -> str:
-    """A solution; the first of several, the steps of one in lines, the content of a message."""
+    """A solution; the first of several, the steps of the work in lines, the content of a message."""
     if isinstance(value, list):
         items = [item for item in value if not _is_missing(item) and not _is_nothing(item)] or [None]
-        value = "\n".join(items) if "step" in key and all(isinstance(item, str) for item in items) else items[0]
+        if key in RESPONSES and any(item != items[0] for item in items):
+            raise BadRow("two responses", f"{key} holds several", "keep one of them")
+        steps = "solution" not in key.split("_")[-1:] and all(isinstance(item, str) for item in items)
+        value = "\n".join(items) if steps and key not in RESPONSES else items[0]
     if isinstance(value, dict) and isinstance(value.get("content"), str) and value.keys() <= {"role", "content"}:
         value = value["content"]
     return _text(value, key)
@@ -433,7 +441,7 @@ def _text(value: object, key: str) -> str:
     if not isinstance(value, str):
         raise BadRow("text is missing", f"the text under {key} is {short(value)}")
     if len(value) > MAX_TEXT:  # at once: what follows takes its time
-        raise BadRow("text above 64 KB", f"the text under {key} has {len(value):,} characters", TOO_LONG)
+        raise BadRow(LONG_TEXT, f"the text under {key} has {len(value):,} characters", TOO_LONG)
     return value
 
 
@@ -861,6 +869,11 @@ def _pictures(value: object, depth: int = 0) -> list:
         if value.keys() == {"file", "offset", "length"} and isinstance(value["file"], str) and all(
                 type(value[key]) is int and value[key] >= 0 for key in ("offset", "length")):
             return [value]
+        beside = {key: text for key, text in value.items() if isinstance(text, str) and " " in text.strip()
+                  and not _looks_like_picture(text) and key not in ("path", "url", "license", "source")}
+        if beside:
+            raise BadRow("unknown key", f"a text stands beside a picture: {short(beside)}",
+                         "write it into the question, or take it out")
         for key in ("bytes", "base64", "data", "image", "image_url", "url", "path"):
             if key in value:
                 return _pictures(value[key], depth + 1)

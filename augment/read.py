@@ -217,17 +217,19 @@ def convert(plan: Plan, folder: str, total: int, workers: int) -> None:
         wanted = draw(rows_to_draw(plan.amount, total), total, plan.path) if plan.amount else None
         bar = tqdm(unit=" rows", smoothing=0.02, disable=None)
         lengths = []
+        starts: dict[str, int] = {}
 
         def missing() -> Iterator[tuple[str, containers.Piece]]:
             for number, piece in enumerate(containers.pieces(plan.path, wanted)):
                 lengths.append(len(piece))
+                starts.setdefault(piece.file, piece.before)
                 if not os.path.exists(_part(folder, number)):
                     yield _part(folder, number), piece
 
         shards.work(missing(), partial(_lines_of_piece, plan, folder), workers, bar)
         if make_plan(plan.path, plan.amount, plan) != plan:
             raise Refused(f"{plan.path}: the file has changed while it was read; run the same command again")
-        summarize(publish(plan, folder, lengths))
+        summarize(publish(plan, folder, lengths, starts))
     except Refused:
         _clear(folder, [])
         raise
@@ -266,8 +268,10 @@ def draw(chosen: int, total: int, name: str) -> Iterator[bool]:
     yield from itertools.repeat(False)  # a file that has grown is found out at its end
 
 
-def publish(plan: Plan, folder: str, lengths: list[int]) -> dict:
+def publish(plan: Plan, folder: str, lengths: list[int], starts: dict[str, int]) -> dict:
     """Join the pieces, of so many rows, into rows.jsonl; write the manifest, which is returned; remove the pieces.
+
+    starts: of each file of a folder, the rows before it.
 
     Raises:
         Refused: no row is left, or rows are questions of a benchmark.
@@ -292,6 +296,8 @@ def publish(plan: Plan, folder: str, lengths: list[int]) -> dict:
     manifest = {
         "read_from": plan.path, "image_root": _image_root(plan), "amount": plan.amount, "version": VERSION,
         "sha256": merged.digest.hexdigest(), "counts": dict(sorted(counts.items())), "first": first,
+        "files": [[os.path.relpath(file, plan.path), before] for file, before in starts.items()] if
+                 os.path.isdir(plan.path) else [],
         "bytes": {name: os.path.getsize(os.path.join(folder, name)) for name in names}, "stamps": plan.stamps
     }
     shards.write_manifest(folder, manifest)
@@ -317,6 +323,8 @@ def _check(plan: Plan, counts: Counter, first: dict[str, str]) -> None:
             raise Refused(f"{plan.path}: {found}: an evaluation set, never train on it")
         if not plan.skip_bad_rows:
             raise Refused(f"{plan.path}: {found}; take them out, or pass --skip_bad_rows, which drops them")
+    if not num_read and plan.amount:
+        raise Refused(f"{plan.path}: the share {plan.amount} draws no row; ask for more")
     if not counts["rows written"]:
         why = "; ".join(f"{reason} {count:,} (the first: {first.get(reason, '')})" for reason, count in counts.items()
                         if reason.startswith("dropped"))
@@ -382,7 +390,8 @@ def _lines_of_piece(plan: Plan, folder: str, part: str, piece: containers.Piece)
             if not reason:
                 lines.append(_line({"row": 0} | row | {"row": number}, pack, root, beside))
         except BadRow as error:
-            if isinstance(error, WrongFile) or not plan.skip_bad_rows:
+            ends = not plan.skip_bad_rows and error.reason != dialects.LONG_TEXT  # --max_length drops such rows too
+            if isinstance(error, WrongFile) or ends:
                 raise Refused(f"{piece.place(number)}: {error.detail}; {error.remedy}") from None
             reason, place = error.reason, f"{place}: {error.detail}"
         if reason:

@@ -288,6 +288,15 @@ def test_tables_give_their_rows_whatever_their_groups(tmp_path: Path) -> None:
     assert [len(piece) for piece in pieces(str(tmp_path / "large.parquet"))] == [4096, 4096, 808]
 
 
+def test_short_floats_are_the_numbers_that_they_mean(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({"answer": pyarrow.array([0.1, None, 2.5], pyarrow.float32())})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    assert [row["answer"] for row in read(tmp_path / "a.parquet")] == [0.1, None, 2.5]
+
+
 def test_wanted_rows_alone_are_kept(tmp_path: Path) -> None:
     content = with_pictures(tmp_path, 100)
     path = write_parquet(tmp_path / "a.parquet", content, row_group_size=9)
@@ -323,8 +332,9 @@ def test_damaged_tables_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
     (tmp_path / "pointer.parquet").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 9\n")
     (tmp_path / "cut.parquet").write_bytes(whole.read_bytes()[:-30])
-    for name in ("broken", "pointer", "cut"):
+    for name in ("broken", "cut"):
         assert "not a parquet file" in error_of(tmp_path / f"{name}.parquet")
+    assert "a pointer to a file in Git LFS; fetch the file itself" in error_of(tmp_path / "pointer.parquet")
     for leaf in ("question", "image.bytes"):
         damaged = bytearray(whole.read_bytes())
         start = column_start(whole, leaf)

@@ -586,6 +586,20 @@ def test_what_cannot_be_read_right_is_refused(row: dict, reason: str) -> None:
     assert refused.value.reason == reason
 
 
+def test_lists_of_work_are_steps_or_several_solutions() -> None:
+    for key in ("reasoning", "cot", "explanation"):
+        assert response_of({"question": Q, key: ["One.", "Two."], "answer": "5"}) == "One.\nTwo.\nAnswer: 5"
+    assert response_of({"question": Q, "solution": ["One way.", "Two ways."], "answer": "5"}) == "One way.\nAnswer: 5"
+    for row, reason in (({"question": Q, "output": ["One.", "Two."]}, "two responses"),
+                        ({"image": "a.png", "question": None, "problem_text": "Find the x.", "answer": "5"},
+                         "empty question"),
+                        ({"images": [{"path": "a.png", "description": "AB is 3"}], "question": Q, "answer": "5"},
+                         "unknown key")):
+        with pytest.raises(BadRow) as refused:
+            normalise(row)
+        assert refused.value.reason == reason
+
+
 def test_numbers_that_agree_with_an_index_from_0_or_are_the_options_do_no_harm() -> None:
     for choices in (["0. x", "1. y"], ["1.5", "2.5"], ["1 cm", "2 cm"], ["3. x", "4. y"]):
         assert normalise({"question": Q, "choices": choices, "answer": 1})["answer"] == "B"

@@ -155,6 +155,24 @@ def test_a_share_is_drawn_before_anything_is_converted(run: Callable, tmp_path: 
     gz = tmp_path / "b.jsonl.gz"
     gz.write_bytes(gzip.compress(Path(path).read_bytes()))
     assert len(rows_of(run(f"{gz}:0.5")[0])) == 15
+    with pytest.raises(UserError, match="the share 0.001 draws no row; ask for more"):
+        run(f"{gz}:0.001")
+
+
+def test_a_row_of_a_folder_is_called_by_its_file(run: Callable, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    for number in range(3):
+        write_lines(tmp_path / "set" / f"train-{number}.jsonl", TEXT[:4])
+    source = open_source(str(run(tmp_path / "set")[0]))
+    assert [source.where(number) for number in (1, 4, 5, 12)] == [
+        str(tmp_path / "set" / place) for place in ("train-0.jsonl:1", "train-0.jsonl:4", "train-1.jsonl:1",
+                                                    "train-2.jsonl:4")]
+
+
+def test_rows_that_are_too_long_are_counted_as_the_trainer_counts_its_own(run: Callable, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", [*TEXT[:3], {"question": "q", "answer": "a " * 40_000}])
+    counts = manifest_of(run(path)[0])["counts"]
+    assert counts["rows written"] == 3 and counts["dropped: text above 64 KB"] == 1
 
 
 def test_each_file_has_a_folder_of_its_own(run: Callable, tmp_path: Path) -> None:
