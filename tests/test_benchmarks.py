@@ -46,8 +46,9 @@ def test_the_file_holds_hashes_of_four_benchmarks_and_no_text() -> None:
 def test_rows_are_added_by_their_keys() -> None:
     known: dict[int, str] = {}
     add(known, {"id": "1", "question": QUESTION, "options": [], "answer": "5", "level": 2, "subject": "algebra"})
-    add(known, {"pid": "1", "question": QUESTION, "metadata": {}})
-    add(known, {"pid": "2", "question": "Find x.", "metadata": {}})
+    vista = {"pid": "1", "metadata": {}, "question_type": "free_form", "precision": 1}
+    add(known, {**vista, "question": QUESTION})
+    add(known, {**vista, "question": "Find x."})
     assert known == {question_hash(QUESTION): "MATH-Vision"}
     with pytest.raises(BadRow, match="not those of a benchmark"):
         add(known, {"question": QUESTION, "answer": "5"})
