@@ -372,7 +372,9 @@ def _question(left: dict, spelt: dict) -> str:
             raise BadRow("unknown dialect", f"the keys are: {short(keys)[1:-1]}; accepted: {ACCEPTED}")
         return ""
     if found.get("input", "").strip() in {*MISSING_WORDS, "<noinput>", "No input"}:
-        found.pop("input", None)
+        del found["input"]
+    if not found:
+        return ""
     if found.keys() == {"instruction", "input"}:
         return f"{found['instruction'].strip()}\n{found['input'].strip()}"
     longest = max(found.values(), key=len)

@@ -228,7 +228,7 @@ def _usable(side: int, turns: list, row_id: str, image_root: str, plan: Plan) ->
         raise Dropped(reason)
     output = clean_output(response.text)
     answer = stated_answer(output)
-    if answer is None and len(output) <= 40 and "\n" not in output:
+    if answer is None and len(output) <= 40 and not {"\n", "="} & set(output):
         answer = output.rstrip(".")
     example = Example(row_id + ("/weak" if side == WEAK else ""), Problem(question.text, output, answer), picture,
                       image_root)

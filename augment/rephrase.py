@@ -101,8 +101,8 @@ def clean_output(output: str) -> str:
 
 
 def num_reasoning_words(output: str) -> int:
-    """How many words of work a response shows besides its answer; a bare "B" or "The answer is 5." shows none."""
-    return len(re.findall(r"[^\W\d_]+|\d+(?:\.\d+)?", re.sub(r"\\[a-zA-Z]+", " ", reasoning(output))))
+    """How many words, numbers and signs of work a response shows besides its answer; "The answer is 5." shows none."""
+    return len(re.findall(r"[^\W\d_]+|\d+(?:\.\d+)?|[=+−×÷]", re.sub(r"\\[a-zA-Z]+", " ", reasoning(output))))
 
 
 def split_hint(question: str) -> tuple[str, str]:
@@ -413,7 +413,7 @@ def reordered(problem: Problem, rng: random.Random) -> Problem | None:
     pieces = re.split(r"(,\s*and\s+|,\s*|(?<!\s)\s+and\s+)", masked)  # pieces at even places, separators between
 
     def is_fact(piece: str) -> bool:
-        if len(piece) > 200 or not _FACT.fullmatch(piece.strip()):
+        if len(piece) > 200 or re.search(r"[.?!]\s", piece.strip()) or not _FACT.fullmatch(piece.strip()):
             return False
         last = piece.strip()[-1]
         return not _OURS.match(last) or bool(re.search(r"=|\\parallel|\\perp|∥|⊥", formulas[ord(last) - _FORMULAS]))

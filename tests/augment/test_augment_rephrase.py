@@ -112,7 +112,8 @@ def test_reordered_permutes_independent_facts_only():
     assert sorted(re.split(r", ?", question)) == sorted(re.split(r", ?", GEOMETRY.question))
     assert question != GEOMETRY.question
     for text in ("He walks, then runs, then rests.", "AB, CD = 5, 6 respectively, and EF = 7, GH = 8.",
-                 "First 5, then 6.", "x is 5, and then y is 6."):
+                 "First 5, then 6.", "x is 5, and then y is 6.",
+                 "In triangle ABC, angle A = 36° and angle B = 27°. Find angle C."):
         assert reordered(Problem(text, "", None), random.Random(0)) is None
 
 
@@ -158,6 +159,7 @@ def test_answer_only_responses_show_no_work():
         assert num_reasoning_words(output) < 4, output
     for problem in PROBLEMS:
         assert num_reasoning_words(problem.output) >= 8
+    assert num_reasoning_words("∠C = 180° − 26° − 69° = 85°.\nAnswer: 85") >= 8  # work without a word
 
 
 def test_refusals_programs_and_calculator_marks():

@@ -547,6 +547,8 @@ def test_what_stands_beside_the_question_is_read() -> None:
     for unit in ("m", "s"):  # a letter of the question is no unit
         question = normalise({"question": "How many are some?", "answer": "3", "unit": unit})["turns"][0]["content"][0]
         assert question["text"].endswith(f"(Unit: {unit})")
+    with pytest.raises(BadRow, match="empty question"):
+        normalise({"instruction": None, "input": "nan", "output": "x"})
     assert "noinput" not in json.dumps(normalise({"instruction": Q, "input": "<noinput>", "output": A}))
     for key in ("CoT_rationale", "detailed_solution", "thinking"):
         assert response_of({"question": Q, key: "3 and 4 make it.", "answer": "5"}) == "3 and 4 make it.\nAnswer: 5"
