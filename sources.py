@@ -234,7 +234,7 @@ def in_training_form(path: str) -> bool:
 @cache
 def is_content_key(key: str) -> bool:
     """Whether a key belongs to another form, or says by its name that a question may stand on its value."""
-    words = re.sub(r"\d+$", "", key.lower()).strip("_").split("_")
+    words = key.lower().rstrip("0123456789").strip("_").split("_")
     option = re.fullmatch(r"(?:(?:option|choice|opt)_?)?[a-h]", key.lower())
     return bool(key in FOREIGN_KEYS or option or (not CONTENT.isdisjoint(words) and words[-1] not in LABELS))
 
@@ -599,7 +599,9 @@ def open_image(image: object, image_root: str = "", picture_roots: Sequence[str]
     except Exception as error:  # decoders raise nearly anything for damaged files: struct.error, SyntaxError ...
         reason = "image missing" if isinstance(error, FileNotFoundError) else "image unreadable"
         what = str(error).partition(" <_io.")[0]  # the path stands in front already
-        raise BadRow(reason, f"image {name}: {type(error).__name__}: {short(what)}") from None
+        remedy = "check --image_root" if isinstance(error, FileNotFoundError) else "make the image again"
+        what = f"image {name}: {type(error).__name__}: {short(what)}"
+        raise BadRow(reason, what, f"{remedy}, or pass --skip_bad_rows") from None
 
 
 def _darkest(image: Image.Image) -> int:

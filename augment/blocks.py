@@ -195,8 +195,8 @@ def merge(plan: Plan, out: str) -> dict:
 def summarize(plan: Plan, out: str, manifest: dict) -> None:
     """Print what was made and what was dropped, by reason."""
     counts = manifest["counts"]
-    print(f"{os.path.join(out, plan.file_name)}: {counts.get('rows written', 0):,} rows of "
-          f"{counts.get('rows read', 0):,} read")
+    print(f"{os.path.join(out, plan.file_name)}: {counts.get('rows written', 0):,} rows, made of "
+          f"{counts.get('rows read', 0):,}")
     for reason, count in counts.items():
         if reason not in ("rows written", "rows read"):
             place = manifest["first"].get(reason)

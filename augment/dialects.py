@@ -226,7 +226,7 @@ def _refuse_keys(left: dict) -> None:
 def _refuse_left(left: dict, spelt: dict, shown: str = "", num_sides: int = 1, has_picture: bool = False) -> None:
     """Raise BadRow for a key that nothing was made of and that looks as if the row stood on it."""
     for key, value in left.items():
-        words = re.sub(r"\d+$", "", key).strip("_").split("_")
+        words = key.rstrip("0123456789").strip("_").split("_")
         if not has_picture and value and key in SPEAKS_OF_PICTURE:
             raise BadRow("unknown key", f"{short(spelt[key])} speaks of a picture that the row does not name",
                          "name it image")

@@ -451,7 +451,8 @@ def write_rows(example: Example, variant: int, plan: Plan, out: str, name: str, 
         row["instruction_2"] = f"{look}\n{hint}" if hint else look
         row["output_2"] = problem.output
         row["level"], row["level_2"] = "original", "rendered"
-    row["source"], row["methods"] = example.row_id, example.methods or ["original"]
+    is_original = all(method.startswith("page ") for method in example.methods)
+    row["source"], row["methods"] = example.row_id, ["original"] * is_original + example.methods
     row["answer"], row["seed"] = problem.answer or "", plan.seed
     counts.update(f"method: {method}" for method in row["methods"])
     return row
