@@ -430,6 +430,8 @@ REFUSED: dict[str, list[tuple[dict, str]]] = {
         *[({"question": Q, "choices": choices, "answer": 1}, "bring numbers along")
           for choices in (["1. x", "2. y"], ["(1) x", "(2) y"], ["1) x", "2) y"], ["① x", "② y"], ["1、x", "2、y"])],
     ],
+    "two dialogues": [({"conversations": [{"from": "human", "value": Q}, {"from": "gpt", "value": A}],
+                        "messages": [{"role": "user", "content": "Why?"}]}, "'messages'")],
     "several answers": [({"question": Q, "answer": ["5", "five"]}, "['5', 'five']"),
                         ({"question": Q, "answer": "['5', 'five']"}, "['5', 'five']")],
     "two questions": [({"question": Q, "problem": "Another one.", "answer": "5"}, "'problem' and 'question'"),
@@ -575,8 +577,6 @@ def test_what_stands_beside_the_question_is_read() -> None:
     ({"question": Q, "answer": "5", "blob": b"\0\0\0\x1cftypavif"}, "unknown key"),
     ({"question": "Is <img>b.png</img> or <img>c.png</img> larger?", "images": ["x.png", "y.png"], "answer": "b"},
      "images and placeholders differ"),
-    ({"conversations": [{"from": "human", "value": Q}, {"from": "gpt", "value": A}],
-      "messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]}, "two dialogues"),
     ({"conversations": [{"from": "human", "value": Q, "text": "Why?"}, {"from": "gpt", "value": A}]}, "unknown key"),
     *(({"question": f"Find x. {place}", "answer": "5"}, "images and placeholders differ") for place in (
         "<IMG_CONTEXT>", "<|media_pad|>", "<|begin_of_image|>", "<__media__>", "<im_patch>", "<picture>", "[IMG_END]",
