@@ -195,7 +195,7 @@ CONTENT = {"image", "images", "img", "imgs", "picture", "pictures", "photo", "ph
            "functions", "context", "passage", "paragraph", "premise", "premises", "background", "statement", "scenario",
            "story", "stem", "body", "support", "document", "evidence", "lecture", "caption", "hint", "hints", "code",
            "video", "videos", "audio", "input", "inputs", "facts", "given", "condition", "conditions", "article",
-           "exhibit", "svg", "html", "csv", "pretext", "posttext", "objects", "bbox", "chosen", "rejected", "pixel"}
+           "exhibit", "description", "numbers", "svg", "html", "csv", "pretext", "posttext", "objects", "bbox", "chosen", "rejected", "pixel"}
 LABELS = {"id", "ids", "idx", "index", "size", "sizes", "width", "height", "type", "types", "source", "sources",
           "format", "category", "categories", "hash", "md5", "sha256", "count", "num", "number", "license", "domain",
           "tag", "tags", "score", "scores", "rating", "ratings", "quality", "name", "level", "language", "split",
@@ -236,7 +236,8 @@ def is_content_key(key: str) -> bool:
     """Whether a key belongs to another form, or says by its name that a question may stand on its value."""
     words = key.lower().rstrip("0123456789").strip("_").split("_")
     option = re.fullmatch(r"(?:(?:option|choice|opt)_?)?[a-h]", key.lower())
-    return bool(key in FOREIGN_KEYS or option or (not CONTENT.isdisjoint(words) and words[-1] not in LABELS))
+    content = not CONTENT.isdisjoint([*words, "".join(words)]) and words[-1] not in LABELS
+    return bool(key in FOREIGN_KEYS or option or content)
 
 
 def prepare(path: str, amount: str, image_root: str, skip_bad_rows: bool, folder: str) -> tuple[str, str]:

@@ -141,8 +141,9 @@ def normalise(row: dict, aside: Counter | None = None) -> dict:
     if len(sides) == 2 and sides[0][-1]["content"] != sides[1][-1]["content"]:
         strong, weak = (turns[-1]["content"][0]["text"] for turns in sides)
         raise BadRow("responses of a pair differ", f"output is {short(strong)}, output_2 is {short(weak)}")
-    texts = [key for key, value in left.items() if isinstance(value, str) and " " in value.strip() and key not in own
-             and value.strip() not in shown]
+    texts = [key for key, value in left.items() if key not in own and any(
+        isinstance(text, str) and " " in text.strip() and text.strip() not in shown
+        for text in (value if isinstance(value, list) else [value]))]
     if texts and not any("text" in part for turn in sides[-1] for part in turn["content"] if turn["role"] == "user"):
         raise BadRow("empty question", f"no text asks about the image, and {short(spelt[texts[0]])} holds one",
                      "name it question")
@@ -238,7 +239,7 @@ def _refuse_left(left: dict, spelt: dict, shown: str = "", num_sides: int = 1, h
         if not about and (_looks_like_picture(value) or (not has_picture and _holds_picture(value))):
             remedy = "write image_url, or image_url_2 for the weak side" if num_sides == 2 else "name it image"
             raise BadRow("unknown key", f"unknown key {short(spelt[key])} holds a picture, {short(value)}", remedy)
-        content = not CONTENT.isdisjoint(words) or MISSPELT.match(key)
+        content = not CONTENT.isdisjoint([*words, "".join(words)]) or MISSPELT.match(key)
         about = words[-1] in LABELS or (has_picture and words[-1] in ("caption", "captions", "description"))
         if not content or about or (isinstance(value, list) and not any(map(_is_content, value))):
             continue
@@ -619,7 +620,7 @@ def _list_options(question: str, options: list[tuple[str, str]]) -> str:
         return ""
     texts = [text for _, text in options]
     listed = [text.rstrip(".,;，；。 \n") for text in _listed_in(question, len(options))]
-    if listed and all(text in shown for text, shown in zip(texts, listed, strict=True)):
+    if listed and all(shown.startswith(text.rstrip(".")) for text, shown in zip(texts, listed, strict=True)):
         return ""
     if sorted(listed) == sorted(texts):
         raise BadRow("unknown options", "the question lists the options in another order than the row",
@@ -690,7 +691,7 @@ def _same_answer(answer: str, other: object, texts: list[str]) -> bool:
         return {text, text.removesuffix(".0")} | ({texts[index].strip().lower()} if 0 <= index < len(texts) else set())
 
     one, two = forms(answer), forms(other)
-    return bool(one & two) or any(a in b or b in a for a in one for b in two if len(a) > 1 and len(b) > 1)
+    return bool(one & two) or any(_is_shown(a, b) or _is_shown(b, a) for a in one for b in two)
 
 
 def _several(values: list, key: str) -> str:

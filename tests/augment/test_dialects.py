@@ -561,10 +561,15 @@ def test_what_stands_beside_the_question_is_read() -> None:
     assert normalise(store)["turns"][0]["content"][0]["text"].endswith("Choices:\n(A) $5\n(B) $3")
     assert response_of({"question": Q, "choices": ["cat", "dog"], "answer": "option_b"}) == "B"
     assert response_of({"question": Q, "choices": ["cat", "dog"], "answer": "B", "answer_index": 1}) == "B"
+    assert response_of({"question": Q, "answer": "So it is 5.", "final_answer": 5}) == "So it is 5."
+    named = {"question": "In A. there are 12, in B. $x$.", "choices": ["12", "$x$"], "answer": 1}
+    assert normalise(named)["turns"][0]["content"][0]["text"].endswith("Choices:\n(A) 12\n(B) $x$")
 
 
 @pytest.mark.parametrize("row, reason", [
     ({"question": Q, "answer": "5", "pre_text": "A table", "support": "It is said that it is so."}, "unknown key"),
+    ({"question": Q, "answer": "5", "pre_text": ["Sales were 5."]}, "unknown key"),
+    ({"question": Q, "answer": "5", "description": "AB = 3"}, "unknown key"),
     ({"question": Q, "choices": ["1. cat", "2. dog", "3. cow"], "answer": 1}, "unclear answer"),
     ({"question": "Which is it?\nA. cow\nB. cat", "choices": ["cat", "cow"], "answer": 1}, "unknown options"),
     ({"question": Q, "A": "cat", "B": "", "C": "dog", "answer": "C"}, "unknown options"),
