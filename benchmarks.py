@@ -3,7 +3,8 @@
     benchmark_of("As shown in the figure, ...")       # "MathVerse", or None
 
 benchmarks.txt holds 64-bit hashes of the questions, no text; `python -m augment.benchmarks FILE...` made it and adds to
-it. A question that says little without its picture ("Find x.") stands in many sets and is not among them.
+it. A question that says little without its picture ("Find x.", "How old are these two?") stands in many sets and is
+not among them: one is known by its own data.
 """
 
 import functools
@@ -13,6 +14,7 @@ import unicodedata
 from pathlib import Path
 
 SHORTEST = 40  # bytes of a key: what is shorter is nobody's own question
+SHORTEST_IN_WORDS = 120  # of a key without a digit
 SIGNS = {"∠": "angle", "△": "triangle", "⊙": "circle", "∥": "parallel", "//": "parallel", "⊥": "perpendicular",
          "≅": "congruent", "°": ""}
 _SIGN = re.compile("|".join(SIGNS))
@@ -31,9 +33,12 @@ def question_key(question: str) -> str:
 
 
 def question_hash(question: str) -> int | None:
-    """64 bits of a question's key; None where it is too short to be told from others."""
-    key = question_key(question).encode(errors="replace")
-    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") if len(key) >= SHORTEST else None
+    """64 bits of a question's key; None where it says too little to be told from others."""
+    key = question_key(question)
+    coded = key.encode(errors="replace")
+    if len(coded) < (SHORTEST if any(map(str.isdigit, key)) else SHORTEST_IN_WORDS):
+        return None
+    return int.from_bytes(hashlib.blake2b(coded, digest_size=8).digest(), "big")
 
 
 @functools.cache

@@ -195,7 +195,8 @@ CONTENT = {"image", "images", "img", "imgs", "picture", "pictures", "photo", "ph
            "functions", "context", "passage", "paragraph", "premise", "premises", "background", "statement", "scenario",
            "story", "stem", "body", "support", "document", "evidence", "lecture", "caption", "hint", "hints", "code",
            "video", "videos", "audio", "input", "inputs", "facts", "given", "condition", "conditions", "article",
-           "exhibit", "description", "numbers", "svg", "html", "csv", "pretext", "posttext", "objects", "bbox", "chosen", "rejected", "pixel"}
+           "exhibit", "description", "numbers", "svg", "html", "csv", "pretext", "posttext", "objects", "bbox", "chosen",
+           "rejected", "pixel"}
 LABELS = {"id", "ids", "idx", "index", "size", "sizes", "width", "height", "type", "types", "source", "sources",
           "format", "category", "categories", "hash", "md5", "sha256", "count", "num", "number", "license", "domain",
           "tag", "tags", "score", "scores", "rating", "ratings", "quality", "name", "level", "language", "split",

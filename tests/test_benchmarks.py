@@ -30,7 +30,8 @@ def test_a_question_is_known_in_every_dress(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_question_that_says_nothing_without_its_picture_is_in_no_benchmark() -> None:
-    for question in ("", "Find x.", "What is the area of the shaded part?", "How many bars are larger than 40?"):
+    for question in ("", "Find x.", "What is the area of the shaded part?", "How many bars are larger than 40?",
+                     "What is the difference between the largest and the smallest value in the chart?"):
         assert question_hash(question) is None
 
 
