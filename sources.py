@@ -195,8 +195,8 @@ CONTENT = {"image", "images", "img", "imgs", "picture", "pictures", "photo", "ph
            "functions", "context", "passage", "paragraph", "premise", "premises", "background", "statement", "scenario",
            "story", "stem", "body", "support", "document", "evidence", "lecture", "caption", "hint", "hints", "code",
            "video", "videos", "audio", "input", "inputs", "facts", "given", "condition", "conditions", "article",
-           "exhibit", "description", "numbers", "svg", "html", "csv", "pretext", "posttext", "objects", "bbox", "chosen",
-           "rejected", "pixel"}
+           "exhibit", "description", "numbers", "svg", "html", "csv", "pretext", "posttext", "objects", "bbox",
+           "chosen", "rejected", "pixel"}
 LABELS = {"id", "ids", "idx", "index", "size", "sizes", "width", "height", "type", "types", "source", "sources",
           "format", "category", "categories", "hash", "md5", "sha256", "count", "num", "number", "license", "domain",
           "tag", "tags", "score", "scores", "rating", "ratings", "quality", "name", "level", "language", "split",
@@ -206,7 +206,8 @@ MISSING_WORDS = {"nan", "NaN", "None", "null", "NULL", "<NA>", "NaT"}  # what st
 PLACEHOLDER = re.compile(
     r"<[/|_]{0,3}(?:(?:begin|end|start)_of_)?(?:image|img|media|picture|vision_start|vision_end|fig)"
     r"(?:(?:here|end|pad|start|token|context|placeholder|\d|[_#-]){0,9}[|_/]{0,3}>|\s[^<>]{0,500}>)"
-    r"|<im_(?:start|end|patch)>|\[/?(?:image|img)(?:[_\s#-]?(?:\d{1,3}|break|end|start))?\]|\{(?:image|img)[#_]\d{1,3}\}"
+    r"|<im_(?:start|end|patch)>|\[/?(?:image|img)(?:[_\s#-]?(?:\d{1,3}|break|end|start))?\]"
+    r"|\{(?:image|img)[#_]\d{1,3}\}"
     r"|!\[[^\[\]\n]{0,300}\]\([^()\n]{1,2000}\)|【图片?】|data:image/"
     r"|https?://[^\s<>()\"']{1,500}\.(?:png|jpe?g|gif|webp|bmp|svg)\b", re.IGNORECASE)
 HUB_NAME = re.compile(r"[\w-]+/(?!.*\.(?:jsonl?|parquet|arrow|tar|gz)$)[\w.-]+(?::[A-Za-z]\w*)?")  # org/name:split

@@ -237,7 +237,8 @@ def _refuse_left(left: dict, spelt: dict, shown: str = "", num_sides: int = 1, h
             continue
         about = words[-1] in ("id", "uid", "qid", "idx") or (has_picture and key in ABOUT_PICTURES)
         if not about and (_looks_like_picture(value) or (not has_picture and _holds_picture(value))):
-            remedy = "write image_url, or image_url_2 for the weak side" if num_sides == 2 else "name it image"
+            remedy = "write image_url, or image_url_2 for the weak side" if num_sides == 2 else \
+                "write it into a turn's content" if "turns" in spelt else "name it image"
             raise BadRow("unknown key", f"unknown key {short(spelt[key])} holds a picture, {short(value)}", remedy)
         content = not CONTENT.isdisjoint([*words, "".join(words)]) or MISSPELT.match(key)
         about = words[-1] in LABELS or (has_picture and words[-1] in ("caption", "captions", "description"))
