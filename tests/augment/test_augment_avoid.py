@@ -220,6 +220,7 @@ def test_files_without_questions_are_errors(tmp_path):
     assert read_avoided([]).question(LONG) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", ["\\", "\\left", " ", "1.", "a", "\\frac", "5", "\u00bd"])
 def test_a_question_is_compared_in_linear_time(piece):
     times = (growth(words_of, lambda size: piece * (size // len(piece))) for _ in range(3))

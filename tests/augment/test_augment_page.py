@@ -422,6 +422,7 @@ def test_odd_texts_and_random_punctuation_never_break_the_layout():
         assert draw(layout, Style()).size == (layout.width, layout.height), repr(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [
     lambda n: "a" + " " * n + "b $x$", lambda n: "$a " * (n // 3), lambda n: r"\left(" * (n // 6),
     lambda n: "\\a " + "{" * n, lambda n: "| a | b |\n" * (n // 10), lambda n: "<sup" * (n // 4),

@@ -148,6 +148,7 @@ def test_a_row_beyond_all_measure_is_dropped_and_the_next_is_read(
     assert reasons(read(tmp_path / "a.json")) == ["broken JSON, rest of the file unread"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", ["[", '{"a":', " ", '{"a":[{"b":1},', '["\\\\', "[[],", '{"a":1}', '{"a":{},'])
 def test_time_grows_with_the_file_alone(piece: str) -> None:
     def read_all(text: str) -> None:

@@ -642,6 +642,7 @@ FOREIGN += [("![", "[a]"), ("![](", "(a)"), ("<img", " "), ("<img>", "a"), ("<|v
             ("", "\\"), ("", "\\\\n")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opening, rest", FOREIGN)
 def test_patterns_are_linear(opening: str, rest: str) -> None:
     """Longer texts than MAX_TEXT are refused, and patterns still do not dawdle on shorter ones."""
