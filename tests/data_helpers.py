@@ -1,6 +1,8 @@
 """What the data tests share: a small processor built offline, images, and files of rows."""
 
 import json
+import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -50,3 +52,21 @@ def write_lines(path: Path, rows: list) -> str:
     lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
     path.write_text("".join(line + "\n" for line in lines))
     return str(path)
+
+
+def damage(generator: random.Random, value: object, junk: list, other_keys: Sequence = ()) -> object:
+    """The value with one thing in it broken: left out, kept under another key as well, or replaced by some junk."""
+    if isinstance(value, dict) and value and generator.random() < 0.8:
+        key, change = generator.choice(list(value)), generator.random()
+        if change < 0.2:
+            return {k: v for k, v in value.items() if k != key}
+        if change < 0.3:
+            others = [f"{key}_", *([generator.choice(other_keys)] if other_keys else [])]
+            return {**value, **dict.fromkeys(others, value[key])}
+        return {**value, key: damage(generator, value[key], junk, other_keys)}
+    if isinstance(value, list) and value and generator.random() < 0.7:
+        index = generator.randrange(len(value))
+        if generator.random() < 0.3:
+            return value[:index] + value[index + 1 :]
+        return value[:index] + [damage(generator, value[index], junk, other_keys)] + value[index + 1 :]
+    return generator.choice(junk)

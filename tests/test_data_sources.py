@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_helpers import NUM_IMAGE_TOKENS, draw_image, tiny_processor, write_lines
+from data_helpers import NUM_IMAGE_TOKENS, damage, draw_image, tiny_processor, write_lines
 from PIL import Image
 
 import sources
@@ -544,25 +544,7 @@ def test_picture_finder_lists_each_folder_once(tmp_path: Path, monkeypatch: pyte
 # Fuzz
 
 
-def damage(generator: random.Random, value: object) -> object:
-    """The value with one thing in it broken."""
-    junk = [
-        None, 0, -1.5, True, "", " ", [], {}, [None], "<image>", "\ud800", "\0", "<|im_end|>", ["a.png", 3], "x" * 9000
-    ]
-    if isinstance(value, dict) and value and generator.random() < 0.8:
-        key = generator.choice(list(value))
-        change = generator.random()
-        if change < 0.2:
-            return {k: v for k, v in value.items() if k != key}
-        if change < 0.3:
-            return {**value, key + "_": value[key]}
-        return {**value, key: damage(generator, value[key])}
-    if isinstance(value, list) and value and generator.random() < 0.7:
-        index = generator.randrange(len(value))
-        if generator.random() < 0.3:
-            return value[:index] + value[index + 1 :]
-        return value[:index] + [damage(generator, value[index])] + value[index + 1 :]
-    return generator.choice(junk)
+JUNK = [None, 0, -1.5, True, "", " ", [], {}, [None], "<image>", "\ud800", "\0", "<|im_end|>", ["a.png", 3], "x" * 9000]
 
 
 def fuzzed_lines(count: int, seed: int) -> list[bytes]:
@@ -571,7 +553,7 @@ def fuzzed_lines(count: int, seed: int) -> list[bytes]:
     for _ in range(count):
         row = generator.choice(seeds)
         for _ in range(generator.randint(1, 3)):
-            row = damage(generator, row)
+            row = damage(generator, row, JUNK)
         line = bytearray(json.dumps(row, ensure_ascii=True).encode())
         if generator.random() < 0.3:
             for _ in range(generator.randint(1, 4)):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_helpers import damage
 from PIL import Image
 
 from augment import containers
@@ -666,28 +667,12 @@ def test_long_texts_are_refused_at_once() -> None:
             assert time.perf_counter() - start < 2
 
 
-def damage(generator: random.Random, value: object) -> object:
-    """The value with one thing in it broken."""
-    junk = [None, 0, -1.5, True, "", " ", [], {}, [None], "<image>", "\ud800", "\0", ["a.png", 3], "x" * 9000,
-        float("nan"),
-            10**5000, b"\x89PNG", PNG, {"bytes": None}, {"path": 5}, [[[[]]]], {"type": "image"}, np.array([1, 2]),
-                "nan",
-            {"a": {"b": 1}}, "<img", "![](", "[1, 2", "['a' 'b']", object(), float("inf"), {5: 6}, [True],
-             "A) 1 B) 2", -1]
-    if isinstance(value, dict) and value and generator.random() < 0.8:
-        key, change = generator.choice(list(value)), generator.random()
-        if change < 0.2:
-            return {k: v for k, v in value.items() if k != key}
-        if change < 0.3:
-            return {**value, f"{key}_": value[key], generator.choice(["image", "options", "table", "system",
-                7]): value[key]}
-        return {**value, key: damage(generator, value[key])}
-    if isinstance(value, list) and value and generator.random() < 0.7:
-        index = generator.randrange(len(value))
-        if generator.random() < 0.3:
-            return value[:index] + value[index + 1 :]
-        return value[:index] + [damage(generator, value[index])] + value[index + 1 :]
-    return generator.choice(junk)
+JUNK = [
+    None, 0, -1.5, True, "", " ", [], {}, [None], "<image>", "\ud800", "\0", ["a.png", 3], "x" * 9000, float("nan"),
+    10**5000, b"\x89PNG", PNG, {"bytes": None}, {"path": 5}, [[[[]]]], {"type": "image"}, np.array([1, 2]), "nan",
+    {"a": {"b": 1}}, "<img", "![](", "[1, 2", "['a' 'b']", object(), float("inf"), {5: 6}, [True], "A) 1 B) 2", -1,
+]
+OTHER_KEYS = ("image", "options", "table", "system", 7)
 
 
 def test_damaged_rows_raise_bad_row_and_nothing_else() -> None:
@@ -697,7 +682,7 @@ def test_damaged_rows_raise_bad_row_and_nothing_else() -> None:
     for _ in range(10_000):
         row = generator.choice(seeds)
         for _ in range(generator.randint(1, 4)):
-            row = damage(generator, row)
+            row = damage(generator, row, JUNK, OTHER_KEYS)
         try:
             made = normalise(row)
         except BadRow as error:
