@@ -181,6 +181,7 @@ class ChatFormat:
 
 
 def _text_among_images(turn: Turn) -> bool:
+    """Whether a text stands between two images of the turn."""
     kinds = ["image" in part for part in turn.content if part.get("text", "an image").strip()]
     shown = [index for index, is_image in enumerate(kinds) if is_image]
     return bool(shown) and shown[-1] - shown[0] >= len(shown)

@@ -2,7 +2,7 @@
 
 A file is scanned once. Only the place of each row (byte offset and length) is kept, so any process can read a row again
 at any time and the data is never copied. Every other kind of file and form of row goes through a companion first:
-`python -m augment.read` writes it in the first form, and `reading` runs that where a script is given such a file.
+`python -m augment.read` writes it in the first form, and `prepare` runs that where a script is given such a file.
 
     {"turns": [{"role": "user", "content": [{"image": "a.png"}, {"text": "Find x."}]}, {"role": "assistant", ...}]}
     {"image_url": "", "instruction": "Find x.", "output": "x = 5"}      the published form of Math-PUMA's data
