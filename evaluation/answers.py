@@ -1,9 +1,6 @@
-"""A model's response → its final answer, by rules: the text of it, or the letter of the choice it names.
+"""A model's response → the text of its final answer, by rules.
 
     final_answer("... so x = 12.\\nThe answer is \\\\boxed{12}.")                 "12"
-    chosen_letter("**Answer:** (c) 65°", ["40°", "50°", "65°", "90°"])        "C"
-    chosen_letter("It is either B or C.", [...])                              None: several letters are no answer
-    chosen_letter("The answer is B. No wait, it is C.", [...])                None: it takes its answer back
 
 The last of the marks "\\boxed{}", "<answer>", "†", "Answer:", "the answer is", "B is the correct answer" decides;
 without one a bare letter on the first line, or the last sentence. What is supposed ("if B is correct") or denied ("B is
@@ -14,12 +11,9 @@ a response is read, behind </think> where there is one, so a megabyte of it cost
 import re
 from itertools import takewhile
 
-from evaluation.matcher import equal
-
 TAIL = 4000  # characters of a response that are read
 LONGEST_REGION = 400  # characters after a mark
 MOST_MARKS = 20  # the last ones
-LETTERS = "ABCDEFGH"
 
 FULL_WIDTH = {0xFEE0 + code: code for code in range(33, 127)} | dict(zip(map(ord, "【】“”‘’"), "[]\"\"''", strict=True))
 SPECIAL_TOKEN = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|<eos>|<(?:start|end)_of_turn>")
@@ -52,12 +46,6 @@ SUPPOSED = re.compile(r"\b(?:if|suppose|assum\w+|whether)\s+(?:that\s+)?(?:the\s
 DENIED = re.compile(
     r"\b(?:neither|none|not|nor)\b[^.!?\n]*$|\b[A-H]\b\W*(?:,|and|or)\W*(?:option\s+|choice\s+)?[(\[]?$", re.I
 )
-TOLD = re.compile(r"\b(?:option|choice)\s+\(?([A-H])\b|\(([A-H])\)")
-NEGATED = re.compile(
-    r"\b(?:not|except|but|in(?:correct|valid)|wrong|cannot|never|unless|neither|nor|eliminat\w+|exclud\w+|rul\w+ out)\b"
-    r"|n't\b",
-    re.I,
-)
 REASON = re.compile(
     r"\s*(?:,\s*)?\b(?:because|since|which|so that|given that|as (?:the|it|this|we|shown)|where|i\.e|rejecting"
     r"|when rounded|rounded|correct to|to the nearest|to \w+ decimal)\b.*$"
@@ -65,12 +53,6 @@ REASON = re.compile(
     re.I | re.S,
 )
 SENTENCE = re.compile(r"(?<=[.!?])(?<!\b[A-Z]\.)\s+(?=[A-Z(*\"\\$]|$)|(?<=。)")
-LETTER = r"[(\[{<\"']{0,3}\b[A-Ha-h]\b[)\]}>\"']{0,3}"
-SEVERAL = re.compile(
-    rf"^\W{{0,6}}(?:both|either|neither|all|none|not)?\W{{0,6}}{LETTER}\W{{0,6}}(?:,|;|\?|/|&|\+|and|or|nor)\W{{0,6}}"
-    r"(?:(?:also|maybe|possibly|perhaps|even|else|either)\W+)*(?:option|choice)?\W{0,6}\b[A-H]\b(?!')",
-    re.I,
-)
 # a line of an answer that has several: "Domain: [-4, 0)", then "Range: (-3, 1]"
 PART = re.compile(
     r"[\s*_•-]*(?:the\s+)?(?:domain|range|(?:in|de)creas\w+|constant|(?:local|absolute|global)\s+m(?:ax|in)\w*)\b", re.I
@@ -219,161 +201,3 @@ def phrase(region: str) -> str:
     )
     region = re.sub(r"^(\S*\d\S*(?: [^\d\s]{1,6})?)\s+is\s+the\b.*$", r"\1", region, flags=re.S)  # 14 cm is the length
     return clean(re.split(r",?\s*\b(?:so|hence|thus|therefore)\s+|[∴⇒]", REASON.sub("", region))[-1])
-
-
-# -----------------------------------------------------------------------------
-# multiple choice
-
-
-def chosen_letter(response: str, choices: list[str]) -> str | None:
-    """The letter, "A" to "H", of the choice that a response names; None for none and several. choices: their texts."""
-    text = tidy(response)
-    if "\0" in response or not text.strip():
-        return None
-    regions = marked(text, choices)
-    if regions is None:
-        return None
-    for region in regions:
-        letter, stop = letter_of(region, choices)
-        if letter or stop:
-            return letter
-    whole = clean(text)
-    if len(text) <= 200 and "\n" not in whole:
-        letter, stop = letter_of(whole, choices)
-        if letter or stop:
-            return letter
-    lines = [clean(line) for line in whole.split("\n") if line.strip()]
-    if not lines or lists_choices(lines[-2:]):
-        return None
-    letter, stop = letter_of(lines[-1], choices, strict=True)
-    if len(lines) > 1 and not lists_choices(lines[:2]) and is_choice(lines[0], choices):
-        first = letter_of(lines[0], choices, strict=True)[0]  # the answer first, then its explanation
-        return first if letter in (None, first) and not taken_back("\n".join(lines[1:]), choices) else None
-    if letter or stop:
-        return letter
-    return named_in(last_sentence(lines[-1]), choices) or by_text(final_answer(response) or "", choices)
-
-
-def lists_choices(lines: list[str]) -> bool:
-    """Whether two lines are choices told again: one begins with a letter, the other with the next."""
-    heads = [re.match(r"\W*([A-H])\s*(?:[.:)]|$)", line) for line in lines]
-    return len(heads) == 2 and all(heads) and ord(heads[1][1]) - ord(heads[0][1]) == 1
-
-
-def is_choice(line: str, choices: list[str]) -> bool:
-    """Whether a line is nothing but a choice: its letter, or its letter and its text."""
-    match = re.fullmatch(r"\W*(?:option\s+|choice\s+)?\(?([A-H])\b[).:\s]*(.*)", line, re.I)
-    return bool(match) and (not match[2] or is_text_of(match[1].upper(), match[2], choices))
-
-
-NAMED = re.compile(
-    r"\(([A-H])\)|\b(?:option|choice)\s+\(?([A-H])\b|\bis:?\s+\(?([A-H])\)?\W*$|选(?:项|择)?\s*\(?([A-H])\b"
-    r"|\b(?:it'?s|must be|therefore|thus|hence|so|select|choose|pick|go with|corresponds to|matches)\W+\(?"
-    r"([A-H])\)?\W*$",
-    re.I,
-)
-
-
-def named_in(sentence: str, choices: list[str]) -> str | None:
-    """The one choice that a sentence names by its letter or, at its end, by its text; None for none and several."""
-    letters = {next(filter(None, groups)) for groups in NAMED.findall(sentence)}
-    if letters:
-        letter = letters.pop()
-        known = letter.isupper() and in_range(letter, choices)
-        return letter if not letters and known and not NEGATED.search(sentence) else None
-    value = last_value(sentence) or ""
-    head = re.match(r"\(?([A-H])\)?\s*[:.]\s", value)
-    return letter_of(value, choices, strict=True)[0] if head else by_text(value, choices, whole=True)
-
-
-def in_range(letter: str, choices: list[str]) -> bool:
-    """Whether the letter names one of the choices; without a list of them any of A to H does."""
-    return letter in LETTERS[: len(choices) or len(LETTERS)]
-
-
-TITLE = re.compile(
-    r"^\W*(?:(?:the\s+)?(?:correct\s+)?(?:option|choice|letter|answer|result|solution|conclusion|assistant)\b"
-    r"(?:\s+is)?\s*:?|(?:most\s+)?(?:probably|likely|definitely|clearly))\s*",
-    re.I,
-)
-
-
-def letter_of(region: str, choices: list[str], strict: bool = False) -> tuple[str | None, bool]:
-    """(letter, stop) of the text after a mark. stop: the text names several choices, so nothing further may decide.
-
-    strict: the text bears no mark, so a letter counts only where it stands like one ("B.", "(B)", alone).
-    """
-    region = clean(region[:LONGEST_REGION])
-    for letter, choice in zip(LETTERS, choices, strict=False):
-        if region == choice.strip():
-            return letter, True
-    bare = re.sub(r"\\[()\[\], ;]|\$", " ", TEXT_COMMAND.sub(r"\1", region))
-    bare = re.sub(r"^(?:[^\w\\(\[{<\"'∠√|±+.−-]|_)+", "", bare).strip()  # ticks, arrows, pictograms
-    if SEVERAL.match(bare) or re.match(r"^\W*(?:not|neither|none)\b(?!\s+of)", bare, re.I):
-        return by_text(region, choices), True
-    title = TITLE.match(bare)
-    if title and not any(fold(choice).startswith(fold(title[0])) for choice in choices):  # no choice is "Solution B"
-        bare = bare[title.end() :]
-    match = re.match(r"^(?P<open>[(\[{<\"']*)(?P<letter>[A-Ha-h])(?P<close>[)\]}>\"'_]*)"
-                     r"(?P<mark>\s*[.:,;、]|\s*$|\s+|\s*[-–—=]|(?<=[)\]]))(?P<rest>.*)$", bare, re.S)
-    if match is None or not in_range(match["letter"].upper(), choices):
-        letter = by_text(region, choices)
-        told = {first or second for first, second in TOLD.findall(region)}
-        if letter and any(not is_text_of(other, region, choices) for other in told):  # "50°, so option C"
-            return None, True
-        return letter, False
-    letter, mark, rest = match["letter"], match["mark"].strip(), clean(match["rest"])
-    verb = re.match(r"(?:(?:is|was|are|does|has|can|could|would|must|cannot|isn't|can't|doesn't)\b|['’]s\b)\s*", rest)
-    by_words = re.match(r"(?:because|since|as|is (?:the )?(?:correct|right)|which|with|over|due|\(|-|–)", rest, re.I)
-    text_agrees = bool(rest) and is_text_of(letter.upper(), rest, choices)
-    if verb and not by_words and not text_agrees:  # "C is 50°" and "B is wrong" choose neither C nor B
-        return by_text(rest[verb.end() :], choices), False
-    several = r"(?:and|or|nor|&|/)\W+\(?[A-H]\b|[(\[]?[A-H](?:[)\].:,;]|\s*$|\s+[(\[]?[A-H]\b)"
-    listed = rf"(?<!\w){chr(ord(letter.upper()) + 1)}[.:)]\s"  # the choices told again
-    if (re.match(several, rest) or (re.search(listed, rest) and not by_words)) and not text_agrees:
-        return None, True
-    if taken_back(rest, choices):
-        return None, True
-    wrapped = bool(match["close"]) or mark in (".", ":", "、") or not rest
-    sure = wrapped or text_agrees or bool(by_words and letter.isupper())
-    told = letter.isupper() or match["open"] or match["close"] or mark in (".", ":") or not rest
-    loose = (letter.isupper() and letter != "A" and not strict and mark not in ("=", "-", "–", "—")
-             and (mark == "," or not re.match(r"[=<>+\-*/^\d°a-z]", rest)))
-    if (sure and told) or loose:
-        return letter.upper(), True
-    return by_text(region, choices), False
-
-
-def by_text(text: str, choices: list[str], whole: bool = False) -> str | None:
-    """The letter of the choice whose text this is, word for word or as mathematics, or (unless `whole`) begins with.
-    None where none or two different ones fit.
-    """
-    if not choices or len(text) > 400:
-        return None
-    folded = fold(text)
-    for fits in (lambda choice: fold(choice) == folded, lambda choice: equal(phrase(text), choice)):
-        found = [k for k, choice in enumerate(choices) if choice.strip() and fits(choice)]
-        if found:
-            return LETTERS[found[0]] if len({fold(choices[k]) for k in found}) == 1 else None
-    if whole:
-        return None
-    texts = list(map(fold, choices))
-    begins = [t for t in texts if t and re.match(re.escape(t) + r"(?![\w.]|\s*[-+*/^=])", folded)]
-    longest = max(begins, key=len, default="")
-    rest = folded[len(longest) :]
-    if any(t and t != longest and re.search(rf"(?<!\w){re.escape(t)}(?!\w)", rest) for t in texts):
-        return None  # it names a second choice further on
-    return LETTERS[texts.index(longest)] if longest else None
-
-
-def is_text_of(letter: str, text: str, choices: list[str]) -> bool:
-    """Whether a text is that of the letter's choice, which may stand twice among the choices."""
-    found = by_text(text, choices)
-    if found is None or not in_range(letter, choices):
-        return False
-    return fold(choices[LETTERS.index(letter)]) == fold(choices[LETTERS.index(found)])
-
-
-def fold(text: str) -> str:
-    """Lower case, single spaces, no dollar signs, no full stop at the end."""
-    return re.sub(r"\s+", " ", text.replace("$", "").replace("**", "")).strip().rstrip(".").lower()

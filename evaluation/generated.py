@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from evaluation import metrics
-from evaluation.answers import LETTERS, chosen_letter, final_answer, in_range
+from evaluation.answers import final_answer
+from evaluation.choices import LETTERS, chosen_letter, in_range
 from evaluation.matcher import decimals_asked, equal
 from evaluation.question import Question, image_path, questions_of, snake
 

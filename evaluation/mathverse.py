@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 
 from evaluation import metrics
-from evaluation.answers import chosen_letter, final_answer
+from evaluation.answers import final_answer
+from evaluation.choices import chosen_letter
 from evaluation.generated import same_choice
 from evaluation.matcher import decimals_asked, equal
 from evaluation.question import Question, image_path, questions_of, snake

@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from evaluation import matcher, metrics
-from evaluation.answers import LETTERS, chosen_letter, final_answer
+from evaluation.answers import final_answer
+from evaluation.choices import LETTERS, chosen_letter
 from evaluation.expressions import NotMath
 from evaluation.mathverse import segment
 from evaluation.question import Question, image_path, questions_of, snake

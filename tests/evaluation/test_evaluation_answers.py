@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.answers import chosen_letter, final_answer
+from evaluation.answers import final_answer
+from evaluation.choices import chosen_letter
 from evaluation.generated import same_choice
 from evaluation.matcher import decimals_asked, equal
 
