@@ -136,6 +136,12 @@ def edit_distance(a: str, b: str) -> int:
     return row[-1]
 
 
+def bracketed_letter(text: str) -> str:
+    """The first letter in brackets, in upper case; the text itself where there is none."""
+    match = re.search(r"\(([a-zA-Z])\)", text)
+    return match.group(1).upper() if match else text
+
+
 def normalize(extraction: str | None, choices: Sequence[str] | None, question_type: str, answer_type: str,
               precision: float | None) -> str | None:
     """What the official scorer compares with the gold answer; None where it gives up.
@@ -146,9 +152,7 @@ def normalize(extraction: str | None, choices: Sequence[str] | None, question_ty
     if extraction is None:
         return None
     if question_type == "multi_choice" and choices:
-        text = extraction.strip()[:2000]
-        if match := re.search(r"\(([a-zA-Z])\)", text):
-            text = match.group(1).upper()
+        text = bracketed_letter(extraction.strip()[:2000])
         lettered = {chr(65 + k): choice for k, choice in enumerate(choices)}
         return lettered[text] if text in lettered else min(choices, key=lambda choice: edit_distance(text, choice))
     try:
