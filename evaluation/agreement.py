@@ -39,7 +39,7 @@ def main() -> None:
             extraction = mathvista.extract(question, row["response"])
             judged = extraction, mathvista.judge(question, extraction), row["official_verdict"]
             for model in (Path(path).stem, "all"):
-                table.setdefault((model, group(question, row["official_extraction"])), []).append(judged)
+                table.setdefault((model, group(question, row["official_extraction"] or "")), []).append(judged)
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     for (model, kind), rows in sorted(table.items(), key=lambda item: (item[0][0] == "all", item[0])):
         print(f"| {model} | {kind} | {len(rows)} | {' | '.join(figures(rows))} |")

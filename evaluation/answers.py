@@ -2,14 +2,18 @@
 
     final_answer("... so x = 12.\\nThe answer is \\\\boxed{12}.")                 "12"
 
-The last of the marks "\\boxed{}", "<answer>", "†", "Answer:", "the answer is", "B is the correct answer" decides;
-without one a bare letter on the first line, or the last sentence. What is supposed ("if B is correct") or denied ("B is
-wrong") chooses nothing. In doubt there is no answer: a wrong acceptance is worse than a wrong refusal. Only the end of
-a response is read, behind </think> where there is one, so a megabyte of it costs nothing.
+The last of the marks "\\boxed{}", "<answer>", "†", "Answer:", "the answer is", "B is the correct answer" decides.
+Without one the sentences are asked: the last, those before it that begin with "so", the first; code, tables, closing
+remarks and a check of the answer are no sentences. What is supposed ("if B is correct") or denied ("B is wrong") chooses
+nothing. In doubt there is no answer: a wrong acceptance is worse than a wrong refusal. Thinking is no answer, finished
+or not, nor is what a model writes after its own turn. Only the end of a response is read, so a megabyte costs nothing.
 """
 
 import re
-from itertools import takewhile
+from itertools import islice, takewhile
+
+from evaluation.expressions import NotMath
+from evaluation.matcher import NUMBER_WORDS, Words, read
 
 TAIL = 4000  # characters of a response that are read
 LONGEST_REGION = 400  # characters after a mark
@@ -17,8 +21,15 @@ MOST_MARKS = 20  # the last ones
 
 FULL_WIDTH = {0xFEE0 + code: code for code in range(33, 127)} | dict(zip(map(ord, "【】“”‘’"), "[]\"\"''", strict=True))
 SPECIAL_TOKEN = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|<eos>|<(?:start|end)_of_turn>")
+THOUGHT = re.compile(r"</(?:think|thinking|thought|reasoning)>|◁/think▷", re.I)
+THINKING = re.compile(r"<(?:think|thinking|thought|reasoning)>|◁think▷", re.I)
+LEADING_TOKENS = re.compile(r"(?:\s|<\|[^|<>\n]{1,40}\|>|<s>|<start_of_turn>|assistant\b|model\n)*")
+# what a model writes on when its turn is over: a token that ends it, or the next question
+TURN_END = re.compile(r"<\|(?:im_end|im_start|endoftext|end|eot_id|eom_id|end▁of▁sentence|user)\|>|</s>|<eos>"
+                      r"|<(?:end|start)_of_turn>")
+NEXT_QUESTION = re.compile(r"\n[\s*#]*(?:Question|Q|User|USER|Human|问题|问)\s*\d*[*\s]*:")
 MARK = re.compile(
-    r"(?P<boxed>\\(?:boxed|fbox)\s*\{)|(?P<tag><\s*answer\s*>:?)|(?P<dagger>†(?:\s*answer\s*:)?)"
+    r"(?P<boxed>\\(?:boxed|fbox)\s*\{)|(?P<bare>\\(?:boxed|fbox)(?=\s+\w|\d)\s*)|(?P<tag><\s*answer\s*>:?)|(?P<dagger>†(?:\s*answer\s*:)?)"
     r"|(?P<words>(?:final\s+|correct\s+|right\s+|my\s+)?\banswer\b(?:\s*\(option\))?[\"'*_`)\]>]*"
     r"\s*(?:(?:must|should|would|will)\s+be|is|are|:|=|[-–—]\s)[*_]*\s*:?|\bans\b\s*[.:=]"
     r"|\b(?:correct|right|best|matching)\s+(?:option|choice|statement|letter)\b(?:\s+letter\b)?[\"'*_`]*\s*(?:is|:|=)[*_]*\s*:?"
@@ -57,20 +68,63 @@ SENTENCE = re.compile(r"(?<=[.!?])(?<!\b[A-Z]\.)\s+(?=[A-Z(*\"\\$]|$)|(?<=。)")
 PART = re.compile(
     r"[\s*_•-]*(?:the\s+)?(?:domain|range|(?:in|de)creas\w+|constant|(?:local|absolute|global)\s+m(?:ax|in)\w*)\b", re.I
 )
+NEGATED = re.compile(
+    r"\b(?:not|except|but|in(?:correct|valid)|wrong|cannot|never|unless|neither|nor|eliminat\w+|exclud\w+|rul\w+ out)\b"
+    r"|n't\b",
+    re.I,
+)
 TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|boldsymbol|bf|rm)\s*\{([^{}]*)\}")
-SEPARATORS = (r"=|\b(?:is|are|equals|gives|get|be)\b|[是为]|等于", r"\b(?:of|to)\b")
+SEPARATORS = (r"=|\b(?:is|are|was|were|equals?(?:\s+to)?|gives?|get|be|measures?|costs?|has|have|totals?)\b|[是为]|等于",
+              r"\b(?:of|to|as)\b")
+NUMBER = r"-?\d[\d,]*(?:\.\d+)?(?:\s*(?:°|%))?"
+CLOSING = re.compile(  # what is said to the reader when all is done
+    r"\W*(?:(?:I\s+)?hope\b|(?:please\s+)?(?:let\s+me\s+know|feel\s+free|note\s+that\s+I)\b|if\s+you\s+(?:have|need|want|would)\b"
+    r"|(?:is|are)\s+there\s+any|(?:do|would|can|could|does|may|shall)\b[^.!]*\?\W*$|thanks?\b|you(?:'re|\s+are)\s+welcome"
+    r"|(?:good\s+luck|happy\s+to\s+help)\b|希望|如果你|如有|还有(?:其他|什么))",
+    re.I,
+)
+OPENING = re.compile(r"\W*(?:sure|certainly|of\s+course|okay|ok|I\s+(?:see|understand|can\s+help)|yes,\s+I\s+can|let(?:'s|\s+us|\s+me)"
+                     r"|here(?:'s|\s+is|\s+are))\b", re.I)
+CHECK = re.compile(r"[\W_]*(?:(?:let(?:'s|\s+us|\s+me)|we\s+can|I\s+(?:will|can)|to)?\s*(?:now\s+|also\s+)?(?:double[- ]?)?"
+                   r"(?:check|verify)\b|verification\b|substitut\w+\s+(?:this\s+|it\s+)?back\b|plugging\b[^.\n]*\bback\b|验证|检验)",
+                   re.I)
+CONCLUDES = re.compile(r"\W*(?:so|thus|hence|therefore|consequently|finally|in\s+conclusion|as\s+a\s+result|因此|所以|故|综上)(?![a-z])", re.I)
+A_NUMBER = r"\d|\b(?:" + "|".join(word for word in NUMBER_WORDS if word != "one") + r")\b"
+COUNT = re.compile(r"\bthere\s+(?:is|are|was|were|will\s+be|remains?)\s+(?:only\s+|a\s+total\s+of\s+|exactly\s+|still\s+)*"
+                   r"(?P<count>\d+|" + "|".join(NUMBER_WORDS) + r")\b(?!\s*[-+*/×÷=.:^]\s*\d)", re.I)
+COMPARED = re.compile(r"\b(?:than|above|below|under|over|at\s+(?:least|most)|up\s+to)\s+(?:\w+\s+){0,2}?" + NUMBER, re.I)
+BOLD = re.compile(r"\*\*(?!\W*(?:step|case|part|method|figure|table|option|question|note)\b)([^*:\n]{0,40}\d[^*:\n]{0,40})\*\*",
+                  re.I)
+TABLE = re.compile(r"^[^\n|]*\|[^\n]*\n[ \t|:]*-{2,}[-|: \t]*\n(?:[^\n|]*\|[^\n]*(?:\n|$))*", re.M)
+DENIES = re.compile(r"\b(?:not|never|neither|nor|cannot)\b|n't\b", re.I)
 # what may stand between two boxes that are one answer: "\boxed{2} or x = \boxed{3}"
 JOINT = re.compile(
-    r"[\s$\\()\[\].]*(?:,|;|and|or|\\text\s*\{\s*(?:and|or)\s*\}|或|和)?[\s$\\()]*(?:[A-Za-z]\w?(?:_\{?\w\}?)?\s*=)?[\s$]*"
+    r"(?:\\q?quad\b|\\[,;:]|[\s$\\()\[\].~])*(?:,|;|and|or|\\text\s*\{\s*(?:,\s*)?(?:and|or)\s*\}|或|和)?"
+    r"(?:\\q?quad\b|\\[,;:]|[\s$\\()~])*(?:[A-Za-z]\w?(?:_\{?\w\}?)?\s*=)?[\s$]*"
 )
 
 
 def tidy(response: str) -> str:
-    """The end of a response, which alone is read: without its thinking, special tokens and full-width letters."""
-    text = response.rpartition("</think>")[2][-TAIL:].translate(FULL_WIDTH)
+    """The end of a model's own turn, which alone is read: without thinking, special tokens and full-width letters."""
+    thoughts = [match.end() for match in THOUGHT.finditer(response)]
+    text = response[thoughts[-1] if thoughts else 0 :].translate(FULL_WIDTH)
+    if unfinished := THINKING.search(text):
+        text = text[: unfinished.start()]
+    text = own_turn(text[LEADING_TOKENS.match(text).end() :])[-TAIL:]
     text = re.sub(r"\\(?:begin|end)\{(?:align|aligned|equation|gather|gathered|split)\*?\}|(?<=[\s\w])&(?==|\s*=)", " ",
                   text)
     return SPECIAL_TOKEN.sub("", text)
+
+
+def own_turn(text: str) -> str:
+    """The text up to the token that ends the turn, or up to a next question once an answer stands before it."""
+    if end := TURN_END.search(text):
+        text = text[: end.start()]
+    for match in islice(NEXT_QUESTION.finditer(text), MOST_MARKS):
+        before = text[: match.start()]
+        if 0 < len(before.strip()) <= 80 or MARK.search(before, max(0, len(before) - TAIL)):
+            return before
+    return text
 
 
 def clean(text: str) -> str:
@@ -116,6 +170,8 @@ def marked(text: str, choices: list[str] | None = None) -> list[str] | None:
     for match in matches:
         if match.lastgroup == "letter":
             region = match["letter"]
+        elif match.lastgroup == "bare":  # \\boxed 7
+            region = re.match(r"[^\s{}$\\]*", text[match.end() : match.end() + LONGEST_REGION])[0]
         elif match.lastgroup == "boxed":
             region = braced(text, match.end())
             if region is None:
@@ -162,18 +218,73 @@ def final_answer(response: str) -> str | None:
         return phrase(regions[0]) or None
     whole = clean(text)
     if len(text) <= 80 and "\n" not in text.strip() and len(SENTENCE.split(whole)) == 1:
-        return phrase(whole) or whole
+        return (states_in_words(whole) and stated(text)) or phrase(whole) or whole
     lines = [line for line in text.split("\n") if line.strip(" \t*#`$\\[]-=_")]
-    if not lines:
-        return None
     parts = [clean(line) for line in takewhile(PART.match, reversed(lines))][::-1]
     if len(parts) > 1:
         return "; ".join(parts)
-    sentence = last_sentence(lines[-1])
-    value = last_value(sentence)
+    values = (stated(sentence) for sentence in conclusions(text))
+    return bold_number(text) or next((value for value in values if value is not None), None)
+
+
+def bold_number(text: str) -> str | None:
+    """The one number that a text sets in bold, however often; None for none and several."""
+    bold = BOLD.findall(text)
+    numbers = {number for part in bold for number in re.findall(NUMBER, part)}
+    return phrase(last_value(bold[-1]) or bold[-1]) if len(numbers) == 1 and not taken_back(text, None) else None
+
+
+def conclusions(text: str, choices: list[str] | None = None) -> list[str]:
+    """The sentences that may state the answer where no mark does, the likeliest first: the last, those before it that
+    conclude something ("So ..."), the first. Code, tables, remarks to the reader and a check of the answer are none.
+    """
+    prose = TABLE.sub("\n", re.sub(r"```.*?(?:```|$)", "\n", text.replace("\r", ""), flags=re.S))
+    found: list[str] = []
+    for line in prose.split("\n"):
+        if not line.strip(" \t*#`$\\[]-=_"):
+            continue
+        if found and CHECK.match(line):
+            if taken_back(line, choices):
+                return []
+            break
+        found += [sentence for sentence in SENTENCE.split(line.strip()) if sentence.strip()]
+    while found and (CLOSING.match(found[-1]) or found[-1].rstrip().endswith(":")):
+        found.pop()
+    while len(found) > 1 and OPENING.match(found[0]):
+        found.pop(0)
+    if not found or any(taken_back(sentence, choices) for sentence in found[1:]):
+        return found[-1:]
+    return list(dict.fromkeys([found[-1], *filter(CONCLUDES.match, found[-2:0:-1]), found[0]]))
+
+
+def states_in_words(sentence: str) -> bool:
+    """Whether it takes words to read it: mathematics is compared as it stands."""
+    try:
+        return isinstance(read(sentence), Words) and bool(COUNT.search(sentence) or re.search(SEPARATORS[0], sentence))
+    except NotMath:
+        return False
+
+
+def stated(sentence: str) -> str | None:
+    """The value that a sentence states: its one bold number, a count ("there are two ..."), what follows its last "="
+    or verb, or its only number; None for none. What it compares with ("larger than 4") is none.
+    """
+    if (bold := bold_number(sentence)) is not None:
+        return bold
+    plain = COMPARED.sub(" ", clean(sentence))
+    if DENIES.search(plain):
+        return None
+    if count := COUNT.search(REASON.sub("", plain)):
+        return None if re.search(A_NUMBER, plain[count.end() :], re.I) else count["count"]
+    spans = re.findall(r"\$([^$]+)\$|\\\((.+?)\\\)", plain)
+    if len(spans) == 1 and re.search(r"[<>]|\\(?:leq?|geq?)\b|[≤≥]", "".join(spans[0])):  # We find that $x > 5$ holds
+        return "".join(spans[0]).strip()
+    value = last_value(plain)
     if value is not None and re.search(r"\d|\\pi|π", value):
-        return phrase(value)
-    numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?(?:\s*(?:°|%))?", sentence)
+        value = phrase(value)
+        if re.search(r"\d|\\pi|π", value):
+            return value
+    numbers = re.findall(NUMBER, plain)
     return numbers[-1].rstrip(",") if numbers and len(set(numbers)) == 1 else None
 
 
@@ -200,4 +311,5 @@ def phrase(region: str) -> str:
         region,
     )
     region = re.sub(r"^(\S*\d\S*(?: [^\d\s]{1,6})?)\s+is\s+the\b.*$", r"\1", region, flags=re.S)  # 14 cm is the length
+    region = re.sub(r"^(\$?\d[\d.,]*\S*)\s+with\b.*$", r"\1", region, flags=re.S)
     return clean(re.split(r",?\s*\b(?:so|hence|thus|therefore)\s+|[∴⇒]", REASON.sub("", region))[-1])

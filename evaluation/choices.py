@@ -10,17 +10,12 @@ The marks and sentences are those of answers.py. In doubt there is no letter.
 import re
 
 from evaluation.answers import (
-    LONGEST_REGION, TEXT_COMMAND, clean, final_answer, last_sentence, last_value, marked, phrase, taken_back, tidy
+    LONGEST_REGION, NEGATED, TEXT_COMMAND, clean, final_answer, last_sentence, last_value, marked, phrase, taken_back, tidy
 )
 from evaluation.matcher import equal
 
 LETTERS = "ABCDEFGH"
 TOLD = re.compile(r"\b(?:option|choice)\s+\(?([A-H])\b|\(([A-H])\)")
-NEGATED = re.compile(
-    r"\b(?:not|except|but|in(?:correct|valid)|wrong|cannot|never|unless|neither|nor|eliminat\w+|exclud\w+|rul\w+ out)\b"
-    r"|n't\b",
-    re.I,
-)
 LETTER = r"[(\[{<\"']{0,3}\b[A-Ha-h]\b[)\]}>\"']{0,3}"
 SEVERAL = re.compile(
     rf"^\W{{0,6}}(?:both|either|neither|all|none|not)?\W{{0,6}}{LETTER}\W{{0,6}}(?:,|;|\?|/|&|\+|and|or|nor)\W{{0,6}}"
