@@ -55,7 +55,7 @@ def named(question: Question, official: str) -> bool:
     """Whether an official extraction names one of the choices, or a number or list where there are none."""
     if question.choices:
         letter = mathvista.bracketed_letter(official)
-        return official in question.choices or len(letter) == 1 and in_range(letter, question.choices)
+        return official in question.choices or in_range(letter, question.choices)
     kind, precision = question.row["answer_type"], question.row["precision"]
     return mathvista.normalize(official, None, "free_form", kind, precision) is not None
 

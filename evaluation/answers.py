@@ -4,12 +4,13 @@
 
 The last of the marks "\\boxed{}", "<answer>", "†", "Answer:", "the answer is", "B is the correct answer" decides.
 Without one the sentences are asked: the last, those before it that begin with "so", the first; code, tables, closing
-remarks and a check of the answer are no sentences. What is supposed ("if B is correct") or denied ("B is wrong") chooses
-nothing. In doubt there is no answer: a wrong acceptance is worse than a wrong refusal. Thinking is no answer, finished
-or not, nor is what a model writes after its own turn. Only the end of a response is read, so a megabyte costs nothing.
+remarks and a check of the answer are no sentences. What is supposed ("if B is correct") or denied ("B is wrong")
+chooses nothing. In doubt there is no answer: a wrong acceptance is worse than a wrong refusal. Thinking is no answer,
+finished or not, nor is what a model writes after its own turn. Only the end of a response is read.
 """
 
 import re
+from collections.abc import Iterator
 from itertools import islice, takewhile
 
 from evaluation.expressions import NotMath
@@ -32,9 +33,10 @@ MARK = re.compile(
     r"(?P<boxed>\\(?:boxed|fbox)\s*\{)|(?P<bare>\\(?:boxed|fbox)(?=\s+\w|\d)\s*)|(?P<tag><\s*answer\s*>:?)|(?P<dagger>†(?:\s*answer\s*:)?)"
     r"|(?P<words>(?:final\s+|correct\s+|right\s+|my\s+)?\banswer\b(?:\s*\(option\))?[\"'*_`)\]>]*"
     r"\s*(?:(?:must|should|would|will)\s+be|is|are|:|=|[-–—]\s)[*_]*\s*:?|\bans\b\s*[.:=]"
-    r"|\b(?:correct|right|best|matching)\s+(?:option|choice|statement|letter)\b(?:\s+letter\b)?[\"'*_`]*\s*(?:is|:|=)[*_]*\s*:?"
+    r"|\b(?:correct|right|best|matching)\s+(?:option|choice|statement|letter)\b(?:\s+letter\b)?[\"'*_`]*\s*"
+    r"(?:(?:must|should|would|will)\s+be|is|:|=)[*_]*\s*:?"
     r"|\b(?:option|choice)\s*:[*_]*|\bI\s+(?:choose|chose|pick|select|would choose|go with)\b"
-    r"|(?:答案|正确选项)\s*(?:应该是|应为|应是|是|为|选|:)|[故应]选|(?:因此|所以)选|答\s*:)",
+    r"|(?:答案(?:选项)?|选项)\s*(?:应该是|应为|应是|是|为|选(?!项)|:)|[故应]选|(?:因此|所以)选|答\s*:)",
     re.I,
 )
 AFFIRMED = re.compile(  # "B is the correct answer", "option C must be right"; no point, angle or triangle B
@@ -52,8 +54,9 @@ UNDETERMINED = re.compile(r"\b(?:(?:cannot|can't|can not|could not) be (?:determ
                           r"|(?:not enough|insufficient) information)\b",
                           re.I)
 # what stands before a mark that is none: "if the answer is B", "neither A nor B is correct"
-SUPPOSED = re.compile(r"\b(?:if|suppose|assum\w+|whether)\s+(?:that\s+)?(?:the\s+)?(?:option\s+|choice\s+)?[(\[]?$",
-                      re.I)
+SUPPOSED = re.compile(r"\b(?:if|suppose|assum\w+|whether)\s+(?:that\s+)?(?:the\s+)?(?:option\s+|choice\s+)?[(\[]?$"
+                                        r"|(?:^|[.!?:,]\s+|\n)\W*(?:if|suppose|assuming)\b[^.!?\n]*$", re.I)
+SUPPOSING = re.compile(r"\W*(?:if|suppose|assuming)\b", re.I)
 DENIED = re.compile(
     r"\b(?:neither|none|not|nor)\b[^.!?\n]*$|\b[A-H]\b\W*(?:,|and|or)\W*(?:option\s+|choice\s+)?[(\[]?$", re.I
 )
@@ -74,28 +77,46 @@ NEGATED = re.compile(
     re.I,
 )
 TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|boldsymbol|bf|rm)\s*\{([^{}]*)\}")
-SEPARATORS = (r"=|\b(?:is|are|was|were|equals?(?:\s+to)?|gives?|get|be|measures?|costs?|has|have|totals?)\b|[是为]|等于",
-              r"\b(?:of|to|as)\b")
-NUMBER = r"-?\d[\d,]*(?:\.\d+)?(?:\s*(?:°|%))?"
-CLOSING = re.compile(  # what is said to the reader when all is done
-    r"\W*(?:(?:I\s+)?hope\b|(?:please\s+)?(?:let\s+me\s+know|feel\s+free|note\s+that\s+I)\b|if\s+you\s+(?:have|need|want|would)\b"
-    r"|(?:is|are)\s+there\s+any|(?:do|would|can|could|does|may|shall)\b[^.!]*\?\W*$|thanks?\b|you(?:'re|\s+are)\s+welcome"
-    r"|(?:good\s+luck|happy\s+to\s+help)\b|希望|如果你|如有|还有(?:其他|什么))",
+# what stands before a value in a sentence: first the equals sign and verbs, then weaker words
+SEPARATORS = (
+    r"=|\b(?:is|are|was|were|equals?(?:\s+to)?|gives?|get|be|measures?|costs?|has|have|totals?"
+    r"|(?:shows?|reads?)(?=\s+\W?\d))\b|[是为]|等于",
+    r"\b(?:of|to|as)\b",
+)
+NUMBER = r"(?<![\w.^])-?\d[\d,]*(?:\.\d+)?(?![\w^])(?:\s*(?:°|%))?"
+COUNTED = "|".join(NUMBER_WORDS)
+COUNT = re.compile(  # "there are two bars"
+    r"\bthere\s+(?:is|are|was|were|will\s+be|remains?)\s+(?:(?:only|exactly|still|a\s+total\s+of)\s+)*"
+    rf"(?P<count>\d+|{COUNTED})\b(?!\s*[-+*/×÷=.:^]\s*\d)", re.I
+)
+FURTHER_NUMBER = re.compile(rf"\d|\b(?!one\b)(?:{COUNTED})\b", re.I)
+COMPARED = re.compile(
+    rf"\b(?:than|above|below|under|over|at\s+(?:least|most)|up\s+to)\s+(?:[\w=]+\s+){{0,4}}?{NUMBER}", re.I
+)
+BOLD = re.compile(
+    r"\*\*(?!\W{0,3}(?:step|case|part|method|figure|table|option|question|note)\b)([^*:\n]{0,40}\d[^*:\n]{0,40})\*\*",
     re.I,
 )
-OPENING = re.compile(r"\W*(?:sure|certainly|of\s+course|okay|ok|I\s+(?:see|understand|can\s+help)|yes,\s+I\s+can|let(?:'s|\s+us|\s+me)"
-                     r"|here(?:'s|\s+is|\s+are))\b", re.I)
-CHECK = re.compile(r"[\W_]*(?:(?:let(?:'s|\s+us|\s+me)|we\s+can|I\s+(?:will|can)|to)?\s*(?:now\s+|also\s+)?(?:double[- ]?)?"
-                   r"(?:check|verify)\b|verification\b|substitut\w+\s+(?:this\s+|it\s+)?back\b|plugging\b[^.\n]*\bback\b|验证|检验)",
-                   re.I)
-CONCLUDES = re.compile(r"\W*(?:so|thus|hence|therefore|consequently|finally|in\s+conclusion|as\s+a\s+result|因此|所以|故|综上)(?![a-z])", re.I)
-A_NUMBER = r"\d|\b(?:" + "|".join(word for word in NUMBER_WORDS if word != "one") + r")\b"
-COUNT = re.compile(r"\bthere\s+(?:is|are|was|were|will\s+be|remains?)\s+(?:only\s+|a\s+total\s+of\s+|exactly\s+|still\s+)*"
-                   r"(?P<count>\d+|" + "|".join(NUMBER_WORDS) + r")\b(?!\s*[-+*/×÷=.:^]\s*\d)", re.I)
-COMPARED = re.compile(r"\b(?:than|above|below|under|over|at\s+(?:least|most)|up\s+to)\s+(?:\w+\s+){0,2}?" + NUMBER, re.I)
-BOLD = re.compile(r"\*\*(?!\W*(?:step|case|part|method|figure|table|option|question|note)\b)([^*:\n]{0,40}\d[^*:\n]{0,40})\*\*",
-                  re.I)
 TABLE = re.compile(r"^[^\n|]*\|[^\n]*\n[ \t|:]*-{2,}[-|: \t]*\n(?:[^\n|]*\|[^\n]*(?:\n|$))*", re.M)
+NOT_EMPTY = re.compile(r"[^\s*#`$\\\[\]\-=_]").search
+# sentences that state nothing: what is said to the reader before and after, and how the answer is checked
+OPENING = re.compile(
+    r"\W*(?:sure|certainly|of\s+course|okay|ok|I\s+(?:see|understand|can\s+help)|yes,\s+I\s+can|let(?:'s|\s+us|\s+me)"
+    r"|here(?:'s|\s+is|\s+are))\b", re.I
+)
+CLOSING = re.compile(
+    r"\W*(?:(?:I\s+)?hope|(?:please\s+)?(?:let\s+me\s+know|feel\s+free)|if\s+you\s+(?:have|need|want|would)"
+    r"|(?:is|are)\s+there\s+any\w*|(?:do|would|can|could|does|may|shall)\b[^.!]*\?\W*$|thanks?|you(?:'re|\s+are)\s+welcome"
+    r"|good\s+luck|happy\s+to\s+help)(?!\w)|\W*(?:希望|如果你|如有|还有(?:其他|什么))", re.I
+)
+CHECK = re.compile(
+    r"[\W_]*(?:(?:let(?:'s|\s+us|\s+me)|we\s+can|I\s+(?:will|can)|to)\s+)?(?:now\s+|also\s+)?(?:double[- ]?)?"
+    r"(?:(?:check|verify|verification|substitut\w+\s+(?:this\s+|it\s+)?back|plugging\b[^.\n]*\bback)\b|验证|检验)", re.I
+)
+CONCLUDES = re.compile(
+    r"\W*(?:so|thus|hence|therefore|consequently|finally|in\s+conclusion|as\s+a\s+result|因此|所以|故|综上)(?![a-z])",
+    re.I
+)
 DENIES = re.compile(r"\b(?:not|never|neither|nor|cannot)\b|n't\b", re.I)
 # what may stand between two boxes that are one answer: "\boxed{2} or x = \boxed{3}"
 JOINT = re.compile(
@@ -183,9 +204,17 @@ def marked(text: str, choices: list[str] | None = None) -> list[str] | None:
             box_end, last_box = match.end() + len(box) + 1, box
         else:
             region = after_mark(text[match.end() : match.end() + 2 * LONGEST_REGION])
+            if choices is not None and lists_choices(text[match.end() :].strip().split("\n", 2)[:2]):
+                continue
         if region.strip():
             regions.append(region.strip())
     return regions[::-1]
+
+
+def lists_choices(lines: list[str]) -> bool:
+    """Whether two lines are choices told again: one begins with a letter, the other with the next."""
+    heads = [re.match(r"\W*([A-H])\s*(?:[.:)]|$)", line) for line in lines]
+    return len(heads) == 2 and all(heads) and ord(heads[1][1]) - ord(heads[0][1]) == 1
 
 
 def after_mark(rest: str) -> str:
@@ -218,8 +247,8 @@ def final_answer(response: str) -> str | None:
         return phrase(regions[0]) or None
     whole = clean(text)
     if len(text) <= 80 and "\n" not in text.strip() and len(SENTENCE.split(whole)) == 1:
-        return (states_in_words(whole) and stated(text)) or phrase(whole) or whole
-    lines = [line for line in text.split("\n") if line.strip(" \t*#`$\\[]-=_")]
+        return (in_words(whole) and stated(text, lone=whole.count(" ") > 4)) or phrase(whole) or whole
+    lines = list(filter(NOT_EMPTY, text.split("\n")))
     parts = [clean(line) for line in takewhile(PART.match, reversed(lines))][::-1]
     if len(parts) > 1:
         return "; ".join(parts)
@@ -231,75 +260,74 @@ def bold_number(text: str) -> str | None:
     """The one number that a text sets in bold, however often; None for none and several."""
     bold = BOLD.findall(text)
     numbers = {number for part in bold for number in re.findall(NUMBER, part)}
-    return phrase(last_value(bold[-1]) or bold[-1]) if len(numbers) == 1 and not taken_back(text, None) else None
+    return phrase(next(last_values(bold[-1]), bold[-1])) if len(numbers) == 1 and not taken_back(text, None) else None
+
+
+def prose(text: str) -> list[list[str]]:
+    """The lines of a text as sentences, without code, tables, remarks to the reader, and a check after the answer."""
+    without_code = re.sub(r"```.*?(?:```|$)", "\n", text.replace("\r", ""), flags=re.S)
+    text = TABLE.sub("\n", without_code if NOT_EMPTY(without_code) else text)
+    lines: list[list[str]] = []
+    for line in filter(NOT_EMPTY, text.split("\n")):
+        if lines and CHECK.match(line) and re.search(r"\d", lines[-1][-1]):  # of an answer, not of each choice
+            break
+        lines.append([sentence for sentence in SENTENCE.split(line.strip()) if sentence.strip()])
+    while lines and (CLOSING.match(lines[-1][-1]) or (len(lines) > 1 and lines[-1][-1].rstrip().endswith(":"))):
+        lines[-1].pop()
+        lines = [line for line in lines if line]
+    while lines and len(lines[0]) + len(lines) > 2 and OPENING.match(lines[0][0]):
+        lines[0].pop(0)
+        lines = [line for line in lines if line]
+    return lines
 
 
 def conclusions(text: str, choices: list[str] | None = None) -> list[str]:
     """The sentences that may state the answer where no mark does, the likeliest first: the last, those before it that
-    conclude something ("So ..."), the first. Code, tables, remarks to the reader and a check of the answer are none.
+    conclude something ("So ..."), the first.
     """
-    prose = TABLE.sub("\n", re.sub(r"```.*?(?:```|$)", "\n", text.replace("\r", ""), flags=re.S))
-    found: list[str] = []
-    for line in prose.split("\n"):
-        if not line.strip(" \t*#`$\\[]-=_"):
-            continue
-        if found and CHECK.match(line):
-            if taken_back(line, choices):
-                return []
-            break
-        found += [sentence for sentence in SENTENCE.split(line.strip()) if sentence.strip()]
-    while found and (CLOSING.match(found[-1]) or found[-1].rstrip().endswith(":")):
-        found.pop()
-    while len(found) > 1 and OPENING.match(found[0]):
-        found.pop(0)
-    if not found or any(taken_back(sentence, choices) for sentence in found[1:]):
+    found = [sentence for line in prose(text) for sentence in line
+             if not (SUPPOSING.match(sentence) and MARK.search(sentence))]
+    if len(found) < 2 or taken_back(text.partition(found[0])[2], choices):
         return found[-1:]
     return list(dict.fromkeys([found[-1], *filter(CONCLUDES.match, found[-2:0:-1]), found[0]]))
 
 
-def states_in_words(sentence: str) -> bool:
-    """Whether it takes words to read it: mathematics is compared as it stands."""
+def in_words(text: str) -> bool:
+    """Whether a text is a sentence, and no mathematics as it stands."""
     try:
-        return isinstance(read(sentence), Words) and bool(COUNT.search(sentence) or re.search(SEPARATORS[0], sentence))
+        return text.lower().startswith("there ") or isinstance(read(text), Words)
     except NotMath:
         return False
 
 
-def stated(sentence: str) -> str | None:
+def stated(sentence: str, lone: bool = True) -> str | None:
     """The value that a sentence states: its one bold number, a count ("there are two ..."), what follows its last "="
-    or verb, or its only number; None for none. What it compares with ("larger than 4") is none.
+    or verb, or (where `lone`) its only number; None for none. What it compares with ("larger than 4") is none.
     """
     if (bold := bold_number(sentence)) is not None:
         return bold
-    plain = COMPARED.sub(" ", clean(sentence))
+    whole = COMPARED.sub(" ", clean(sentence))
+    plain = REASON.sub("", whole)
     if DENIES.search(plain):
         return None
-    if count := COUNT.search(REASON.sub("", plain)):
-        return None if re.search(A_NUMBER, plain[count.end() :], re.I) else count["count"]
+    if count := COUNT.search(plain):
+        return None if FURTHER_NUMBER.search(plain, count.end()) else count["count"]
     spans = re.findall(r"\$([^$]+)\$|\\\((.+?)\\\)", plain)
     if len(spans) == 1 and re.search(r"[<>]|\\(?:leq?|geq?)\b|[≤≥]", "".join(spans[0])):  # We find that $x > 5$ holds
         return "".join(spans[0]).strip()
-    value = last_value(plain)
-    if value is not None and re.search(r"\d|\\pi|π", value):
-        value = phrase(value)
+    for value in map(phrase, last_values(plain)):
         if re.search(r"\d|\\pi|π", value):
             return value
-    numbers = re.findall(NUMBER, plain)
+    numbers = re.findall(NUMBER, whole) if lone else []
     return numbers[-1].rstrip(",") if numbers and len(set(numbers)) == 1 else None
 
 
-def last_sentence(line: str) -> str:
-    """The last sentence of a line."""
-    return clean(next((piece for piece in SENTENCE.split(clean(line))[::-1] if piece.strip()), ""))
-
-
-def last_value(sentence: str) -> str | None:
-    """What follows the last "=" or "is" of a sentence, else the last "of" or "to"; None without any."""
+def last_values(sentence: str) -> Iterator[str]:
+    """What follows the last "=" or verb of a sentence, then what follows the last "of", "to" or "as"."""
     for separators in SEPARATORS:
-        ends = [match.end() for match in re.finditer(separators, sentence)]
-        if ends:
-            return sentence[ends[-1] :].strip()
-    return None
+        *_, end = 0, *(match.end() for match in re.finditer(separators, sentence))
+        if end:
+            yield sentence[end:].strip()
 
 
 def phrase(region: str) -> str:

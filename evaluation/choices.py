@@ -10,12 +10,25 @@ The marks and sentences are those of answers.py. In doubt there is no letter.
 import re
 
 from evaluation.answers import (
-    LONGEST_REGION, NEGATED, TEXT_COMMAND, clean, final_answer, last_sentence, last_value, marked, phrase, taken_back, tidy
+    DENIES, LONGEST_REGION, NEGATED, REASON, TEXT_COMMAND, clean, conclusions, final_answer, last_values,
+    lists_choices, marked, phrase, prose, stated, taken_back, tidy
 )
-from evaluation.matcher import equal
+from evaluation.matcher import SMALL_WORDS, equal, stem
 
 LETTERS = "ABCDEFGH"
 TOLD = re.compile(r"\b(?:option|choice)\s+\(?([A-H])\b|\(([A-H])\)")
+OPENS = re.compile(r"\W*(?:(?:option|choice)\s+)?(?:\([A-H]\)|[A-H](?:[.:)]|\s*$))", re.I)
+CONDITION = re.compile(
+    r"^\W*(?:based on[^,]*,\s*)?(?:if|when|as|since|because|given|while|although)\b[^,]*,|\bif\b[^,]*$", re.I
+)
+ASKS = re.compile(r"\W*(?:is|are|was|were|do|does|did|can|could|would|will|has|have|should)\b", re.I)
+FILLERS = SMALL_WORDS | set(
+    "are was were do does did can could would will has have had should may might also they these those there their "
+    "likely most not no never does doesn isn aren t any according image graph figure picture based".split()
+)
+PAIRS = ("more fewer", "greater less", "larger smaller", "higher lower", "highest lowest", "largest smallest",
+         "maximum minimum", "increasing decreasing")
+OPPOSITES = {stem(a): stem(b) for pair in PAIRS for a, b in (pair.split(), pair.split()[::-1])}
 LETTER = r"[(\[{<\"']{0,3}\b[A-Ha-h]\b[)\]}>\"']{0,3}"
 SEVERAL = re.compile(
     rf"^\W{{0,6}}(?:both|either|neither|all|none|not)?\W{{0,6}}{LETTER}\W{{0,6}}(?:,|;|\?|/|&|\+|and|or|nor)\W{{0,6}}"
@@ -24,8 +37,11 @@ SEVERAL = re.compile(
 )
 
 
-def chosen_letter(response: str, choices: list[str]) -> str | None:
-    """The letter, "A" to "H", of the choice that a response names; None for none and several. choices: their texts."""
+def chosen_letter(response: str, choices: list[str], question: str = "") -> str | None:
+    """The letter, "A" to "H", of the choice that a response names; None for none and several.
+
+    choices: their texts. question: what was asked; a sentence that repeats it is a "yes", its denial a "no".
+    """
     text = tidy(response)
     if "\0" in response or not text.strip():
         return None
@@ -36,27 +52,63 @@ def chosen_letter(response: str, choices: list[str]) -> str | None:
         letter, stop = letter_of(region, choices)
         if letter or stop:
             return letter
-    whole = clean(text)
-    if len(text) <= 200 and "\n" not in whole:
-        letter, stop = letter_of(whole, choices)
-        if letter or stop:
-            return letter
-    lines = [clean(line) for line in whole.split("\n") if line.strip()]
+    lines = [clean(" ".join(line)) for line in prose(text)]
     if not lines or lists_choices(lines[-2:]):
         return None
-    letter, stop = letter_of(lines[-1], choices, strict=True)
+    sentences = conclusions(text, choices)
+    if not sentences:
+        return None
+    bare = sentences[0] if not OPENS.match(lines[-1]) else lines[-1]  # "B. It is the only one that ..."
+    letter, stop = letter_of(bare, choices, strict=len(lines) > 1 or len(lines[0]) > 200)
     if len(lines) > 1 and not lists_choices(lines[:2]) and is_choice(lines[0], choices):
         first = letter_of(lines[0], choices, strict=True)[0]  # the answer first, then its explanation
         return first if letter in (None, first) and not taken_back("\n".join(lines[1:]), choices) else None
     if letter or stop:
         return letter
-    return named_in(last_sentence(lines[-1]), choices) or by_text(final_answer(response) or "", choices)
+    if regions:
+        return named_in(sentences[0], choices) or by_text(final_answer(response) or "", choices)
+    for sentence in map(clean, sentences):
+        if letter := named_in(sentence, choices) or by_text(stated(sentence, lone=False) or "", choices):
+            return letter
+    mentions = {letter for sentence in sentences if (letter := mentioned(sentence, choices))}
+    if mentions:
+        return mentions.pop() if len(mentions) == 1 else None
+    verdict = next((said for sentence in sentences if (said := affirmed(question, sentence)) is not None), None)
+    return None if verdict is None else by_text("yes" if verdict else "no", choices, whole=True)
 
 
-def lists_choices(lines: list[str]) -> bool:
-    """Whether two lines are choices told again: one begins with a letter, the other with the next."""
-    heads = [re.match(r"\W*([A-H])\s*(?:[.:)]|$)", line) for line in lines]
-    return len(heads) == 2 and all(heads) and ord(heads[1][1]) - ord(heads[0][1]) == 1
+def mentioned(sentence: str, choices: list[str]) -> str | None:
+    """The one choice whose words a sentence holds, whatever their order; None for none, several, and a denial."""
+    sentence = CONDITION.sub("", REASON.sub("", sentence))
+    if NEGATED.search(sentence):
+        return None
+    said, found = set(content(sentence)), {}
+    for letter, choice in zip(LETTERS, choices, strict=False):
+        words = frozenset(content(choice))
+        if words <= said and any(len(word) > 2 for word in words):
+            found[words] = letter
+    widest = [words for words in found if not any(words < others for others in found)]
+    return found[widest[0]] if len(widest) == 1 else None
+
+
+def affirmed(question: str, sentence: str) -> bool | None:
+    """Whether a sentence says yes to a question whose words it repeats in order, or no; None where it does neither."""
+    if not ASKS.match(question):
+        return None
+    said, against = iter(content(sentence)), bool(DENIES.search(sentence))
+    opposite = False
+    for word in content(question):
+        other = OPPOSITES.get(word)
+        match = next((spoken for spoken in said if spoken in (word, other)), None)
+        if match is None:
+            return None
+        opposite |= match == other
+    return None if opposite and against else not (opposite or against)
+
+
+def content(text: str) -> list[str]:
+    """The stems of a text's words, without the small ones."""
+    return [stem(word) for word in re.findall(r"[a-z]+|\d+(?:\.\d+)?", text.lower()) if word not in FILLERS]
 
 
 def is_choice(line: str, choices: list[str]) -> bool:
@@ -66,7 +118,7 @@ def is_choice(line: str, choices: list[str]) -> bool:
 
 
 NAMED = re.compile(
-    r"\(([A-H])\)|\b(?:option|choice)\s+\(?([A-H])\b|\bis:?\s+\(?([A-H])\)?\W*$|选(?:项|择)?\s*\(?([A-H])\b"
+    r"\(([A-H])\)|\b(?:option|choice)\s+\(?([A-H])\b|\bis:?\s+\(?([A-H])\)?\W*$|选(?:项|择)?\s*\(?([A-H])(?![A-Za-z])"
     r"|\b(?:it'?s|must be|therefore|thus|hence|so|select|choose|pick|go with|corresponds to|matches)\W+\(?"
     r"([A-H])\)?\W*$",
     re.I,
@@ -80,14 +132,14 @@ def named_in(sentence: str, choices: list[str]) -> str | None:
         letter = letters.pop()
         known = letter.isupper() and in_range(letter, choices)
         return letter if not letters and known and not NEGATED.search(sentence) else None
-    value = last_value(sentence) or ""
+    value = next(last_values(sentence), "")
     head = re.match(r"\(?([A-H])\)?\s*[:.]\s", value)
     return letter_of(value, choices, strict=True)[0] if head else by_text(value, choices, whole=True)
 
 
 def in_range(letter: str, choices: list[str]) -> bool:
     """Whether the letter names one of the choices; without a list of them any of A to H does."""
-    return letter in LETTERS[: len(choices) or len(LETTERS)]
+    return len(letter) == 1 and letter in LETTERS[: len(choices) or len(LETTERS)]
 
 
 TITLE = re.compile(
@@ -110,6 +162,10 @@ def letter_of(region: str, choices: list[str], strict: bool = False) -> tuple[st
     bare = re.sub(r"^(?:[^\w\\(\[{<\"'∠√|±+.−-]|_)+", "", bare).strip()  # ticks, arrows, pictograms
     if SEVERAL.match(bare) or re.match(r"^\W*(?:not|neither|none)\b(?!\s+of)", bare, re.I):
         return by_text(region, choices), True
+    if short := re.match(r"A\s*:\s*(.+)", bare, re.S):  # "A: no" is short for "Answer: no"
+        letter = by_text(short[1], choices, whole=True) or (short[1] if in_range(short[1], choices) else None)
+        if letter not in (None, "A"):
+            return letter, True
     title = TITLE.match(bare)
     if title and not any(fold(choice).startswith(fold(title[0])) for choice in choices):  # no choice is "Solution B"
         bare = bare[title.end() :]

@@ -85,7 +85,8 @@ def extract(question: Question, response: str, protocol: str = "official") -> st
     if match := re.search(r'The answer is "(.*)"\.', response):
         found = match.group(1)
     elif question.choices:
-        found = chosen_letter(segment(response) if protocol == "puma" else response, list(question.choices))
+        found = chosen_letter(segment(response) if protocol == "puma" else response, list(question.choices),
+                              question.text)
     elif question.row.get("answer_type") == "list":
         lists = re.findall(r"\[[^\[\]]*\]", response[-4000:])
         found = "[" + ", ".join(item.strip() for item in lists[-1][1:-1].split(",")) + "]" if lists else None

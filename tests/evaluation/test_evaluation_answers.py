@@ -2,7 +2,7 @@
 
 answers.jsonl was written down by hand, from the ways in which LLaVA-, Qwen- and GPT-like models end: boxes, bold,
 LaTeX, prose, corrections of themselves, several candidates, Chinese, units, intervals in words. A line with `choices`,
-or with `gold` alone, opens a group (`question` says how to round); the lines below it are responses: `right` and
+or with `gold` alone, opens a group (`question`: how to round, or what a yes answers); the lines below it are responses: `right` and
 `wrong` ones, and `of` which the `letter` or the `final` answer must be just this (null: none). `why` is for people.
 """
 
@@ -35,7 +35,7 @@ def groups() -> list[tuple[dict, list[dict]]]:
 def verdict(asked: dict, response: str) -> bool:
     """Whether a response is right, by the rules."""
     if "choices" in asked:
-        letter = chosen_letter(response, asked["choices"])
+        letter = chosen_letter(response, asked["choices"], asked.get("question", ""))
         return letter is not None and same_choice(letter, asked["gold"], asked["choices"])
     answer = final_answer(response)
     return answer is not None and equal(answer, asked["gold"], decimals_asked(asked.get("question", "")))
@@ -46,7 +46,7 @@ def test_a_response_is_read_as_a_careful_reader_would(asked: dict, rows: list[di
     assert [row["right"] for row in rows if "right" in row and not verdict(asked, row["right"])] == [], "refused"
     assert [row["wrong"] for row in rows if "wrong" in row and verdict(asked, row["wrong"])] == [], "accepted"
     letters = {row["of"]: row["letter"] for row in rows if "letter" in row}
-    assert {response: chosen_letter(response, asked["choices"]) for response in letters} == letters
+    assert {response: chosen_letter(response, asked["choices"], asked.get("question", "")) for response in letters} == letters
     finals = {row["of"]: row["final"] for row in rows if "final" in row}
     assert {response: final_answer(response) for response in finals} == finals
 
