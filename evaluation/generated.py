@@ -1,18 +1,19 @@
 """The bench that gen_data.py writes beside its training data: held-out problems, each in up to six versions.
 
-Rows: id, problem_id, version, image_url, instruction, question, choices, answer, category, family. The protocol
-changes nothing here. `all` pools the versions with a picture, as MathVerse does; text-only stands apart.
+Rows: id, problem_id, version, image_url, instruction, question, choices, answer, category, family. A vision-only row
+without a question of its own is judged by the problem's longest. The protocol changes nothing here. `all` pools the
+versions with a picture, as MathVerse does; text-only stands apart.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from evaluation import metrics
 from evaluation.answers import final_answer
 from evaluation.choices import LETTERS, chosen_letter, in_range
 from evaluation.matcher import decimals_asked, equal
-from evaluation.question import Question, image_path, questions_of, snake
+from evaluation.question import Fields, Question, image_path, questions_of, snake
 
 NAME = "generated"
 LLM_EXTRACTION = LLM_VERDICT = True  # whether --judge has these two steps to do
@@ -23,13 +24,16 @@ def load(path: str, image_root: str = "", protocol: str = "official") -> list[Qu
     """Rows of bench.jsonl; pictures lie relative to the file's own folder unless image_root says otherwise."""
     root = image_root or Path(path).parent
 
-    def read(row: dict, need: Callable) -> Question:
-        instruction, answer, key = need("instruction"), str(need("answer")), str(need("id"))
-        picture, text = image_path(root, row.get("image_url") or ""), row.get("question") or instruction
-        groups = {"version": row.get("version", "text-only")}
-        groups |= {name: row.get(name, "") for name in ("category", "family")}
-        return Question(key, instruction, picture, text, answer, tuple(row.get("choices") or ()),
-                        str(row.get("problem_id") or key), groups, row)
+    def read(row: Fields) -> Question:
+        key, instruction, version = row.text("id"), row.text("instruction"), row.text("version", "text-only")
+        own = row.text("question", "").strip()
+        if snake(version) == "vision_only":  # its instruction says no more than that the question stands in the picture
+            text = own if own != instruction.strip() else ""
+        else:
+            text = own or instruction
+        groups = {"version": version} | {name: row.text(name, "") for name in ("category", "family")}
+        return Question(key, instruction, image_path(root, row.text("image_url", "")), text, row.text("answer"),
+                        row.texts("choices", len(LETTERS)), row.text("problem_id", key), groups, row.row)
 
     return questions_of(path, read)
 

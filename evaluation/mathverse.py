@@ -1,25 +1,25 @@
 """MathVerse testmini: 788 problems in five versions with a picture, and the same 788 as text only (a file of its own).
 
 ALL pools the five versions with a picture; Text Only is never part of it. A Vision Only row has no question of its
-own, so judging reads `question_for_eval`. Some golds are dirty (118掳T, `Circumference $=50.27 \\mathrm{~cm}$`, "(C)",
-choices by text); the matcher reads them. official asks with `query_wo` (answer directly), puma with `query_cot`, as
-the paper did.
+own, so judging reads `question_for_eval`, else the problem's longest question. Some golds are dirty (118掳T,
+`Circumference $=50.27 \\mathrm{~cm}$`, "(C)", choices by text); the matcher reads them. official asks with `query_wo`
+(answer directly), puma with `query_cot`, as the paper did.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from evaluation import metrics
 from evaluation.answers import final_answer
-from evaluation.choices import chosen_letter
+from evaluation.choices import LETTERS, chosen_letter
 from evaluation.generated import same_choice
 from evaluation.matcher import decimals_asked, equal
-from evaluation.question import Question, image_path, questions_of, snake
+from evaluation.question import Fields, Question, image_path, questions_of, snake
 
 NAME = "mathverse"
 LLM_EXTRACTION = LLM_VERDICT = True
 TITLE = "MathVerse testmini"
-CHOICE = re.compile(r"^\s*([A-H])\s*[.:：、)]\s*(.*?)\s*$")
+CHOICE = re.compile(r"^\s*([A-Z])\s*[.:：、)]\s*(.*?)\s*$")
 SEGMENT = re.compile(r"(?:answer:|therefore,|so,|thus,)", re.I)
 
 
@@ -27,13 +27,20 @@ def load(path: str, image_root: str = "", protocol: str = "official") -> list[Qu
     """Rows of testmini.json or testmini_text_only.json."""
     query = "query_cot" if protocol == "puma" else "query_wo"
 
-    def read(row: dict, need: Callable) -> Question:
-        metadata, text = row.get("metadata") or {}, row.get("question_for_eval") or row.get("question") or ""
-        choices = parse_choices(text) if row.get("question_type") == "multi-choice" else ()
-        key, prompt, answer, version = (need(name) for name in ("sample_index", query, "answer", "problem_version"))
-        groups = {"version": version, **{name: metadata.get(name, "") for name in ("subject", "subfield")}}
-        return Question(str(key), prompt, image_path(image_root, row.get("image") or ""), text, str(answer), choices,
-                        str(row.get("problem_index", key)), groups, row)
+    def read(row: Fields) -> Question:
+        metadata = row.fields("metadata")
+        question, text = row.text("question", "").strip(), row.text("question_for_eval", "").strip()
+        text = text or question
+        kind = row.one_of("question_type", ("multi-choice", "free-form"), "free-form")
+        choices = parse_choices(text) if kind == "multi-choice" else ()
+        if len(choices) > len(LETTERS):
+            key = "question" if text == question else "question_for_eval"
+            raise row.wrong(key, text, f"a question with at most {len(LETTERS)} choices")
+        groups = {"version": row.text("problem_version")}
+        groups |= {name: metadata.text(name, "") for name in ("subject", "subfield")}
+        key = row.text("sample_index")
+        return Question(key, row.text(query), image_path(image_root, row.text("image", "")), text, row.text("answer"),
+                        choices, row.text("problem_index", key), groups, row.row)
 
     return questions_of(path, read)
 
@@ -44,7 +51,7 @@ def parse_choices(text: str) -> tuple[str, ...]:
     choices: list[str] = []
     for line in pieces[1].split("\n") if len(pieces) == 2 else ():
         match = CHOICE.match(line)
-        if match and match.group(1) == "ABCDEFGH"[len(choices) : len(choices) + 1]:
+        if match and match.group(1) == chr(ord("A") + len(choices)):
             choices.append(match.group(2))
     return tuple(choices)
 

@@ -7,14 +7,14 @@ letter scores. MathVista may not be trained on (its licence says so): data.py ne
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from evaluation import matcher, metrics
 from evaluation.answers import final_answer
 from evaluation.choices import LETTERS, chosen_letter
 from evaluation.expressions import NotMath
 from evaluation.mathverse import segment
-from evaluation.question import Question, image_path, questions_of, snake
+from evaluation.question import Fields, Question, image_path, questions_of, snake
 
 NAME = "mathvista"
 LLM_EXTRACTION, LLM_VERDICT = True, False  # the verdict is always the program's
@@ -27,6 +27,7 @@ SKILLS = {
     "arithmetic reasoning": "ARI", "statistical reasoning": "STA", "algebraic reasoning": "ALG",
     "geometry reasoning": "GEO", "numeric commonsense": "NUM", "scientific reasoning": "SCI", "logical reasoning": "LOG"
 }
+FORMS = ("integer", "float", "list")
 OF_THE_ROW = ("question_type", "answer_type")
 OTHER_GROUPS = (*OF_THE_ROW, "category", "source", "context", "grade", "language")
 PUMA_HINT = "Hint: Please answer the question and provide the final answer at the end."
@@ -35,33 +36,39 @@ PUMA_HINT = "Hint: Please answer the question and provide the final answer at th
 def load(path: str, image_root: str = "", protocol: str = "official") -> list[Question]:
     """Rows of testmini.json (an object by pid)."""
 
-    def read(row: dict, need: Callable) -> Question:
-        metadata, text = row.get("metadata") or {}, str(need("question"))
-        prompt = f"{PUMA_HINT}\nQuestion: {text}" if protocol == "puma" else row.get("query") or query(row)
-        groups = {"task": metadata.get("task", ""), "skills": tuple(metadata.get("skills") or ())}
-        groups |= {kind: (row if kind in OF_THE_ROW else metadata).get(kind, "") for kind in OTHER_GROUPS}
-        return Question(str(need("pid")), prompt, image_path(image_root, row.get("image") or ""), text,
-                        str(need("answer")), tuple(row.get("choices") or ()), groups=groups, row=row)
+    def read(row: Fields) -> Question:
+        metadata, text, answer = row.fields("metadata"), row.text("question"), row.text("answer")
+        kind = row.one_of("question_type", ("multi_choice", "free_form"), "free_form")
+        form = row.one_of("answer_type", FORMS if kind == "free_form" else (*FORMS, "text"), "list")
+        sound = {"question": text, "choices": row.texts("choices", len(LETTERS)), "unit": row.text("unit", ""),
+                 "precision": row.whole("precision"), "question_type": kind, "answer_type": form}
+        if not isinstance(row.row["answer"], str):  # a number stands as `normalize` writes it
+            answer = normalize(answer, None, kind, form, sound["precision"]) or answer
+        prompt = f"{PUMA_HINT}\nQuestion: {text}" if protocol == "puma" else row.text("query", "") or query(sound)
+        groups = {"task": metadata.text("task", ""), "skills": metadata.texts("skills")}
+        groups |= {name: (row if name in OF_THE_ROW else metadata).text(name, "") for name in OTHER_GROUPS}
+        return Question(row.text("pid"), prompt, image_path(image_root, row.text("image", "")), text, answer,
+                        sound["choices"], groups=groups, row={**row.row, **sound})
 
     return questions_of(path, read)
 
 
 def query(row: dict) -> str:
     """The prompt: hint, question with its unit, choices; as the benchmark's query.json has them."""
-    unit = f" (Unit: {row['unit']})" if row.get("unit") else ""
+    unit = f" (Unit: {row['unit']})" if row["unit"] else ""
     lines = [f"Hint: {hint(row)}", f"Question: {row['question']}{unit}"]
-    if row.get("choices"):
+    if row["choices"]:
         lines += ["Choices:", *(f"({chr(65 + k)}) {choice}" for k, choice in enumerate(row["choices"]))]
     return "\n".join(lines)
 
 
 def hint(row: dict) -> str:
     """What form of answer a row asks for."""
-    if row.get("question_type") == "multi_choice":
+    if row["question_type"] == "multi_choice":
         return "Please answer the question and provide the correct option letter, e.g., A, B, C, D, at the end."
-    kind = row.get("answer_type", "list")
+    kind = row["answer_type"]
     if kind == "float":
-        kind = "float1" if int(row.get("precision") or 0) == 1 else "float2"
+        kind = "float1" if row["precision"] == 1 else "float2"
     what, form = {
         "integer": ("an integer answer", "value, e.g., 1, 2, 3"),
         "float1": ("a floating-point number with one decimal place", "value, e.g., 1.2, 1.3, 1.4"),

@@ -10,7 +10,9 @@ from typing import TextIO
 
 from common.files import file_ends, read_json, write_atomically
 from errors import UserError
-from evaluation.question import Question, read_rows
+from evaluation.question import Question, as_text, read_rows
+
+GIVEN = ("id", "response", "extraction", "error", "finish_reason")  # of a row made elsewhere
 
 
 def read_lines(path: Path) -> list[dict]:
@@ -69,17 +71,29 @@ def write_rows(path: Path, rows: Iterable[dict]) -> None:
 
 
 def read_given(path: str) -> dict[str, dict]:
-    """Answers made elsewhere: JSONL (or a JSON list) rows with `id` and `response`, or `extraction`, or `error`."""
+    """Answers made elsewhere: JSONL (or a JSON list) rows with `id` and `response`, or `extraction`, or `error`.
+    null is as if the key were not there: no error; no extraction given, so that the response is read.
+    """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file; --predictions wants JSONL rows with id and response")
     rows: dict[str, dict] = {}
     twice = []
     for number, row in enumerate(read_rows(path), 1):
-        if "id" not in row:
+        if row.get("id") is None:
             raise UserError(f'{path}: row {number} has no \'id\'; rows are {{"id": ..., "response": ...}}')
-        row = {**row, "id": str(row["id"])}
-        if not any(isinstance(row.get(key), str) for key in ("response", "extraction", "error")):
-            raise UserError(f"{path}: row {number} (id {row['id']}) has no 'response' text")
+        row = {key: row[key] for key in GIVEN if row.get(key) is not None}
+        if row.get("error") in ("", False):
+            del row["error"]
+        elif "error" in row and as_text(row["error"]) is None:  # servers give objects, too
+            row["error"] = json.dumps(row["error"])
+        for key, value in row.items():
+            if (text := as_text(value)) is None:
+                raise UserError(f"{path}: row {number}: {key!r} is {json.dumps(value)[:60]}; make it text")
+            row[key] = text
+        if not row.keys() & {"response", "extraction", "error"}:
+            raise UserError(f"{path}: row {number} (id {row['id']}) has no 'response' text; write \"\" for an answer "
+                            "that says nothing, an 'error' for a call that failed")
+        row.setdefault("response", "")
         if row["id"] in rows:
             twice.append(row["id"])
         rows[row["id"]] = row

@@ -9,13 +9,14 @@ Rates are over N problems, RM's over CM + RM; score = (CM + IG / 2) / N. N is co
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from evaluation import metrics
-from evaluation.question import Question, image_path, questions_of, read_rows, snake
+from evaluation.answers import LETTERS
+from evaluation.question import Fields, Question, image_path, questions_of, read_rows, snake
 
 NAME = "wemath"
 LLM_EXTRACTION = LLM_VERDICT = False
@@ -28,13 +29,19 @@ def load(path: str, image_root: str = "", protocol: str = "official") -> list[Qu
     """Rows of testmini.json; the knowledge tree (…knowledge_structure_nodes.json) is read where it lies beside it."""
     domains = read_domains(Path(path).parent)
 
-    def read(row: dict, need: Callable) -> Question:
-        problem, key, concept = str(need("ID")), str(need("key")), str(row.get("knowledge concept", ""))
+    def read(row: Fields) -> Question:
+        problem, key, concept = row.text("ID"), row.text("key"), row.text("knowledge concept", "")
         groups = {"key": key, "concept": concept, "domain": domains.get(concept.strip().lower(), "")}
-        text = f"{need('question')}\n{row.get('option', '')}"
-        return Question(f"{problem}/{key}", prompt(row, protocol == "puma"),
-                        image_path(image_root, row.get("image_path") or ""), text, str(need("answer")).strip(),
-                        cluster=problem, groups=groups, row=row)
+        question, option = row.text("question"), row.text("option", "")
+        knowledge = row.text("knowledge concept description", "") if protocol == "puma" else ""
+        answer = row.text("answer").strip()
+        if not re.fullmatch(r"[1-9]steps_(?:[1-9]|multi)", key):
+            raise row.wrong("key", key, "a step such as 2steps_1, or 2steps_multi")
+        if answer not in tuple(LETTERS):
+            raise row.wrong("answer", answer, f"the letter of an option, {LETTERS[0]} to {LETTERS[-1]}")
+        return Question(f"{problem}/{key}", prompt(question, option, knowledge),
+                        image_path(image_root, row.text("image_path", "")), f"{question}\n{option}", answer,
+                        cluster=problem, groups=groups, row=row.row)
 
     return questions_of(path, read)
 
@@ -42,21 +49,21 @@ def load(path: str, image_root: str = "", protocol: str = "official") -> list[Qu
 def read_domains(folder: Path) -> dict[str, str]:
     """{knowledge concept in lower case: its domain, one of twelve}; empty where the tree's file is not at hand."""
     files = sorted(folder.glob("*knowledge_structure_nodes.json"))
-    nodes = read_rows(files[0]) if files else []
-    return {node["full node"].rsplit("_", 1)[-1].strip().lower(): node["root2"] for node in nodes}
+    rows = read_rows(files[0]) if files else []
+    nodes = [Fields(f"{files[0]}: row {number}", row) for number, row in enumerate(rows, 1)]
+    return {node.text("full node").rsplit("_", 1)[-1].strip().lower(): node.text("root2") for node in nodes}
 
 
-def prompt(row: dict, with_knowledge: bool) -> str:
+def prompt(question: str, option: str, knowledge: str) -> str:
     """Question, options and the answer template; the paper's release adds the description of the knowledge concept,
     which helps.
     """
-    knowledge = row.get("knowledge concept description") if with_knowledge else ""
     return "\n".join([
         "Solve this multiple-choice question. Describe your thought process briefly, then give the final answer",
         "(the option's letter).",
         *([f"Knowledge: {knowledge}"] if knowledge else []),
-        f"Question: {row.get('question', '')}",
-        f"Options: {row.get('option', '')}",
+        f"Question: {question}",
+        f"Options: {option}",
         "Answer in this form, with both pairs of angle brackets:",
         "<Thought process>: <<your thought process>> <Answer>: <<the letter>>",
     ])
@@ -71,7 +78,7 @@ def extract(question: Question, response: str, protocol: str = "official") -> st
                 return match.group() if match else None
         return None
     text = re.sub(r"[><:.]", "", response.rsplit("Answer", 1)[-1].strip()).strip()
-    return text[0] if text and text[0] in "ABCDEFGH" else None
+    return text[0] if text and text[0] in LETTERS else None
 
 
 def judge(question: Question, extraction: str | None, protocol: str = "official") -> bool:

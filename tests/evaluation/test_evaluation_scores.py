@@ -1,5 +1,6 @@
 """Loading, official scoring rules and metrics of the benchmarks: the worked examples, and each real question file."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -13,6 +14,10 @@ from evaluation.question import Question, read_rows
 from evaluation.report import paper_tables
 
 FIXTURES = Path(__file__).parent / "fixtures"
+DATA = {
+    "mathverse": "mathverse.json", "mathvista": "mathvista.json", "wemath": "wemath.json",
+    "generated": "generated.jsonl"
+}
 
 
 def real(name: str) -> Path:
@@ -61,12 +66,20 @@ def test_mathverse_choices(text: str, choices: tuple[str, ...]) -> None:
     assert mathverse.parse_choices(text) == choices
 
 
-def test_vision_only_rows_are_judged_by_question_for_eval() -> None:
-    questions = mathverse.load(str(FIXTURES / "mathverse.json"))
-    blind = [question for question in questions if question.groups["version"] == "Vision Only"]
-    assert blind and all(question.row["question"] == "" and question.text for question in blind)
-    rounded = next(question for question in blind if "decimal" in question.text)
-    assert mathverse.judge(rounded, "12.566370614")  # 4π, and the question asks for two decimal places
+def test_vision_only_rows_are_judged_by_the_question_in_the_picture(tmp_path: Path) -> None:
+    """By `question_for_eval`, else by the problem's longest question; no row of another problem lends its own."""
+    whole = read_rows(FIXTURES / "mathverse.json")
+    bare = [{key: value for key, value in row.items() if key != "question_for_eval"} for row in whole]
+    alone = [row for row in bare if row["problem_version"] == "Vision Only" or row["problem_index"] == "1"]
+    for rows, told in (whole, 3), (bare, 3), (alone, 1):
+        path = tmp_path / "rows.json"
+        path.write_text(json.dumps(rows))
+        blind = [question for question in mathverse.load(str(path)) if question.groups["version"] == "Vision Only"]
+        assert all(question.row["question"] == "" for question in blind)
+        assert [bool(question.text) for question in blind] == [True] * told + [False] * (3 - told)
+        assert blind[0].choices == ("35°", "45°", "55°", "65°")
+        rounded = [q for q in blind if mathverse.judge(q, "12.566370614")]  # 4π, to two decimal places
+        assert [("decimal" in question.text) for question in rounded] == [True] * (told == 3)
 
 
 def test_mathverse_protocols_ask_and_extract_differently() -> None:
@@ -223,6 +236,30 @@ def test_generated_bench_is_scored_by_version_and_family() -> None:
     assert scores[f"family.{wrong.groups['family']}"] < 100
 
 
+def test_generated_vision_only_rows_are_judged_by_the_question_in_the_picture(tmp_path: Path) -> None:
+    """Its words stand in the picture, or in `question` too; the model is asked by the instruction all the same."""
+    asked, instruction = "How long is it, to two decimal places?", "Solve what the picture shows."
+    told = {"id": "p/text-only", "version": "text-only", "instruction": f"A wire. {asked}", "question": asked}
+    lite = {"id": "p/text-lite", "version": "text-lite", "instruction": "How long?", "question": "How long?"}
+    other = {"id": "q", "problem_id": "q", "version": "text-only", "instruction": "long " * 30, "choices": ["1", "2"]}
+    seen = {"id": "p/vision-only", "version": "vision-only", "instruction": instruction}
+    for own, siblings, text, right in [
+        ({}, [told, lite], asked, True), ({"question": ""}, [lite, told], asked, True),
+        ({"question": instruction}, [told, lite], asked, True), ({"question": None}, [lite], "How long?", False),
+        ({"question": "How long, to 2 decimals?"}, [lite], "How long, to 2 decimals?", True), ({}, [], "", False),
+    ]:
+        rows = [{"problem_id": "p", "answer": "14.14", **row} for row in (other, {**seen, **own}, *siblings)]
+        path = tmp_path / "bench.json"
+        path.write_text(json.dumps(rows))
+        question = generated.load(str(path))[1]
+        assert (question.text, question.prompt, question.choices) == (text, instruction, ())
+        assert generated.judge(question, "14.1421") is right
+    choices = {"choices": ["15 m", "1.5 m"], "answer": "B"}
+    path.write_text(json.dumps([{"problem_id": "p", "answer": "B", **seen}, {"problem_id": "p", **told, **choices}]))
+    question = generated.load(str(path))[0]
+    assert question.choices == ("15 m", "1.5 m") and generated.judge(question, "1.5 m")
+
+
 def test_the_most_frequent_answer_of_each_family() -> None:
     rows = [("f", "1"), ("f", "1"), ("f", "2"), ("g", "3"), ("g", "4")]
     seen = [("vision-only", *row) for row in rows]
@@ -292,6 +329,92 @@ def test_a_broken_question_file_is_named(tmp_path: Path, content: str, message: 
     with pytest.raises(UserError, match=message) as caught:
         generated.load(str(path))
     assert str(path) in str(caught.value)
+
+
+WRONG = [  # bench, key, value, what the one line says of it
+    ("generated", "choices", "A. 1 B. 2", "'choices' is \"A. 1 B. 2\"; make it a list of texts"),
+    ("generated", "choices", {"A": 1}, "make it a list of texts"), ("generated", "choices", [["x"]], "make it text"),
+    ("generated", "choices", list("ABCDEFGHI"), "make it at most 8 texts"),
+    ("mathvista", "choices", list(map(str, range(26))), "make it at most 8 texts"),
+    ("generated", "answer", None, "'answer' is null; make it text"), ("generated", "answer", " ", "says something"),
+    ("generated", "answer", ["1"], "make it text"), ("generated", "answer", True, "make it text"),
+    ("generated", "instruction", None, "'instruction' is null"), ("generated", "id", {}, "'id' is {}"),
+    ("generated", "image_url", [], "'image_url' is []; make it text"), ("generated", "image_url", {"bytes": ""}, ""),
+    ("generated", "problem_id", [1], "make it text"), ("generated", "version", {}, "text"),
+    ("mathverse", "question", ["x"], "make it text"), ("mathverse", "answer", float("nan"), "make it text"),
+    ("mathverse", "metadata", "{}", "make it an object"), ("mathverse", "metadata", {"subject": []}, "in 'metadata'"),
+    ("mathverse", "question_type", "multi_choice", "make it 'multi-choice' or 'free-form'"),
+    ("mathverse", "query_wo", "a \0 b", "text without NUL"), ("mathverse", "query_wo", "\ud800", "lone surrogates"),
+    ("mathverse", "question_for_eval", "Choices:\n" + "\n".join(f"{c}: x" for c in "ABCDEFGHI"), "at most 8 choices"),
+    ("mathvista", "precision", "one", "make it a whole number"), ("mathvista", "precision", [1], "whole number"),
+    ("mathvista", "precision", True, "whole number"), ("mathvista", "answer_type", "number", "'integer' or 'float'"),
+    ("mathvista", "question", None, "'question' is null"), ("mathvista", "metadata", {"skills": "algebra"}, "a list"),
+    ("wemath", "answer", "No", "make it the letter of an option, A to H"), ("wemath", "key", "step", "2steps_1"),
+    ("wemath", "option", ["A. 1", "B. 2"], "'option' is"), ("wemath", "question", {}, "make it text"),
+]
+
+
+def changed_row(tmp_path: Path, bench: str, changes: dict) -> Path:
+    """The bench's fixture with other values in its first row."""
+    rows = read_rows(FIXTURES / DATA[bench])
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{**rows[0], **changes}, *rows[1:]]))
+    return path
+
+
+@pytest.mark.parametrize(("bench", "key", "value", "said"), WRONG)
+def test_a_value_of_a_wrong_type_is_one_line(bench: str, key: str, value: object, said: str, tmp_path: Path) -> None:
+    path = changed_row(tmp_path, bench, {key: value})
+    with pytest.raises(UserError) as caught:
+        BENCHMARKS[bench].load(str(path))
+    assert str(caught.value).startswith(f"{path}: row 1") and said in str(caught.value)
+    assert repr(key) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("bench", "changes", "extraction"),
+    [
+        ("generated", {"choices": [1, 2, 3], "answer": 2}, "B"), ("generated", {"answer": 14}, "14.0"),
+        ("generated", {"answer": 14.0}, "14"), ("generated", {"id": 7, "choices": None, "image_url": None}, "80°"),
+        ("generated", {"question": None}, "80°"), ("mathverse", {"question": None, "image": None}, "C"),
+        ("mathverse", {"answer": 5, "metadata": None, "question_type": None}, "5"),
+        ("mathvista", {"precision": "1", "choices": None, "question_type": "free_form", "answer_type": "float",
+                       "answer": 1.2}, "1.23"),
+        ("mathvista", {"precision": 1.0, "choices": [], "question_type": "free_form", "answer_type": "float",
+                       "answer": 1}, "1.04"),
+        ("mathvista", {"choices": None, "question_type": "free_form", "answer_type": "integer", "answer": 14.0}, "14"),
+        ("mathvista", {"choices": [5, 6, 7.5], "answer": 7.5}, "C"), ("wemath", {"ID": 3, "option": None}, "C"),
+    ],
+)
+def test_numbers_are_their_texts_and_null_is_nothing(bench: str, changes: dict, extraction: str,
+                                                     tmp_path: Path) -> None:
+    question = BENCHMARKS[bench].load(str(changed_row(tmp_path, bench, changes)))[0]
+    assert BENCHMARKS[bench].judge(question, extraction), question
+    assert not question.image or "image" not in changes
+
+
+@pytest.mark.parametrize("bench", DATA)
+def test_no_type_under_any_key_is_a_traceback(bench: str, tmp_path: Path) -> None:
+    """Each key of a row as each type, and gone: loaded, extracted, judged and scored, or one line."""
+    module, refused, sound = BENCHMARKS[bench], 0, 0
+    row = read_rows(FIXTURES / DATA[bench])[0]
+    values = (None, True, 0, -1, 10**30, 1.5, "", "x", "\ud800", [], [1], [None], [[]], {}, {"a": None}, ["x"] * 9)
+    nested = [{"metadata": {**row["metadata"], key: value}} for key in row.get("metadata", ()) for value in values]
+    for changes in [{key: value} for key in row for value in values] + nested + [{key: ...} for key in row]:
+        kept = {key: value for key, value in {**row, **changes}.items() if value is not ...}
+        path = tmp_path / "rows.json"
+        path.write_text(json.dumps([kept]))
+        try:
+            questions = module.load(str(path))
+        except UserError as error:
+            refused += 1
+            assert str(error).startswith(str(path)) and "\n" not in str(error)
+            continue
+        sound += 1
+        json.dumps([question.prompt for question in questions], ensure_ascii=False).encode()
+        verdicts = judge_by_rules(module, questions, {question.id: "Answer: B" for question in questions})
+        score(module, questions, verdicts, samples=0)
+    assert refused > 50 < sound
 
 
 def test_paper_tables_are_whole() -> None:
