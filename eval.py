@@ -26,9 +26,9 @@ from tqdm import tqdm
 import runtime
 from common.llm import Client, user_message
 from errors import UserError, run_main
-from evaluation import BENCHMARKS, generated, llm_judge, score, store
+from evaluation import BENCHMARKS, generated, llm_judge, score, store, wemath
 from evaluation.question import Question
-from evaluation.report import compared, headline, methods, notes, write_report
+from evaluation.report import compared, counts, in_order, methods, notes, told, unfinished, write_report
 
 STEPS = ("generate", "extract", "judge", "report")
 PROTOCOLS = ("official", "puma")
@@ -98,7 +98,7 @@ def finish(config: Config, bench: ModuleType, everything: list[Question], questi
            out: Path, steps: list[str]) -> None:
     """The steps after generate, in one process."""
     for stem in ["predictions"] + ["predictions_blind"] * config.blind:
-        answers = store.read_given(config.predictions) if config.predictions else store.read_parts(out, stem)
+        answers = read_answers(config, out, stem)
         suffix = stem.removeprefix("predictions")
         known = {question.id for question in everything}
         store.check_ids(answers, questions, known, config.predictions or f"{out}/{stem}*.jsonl")
@@ -202,16 +202,16 @@ def refuse_other_questions(out: Path, earlier: dict[str, dict], fingerprints: di
 
 
 def ask_model(config: Config, questions: list[Question], missing: set[str], blind: bool) -> Iterator[dict]:
-    """Rows {"id", "response"} from a checkpoint, batch by batch."""
+    """Rows {"id", "response", "finish_reason"} from a checkpoint, batch by batch."""
     if not questions:
         return
     from evaluation.generate import message_of, stream
 
     model, processor = checkpoint(config.model)
     messages = [message_of(question, blind=blind, missing=question.id in missing) for question in questions]
-    for position, text in stream(model, processor, messages, batch_size=config.batch_size,
-                                 max_new_tokens=config.max_new_tokens, temperature=config.temperature):
-        yield {"id": questions[position].id, "response": text}
+    for position, text, cut in stream(model, processor, messages, batch_size=config.batch_size,
+                                      max_new_tokens=config.max_new_tokens, temperature=config.temperature):
+        yield {"id": questions[position].id, "response": text, "finish_reason": "length" if cut else "stop"}
 
 
 @functools.cache
@@ -301,7 +301,7 @@ def read_step(path: Path, questions: list[Question], step: str) -> dict[str, dic
         raise UserError(f"{path}: not there yet; run --steps {step} first")
     rows = {row["id"]: row for row in store.read_lines(path)}
     store.check_ids(rows, questions, set(rows), str(path))
-    return rows
+    return {question.id: rows[question.id] for question in questions}
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -309,35 +309,48 @@ def read_step(path: Path, questions: list[Question], step: str) -> dict[str, dic
 
 
 def report(config: Config, bench: ModuleType, questions: list[Question], missing: set[str], out: Path) -> None:
-    """Write report.json, report.md, chart.png and browse.html; print the main scores."""
+    """Write report.json, report.md, chart.png and browse.html; print the main scores. UserError, once these are
+    written, where too many rows have failed for a score.
+    """
     verdicts = read_step(out / "verdicts.jsonl", questions, "judge")
+    answers = read_answers(config, out, "predictions")
     judged = {key: row["correct"] for key, row in verdicts.items() if "correct" in row}
-    asked = [question for question in questions if question.id in verdicts]
-    metrics, intervals = score(bench, asked, judged, config.samples)
-    blind, most_frequent = None, None
+    trouble = unfinished(verdicts, answers, config.predictions)
+    blind, blind_judged, most_frequent = None, {}, None
     if config.blind:
         rows = read_step(out / "verdicts_blind.jsonl", questions, "judge")
-        blind, _ = score(bench, asked, {key: row["correct"] for key, row in rows.items() if "correct" in row}, 0)
-    if config.bench == "generated":
-        most_frequent = generated.most_frequent_answer([question for question in asked if question.id in judged])
-    errors = [question.id for question in asked if question.id not in judged]
+        blind_judged = {key: row["correct"] for key, row in rows.items() if "correct" in row}
+        trouble = trouble or unfinished(rows, read_answers(config, out, "predictions_blind"), "")
+    metrics, intervals = ({}, {}) if trouble else score(bench, questions, judged, config.samples)
+    if config.blind and not trouble:
+        blind = in_order(bench.NAME, score(bench, questions, blind_judged, 0)[0])
+    if config.bench == "generated" and not trouble:
+        most_frequent = generated.most_frequent_answer([question for question in questions if question.id in judged])
+    errors = [question.id for question in questions if question.id not in judged]
+    left_out = wemath.left_out(questions, judged) if config.bench == "wemath" else 0
+    settings = {} if config.predictions else store.read_settings(out / "settings.json")
     summary = {
-        "bench": config.bench, "protocol": config.protocol, "n": len(asked) - len(errors),
-        "metrics": metrics, "intervals": intervals, "title": bench.TITLE,
+        "bench": config.bench, "protocol": config.protocol, "n": len(judged), "unfinished": trouble,
+        "metrics": in_order(bench.NAME, metrics), "intervals": intervals, "title": bench.TITLE,
         "model": config.name or config.model or config.api_model or Path(config.predictions or str(out)).name,
-        "asked": len(asked), "errors": len(errors), "error_ids": errors[:100],
-        "no_answer": sum("correct" in row and row.get("extraction") is None for row in verdicts.values()),
-        "missing_images": 0 if config.predictions else len(missing),
-        "extracted_by": methods(verdicts, "extracted_by"), "judged_by": methods(verdicts, "by"),
-        "judge_model": config.judge_model, "blind": blind, "most_frequent": most_frequent, "samples": config.samples,
+        "asked": len(questions), "errors": len(errors), "error_ids": errors[:100], **counts(verdicts, answers),
+        "max_new_tokens": settings.get("max_new_tokens"), "missing_images": 0 if config.predictions else len(missing),
+        "extracted_by": methods(verdicts, "extracted_by"),
+        "judged_by": methods({key: verdicts[key] for key in judged}, "by"), "judge_model": config.judge_model,
+        "blind": blind, "most_frequent": most_frequent, "samples": config.samples,
         "compared": [compared(path) for path in config.compare.split(",") if path],
-        "notes": notes(config.bench, config.protocol, bool(config.judge), questions),
+        "notes": notes(config.bench, config.protocol, bool(config.judge), questions, left_out),
     }
-    responses = store.read_given(config.predictions) if config.predictions else store.read_parts(out, "predictions")
-    rows = {key: {**row, "response": responses.get(key, {}).get("response", "")} for key, row in verdicts.items()}
-    write_report(out, summary, asked, rows, missing)
-    shown = headline(config.bench, metrics)
-    print(f"{bench.TITLE}: {shown}; {len(errors)} errors, {summary['missing_images']} white pictures; {out}/report.md")
+    rows = {key: {**answers.get(key, {}), **row} for key, row in verdicts.items()}
+    write_report(out, summary, questions, rows, missing)
+    if trouble:
+        raise UserError(f"{out}: no score: {trouble}")
+    print(f"{told(summary)}\nreport: {out}/report.md")
+
+
+def read_answers(config: Config, out: Path, stem: str) -> dict[str, dict]:
+    """The model's answers: those made elsewhere, or those that the generate step has left so far."""
+    return store.read_given(config.predictions) if config.predictions else store.read_parts(out, stem)
 
 
 if __name__ == "__main__":

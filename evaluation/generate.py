@@ -47,8 +47,8 @@ def load_model(folder: str) -> tuple[PreTrainedModel, ProcessorMixin]:
 def generate(model: PreTrainedModel, processor: ProcessorMixin, messages: Sequence[Message], *, batch_size: int = 64,
              max_new_tokens: int = 512, temperature: float = 0.0) -> list[str]:
     """The responses, in the order of the messages. temperature 0 is greedy."""
-    found = dict(stream(model, processor, messages, batch_size=batch_size, max_new_tokens=max_new_tokens,
-                        temperature=temperature))
+    found = {k: text for k, text, _ in stream(model, processor, messages, batch_size=batch_size,
+                                              max_new_tokens=max_new_tokens, temperature=temperature)}
     return [found[k] for k in range(len(messages))]
 
 
@@ -59,8 +59,10 @@ def message_of(question: Question, *, blind: bool = False, missing: bool = False
 
 
 def stream(model: PreTrainedModel, processor: ProcessorMixin, messages: Sequence[Message], *, batch_size: int = 64,
-           max_new_tokens: int = 512, temperature: float = 0.0) -> Iterator[tuple[int, str]]:
-    """(position, response) as batches are done, the longest prompts first: too little memory shows at once."""
+           max_new_tokens: int = 512, temperature: float = 0.0) -> Iterator[tuple[int, str, bool]]:
+    """(position, response, cut) as batches are done, the longest prompts first: too little memory shows at once. cut:
+    max_new_tokens ended the response, not the model.
+    """
     tokenizer = processor.tokenizer
     tokenizer.padding_side = "left"
     prompts = [prompt_of(processor, message) for message in messages]
@@ -74,8 +76,18 @@ def stream(model: PreTrainedModel, processor: ProcessorMixin, messages: Sequence
         with torch.inference_mode():
             outputs = model.generate(**inputs, max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id or 0,
                                      **sampling)
-        texts = tokenizer.batch_decode(outputs[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        yield from zip(rows, (text.strip() for text in texts), strict=True)
+        written = outputs[:, inputs["input_ids"].shape[1] :]
+        texts = tokenizer.batch_decode(written, skip_special_tokens=True)
+        yield from zip(rows, (text.strip() for text in texts), cut_off(model, written), strict=True)
+
+
+def cut_off(model: PreTrainedModel, written: torch.Tensor) -> list[bool]:
+    """Of each row [rows, tokens] that generate has written: whether no end-of-turn token is in it. A row that ends has
+    one, before its padding or as its very last token.
+    """
+    ends = model.generation_config.eos_token_id
+    ends = torch.tensor([] if ends is None else ends, dtype=written.dtype, device=written.device).reshape(-1)
+    return (~torch.isin(written, ends).any(dim=1)).tolist()
 
 
 def inputs_of(model: PreTrainedModel, processor: ProcessorMixin, prompts: list[str],

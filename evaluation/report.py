@@ -1,8 +1,8 @@
 """What a run says: report.json, report.md beside the paper's tables, a chart as in Figure 4, a page of the rows."""
 
 import html
+import io
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from common.files import read_json, write_atomically
-from common.html_page import card, escape, page, picture
+from common.html_page import card, escape, page
+from common.llm import picture_url
 from errors import UserError
 from evaluation import metrics
 from evaluation.question import Question, snake
+from sources import BadRow, open_image
 
 PAPER = Path(__file__).with_name("paper_tables.json")
 VERSION_COLUMNS = {
@@ -29,8 +31,11 @@ COLUMNS = {  # of the main table; the paper's Table 1 (MathVerse, MathVista) and
 ALSO_PRINTED = {
     "wemath": ("S1", "S2", "S3", "loose.score"), "mathverse": ("text_only", "gap"), "generated": ("text_only", "gap")
 }
+MOST_FAILED = 0.005  # of the rows; beyond, there is no score
+MOST_UNREAD = 0.05  # of the judged rows, by rules; beyond, there is a warning
 TABLES = {"mathverse": "table1", "mathvista": "table1", "wemath": "table2"}
 LONGEST_SHOWN = 6000  # characters of a response on the page
+PICTURE_SIDE = 320  # pixels at most, of a picture on the page: 6 KB each
 
 
 def paper_tables() -> dict[str, list[dict]]:
@@ -50,17 +55,57 @@ def with_interval(value: float | None, interval: tuple[float, float] | None) -> 
 
 def headline(bench: str, scores: Mapping[str, float | None]) -> str:
     """The main scores in one line."""
-    names = [*COLUMNS[bench], *ALSO_PRINTED.get(bench, ())]
-    return ", ".join(f"{name} {number(scores[name])}" for name in names if scores.get(name) is not None) or "no score"
+    names = {**COLUMNS[bench], **{name: name for name in ALSO_PRINTED.get(bench, ())}}
+    shown = [f"{label} {number(scores[name])}" for name, label in names.items() if scores.get(name) is not None]
+    return ", ".join(shown) or "no score"
 
 
-def cell(text: object) -> str:
+def in_order(bench: str, scores: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Scores in the order of the paper's tables, then of their names; never of the question file."""
+    first = [*COLUMNS[bench], *ALSO_PRINTED.get(bench, ())]
+    names = sorted(scores, key=lambda name: (first.index(name) if name in first else len(first), "." in name, name))
+    return {name: scores[name] for name in names}
+
+
+def cell(text: object, longest: int = 200) -> str:
     """Text for a Markdown table: one line, no bars, no HTML."""
-    return html.escape(" ".join(str(text).split()), quote=False).replace("|", "\\|").replace("`", "'")[:200]
+    return html.escape(" ".join(str(text).split()), quote=False).replace("|", "\\|").replace("`", "'")[:longest]
 
 
 # -----------------------------------------------------------------------------
 # what stands around the scores
+
+
+def unfinished(rows: Mapping[str, dict], answers: Mapping[str, dict], given: str) -> str:
+    """Why there is no score, and what to do; "" while no more than MOST_FAILED of the verdict rows have failed. given:
+    the file of answers that were made elsewhere.
+    """
+    failed = [key for key, row in rows.items() if "correct" not in row]
+    if len(failed) <= MOST_FAILED * len(rows):
+        return ""
+    unanswered = [key for key in failed if "error" in answers.get(key, {})]
+    said = " ".join(str(rows[failed[0]].get("error")).split())[:160]
+    remedies = [f"give the rows with an 'error' in {given} an answer"] if unanswered and given else []
+    if len(failed) > len(unanswered) or not given:
+        remedies.append("give the same command again, with all its steps: only what failed is asked anew")
+    return (f"{len(failed)} of {len(rows)} rows failed ({len(unanswered)} got no answer, "
+            f"{len(failed) - len(unanswered)} no verdict; the first, {failed[0][:60]}: {said}), and at most "
+            f"{100 * MOST_FAILED:g} % of them may; {' and '.join(remedies)}")
+
+
+def counts(rows: Mapping[str, dict], answers: Mapping[str, dict]) -> dict[str, int | None]:
+    """What became of the judged rows' answers. cut: None where no answer says how it ended. unread: those without an
+    answer that the rules could find; cut_unread: of these, the cut ones.
+    """
+    judged = [key for key, row in rows.items() if "correct" in row]
+    none = [key for key in judged if not (rows[key].get("extraction") or "").strip()]
+    unread = [key for key in none if rows[key].get("extracted_by") == "rules"]
+    cut = {key for key in judged if answers.get(key, {}).get("finish_reason") == "length"}
+    known = any(answers.get(key, {}).get("finish_reason") for key in judged)
+    thoughts = [answers.get(key, {}).get("response", "").rpartition("<think>") for key in judged]
+    return {"no_answer": len(none), "unread": len(unread), "cut": len(cut) if known else None,
+            "cut_unread": len(cut.intersection(unread)),
+            "unfinished_thinking": sum(bool(mark) and "</think>" not in rest for _, mark, rest in thoughts)}
 
 
 def methods(rows: dict[str, dict], key: str) -> str:
@@ -74,14 +119,21 @@ def compared(folder: str) -> dict:
     path = Path(folder) / "report.json"
     try:
         other = read_json(path)
-        return {"model": other["model"], "metrics": other["metrics"]}
-    except (OSError, ValueError, KeyError) as error:
+        model, scores, trouble = other["model"], other["metrics"], other.get("unfinished")
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"--compare {folder}: no report.json of an evaluation ({error})") from error
+    if trouble:
+        raise UserError(f"--compare {folder}: that run has no score yet ({trouble})")
+    return {"model": model, "metrics": scores}
 
 
-def notes(bench: str, protocol: str, llm: bool, questions: list[Question]) -> list[str]:
-    """What a reader of the scores must know."""
+def notes(bench: str, protocol: str, llm: bool, questions: list[Question], left_out: int) -> list[str]:
+    """What a reader of the scores must know. left_out: composite problems of We-Math that lack a verdict or a row."""
+    untold = sum(not question.text for question in questions)
     said = [
+        (untold, f"{untold} rows were judged without their question, and so without its rule of rounding: neither they "
+         "nor another row of their problem states it"),
+        (left_out, f"{left_out} composite problems lack a row or a verdict: they count in no strict and loose score"),
         (bench == "wemath" and llm, "the official scorer of this benchmark is a program: --judge had nothing to do"),
         (bench == "mathverse" and not llm, "the official scorer is an LLM; rules take its place here"),
         (bench == "mathvista" and not llm,
@@ -106,7 +158,9 @@ def markdown(report: dict, chart: str | None) -> str:
     columns = dict(COLUMNS[bench])
     if scores.get("text_only") is not None:
         columns["text_only"] = "Text-only"
-    lines = [f"# {report['title']}: {cell(report['model'])}", "", *_facts(report), ""]
+    lines = [f"# {report['title']}: {cell(report['model'])}", "", *_boxes(report), *_facts(report), ""]
+    if report["unfinished"]:
+        return "\n".join(lines)
     if bench == "generated":
         lines += _table(columns, _own_rows(report, {}), ("model",))
         lines += ["", *_generated_tables(report)]
@@ -135,12 +189,41 @@ def markdown(report: dict, chart: str | None) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _boxes(report: dict) -> list[str]:
+    """What forbids to publish or to compare the scores, in boxes before everything else."""
+    boxes = []
+    if report["unfinished"]:
+        boxes.append(f"**No score: this run is unfinished.** {cell(report['unfinished'], 600)}.")
+    elif report["unread"] > MOST_UNREAD * report["n"]:
+        share = f"{100 * report['unread'] / report['n']:.1f} %"
+        cut = f" {report['cut_unread']} of them were cut: raise --max_new_tokens." if report["cut_unread"] else ""
+        if report["bench"] == "wemath":  # whose official scorer is these rules
+            boxes.append(f"**{share} of the responses name no option in the form that the official scorer reads**, "
+                         f"which counts them as wrong, too.{cut}")
+        else:
+            boxes.append(f"**Rules could not read {share} of the answers; not comparable with published scores; use "
+                         f"--judge.**{cut}")
+    return [line for box in boxes for line in (f"> {box}", "")]
+
+
+def told(report: dict) -> str:
+    """What the console says: the main scores, what became of the rows, and what forbids to compare the scores."""
+    facts = [line.removeprefix("- ") for line in _facts(report)[:2]]
+    boxes = [line.removeprefix("> ").replace("**", "") for line in _boxes(report) if line]
+    return "\n".join([f"{report['title']}: {headline(report['bench'], report['metrics'])}", *facts, *boxes])
+
+
 def _facts(report: dict) -> list[str]:
+    cut, limit = report["cut"], report["max_new_tokens"]
+    at = f"cut at max_new_tokens{f' {limit}' if limit else ''}: "
+    over = "; the scores are over those judged" if report["errors"] and not report["unfinished"] else ""
     lines = [
-        f"- rows judged: {report['n']} of {report['asked']}; without an answer or a verdict (failed calls): "
-        f"{report['errors']}; no final answer, or none of the choices, found in the response: {report['no_answer']}",
-        f"- protocol: {report['protocol']}; answers extracted by {report['extracted_by']}, "
-        f"judged by {report['judged_by']}",
+        f"- rows judged: {report['n']} of {report['asked']}; failed (no answer or no verdict): {report['errors']}{over}",
+        f"- no answer found, which counts as wrong: {report['no_answer']}; {at}"
+        + ("not known, these answers do not say how they ended" if cut is None else f"{cut} (finish_reason length)")
+        + f"; unfinished thinking: {report['unfinished_thinking']}",
+        f"- protocol: {report['protocol']}; answers extracted by {report['extracted_by'] or 'nobody'}, "
+        f"judged by {report['judged_by'] or 'nobody'}",
         f"- pictures replaced by a white one because they are not at hand: {report['missing_images']}",
     ]
     if report["blind"] is not None:
@@ -230,16 +313,25 @@ body{max-width:70rem} .card{border-left:6px solid #bbb;margin:.7rem 0;overflow:h
 .card.right{border-left-color:#3a8f4d} .card.wrong{border-left-color:#b8403a}
 .card img{float:right;max-width:18rem;max-height:18rem;margin:0 0 .5rem 1rem} [hidden]{display:none}
 """
-FILTER = """<p>Show <select id="verdict"><option value="">every row</option><option value="right">right</option>
-<option value="wrong">wrong</option><option value="error">without a verdict</option></select>
+FILTER = """<p>Show <select id="verdict"><option value="card">every row</option><option value="right">right</option>
+<option value="wrong">wrong</option><option value="unread">no answer found</option><option value="cut">cut</option>
+<option value="error">failed: no answer, or no verdict</option></select>
 whose text holds <input id="text" size="30"> <span id="count"></span></p>"""
 SCRIPT = """<script>
+const pictures = PICTURES;
+const seen = new IntersectionObserver(entries => {
+  for (const entry of entries.filter(entry => entry.isIntersecting)) {
+    entry.target.src = pictures[entry.target.dataset.picture];
+    seen.unobserve(entry.target);
+  }
+}, {rootMargin: "600px"});
+document.querySelectorAll("img").forEach(image => seen.observe(image));
 const rows = [...document.querySelectorAll("article")];
 const verdict = document.getElementById("verdict"), text = document.getElementById("text");
 const show = () => {
   let n = 0;
   for (const row of rows) {
-    row.hidden = !(row.className.includes(verdict.value) &&
+    row.hidden = !(row.classList.contains(verdict.value) &&
       row.textContent.toLowerCase().includes(text.value.toLowerCase()));
     n += !row.hidden;
   }
@@ -250,31 +342,58 @@ show();
 </script>"""
 
 
-def browse_page(title: str, questions: list[Question], rows: Mapping[str, dict], missing: set[str], folder: Path,
+def browse_page(title: str, questions: list[Question], rows: Mapping[str, dict], missing: set[str],
                 white: bool) -> str:
     """One article per row: picture, question, response, extraction, gold, verdict. Everything from outside is escaped.
 
-    rows: {id: {"response", "extraction", "correct" or "error"}}. Pictures are linked relative to `folder`. white: the
-    model was shown a white one for each that is missing; else the answers were made elsewhere.
+    rows: {id: {"response", "finish_reason", "extraction", "extracted_by", "by", "correct" or "error"}}. Pictures are
+    embedded, each once and small, so that the page can be mailed. white: the model was shown a white one for each that
+    is missing; else the answers were made elsewhere.
     """
-    articles = []
+    articles, pictures, places = [], [], {}
     for question in questions:
         row = rows.get(question.id, {})
         kind = "error" if "correct" not in row else ("right" if row["correct"] else "wrong")
+        unread = kind != "error" and not (row.get("extraction") or "").strip()
+        cut = row.get("finish_reason") == "length"
         groups = ", ".join(str(v) if isinstance(v, str) else ", ".join(v) for v in question.groups.values() if v)
         image = ""
-        if question.image and question.id not in missing:
-            image = os.path.relpath(question.image, folder).replace(os.sep, "/")
-        elif question.image:
+        if question.image and question.id in missing:
             shown = "a white picture was shown: the real one is not at hand" if white else "its picture is not at hand"
             groups = f"{groups} ({shown})"
-        extraction = row.get("extraction")
-        articles.append(card(picture(image), f"<b>{_shown(question.id)}</b> <small>{_shown(groups)}</small>"
-                             f"<pre>{_shown(question.prompt)}</pre>Response<pre>{_shown(row.get('response', ''))}</pre>"
-                             f"Extracted: <b>{'(none)' if extraction is None else _shown(extraction)}</b> · "
-                             f"gold: <b>{_shown(question.answer)}</b> · <b>{kind}</b> {_shown(row.get('error', ''))}",
-                             kind=kind))
-    return page(title, FILTER, *articles, SCRIPT, style=STYLE)
+        elif question.image:
+            if question.image not in places:
+                url = thumbnail(question.image)
+                places[question.image] = len(pictures) if url else None
+                pictures += [url] if url else []
+            place = places[question.image]
+            image = "" if place is None else f'<img alt="" data-picture="{place}">'
+            groups += " (its picture cannot be read)" if place is None else ""
+        found = "(no answer found)" if unread or row.get("extraction") is None else _shown(row["extraction"])
+        articles.append(card(image, f"<b>{_shown(question.id)}</b> <small>{_shown(groups)}</small>"
+                             f"<pre>{_shown(question.prompt)}</pre>Response{' (cut at max_new_tokens)' * cut}"
+                             f"<pre>{_shown(row.get('response', ''))}</pre>"
+                             f"Extracted{_by(row, 'extracted_by')}: <b>{found}</b> · "
+                             f"gold: <b>{_shown(question.answer)}</b> · <b>{kind}</b>"
+                             f"{_by(row, 'by') if kind != 'error' else ' ' + _shown(row.get('error', ''))}",
+                             kind=kind + " unread" * unread + " cut" * cut))
+    return page(title, FILTER, *articles, SCRIPT.replace("PICTURES", json.dumps(pictures)), style=STYLE)
+
+
+def thumbnail(path: str) -> str:
+    """The data URL of a picture, small; "" for one that cannot be read."""
+    try:
+        picture = open_image(path)
+    except BadRow:
+        return ""
+    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=50, optimize=True)
+    return picture_url(buffer.getvalue())
+
+
+def _by(row: Mapping[str, dict], key: str) -> str:
+    return f" by {_shown(row[key])}" if row.get(key) else ""
 
 
 def _shown(text: object) -> str:
@@ -290,7 +409,8 @@ def write_report(out: Path, report: dict, questions: list[Question], rows: Mappi
                  missing: set[str]) -> None:
     """report.json, report.md, chart.png (where there are versions) and browse.html, into `out`."""
     chart = None
-    if report["bench"] in ("mathverse", "generated"):
+    (out / "chart.png").unlink(missing_ok=True)  # an earlier report's
+    if not report["unfinished"] and report["bench"] in ("mathverse", "generated"):
         models = [(run["model"], run["metrics"]) for run in (report, *report["compared"])]
         if report["blind"] is not None:
             models.append((f"{report['model']}, blind", report["blind"]))
@@ -300,6 +420,6 @@ def write_report(out: Path, report: dict, questions: list[Question], rows: Mappi
         chart = "chart.png" if draw_chart(out / "chart.png", models) else None
     write_atomically(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     write_atomically(out / "report.md", markdown(report, chart))
-    page = browse_page(f"{report['title']}: {report['model']}", questions, rows, missing, out,
+    page = browse_page(f"{report['title']}: {report['model']}", questions, rows, missing,
                        bool(report["missing_images"]))
     write_atomically(out / "browse.html", page)

@@ -133,12 +133,19 @@ def check_settings(path: Path, settings: dict) -> None:
     """Record what the answers in this folder were made with; UserError where earlier ones were made otherwise."""
     if not path.exists():
         return write_atomically(path, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
-    try:
-        before = dict(read_json(path))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: damaged, no JSON object ({error}); pass --fresh to throw the answers away, or choose "
-                        "another --out_dir") from error
+    before = read_settings(path)
     changed = [f"{key} {before.get(key)!r}, now {now!r}" for key, now in settings.items() if before.get(key) != now]
     if changed:
         raise UserError(f"{path.parent}: holds answers of another run ({'; '.join(changed)}); "
                         "choose another --out_dir, or pass --fresh to throw them away")
+
+
+def read_settings(path: Path) -> dict:
+    """What `check_settings` recorded; {} where nothing was."""
+    try:
+        return dict(read_json(path))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: damaged, no JSON object ({error}); pass --fresh to throw the answers away, or choose "
+                        "another --out_dir") from error

@@ -108,9 +108,22 @@ def cluster_sums(cluster: list[Question], verdicts: Mapping[str, bool]) -> metri
             metrics.add(sums, "S1", right)
             if domain := question.groups["domain"]:
                 metrics.add(sums, f"{LEAF}{domain}.{question.groups['concept'].strip().lower()}", right)
-    if len(wholes) == 1 and str(len(steps)) == cluster[0].groups["key"][:1]:
+    if is_whole(cluster):
         add_dimensions(sums, steps, wholes[0])
     return sums
+
+
+def is_whole(cluster: list[Question]) -> bool:
+    """Whether these are all the rows of a composite problem: as many steps as their keys say, and the whole."""
+    keys = sorted(question.groups["key"] for question in cluster)
+    steps = keys[0][:1] if keys else "0"
+    return keys == [*(f"{steps}steps_{k}" for k in range(1, int(steps) + 1)), f"{steps}steps_multi"]
+
+
+def left_out(questions: list[Question], verdicts: Mapping[str, bool]) -> int:
+    """How many composite problems stand in no dimension, for want of a row or a verdict."""
+    clusters = metrics.clusters_of(questions).values()
+    return sum(not is_whole([question for question in cluster if question.id in verdicts]) for cluster in clusters)
 
 
 def add_dimensions(sums: metrics.Sums, steps: list[bool], whole: bool) -> None:
