@@ -131,9 +131,10 @@ def notes(bench: str, protocol: str, llm: bool, questions: list[Question], left_
     """What a reader of the scores must know. left_out: composite problems of We-Math that lack a verdict or a row."""
     untold = sum(not question.text for question in questions)
     said = [
-        (untold, f"{untold} rows were judged without their question, and so without its rule of rounding: neither they "
-         "nor another row of their problem states it"),
-        (left_out, f"{left_out} composite problems lack a row or a verdict: they count in no strict and loose score"),
+        (untold, "rows judged without their question and its rule of rounding, which no row of their problem states: "
+         f"{untold}"),
+        (left_out, "composite problems without a verdict on each of their rows, which no strict or loose score counts: "
+         f"{left_out}"),
         (bench == "wemath" and llm, "the official scorer of this benchmark is a program: --judge had nothing to do"),
         (bench == "mathverse" and not llm, "the official scorer is an LLM; rules take its place here"),
         (bench == "mathvista" and not llm,
@@ -218,9 +219,9 @@ def _facts(report: dict) -> list[str]:
     at = f"cut at max_new_tokens{f' {limit}' if limit else ''}: "
     over = "; the scores are over those judged" if report["errors"] and not report["unfinished"] else ""
     lines = [
-        f"- rows judged: {report['n']} of {report['asked']}; failed (no answer or no verdict): {report['errors']}{over}",
+        f"- rows judged: {report['n']} of {report['asked']}; failed (no answer or verdict): {report['errors']}{over}",
         f"- no answer found, which counts as wrong: {report['no_answer']}; {at}"
-        + ("not known, these answers do not say how they ended" if cut is None else f"{cut} (finish_reason length)")
+        + ("not known, since no answer has a finish_reason" if cut is None else f"{cut} (finish_reason length)")
         + f"; unfinished thinking: {report['unfinished_thinking']}",
         f"- protocol: {report['protocol']}; answers extracted by {report['extracted_by'] or 'nobody'}, "
         f"judged by {report['judged_by'] or 'nobody'}",
@@ -350,7 +351,8 @@ def browse_page(title: str, questions: list[Question], rows: Mapping[str, dict],
     embedded, each once and small, so that the page can be mailed. white: the model was shown a white one for each that
     is missing; else the answers were made elsewhere.
     """
-    articles, pictures, places = [], [], {}
+    articles, places = [], {}
+    pictures: dict[str, int] = {}
     for question in questions:
         row = rows.get(question.id, {})
         kind = "error" if "correct" not in row else ("right" if row["correct"] else "wrong")
@@ -364,8 +366,7 @@ def browse_page(title: str, questions: list[Question], rows: Mapping[str, dict],
         elif question.image:
             if question.image not in places:
                 url = thumbnail(question.image)
-                places[question.image] = len(pictures) if url else None
-                pictures += [url] if url else []
+                places[question.image] = pictures.setdefault(url, len(pictures)) if url else None
             place = places[question.image]
             image = "" if place is None else f'<img alt="" data-picture="{place}">'
             groups += " (its picture cannot be read)" if place is None else ""
@@ -377,7 +378,7 @@ def browse_page(title: str, questions: list[Question], rows: Mapping[str, dict],
                              f"gold: <b>{_shown(question.answer)}</b> · <b>{kind}</b>"
                              f"{_by(row, 'by') if kind != 'error' else ' ' + _shown(row.get('error', ''))}",
                              kind=kind + " unread" * unread + " cut" * cut))
-    return page(title, FILTER, *articles, SCRIPT.replace("PICTURES", json.dumps(pictures)), style=STYLE)
+    return page(title, FILTER, *articles, SCRIPT.replace("PICTURES", json.dumps(list(pictures))), style=STYLE)
 
 
 def thumbnail(path: str) -> str:

@@ -1,7 +1,10 @@
 """eval.py as a user runs it: the tiny model, answers made elsewhere, servers, judges, interruptions."""
 
+import base64
 import functools
+import io
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -15,8 +18,8 @@ from PIL import Image
 import eval as evaluation
 import runtime
 from errors import UserError
-from evaluation import BENCHMARKS, generated, llm_judge, store
-from evaluation.generate import generate, load_model, message_of, pictures_of
+from evaluation import BENCHMARKS, llm_judge, store
+from evaluation.generate import generate, inputs_of, load_model, message_of, pictures_of, prompt_of, stream
 from evaluation.question import Question
 from evaluation.report import draw_chart
 from llm_server import completion
@@ -82,6 +85,8 @@ def test_every_benchmark_runs_end_to_end(bench: str, run: Callable[..., dict], t
     assert (tmp_path / "out" / "browse.html").read_text().count("<article") == len(questions)
     rows = store.read_lines(tmp_path / "out" / "predictions.jsonl")
     assert sorted(row["id"] for row in rows) == sorted(question.id for question in questions)
+    assert report["cut"] == sum(row["finish_reason"] == "length" for row in rows) > 0, "random weights"
+    assert f"cut at max_new_tokens 4: {report['cut']} (finish_reason length)" in text
 
 
 def test_missing_pictures_end_the_run_unless_allowed(run: Callable[..., dict], tiny: Path) -> None:
@@ -146,6 +151,24 @@ def test_batches_answer_as_single_rows_do(tiny: Path) -> None:
     assert generate(model, processor, [], max_new_tokens=6) == []
 
 
+def test_an_answer_is_cut_when_no_end_of_turn_is_in_it(tiny: Path) -> None:
+    """Also in a batch whose other rows go on; one that ends with its very last token is whole."""
+    model, processor = load_model(str(tiny))
+    messages = [[{"type": "text", "value": text}] for text in ("How much is 2 + 3?", "2", "Find x. Find x.")]
+    model.generation_config.eos_token_id = None
+    written = []
+    for message in messages:
+        inputs = inputs_of(model, processor, [prompt_of(processor, message)], [])
+        ids = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+        written.append(ids.tolist())
+    for end in {token for ids in written for token in ids}:
+        model.generation_config.eos_token_id = [end, 10**6]
+        places = [ids.index(end) + 1 if end in ids else 99 for ids in written]  # tokens that each answer takes
+        for limit in {1, 12, *(place for place in places if place <= 12)}:
+            found = {k: cut for k, _, cut in stream(model, processor, messages, batch_size=3, max_new_tokens=limit)}
+            assert [found[k] for k in range(3)] == [place > limit for place in places], (end, limit)
+
+
 def test_blind_pictures_are_white_and_of_the_same_size(tmp_path: Path) -> None:
     Image.new("RGB", (120, 80), "black").save(tmp_path / "a.png")
     question = Question("1", "Find x.", str(tmp_path / "a.png"), "", "")
@@ -190,14 +213,115 @@ def test_right_answers_made_elsewhere_score_in_full(bench: str, run: Callable[..
         assert report["metrics"]["strict.RM"] == 0
 
 
+def test_pictures_are_in_the_page_once_and_small(run: Callable[..., dict], tmp_path: Path) -> None:
+    """So that the page can be mailed; each row names who read and who judged it."""
+    (tmp_path / "images").mkdir()
+    Image.radial_gradient("L").resize((1200, 800)).save(tmp_path / "images" / "1.png")
+    (tmp_path / "images" / "3.png").write_bytes((tmp_path / "images" / "1.png").read_bytes())
+    (tmp_path / "images" / "2.png").write_text("no picture")
+    rows = [{"id": key, "response": f"Answer: {answer}"} for key, answer in gold("mathverse").items()]
+    rows[1] |= {"extraction": "C"}
+    flags = ("--predictions", write_answers(tmp_path / "a.jsonl", rows), "--image_root", tmp_path, "--samples", 0)
+    run("mathverse", *flags)
+    page = (tmp_path / "out" / "browse.html").read_text()
+    pictures = json.loads(re.search(r"const pictures = (\[.*\]);", page)[1])
+    shown = re.findall(r'<img alt="" data-picture="(\d+)">', page)
+    assert shown == ["0"] * 10 and page.count("its picture cannot be read") == 5 and len(pictures) == 1
+    assert pictures[0].startswith("data:image/jpeg;base64,") and len(pictures[0]) < 10_000
+    assert Image.open(io.BytesIO(base64.b64decode(pictures[0].partition(",")[2]))).size == (320, 213)
+    assert not re.search(r"(?:src|href)=", page), "nothing beside the page is needed"
+    assert page.count("Extracted by rules: ") == len(rows) - 1 and page.count("Extracted by given: <b>C</b>") == 1
+    assert page.count("<b>right</b> by rules") == len(rows)
+
+
 def test_a_given_extraction_skips_that_step(run: Callable[..., dict], tmp_path: Path) -> None:
     rows = [{"id": key, "response": "Answer: none", "extraction": answer} for key, answer in gold("mathverse").items()]
     report = run("mathverse", "--predictions", write_answers(tmp_path / "a.jsonl", rows), "--samples", 0)
     assert report["metrics"]["all"] == 100 and report["extracted_by"] == "given"
 
 
+def sums(path: Path, count: int) -> Path:
+    """A generated bench of `count` rows without pictures: 1 + 0, 1 + 1, …"""
+    row = {"version": "text-dominant", "family": "sums", "category": "functions"}
+    rows = [{**row, "id": str(k), "instruction": f"How much is {k} + 1?", "answer": k + 1} for k in range(count)]
+    return write_answers(path, rows)
+
+
+@pytest.mark.parametrize(("failed", "score", "said"),
+                         [
+                             (0, 100, "- rows judged: 200 of 200; failed (no answer or verdict): 0\n"),
+                             (1, 100, "- rows judged: 199 of 200; failed (no answer or verdict): 1; the scores are"),
+                             (2, None, "> **No score: this run is unfinished.** 2 of 200 rows failed (2 got no answer"),
+                             (200, None, "> **No score: this run is unfinished.** 200 of 200 rows failed"),
+                         ])
+def test_beyond_half_a_percent_of_failed_rows_there_is_no_score(
+    failed: int, score: float | None, said: str, run: Callable[..., dict], tmp_path: Path
+) -> None:
+    data = sums(tmp_path / "bench.jsonl", 200)
+    rows = [{"id": str(k), "error": "busy | <b>"} if k < failed else {"id": str(k), "response": f"Answer: {k + 1}"}
+            for k in range(200)]
+    flags = ("--data", data, "--samples", 0, "--predictions", write_answers(tmp_path / "a.jsonl", rows))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "chart.png").touch()
+    if score is None:
+        with pytest.raises(UserError, match=f"no score: {failed} of 200 .*; give the rows with an 'error' in .*a.js"):
+            run("generated", *flags)
+        with pytest.raises(UserError, match="that run has no score yet"):
+            run("generated", *flags, "--compare", tmp_path / "out", out="other")
+    else:
+        run("generated", *flags)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["metrics"].get("all") == score and report["errors"] == failed and report["n"] == 200 - failed
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert said in text and ("All scores" in text) is (score is not None) and "<b>" not in text
+    assert not (tmp_path / "out" / "chart.png").exists(), "an earlier report's"
+    page = (tmp_path / "out" / "browse.html").read_text()
+    assert page.count('class="card error"') == failed
+
+
+UNREAD = "Rules could not read 50.0 % of the answers; not comparable with published scores; use --judge."
+
+
+@pytest.mark.parametrize(
+    ("other", "found", "warned"),  # what half of the rows are, the other half being right
+    [
+        ({"response": "", "finish_reason": "length"}, {"cut": 20, "no_answer": 20, "unfinished_thinking": 0},
+         f"{UNREAD} 20 of them were cut: raise --max_new_tokens."),
+        ({"response": "<think>\nLet me see, first we", "finish_reason": "length"},
+         {"cut": 20, "no_answer": 20, "unfinished_thinking": 20}, f"{UNREAD} 20 of them were cut"),
+        ({"response": "<think>hm</think> We look at it.\nWe look again.", "finish_reason": "stop"},
+         {"cut": 0, "no_answer": 20, "unfinished_thinking": 0}, UNREAD),
+        ({"response": "We look at it.\nWe look again."}, {"cut": None, "no_answer": 20, "unread": 20}, UNREAD),
+        ({"extraction": " "}, {"cut": None, "no_answer": 20, "unread": 0}, ""),
+        ({"response": "Answer: 99", "error": None, "extraction": None, "finish_reason": None},
+         {"cut": None, "no_answer": 0}, ""),
+        ({"response": None, "extraction": "99", "error": ""}, {"cut": None, "no_answer": 0}, ""),
+    ],
+)
+def test_cut_and_unread_answers_are_wrong_and_counted(
+    other: dict, found: dict, warned: str, run: Callable[..., dict], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    data = sums(tmp_path / "bench.jsonl", 40)
+    rows = [{"id": k, **other} if k % 2 else {"id": k, "response": f"Answer: {k + 1}"} for k in range(40)]
+    path = write_answers(tmp_path / "a.jsonl", rows)
+    report = run("generated", "--data", data, "--samples", 0, "--predictions", path)
+    assert report["metrics"]["all"] == 50 and report["errors"] == 0 and report["n"] == 40
+    assert {key: report[key] for key in found} == found
+    text, printed = (tmp_path / "out" / "report.md").read_text(), capsys.readouterr().out
+    assert warned in printed and ("could not read" in text) is bool(warned)
+    cut = "not known, since no answer has a finish_reason" if found["cut"] is None else f"{found['cut']} (finish_reason"
+    assert f"counts as wrong: {report['no_answer']}; cut at max_new_tokens: {cut}" in printed
+    page = (tmp_path / "out" / "browse.html").read_text()
+    assert page.count("wrong unread") == report["no_answer"] and page.count(" cut\">") == (report["cut"] or 0)
+
+
 @pytest.mark.parametrize(("change", "message"),
                          [
+                             (lambda rows: [{**rows[0], "response": ["C"]}, *rows[1:]], r"'response' is \[\"C\"\]"),
+                             (lambda rows: [{**rows[0], "id": None}, *rows[1:]], r"row 1 has no 'id'"),
+                             (lambda rows: [{**rows[0], "id": [1]}, *rows[1:]], r"row 1: 'id' is \[1\]; make it text"),
+                             (lambda rows: [{"id": "1", "response": None, "error": None}, *rows[1:]],
+                              r"row 1 \(id 1\) has no 'response' text; write \"\" for .* an 'error' for a call"),
                              (lambda rows: rows[1:], r"row 1 is missing"),
                              (lambda rows: [*rows, rows[0]], r"row 1 stands twice"),
                              (lambda rows: [*rows, {"id": "9999", "response": "x"}], r"row 9999 is unknown"),
@@ -299,12 +423,10 @@ def test_a_server_answers_and_a_failed_call_is_no_wrong_answer(
 
     server = serve(answer=speaking(answer))
     flags = ("--api", server.url, "--api_model", "m", "--allow_missing_images", "--samples", 0)
-    report = run("generated", *flags)
-    assert report["errors"] == 2 and report["n"] == 10 and report["metrics"]["all"] == 100
-    judged = [question for question in BENCHMARKS["generated"].load(str(FIXTURES / DATA["generated"]))
-              if question.id not in report["error_ids"]]
-    assert report["most_frequent"] == generated.most_frequent_answer(judged), "of the rows that have a verdict"
-    assert report["metrics"].get("vision_only") is None, "both vision-only calls failed: there is no score"
+    with pytest.raises(UserError, match=r"2 of 12 rows failed \(2 got no .* HTTP 400.*; give the same command again"):
+        run("generated", *flags)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["errors"] == 2 and report["n"] == 10 and report["metrics"] == {}
     assert {count for text, count in seen if "angle A" in text} == {0, 1}
     asked = len(server.requests)
     server.answer = speaking(lambda text, pictures: "Let us see, first we ...")  # cut off: all that the model said
@@ -377,8 +499,9 @@ def test_an_unclear_verdict_is_an_error_row(run: Callable[..., dict], serve: Cal
     server = serve(answer=speaking(lambda text, pictures: "12.6" if text.endswith("Extracted answer: ") else "maybe"))
     rows = [{"id": key, "response": "It is 12.6."} for key in gold("mathverse")]
     flags = ("--judge", server.url, "--judge_model", "j", "--samples", 0)
-    report = run("mathverse", "--predictions", write_answers(tmp_path / "a.jsonl", rows), *flags)
-    assert report["errors"] == 15 and report["n"] == 0 and report["metrics"].get("all") is None
+    with pytest.raises(UserError, match=r"15 of 15 rows failed \(0 got no answer, 15 no verdict; the first, 1: verdict:"
+                                        " no 0 or 1.*; give the same command again, with all its steps"):
+        run("mathverse", "--predictions", write_answers(tmp_path / "a.jsonl", rows), *flags)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from errors import UserError
 from evaluation import BENCHMARKS, generated, judge_by_rules, matcher, mathverse, mathvista, metrics, score, wemath
 from evaluation.question import Question, read_rows
-from evaluation.report import paper_tables
+from evaluation.report import VERSION_COLUMNS, in_order, notes, paper_tables
 
 FIXTURES = Path(__file__).parent / "fixtures"
 DATA = {
@@ -188,9 +188,13 @@ def test_wemath_never_divides_by_nought_and_counts_its_problems() -> None:
     assert scores["strict.RM"] is None and scores["loose.RM"] is None and "strict.RM" not in intervals
     assert scores["strict.score"] == 25
     questions, verdicts = composite(["11|1", "11|1"])
+    assert wemath.left_out(questions, verdicts) == 0
     del verdicts["1/2steps_2"]  # a failed call: the problem leaves the four dimensions, its other steps still count
     scores, _ = score(wemath, questions, verdicts, samples=0)
     assert scores["strict.score"] == 100 and scores["S1"] == 100 and scores["S2"] == 100
+    assert wemath.left_out(questions, verdicts) == 1 == wemath.left_out(questions[:-1], {q.id: True for q in questions})
+    told = "composite problems without a verdict on each of their rows, which no strict or loose score counts: 1"
+    assert told in notes("wemath", "official", False, questions, 1)
 
 
 @pytest.mark.parametrize(
@@ -415,6 +419,27 @@ def test_no_type_under_any_key_is_a_traceback(bench: str, tmp_path: Path) -> Non
         verdicts = judge_by_rules(module, questions, {question.id: "Answer: B" for question in questions})
         score(module, questions, verdicts, samples=0)
     assert refused > 50 < sound
+
+
+@pytest.mark.parametrize(
+    ("bench", "first"),
+    [
+        ("mathverse", [*VERSION_COLUMNS, "gap"]), ("generated", [*VERSION_COLUMNS, "text_only", "gap"]),
+        ("mathvista", ["all", "GPS", "ALG", "GEO"]), ("wemath", ["strict.score", "strict.RM", "S1", "S2"]),
+    ],
+)
+def test_scores_stand_in_the_papers_order(bench: str, first: list[str], tmp_path: Path) -> None:
+    """Whatever the order of the question file."""
+    rows = read_rows(FIXTURES / DATA[bench])
+    orders = []
+    for some in rows, rows[::-1]:
+        path = tmp_path / "rows.json"
+        path.write_text(json.dumps(some))
+        questions = BENCHMARKS[bench].load(str(path))
+        scores, _ = score(BENCHMARKS[bench], questions, {question.id: True for question in questions}, samples=0)
+        orders.append(list(in_order(bench, scores)))
+        assert sorted(orders[-1]) == sorted(scores)
+    assert orders[0] == orders[1] and [name for name in orders[0] if name in first] == orders[0][: len(first)] == first
 
 
 def test_paper_tables_are_whole() -> None:
