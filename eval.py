@@ -320,7 +320,8 @@ def report(config: Config, bench: ModuleType, questions: list[Question], missing
     if config.blind:
         rows = read_step(out / "verdicts_blind.jsonl", questions, "judge")
         blind_judged = {key: row["correct"] for key, row in rows.items() if "correct" in row}
-        trouble = trouble or unfinished(rows, read_answers(config, out, "predictions_blind"), "")
+        blind_trouble = unfinished(rows, read_answers(config, out, "predictions_blind"), "")
+        trouble = trouble or (blind_trouble and f"asked without pictures, {blind_trouble}")
     metrics, intervals = ({}, {}) if trouble else score(bench, questions, judged, config.samples)
     if config.blind and not trouble:
         blind = in_order(bench.NAME, score(bench, questions, blind_judged, 0)[0])

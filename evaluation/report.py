@@ -220,7 +220,7 @@ def _facts(report: dict) -> list[str]:
     over = "; the scores are over those judged" if report["errors"] and not report["unfinished"] else ""
     lines = [
         f"- rows judged: {report['n']} of {report['asked']}; failed (no answer or verdict): {report['errors']}{over}",
-        f"- no answer found, which counts as wrong: {report['no_answer']}; {at}"
+        f"- no answer found, or none of the choices, which counts as wrong: {report['no_answer']}; {at}"
         + ("not known, since no answer has a finish_reason" if cut is None else f"{cut} (finish_reason length)")
         + f"; unfinished thinking: {report['unfinished_thinking']}",
         f"- protocol: {report['protocol']}; answers extracted by {report['extracted_by'] or 'nobody'}, "
@@ -370,13 +370,16 @@ def browse_page(title: str, questions: list[Question], rows: Mapping[str, dict],
             place = places[question.image]
             image = "" if place is None else f'<img alt="" data-picture="{place}">'
             groups += " (its picture cannot be read)" if place is None else ""
-        found = "(no answer found)" if unread or row.get("extraction") is None else _shown(row["extraction"])
+        found = "no answer found" if unread else f"<b>{_shown(row.get('extraction'))}</b>"
+        gold = f"gold: <b>{_shown(question.answer)}</b>"
+        if kind == "error":
+            verdict = f"<b>Failed</b>: {_shown(row.get('error', 'no verdict'))} · {gold}"
+        else:
+            verdict = (f"Extracted ({_shown(row.get('extracted_by'))}): {found} · {gold} · <b>{kind}</b> "
+                       f"(judged by {_shown(row.get('by'))})")
         articles.append(card(image, f"<b>{_shown(question.id)}</b> <small>{_shown(groups)}</small>"
                              f"<pre>{_shown(question.prompt)}</pre>Response{' (cut at max_new_tokens)' * cut}"
-                             f"<pre>{_shown(row.get('response', ''))}</pre>"
-                             f"Extracted{_by(row, 'extracted_by')}: <b>{found}</b> · "
-                             f"gold: <b>{_shown(question.answer)}</b> · <b>{kind}</b>"
-                             f"{_by(row, 'by') if kind != 'error' else ' ' + _shown(row.get('error', ''))}",
+                             f"<pre>{_shown(row.get('response', ''))}</pre>{verdict}",
                              kind=kind + " unread" * unread + " cut" * cut))
     return page(title, FILTER, *articles, SCRIPT.replace("PICTURES", json.dumps(list(pictures))), style=STYLE)
 
@@ -391,10 +394,6 @@ def thumbnail(path: str) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=50, optimize=True)
     return picture_url(buffer.getvalue())
-
-
-def _by(row: Mapping[str, dict], key: str) -> str:
-    return f" by {_shown(row[key])}" if row.get(key) else ""
 
 
 def _shown(text: object) -> str:

@@ -230,8 +230,8 @@ def test_pictures_are_in_the_page_once_and_small(run: Callable[..., dict], tmp_p
     assert pictures[0].startswith("data:image/jpeg;base64,") and len(pictures[0]) < 10_000
     assert Image.open(io.BytesIO(base64.b64decode(pictures[0].partition(",")[2]))).size == (320, 213)
     assert not re.search(r"(?:src|href)=", page), "nothing beside the page is needed"
-    assert page.count("Extracted by rules: ") == len(rows) - 1 and page.count("Extracted by given: <b>C</b>") == 1
-    assert page.count("<b>right</b> by rules") == len(rows)
+    assert page.count("Extracted (rules): ") == len(rows) - 1 and page.count("Extracted (given): <b>C</b>") == 1
+    assert page.count("<b>right</b> (judged by rules)") == len(rows)
 
 
 def test_a_given_extraction_skips_that_step(run: Callable[..., dict], tmp_path: Path) -> None:
@@ -276,7 +276,23 @@ def test_beyond_half_a_percent_of_failed_rows_there_is_no_score(
     assert said in text and ("All scores" in text) is (score is not None) and "<b>" not in text
     assert not (tmp_path / "out" / "chart.png").exists(), "an earlier report's"
     page = (tmp_path / "out" / "browse.html").read_text()
-    assert page.count('class="card error"') == failed
+    assert page.count('class="card error"') == page.count("<b>Failed</b>: busy | &lt;b&gt; · ") == failed
+
+
+def test_failed_blind_rows_leave_no_score_either(run: Callable[..., dict], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    rows = [{"id": key, "response": f"Answer: {answer}"} for key, answer in gold("mathverse").items()]
+    write_answers(tmp_path / "out" / "predictions.jsonl", rows)
+    flags = ("--blind", "--steps", "extract,judge,report", "--samples", 0)
+    for blind in rows, [{"id": rows[0]["id"], "error": "busy"}, *rows[1:]]:
+        write_answers(tmp_path / "out" / "predictions_blind.jsonl", blind)
+        if blind == rows:
+            assert run("mathverse", *flags)["blind"]["all"] == 100
+        else:
+            with pytest.raises(UserError, match="without pictures, 1 of 15 rows failed .1 got no answer.*busy"):
+                run("mathverse", *flags)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["metrics"] == {} and report["blind"] is None and report["errors"] == 0
 
 
 UNREAD = "Rules could not read 50.0 % of the answers; not comparable with published scores; use --judge."
