@@ -95,7 +95,7 @@ class Fields:
         if not isinstance(values, list):
             raise self.wrong(key, values, "a list of texts")
         if most is not None and len(values) > most:
-            raise self.wrong(key, values, f"at most {most} texts")
+            raise self.wrong(key, values, f"at most {most} texts, one for each letter")
         return tuple(self._text(value, key) for value in values)
 
     def whole(self, key: str) -> int | None:

@@ -29,7 +29,10 @@ COLUMNS = {  # of the main table; the paper's Table 1 (MathVerse, MathVista) and
     "wemath": {"strict.score": "AVG (strict)", "strict.RM": "RM (strict)"},
 }
 ALSO_PRINTED = {
-    "wemath": ("S1", "S2", "S3", "loose.score"), "mathverse": ("text_only", "gap"), "generated": ("text_only", "gap")
+    "wemath": {"S1": "S1", "S2": "S2", "S3": "S3", "loose.score": "AVG (loose)"},
+    "mathverse": {"text_only": "Text-only", "gap": "gap"},
+    "generated": {"text_only": "Text-only", "gap": "gap"},
+    "mathvista": {},
 }
 MOST_FAILED = 0.005  # of the rows; beyond, there is no score
 MOST_UNREAD = 0.05  # of the judged rows, by rules; beyond, there is a warning
@@ -55,14 +58,14 @@ def with_interval(value: float | None, interval: tuple[float, float] | None) -> 
 
 def headline(bench: str, scores: Mapping[str, float | None]) -> str:
     """The main scores in one line."""
-    names = {**COLUMNS[bench], **{name: name for name in ALSO_PRINTED.get(bench, ())}}
+    names = COLUMNS[bench] | ALSO_PRINTED[bench]
     shown = [f"{label} {number(scores[name])}" for name, label in names.items() if scores.get(name) is not None]
     return ", ".join(shown) or "no score"
 
 
 def in_order(bench: str, scores: Mapping[str, float | None]) -> dict[str, float | None]:
     """Scores in the order of the paper's tables, then of their names; never of the question file."""
-    first = [*COLUMNS[bench], *ALSO_PRINTED.get(bench, ())]
+    first = [*COLUMNS[bench], *ALSO_PRINTED[bench]]
     names = sorted(scores, key=lambda name: (first.index(name) if name in first else len(first), "." in name, name))
     return {name: scores[name] for name in names}
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from errors import UserError
-from evaluation import BENCHMARKS, generated, judge_by_rules, matcher, mathverse, mathvista, metrics, score, wemath
+from evaluation import (BENCHMARKS, generated, judge_by_rules, matcher, mathverse, mathvista, metrics, score, store,
+                        wemath)
 from evaluation.question import Question, read_rows
 from evaluation.report import VERSION_COLUMNS, in_order, notes, paper_tables
 
@@ -338,8 +339,8 @@ def test_a_broken_question_file_is_named(tmp_path: Path, content: str, message: 
 WRONG = [  # bench, key, value, what the one line says of it
     ("generated", "choices", "A. 1 B. 2", "'choices' is \"A. 1 B. 2\"; make it a list of texts"),
     ("generated", "choices", {"A": 1}, "make it a list of texts"), ("generated", "choices", [["x"]], "make it text"),
-    ("generated", "choices", list("ABCDEFGHI"), "make it at most 8 texts"),
-    ("mathvista", "choices", list(map(str, range(26))), "make it at most 8 texts"),
+    ("generated", "choices", list("ABCDEFGHI"), "at most 8 texts, one for each"),
+    ("mathvista", "choices", list(map(str, range(26))), "at most 8 texts, one for each"),
     ("generated", "answer", None, "'answer' is null; make it text"), ("generated", "answer", " ", "says something"),
     ("generated", "answer", ["1"], "make it text"), ("generated", "answer", True, "make it text"),
     ("generated", "instruction", None, "'instruction' is null"), ("generated", "id", {}, "'id' is {}"),
@@ -356,6 +357,7 @@ WRONG = [  # bench, key, value, what the one line says of it
     ("wemath", "answer", "No", "make it the letter of an option, A to H"), ("wemath", "key", "step", "2steps_1"),
     ("wemath", "option", ["A. 1", "B. 2"], "'option' is"), ("wemath", "question", {}, "make it text"),
 ]
+TYPES = (None, True, 0, -1, 10**30, 1.5, "", "x", "\ud800", [], [1], [None], [[]], {}, {"a": None}, ["x"] * 9)
 
 
 def changed_row(tmp_path: Path, bench: str, changes: dict) -> Path:
@@ -402,9 +404,8 @@ def test_no_type_under_any_key_is_a_traceback(bench: str, tmp_path: Path) -> Non
     """Each key of a row as each type, and gone: loaded, extracted, judged and scored, or one line."""
     module, refused, sound = BENCHMARKS[bench], 0, 0
     row = read_rows(FIXTURES / DATA[bench])[0]
-    values = (None, True, 0, -1, 10**30, 1.5, "", "x", "\ud800", [], [1], [None], [[]], {}, {"a": None}, ["x"] * 9)
-    nested = [{"metadata": {**row["metadata"], key: value}} for key in row.get("metadata", ()) for value in values]
-    for changes in [{key: value} for key in row for value in values] + nested + [{key: ...} for key in row]:
+    nested = [{"metadata": {**row["metadata"], key: value}} for key in row.get("metadata", ()) for value in TYPES]
+    for changes in [{key: value} for key in row for value in TYPES] + nested + [{key: ...} for key in row]:
         kept = {key: value for key, value in {**row, **changes}.items() if value is not ...}
         path = tmp_path / "rows.json"
         path.write_text(json.dumps([kept]))
@@ -419,6 +420,28 @@ def test_no_type_under_any_key_is_a_traceback(bench: str, tmp_path: Path) -> Non
         verdicts = judge_by_rules(module, questions, {question.id: "Answer: B" for question in questions})
         score(module, questions, verdicts, samples=0)
     assert refused > 50 < sound
+
+
+def test_no_type_in_a_row_made_elsewhere_is_a_traceback(tmp_path: Path) -> None:
+    path, sound = tmp_path / "answers.json", {}
+    row = {"id": "1", "response": "Answer: 2", "extraction": "2", "error": "busy", "finish_reason": "stop"}
+    for key in row:
+        sound[key] = 0
+        for value in TYPES:
+            path.write_text(json.dumps([{**row, key: value}]))
+            try:
+                (given,) = store.read_given(str(path)).values()
+                sound[key] += all(isinstance(text, str) for text in given.values())
+            except UserError as error:
+                assert str(error).startswith(f"{path}: row 1") and "\n" not in str(error)
+    assert sound == {"id": 7, "response": 8, "extraction": 8, "error": 16, "finish_reason": 8}
+
+
+@pytest.mark.parametrize("node", [{}, {"full node": [1]}, {"full node": "A_B", "root2": None}])
+def test_a_damaged_knowledge_tree_is_one_line(node: dict, tmp_path: Path) -> None:
+    (tmp_path / "knowledge_structure_nodes.json").write_text(json.dumps([node]))
+    with pytest.raises(UserError, match=r"knowledge_structure_nodes.json: row 1"):
+        wemath.load(str(changed_row(tmp_path, "wemath", {})))
 
 
 @pytest.mark.parametrize(
