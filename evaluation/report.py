@@ -212,20 +212,21 @@ def _boxes(report: dict) -> list[str]:
 
 def told(report: dict) -> str:
     """What the console says: the main scores, what became of the rows, and what forbids to compare the scores."""
-    facts = [line.removeprefix("- ") for line in _facts(report)[:2]]
+    facts = [line.removeprefix("- ") for line in _facts(report)[:3]]
     boxes = [line.removeprefix("> ").replace("**", "") for line in _boxes(report) if line]
     return "\n".join([f"{report['title']}: {headline(report['bench'], report['metrics'])}", *facts, *boxes])
 
 
 def _facts(report: dict) -> list[str]:
-    cut, limit = report["cut"], report["max_new_tokens"]
-    at = f"cut at max_new_tokens{f' {limit}' if limit else ''}: "
+    limit = f" {report['max_new_tokens']}" if report["max_new_tokens"] else ""
+    cut = f"{report['cut']} (finish_reason length)"
+    if report["cut"] is None:
+        cut = "not known, since no answer has a finish_reason"
     over = "; the scores are over those judged" if report["errors"] and not report["unfinished"] else ""
     lines = [
         f"- rows judged: {report['n']} of {report['asked']}; failed (no answer or verdict): {report['errors']}{over}",
-        f"- no answer found, or none of the choices, which counts as wrong: {report['no_answer']}; {at}"
-        + ("not known, since no answer has a finish_reason" if cut is None else f"{cut} (finish_reason length)")
-        + f"; unfinished thinking: {report['unfinished_thinking']}",
+        f"- no answer found, or none of the choices, which counts as wrong: {report['no_answer']}",
+        f"- cut at max_new_tokens{limit}: {cut}; unfinished thinking: {report['unfinished_thinking']}",
         f"- protocol: {report['protocol']}; answers extracted by {report['extracted_by'] or 'nobody'}, "
         f"judged by {report['judged_by'] or 'nobody'}",
         f"- pictures replaced by a white one because they are not at hand: {report['missing_images']}",

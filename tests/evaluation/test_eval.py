@@ -326,7 +326,7 @@ def test_cut_and_unread_answers_are_wrong_and_counted(
     text, printed = (tmp_path / "out" / "report.md").read_text(), capsys.readouterr().out
     assert warned in printed and ("could not read" in text) is bool(warned)
     cut = "not known, since no answer has a finish_reason" if found["cut"] is None else f"{found['cut']} (finish_reason"
-    assert f"counts as wrong: {report['no_answer']}; cut at max_new_tokens: {cut}" in printed
+    assert f"counts as wrong: {report['no_answer']}\ncut at max_new_tokens: {cut}" in printed
     page = (tmp_path / "out" / "browse.html").read_text()
     assert page.count("wrong unread") == report["no_answer"] and page.count(" cut\">") == (report["cut"] or 0)
 
