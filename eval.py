@@ -314,12 +314,11 @@ def report(config: Config, bench: ModuleType, questions: list[Question], missing
     """
     verdicts = read_step(out / "verdicts.jsonl", questions, "judge")
     answers = read_answers(config, out, "predictions")
-    judged = {key: row["correct"] for key, row in verdicts.items() if "correct" in row}
-    trouble = unfinished(verdicts, answers, config.predictions)
+    judged, trouble = right(verdicts), unfinished(verdicts, answers, config.predictions)
     blind, blind_judged, most_frequent = None, {}, None
     if config.blind:
         rows = read_step(out / "verdicts_blind.jsonl", questions, "judge")
-        blind_judged = {key: row["correct"] for key, row in rows.items() if "correct" in row}
+        blind_judged = right(rows)
         blind_trouble = unfinished(rows, read_answers(config, out, "predictions_blind"), "")
         trouble = trouble or (blind_trouble and f"asked without pictures, {blind_trouble}")
     metrics, intervals = ({}, {}) if trouble else score(bench, questions, judged, config.samples)
@@ -347,6 +346,11 @@ def report(config: Config, bench: ModuleType, questions: list[Question], missing
     if trouble:
         raise UserError(f"{out}: no score: {trouble}")
     print(f"{told(summary)}\nreport: {out}/report.md")
+
+
+def right(verdicts: dict[str, dict]) -> dict[str, bool]:
+    """{id: whether the answer is right} of the rows that have a verdict."""
+    return {key: row["correct"] for key, row in verdicts.items() if "correct" in row}
 
 
 def read_answers(config: Config, out: Path, stem: str) -> dict[str, dict]:

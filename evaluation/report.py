@@ -376,13 +376,15 @@ def browse_page(title: str, questions: list[Question], rows: Mapping[str, dict],
             groups += " (its picture cannot be read)" if place is None else ""
         found = "no answer found" if unread else f"<b>{_shown(row.get('extraction'))}</b>"
         gold = f"gold: <b>{_shown(question.answer)}</b>"
+        known = question.text.partition("\n")[0] in question.prompt
+        told = "" if known else f"Judged as the question<pre>{_shown(question.text)}</pre>"
         if kind == "error":
             verdict = f"<b>Failed</b>: {_shown(row.get('error', 'no verdict'))} · {gold}"
         else:
             verdict = (f"Extracted ({_shown(row.get('extracted_by'))}): {found} · {gold} · <b>{kind}</b> "
                        f"(judged by {_shown(row.get('by'))})")
         articles.append(card(image, f"<b>{_shown(question.id)}</b> <small>{_shown(groups)}</small>"
-                             f"<pre>{_shown(question.prompt)}</pre>Response{' (cut at max_new_tokens)' * cut}"
+                             f"<pre>{_shown(question.prompt)}</pre>{told}Response{' (cut at max_new_tokens)' * cut}"
                              f"<pre>{_shown(row.get('response', ''))}</pre>{verdict}",
                              kind=kind + " unread" * unread + " cut" * cut))
     return page(title, FILTER, *articles, SCRIPT.replace("PICTURES", json.dumps(list(pictures))), style=STYLE)

@@ -232,6 +232,7 @@ def test_pictures_are_in_the_page_once_and_small(run: Callable[..., dict], tmp_p
     assert not re.search(r"(?:src|href)=", page), "nothing beside the page is needed"
     assert page.count("Extracted (rules): ") == len(rows) - 1 and page.count("Extracted (given): <b>C</b>") == 1
     assert page.count("<b>right</b> (judged by rules)") == len(rows)
+    assert page.count("Judged as the question<pre>") == 3, "of the vision-only rows it stands in the picture"
 
 
 def test_a_given_extraction_skips_that_step(run: Callable[..., dict], tmp_path: Path) -> None:
