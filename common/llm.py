@@ -8,7 +8,8 @@
 
 A failed call is a Reply with `error` set and no text: never an exception for one bad row, never an empty answer that
 could be mistaken for a wrong one. Replies are kept on disk under the sha256 of the request, so an interrupted run asks
-nothing twice. The key of the server comes from the environment (OPENAI_API_KEY) and is written nowhere.
+nothing twice. The key of the server comes from the environment (OPENAI_API_KEY) and is written nowhere. Whatever the
+server sends is at worst a failed call: it may be hostile, broken, or something else altogether.
 """
 
 import base64
@@ -20,20 +21,25 @@ import random
 import re
 import threading
 import time
-import urllib.error
 import urllib.parse
 import urllib.request
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import islice
 
 from common.files import read_json, write_atomically
 from errors import UserError
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 LONGEST_WAIT = 60.0  # seconds between two attempts, whatever a server asks for
+LARGEST_REPLY = 16 << 20  # bytes; a reply of 100,000 tokens has one MB
 RETRIED_STATUSES = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+# Refusals that say how a request should read: OpenAI's reasoning models know neither this name nor a temperature but 1.
+_OTHER_NAME = re.compile("(?:unsupported|not supported).*max_completion_tokens", re.IGNORECASE)
+_NO_TEMPERATURE = re.compile("(?:unsupported|not supported|deprecated).{0,40}temperature"
+                             "|temperature.{0,40}(?:not support|deprecated|only the default)", re.IGNORECASE)
+_TOO_MANY = re.compile("max_tokens|max_completion_tokens|context (?:length|size|window)")
 _SECRET = re.compile("key|token|secret|sig|pass|auth|credential", re.IGNORECASE)
 MEDIA_TYPES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"RIFF": "image/webp"}
 
@@ -72,34 +78,35 @@ class Reply:
 
 
 class _Failed(Exception):
-    """An attempt without a reply. again: whether another may bring one; wait: the seconds that the server asks for."""
+    """An attempt without a reply. again: whether another may bring one; wait: the seconds that the server asks for;
+    status: HTTP's, None where the server said nothing.
+    """
 
-    def __init__(self, message: str, again: bool = True, wait: float = 0.0) -> None:
+    def __init__(self, message: str, again: bool = True, wait: float = 0.0, status: int | None = None) -> None:
         super().__init__(message)
-        self.again, self.wait = again, wait
+        self.again, self.wait, self.status = again, wait, status
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """urllib would follow with a GET, without the question, and hand the key to whatever host is named."""
-
-    def redirect_request(self, *args: object) -> None:
-        return None  # so a redirect is an HTTPError
-
-
-_opener = urllib.request.build_opener(_NoRedirects)
+# Without urllib's handler of redirects, which would hand question and key to whatever host is named, and without the
+# one that makes an exception of every other status.
+_opener = urllib.request.OpenerDirector()
+for _handler in (urllib.request.ProxyHandler(), urllib.request.HTTPHandler(), urllib.request.HTTPSHandler()):
+    _opener.add_handler(_handler)
 
 
 @dataclass
 class Client:
     """A server, a model and what was asked of them so far.
 
-    url         the server: "http://host:port", ".../v1" or the full ".../chat/completions"
-    cache       a folder for the replies; None asks anew each time. The server's address is not part of a reply's key
-                (it changes from job to job): two servers that call different models by one name need two folders
-    timeout     seconds for one attempt, connection to last byte
-    retries     further attempts after the first, with exponential backoff; a server's Retry-After is obeyed
-    keep_cut    a text that max_tokens cut off is a reply (a model under test said no more); else it is an error
-    give_up_after  chat_many raises UserError after so many calls in a row have failed; None never does
+    url           the server: "http://host:port", ".../v1" or the full ".../chat/completions"
+    cache         a folder for the replies; None asks anew each time. The server's address is not part of a reply's key
+                  (it changes from job to job): two servers that call different models by one name need two folders
+    timeout       seconds for one attempt, connection to last byte
+    retries       further attempts after the first, with exponential backoff; a server's Retry-After is obeyed
+    keep_cut      what a model under test said is its reply, also where max_tokens cut it off, where it is nothing, and
+                  where it is thinking alone (behind "<think>"); else each of these is an error
+    give_up_after chat_many raises UserError after so many calls in a row have failed; None never does
+    key_variable  the environment variable that holds the server's key
     """
 
     url: str
@@ -111,6 +118,7 @@ class Client:
     backoff: float = 0.5
     keep_cut: bool = False
     give_up_after: int | None = 50
+    key_variable: str = KEY_VARIABLE
     num_asked: int = 0
     num_cached: int = 0
     num_failed: int = 0
@@ -119,70 +127,118 @@ class Client:
     completion_tokens: int = 0
     last_error: str = ""
     _failed_in_a_row: int = 0
+    _renamed: dict[str, str] = field(default_factory=dict, init=False, repr=False)  # as this server wants it; "": not
+    _key: str = field(default="", init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
-        parts = urllib.parse.urlsplit(self.url)
-        named = [name for name, _ in urllib.parse.parse_qsl(parts.query, keep_blank_values=True)]
-        if "@" in self.url.rpartition("://")[2].partition("/")[0] or any(map(_SECRET.search, named)):
-            raise UserError("a server's address is written into plans and messages, and this one holds a key; leave it "
-                            f"out, and set the environment variable {KEY_VARIABLE}")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UserError(f"{self.url!r} is not a server's address; expected something like http://localhost:8000/v1")
+        expected = "expected something like http://localhost:8000/v1"
+        try:
+            parts = urllib.parse.urlsplit(self.url)
+            named = [name for name, _ in urllib.parse.parse_qsl(parts.query, keep_blank_values=True)]
+            if "@" in self.url.rpartition("://")[2].partition("/")[0] or any(map(_SECRET.search, named)):
+                raise UserError("a server's address is written into plans and messages, and this one holds a key; "
+                                f"leave it out, and set the environment variable {self.key_variable}")
+            if parts.scheme not in ("http", "https") or not parts.hostname or not re.fullmatch("[!-~]+", self.url):
+                raise UserError(f"{self.url!r} is not a server's address; {expected}")
+            parts.hostname.encode("idna"), parts.port  # what no connection could be made to
+        except ValueError as error:
+            raise UserError(f"{self.url!r} is not a server's address ({error}); {expected}") from error
         path = parts.path.rstrip("/")
         if not path.endswith("/chat/completions"):
             path = (path or "/v1") + "/chat/completions"
         self.url = urllib.parse.urlunsplit(parts._replace(path=path))
         if self.concurrency < 1 or self.retries < 0 or self.timeout <= 0:
             raise UserError("an LLM client needs concurrency >= 1, retries >= 0 and timeout > 0")
+        self._key = os.environ.get(self.key_variable, "").strip()
+        if not re.fullmatch("[ -~]*", self._key):
+            raise UserError(f"the environment variable {self.key_variable} holds no key: keys are of printable ASCII")
 
-    def chat(self, messages: list[dict], *, max_tokens: int = 2048, temperature: float = 0.0, sample: int = 0) -> Reply:
-        """Ask once, or answer from the cache. sample tells apart several answers to one question, there too."""
+    def chat(self, messages: list[dict] | Callable[[], list[dict]], *, max_tokens: int = 2048,
+             temperature: float = 0.0, sample: int = 0) -> Reply:
+        """Ask once, or answer from the cache. sample tells apart several answers to one question, there too.
+
+        messages: or what makes them, so that chat_many's threads and not its caller read the pictures.
+        """
+        messages = messages() if callable(messages) else messages
         body = {"model": self.model, "messages": messages, "max_tokens": max_tokens, "temperature": temperature}
-        path = None
-        if self.cache is not None:
-            canonical = json.dumps([body, sample], sort_keys=True, separators=(",", ":"))
-            name = hashlib.sha256(canonical.encode()).hexdigest()
-            path = os.path.join(self.cache, name[:2], name + ".json")
-        reply = _read_cache(path) or self._ask(json.dumps(body).encode())
-        if path and not (reply.cached or reply.error or reply.cut):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            kept = {name: getattr(reply, name) for name in ("text", "prompt_tokens", "completion_tokens")}
-            write_atomically(path, json.dumps(kept, ensure_ascii=False), durable=False)
+        path = self._cache_path(body, sample)
+        reply = _read_cache(path)
+        if reply is None:
+            try:
+                reply = self._ask(body)
+            except _Failed as error:
+                reply = Reply(None, str(error))
+            if path and reply.text and not reply.cut:  # before anything else is done: it is paid for
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                kept = {name: getattr(reply, name) for name in ("text", "prompt_tokens", "completion_tokens")}
+                write_atomically(path, json.dumps(kept, ensure_ascii=False), durable=False)
         self._count(reply)
         return reply
 
-    def chat_many(self, questions: Iterable[list[dict]], **options: object) -> Iterator[Reply]:
+    def chat_many(self, questions: Iterable, **options: object) -> Iterator[Reply]:
         """Ask `concurrency` at a time; yield the replies in the order of the questions, holding a window of them."""
+        return (reply for _, reply in self._chat_many(questions, 2 * self.concurrency, True, options))
+
+    def chat_as_they_come(self, questions: Iterable, **options: object) -> Iterator[tuple[int, Reply]]:
+        """Ask `concurrency` at a time; yield each reply, with the position of its question, before another question
+        takes its place: a caller that writes it down loses nothing to a kill, whatever else is slow.
+        """
+        return self._chat_many(questions, self.concurrency, False, options)
+
+    def _chat_many(self, questions: Iterable, window: int, in_order: bool,
+                   options: dict) -> Iterator[tuple[int, Reply]]:
+        numbered, asked = enumerate(questions), {}
         with ThreadPoolExecutor(self.concurrency) as pool:
-            window: deque = deque()
             try:
-                for messages in questions:
-                    window.append(pool.submit(self.chat, messages, **options))
-                    if len(window) >= 2 * self.concurrency:
-                        yield window.popleft().result()
-                    self._give_up_if_hopeless()
-                while window:
-                    yield window.popleft().result()
+                while True:
+                    for position, messages in islice(numbered, window - len(asked)):
+                        asked[pool.submit(self.chat, messages, **options)] = position
+                    if not asked:
+                        return
+                    awaited: Iterable[Future] = [next(iter(asked))] if in_order else asked
+                    for future in wait(awaited, return_when=FIRST_COMPLETED).done:
+                        yield asked.pop(future), future.result()
                     self._give_up_if_hopeless()
             finally:
-                for future in window:
+                for future in asked:
                     future.cancel()
 
-    def check(self) -> None:
-        """Ask one short question; raise UserError in plain words when the server, the model or the key is wrong."""
+    def is_kept(self, messages: list[dict], *, sample: int = 0, **options: object) -> bool:
+        """Whether the cache holds the reply to this question, with all of chat's options."""
+        return _read_cache(self._cache_path({"model": self.model, "messages": messages, **options}, sample)) is not None
+
+    def check(self, **options: object) -> None:
+        """Ask one short question; raise UserError in plain words when the server, the model or the key is wrong.
+
+        options: max_tokens and temperature, which the server is to accept too.
+        """
         try:
-            self._send(json.dumps({"model": self.model, "messages": [user_message("Say OK.")]}).encode())
+            self._ask({"model": self.model, "messages": [user_message("Say OK.")], **options}, patient=False)
         except _Failed as error:
-            raise UserError(f"{self.url} does not answer for model {self.model!r}: {error}; check the address, "
-                            f"the model's name and the environment variable {KEY_VARIABLE}") from error
+            if error.status in (401, 403):
+                remedy = f"set the environment variable {self.key_variable} to a key of this server"
+            elif "max_tokens" in options and _TOO_MANY.search(str(error)):
+                remedy = f"ask for fewer max_tokens than {options['max_tokens']}"
+            else:
+                remedy = f"check the address{' and the name of the model' if error.status else ''}"
+            raise UserError(f"{self.url} does not answer for model {self.model!r}: {error}; {remedy}") from error
 
     def summary(self) -> str:
         """One line: calls, cached, failed, tokens."""
+        tokens = self.prompt_tokens + self.completion_tokens
         line = (f"{self.model}: {self.num_asked + self.num_cached} calls, {self.num_cached} from the cache, "
                 f"{self.num_failed} failed, {self.num_retries} retries, "
-                f"{self.prompt_tokens} + {self.completion_tokens} tokens")
+                + (f"{self.prompt_tokens} + {self.completion_tokens} tokens" if tokens else "tokens not told"))
+        line += "; at the server's own temperature" if self._renamed.get("temperature") == "" else ""
         return line + (f"; last error: {self.last_error}" if self.num_failed else "")
+
+    def _cache_path(self, body: dict, sample: int) -> str | None:
+        if self.cache is None:
+            return None
+        canonical = json.dumps([body, sample], sort_keys=True, separators=(",", ":"))
+        name = hashlib.sha256(canonical.encode()).hexdigest()
+        return os.path.join(self.cache, name[:2], name + ".json")
 
     def _count(self, reply: Reply) -> None:
         with self._lock:
@@ -201,88 +257,130 @@ class Client:
             raise UserError(f"{self.url}: {self._failed_in_a_row} calls in a row failed, the last with: "
                             f"{self.last_error}; fix the server and start again (what was answered is kept)")
 
-    def _ask(self, body: bytes) -> Reply:
-        random_wait = random.Random(hashlib.sha256(body).digest())  # spreads the retries of many threads
-        for attempt in range(self.retries + 1):
+    def _ask(self, body: dict, patient: bool = True) -> Reply:
+        """The reply to a request; _Failed after the last attempt. patient: also where nobody listens."""
+        attempt = 0
+        while True:
+            renamed = {name: self._renamed.get(name, name) for name in body}
+            sent = {renamed[name]: value for name, value in body.items() if renamed[name]}
             try:
-                return self._send(body)
+                return self._send(json.dumps(sent).encode())
             except _Failed as error:
-                message, wait = str(error), error.wait
-                if not error.again:
-                    return Reply(None, message)
-            if attempt < self.retries:
-                with self._lock:
-                    self.num_retries += 1
-                backoff = self.backoff * 2**attempt * random_wait.uniform(0.5, 1.5)
-                time.sleep(min(LONGEST_WAIT, max(backoff, wait)))
-        return Reply(None, f"{message} (after {self.retries + 1} attempts)")
+                if error.status in (400, 422) and self._learn(str(error), sent):
+                    continue
+                if not error.again or not (patient or error.status in RETRIED_STATUSES):
+                    raise
+                attempt += 1
+                if attempt > self.retries:
+                    raise _Failed(f"{error} (after {attempt} attempts)", status=error.status) from error
+                asked_to_wait = error.wait
+            with self._lock:
+                self.num_retries += 1
+            spread = random.Random(json.dumps([body, attempt])).uniform(0.5, 1.5)  # of many threads that try again
+            time.sleep(min(LONGEST_WAIT, max(self.backoff * 2 ** (attempt - 1) * spread, asked_to_wait)))
+
+    def _learn(self, refusal: str, sent: dict) -> bool:
+        """Whether a refusal says how this server wants a parameter: what follows is asked so, cached as before."""
+        if "max_tokens" in sent and _OTHER_NAME.search(refusal):
+            self._renamed["max_tokens"] = "max_completion_tokens"
+        elif "temperature" in sent and _NO_TEMPERATURE.search(refusal):
+            self._renamed["temperature"] = ""
+        else:
+            return False
+        return True
 
     def _send(self, body: bytes) -> Reply:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if os.environ.get(KEY_VARIABLE):
-            headers["Authorization"] = f"Bearer {os.environ[KEY_VARIABLE]}"
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
         request = urllib.request.Request(self.url, data=body, headers=headers, method="POST")
         deadline = time.monotonic() + self.timeout
         try:
             with _opener.open(request, timeout=self.timeout) as response:
-                return _parse(_read_all(response, deadline), self.keep_cut)
-        except urllib.error.HTTPError as error:
-            raise _refusal(error) from error
-        except (OSError, http.client.HTTPException) as error:
+                data = _read_all(response, deadline)
+        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a proxy's address
             reason = getattr(error, "reason", None) or error  # of a URLError: what it wraps
             if isinstance(reason, TimeoutError):
                 raise _Failed(f"no reply within {self.timeout:g} s") from error
             if isinstance(reason, http.client.HTTPException):
                 raise _Failed(f"the reply broke off ({type(reason).__name__})") from error
-            raise _Failed(f"no connection: {reason}") from error
+            raise _Failed(f"no connection: {self._shown(str(reason))}") from error
+        status, shown = response.status, self._shown(data[:4000].decode("utf-8", "replace"))
+        if 300 <= status < 400:
+            elsewhere = str(response.headers.get("Location")).partition("?")[0]  # what follows may be a key
+            elsewhere = self._shown(elsewhere)
+            raise _Failed(f"HTTP {status}: moved to {elsewhere}; give that address", again=False, status=status)
+        if status == 400 and "model output limit was reached" in shown:  # OpenAI's, of one that was thinking
+            return _reply("", "", "length", (0, 0), self.keep_cut)
+        if not 200 <= status < 300:
+            raise _Failed(f"HTTP {status} {shown}".strip(), status in RETRIED_STATUSES, _seconds(response), status)
+        if len(data) > LARGEST_REPLY:
+            raise _Failed(f"a reply of more than {LARGEST_REPLY >> 20} MB", again=False, status=status)
+        try:
+            return _reply(*_parse(data), self.keep_cut)
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+            raise _Failed(f"not a chat completion: {shown[:100]}", status=status) from error
+
+    def _shown(self, text: str) -> str:
+        """The beginning of what a server sent, in one line and without the key, which it may have repeated."""
+        text = text.replace(self._key, "(the key)") if self._key else text
+        return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:300]
 
 
 def _read_all(response: http.client.HTTPResponse, deadline: float) -> bytes:
-    """The whole body, by the deadline: a server that drips bytes keeps the socket's own timeout from ever firing."""
-    chunks = []
-    while chunk := response.read1(65536):
-        chunks.append(chunk)
+    """The body, as far as anybody wants it, by the deadline: a server that drips bytes keeps the socket's own timeout
+    from ever firing.
+    """
+    data, expected = bytearray(), response.headers.get("Content-Length", "")
+    while len(data) <= LARGEST_REPLY and (chunk := response.read1(65536)):
+        data += chunk
         if time.monotonic() > deadline:
             raise TimeoutError
-    data, expected = b"".join(chunks), response.headers.get("Content-Length", "")
-    if expected.isdigit() and len(data) < int(expected):
-        raise http.client.IncompleteRead(data, int(expected) - len(data))
-    return data
+    if expected.isdecimal() and len(data) < min(int(expected), LARGEST_REPLY):
+        raise http.client.IncompleteRead(b"")
+    return bytes(data)
 
 
-def _parse(data: bytes, keep_cut: bool) -> Reply:
+def _parse(data: bytes) -> tuple[str, str, object, tuple[int, int]]:
+    """Text, thinking, finish_reason and tokens of a chat completion; an error where it is something else."""
+    answer = json.loads(data)
+    choice = answer["choices"][0]
+    message, usage = choice["message"], answer.get("usage")
+    thinking = _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
+    tokens = _tokens(usage, "prompt_tokens"), _tokens(usage, "completion_tokens")
+    return _text(message.get("content")), thinking, choice.get("finish_reason"), tokens
+
+
+def _reply(text: str, thinking: str, reason: object, tokens: tuple[int, int], keep_cut: bool) -> Reply:
+    """What a chat completion comes to, by Client.keep_cut."""
+    cut, said = reason == "length", bool(text.strip())
+    if keep_cut and (said or cut or reason == "stop"):
+        return Reply(text if said or not thinking else f"<think>\n{thinking}", None, False, cut, *tokens)
+    lacking = None if said else f"the reply holds no text (finish_reason {str(reason)[:40]!r})"
+    error = "the reply was cut off at max_tokens" if cut else lacking
+    return Reply(None if error else text, error, False, cut, *tokens)
+
+
+def _text(content: object) -> str:
+    """What a reply says, which may come in parts. A lone surrogate, which no file takes, becomes '?'."""
+    parts = content if isinstance(content, list) else [content]
+    texts = [part.get("text") if isinstance(part, dict) and part.get("type") in ("text", "output_text") else part
+             for part in parts]
+    return "".join(text for text in texts if isinstance(text, str)).encode("utf-8", "replace").decode()
+
+
+def _tokens(usage: object, name: str) -> int:
+    """A number of tokens; 0 where the server tells none that can be."""
+    count = usage.get(name) if isinstance(usage, dict) else None
+    return int(count) if isinstance(count, int | float) and 0 <= count < 1e9 else 0
+
+
+def _seconds(response: http.client.HTTPResponse) -> float:
+    """What a server asks to wait; 0 where it says nothing, or a date."""
     try:
-        answer = json.loads(data)
-        choice = answer["choices"][0]
-        text = choice["message"]["content"]
-        usage = answer.get("usage") or {}
-        tokens = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise _Failed(f"not a chat completion: {data[:80]!r}") from error
-    reason = choice.get("finish_reason")
-    cut, said = reason == "length", isinstance(text, str) and bool(text.strip())
-    if cut and not (keep_cut and said):
-        return Reply(None, "the reply was cut off at max_tokens", False, True, *tokens)
-    if not said:
-        return Reply(None, f"the reply holds no text (finish_reason {reason!r})", False, False, *tokens)
-    return Reply(text, None, False, cut, *tokens)
-
-
-def _refusal(error: urllib.error.HTTPError) -> _Failed:
-    if error.code in (301, 302, 303, 307, 308):
-        elsewhere = str(error.headers.get("Location")).partition("?")[0]  # what follows may be a key
-        return _Failed(f"HTTP {error.code}: moved to {elsewhere}; give that address", again=False)
-    try:
-        detail = error.read(300).decode("utf-8", "replace").strip()
-        if os.environ.get(KEY_VARIABLE):
-            detail = detail.replace(os.environ[KEY_VARIABLE], "(the key)")
-    except (OSError, http.client.HTTPException):
-        detail = ""
-    try:
-        wait = float(error.headers.get("Retry-After", ""))
-    except ValueError:  # absent, or a date
-        wait = 0.0
-    return _Failed(f"HTTP {error.code} {detail}".strip(), error.code in RETRIED_STATUSES, wait)
+        return float(response.headers.get("Retry-After", ""))
+    except ValueError:
+        return 0.0
 
 
 def _read_cache(path: str | None) -> Reply | None:
@@ -293,6 +391,6 @@ def _read_cache(path: str | None) -> Reply | None:
         kept = read_json(path)
         if isinstance(kept["text"], str):
             return Reply(kept["text"], None, True, False, int(kept["prompt_tokens"]), int(kept["completion_tokens"]))
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         pass
     return None

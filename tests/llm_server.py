@@ -9,9 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 
-def completion(text: str | None, finish_reason: str = "stop", tokens: tuple[int, int] = (7, 3)) -> bytes:
-    """The body of a reply that says `text`."""
-    choice = {"message": {"content": text}, "finish_reason": finish_reason}
+def completion(text: object, finish_reason: str = "stop", tokens: tuple[int, int] = (7, 3), **message: object) -> bytes:
+    """The body of a reply that says `text`. message: what else stands beside its content."""
+    choice = {"message": {"content": text, **message}, "finish_reason": finish_reason}
     usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1]}
     return json.dumps({"choices": [choice], "usage": usage}).encode()
 
@@ -52,7 +52,8 @@ class Server:
     def play(self, handler: BaseHTTPRequestHandler, behaviour: tuple | None, body: dict) -> None:
         kind, *arguments = behaviour or ("answer",)
         if kind == "status":
-            return self.send(handler, arguments[0], b'{"error": "busy"}', arguments[1] if len(arguments) > 1 else {})
+            status, headers, data = (*arguments, *({}, b'{"error": "busy"}')[len(arguments) - 1 :])
+            return self.send(handler, status, data, headers)
         if kind == "garbage":
             return self.send(handler, 200, b"<html>gateway</html>")
         if kind == "reply":
@@ -68,9 +69,9 @@ class Server:
             handler.send_response(200)
             handler.end_headers()
             for _ in range(arguments[0]):
-                handler.wfile.write(b" ")
+                handler.wfile.write(arguments[1] if arguments[1:] else b" ")
                 handler.wfile.flush()
-                time.sleep(0.05)
+                time.sleep(0.0 if arguments[1:] else 0.05)
             return None
         data = self.answer(body)
         return self.send(handler, 400 if data is None else 200, data or b"")

@@ -1,12 +1,20 @@
 """common/llm.py against a server that misbehaves in every way servers do."""
 
+import functools
+import gzip
 import json
+import os
 import struct
+import subprocess
+import sys
+import threading
 import time
 import zlib
+from pathlib import Path
 
 import pytest
 
+from common import llm
 from common.llm import Client, picture_url, user_message
 from errors import UserError
 from llm_server import completion
@@ -72,6 +80,28 @@ def test_a_redirect_is_an_error_and_gets_neither_question_nor_key(serve, monkeyp
     assert len(server.requests) == 1 and not elsewhere.requests
 
 
+def test_a_redirect_that_a_proxy_brings_is_an_error_too(serve):
+    elsewhere = serve()
+    proxy = serve([("status", 302, {"Location": elsewhere.url})])
+    code = ("from common.llm import Client, user_message\n"
+            "print(Client('http://far.invalid/v1', 'm', retries=0).chat([user_message('Say 5.')]).error)")
+    told = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).resolve().parents[2], text=True,
+                          env={**os.environ, "OPENAI_API_KEY": "the key", "http_proxy": proxy.url, "no_proxy": ""},
+                          stdout=subprocess.PIPE, check=True).stdout
+    assert told == f"HTTP 302: moved to {elsewhere.url}; give that address\n"
+    assert len(proxy.requests) == 1 and not elsewhere.requests
+
+
+@pytest.mark.parametrize("url", [
+    "localhost:8000", "http://[::1", "http://host:99999/v1", "http://host:port/v1", "http://my host/v1", "http://",
+    "http://host/v1\n", "ftp://host/v1", "http://höst/v1", f"http://{'a' * 64}.org/v1", "",
+])
+def test_a_bad_address_is_one_line(url):
+    with pytest.raises(UserError, match=r"not a server's address.*http://localhost:8000/v1") as refusal:
+        Client(url, "m")
+    assert "\n" not in str(refusal.value)
+
+
 @pytest.mark.parametrize("url", [
     "https://user:s3cret@host/v1", "http://s3cret@host:8000", "user:s3cret@host:8000/v1", "https://host/v1?api_key=s3cret",
     "https://host/v1/chat/completions?version=2&Token=s3cret", "host/v1?key=s3cret",
@@ -81,6 +111,20 @@ def test_an_address_with_a_key_is_refused_and_not_repeated(url):
         Client(url, "m")
     assert "s3cret" not in str(refusal.value)
     Client("https://host/@models/v1?api-version=2024-06-01", "m")
+
+
+def test_a_key_of_its_own_variable_is_the_only_one_sent(serve, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "the other's")
+    monkeypatch.setenv("MY_KEY", " mine \n")  # as `export MY_KEY="$(cat file) "` leaves it
+    server = serve()
+    client_of(server, key_variable="MY_KEY").chat(QUESTION)
+    monkeypatch.delenv("MY_KEY")
+    client_of(server, key_variable="MY_KEY").chat(QUESTION)
+    assert [headers.get("Authorization") for headers in server.headers] == ["Bearer mine", None]
+    monkeypatch.setenv("MY_KEY", "mi\nne")
+    with pytest.raises(UserError, match="MY_KEY holds no key") as refusal:
+        client_of(server, key_variable="MY_KEY")
+    assert "mi" not in str(refusal.value).replace("MY_KEY", "")
 
 
 def test_a_key_that_a_server_repeats_is_not_repeated(serve, monkeypatch):
@@ -126,7 +170,102 @@ def test_a_cut_text_is_a_reply_where_that_is_asked_for_but_never_kept(serve, tmp
     assert (reply.text, reply.error, reply.cut) == ("half of", None, True)
     assert "max_tokens" in client_of(server, cache=str(tmp_path)).chat(QUESTION).error
     server.answer = lambda body: completion(None, "length")
-    assert "max_tokens" in client_of(server, keep_cut=True).chat(QUESTION).error
+    assert "max_tokens" in client_of(server).chat(QUESTION).error
+
+
+@pytest.mark.parametrize(
+    "given, text, cut",
+    [
+        (completion([{"type": "text", "text": "It is "}, {"type": "output_text", "text": "5"}]), "It is 5", False),
+        (completion([{"type": "thinking", "thinking": [{"text": "4?"}]}, {"type": "text", "text": "5"}]), "5", False),
+        (completion("5", reasoning_content="2 and 3"), "5", False),
+        (completion(None, reasoning_content="2 and 3"), "<think>\n2 and 3", False),
+        (completion("", "length", reasoning="2 and"), "<think>\n2 and", True),
+        (completion(None, "length"), "", True),
+        (completion("", "stop"), "", False),
+        (("status", 400, {}, b'{"error": {"message": "Could not finish the message because max_tokens or model output '
+                             b'limit was reached. Please try again with higher max_tokens."}}'), "", True),
+    ],
+)
+def test_what_a_model_under_test_said_is_its_reply(serve, tmp_path, given, text, cut):
+    server = serve([given if isinstance(given, tuple) else ("reply", given)] * 2)
+    reply = client_of(server, keep_cut=True, cache=str(tmp_path)).chat(QUESTION)
+    assert (reply.text, reply.error, reply.cut) == (text, None, cut)
+    assert len([*tmp_path.rglob("*.json")]) == (text != "" and not cut)
+    if not text or "<think>" in text or cut:
+        assert client_of(server).chat(QUESTION).text is None, "who asks for an explanation has none"
+
+
+WRONG_NAME = (b'{"error": {"message": "Unsupported parameter: \'max_tokens\' is not supported with this model. Use '
+              b'\'max_completion_tokens\' instead.", "param": "max_tokens"}}')
+WRONG_VALUE = (b'{"error": {"message": "Unsupported value: \'temperature\' does not support 0.0 with this model. Only '
+               b'the default (1) value is supported.", "param": "temperature"}}')
+
+
+def test_the_words_of_a_server_are_learnt_once_and_the_cache_does_not_see_them(serve, tmp_path):
+    server = serve([("status", 400, {}, WRONG_NAME), ("status", 400, {}, WRONG_VALUE)])
+    client = client_of(server, cache=str(tmp_path))
+    assert client.chat(QUESTION, max_tokens=9).text == client.chat([user_message("other")], max_tokens=9).text == "fine"
+    asked = [{name: body[name] for name in body.keys() - {"model", "messages"}} for _, body in server.requests]
+    assert asked == [{"max_tokens": 9, "temperature": 0.0}, {"max_completion_tokens": 9, "temperature": 0.0},
+                      {"max_completion_tokens": 9}, {"max_completion_tokens": 9}]
+    assert client.num_retries == client.num_failed == 0 and "server's own temperature" in client.summary()
+    assert client_of(serve(), cache=str(tmp_path)).chat(QUESTION, max_tokens=9).cached
+    stubborn = serve([("status", 400, {}, WRONG_NAME)] * 9)
+    assert "HTTP 400" in client_of(stubborn).chat(QUESTION).error and len(stubborn.requests) == 2
+
+
+ODD_USAGE = completion("fine").replace(b"7", b"%s").replace(b"3", b"-3")
+
+
+@pytest.mark.parametrize(
+    "data, text, words",
+    [
+        (completion("a \ud800 b \0"), "a ? b \0", None),
+        *((ODD_USAGE.replace(b"%s", number), "fine", None)
+          for number in (b"NaN", b"1e999", b"1" * 4000, b'"7"', b"[]", b"null", b"{}")),
+        (b'{"choices": [{"message": {"content": "fine"}}], "usage": "seven"}', "fine", None),
+        (b"1" * 5000, None, "not a chat completion: 111"),
+        (b"[" * 100_000, None, "not a chat completion: [[["),
+        (b'{"choices":' * 100_000, None, "not a chat completion"),
+        (b"<html>\n<title>Sign in</title>", None, "not a chat completion: <html> <title>Sign in</title>"),
+        (gzip.compress(completion("fine")), None, "not a chat completion"),
+        (b"\xff\xfe\x00", None, "not a chat completion"),
+        (b"", None, "not a chat completion"),
+        (b'{"choices": "fine"}', None, "not a chat completion"),
+        (b'{"choices": [{"message": {"content": 5}}]}', None, "holds no text"),
+        (b'{"choices": [{"message": {"content": [5, null, {"text": []}]}}]}', None, "holds no text"),
+        (completion(None, ["long"] * 1000), None, "holds no text"),
+        (completion({"text": "fine"}), None, "holds no text"),
+    ],
+)
+def test_whatever_a_server_sends_is_at_worst_an_error(serve, tmp_path, data, text, words):
+    server = serve(answer=lambda body: data)
+    client = client_of(server, retries=0, cache=str(tmp_path))
+    reply = client.chat(QUESTION)
+    assert reply.text == text and (words is None or words in reply.error)
+    shown = (reply.error or "") + client.summary()
+    assert len(shown) < 800 and shown.isprintable() and shown.encode()
+    assert reply.prompt_tokens in (0, 7) and reply.completion_tokens in (0, 3)
+    assert client.chat(QUESTION).text == text
+
+
+def test_a_reply_has_a_largest_size(serve, monkeypatch):
+    monkeypatch.setattr(llm, "LARGEST_REPLY", 1 << 20)
+    endless, large = ("drip", 10**6, b"[" * 65536), ("reply", completion("5" * 2_000_000))
+    client = client_of(serve([endless, large, ("reply", completion("5" * 9999))]), concurrency=1)
+    assert [reply.error for reply in client.chat_many([QUESTION] * 3)] == ["a reply of more than 1 MB"] * 2 + [None]
+
+
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o007, 0o660), (0o077, 0o600)])
+def test_who_may_read_the_cache_is_the_umask_s_matter(serve, tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        client_of(serve(), cache=str(tmp_path)).chat(QUESTION)
+    finally:
+        os.umask(before)
+    (path,) = tmp_path.rglob("*.json")
+    assert path.stat().st_mode & 0o777 == mode and path.parent.stat().st_mode & 0o777 == 0o777 & ~umask
 
 
 def test_when_every_attempt_fails_the_reply_says_so(serve):
@@ -138,11 +277,33 @@ def test_when_every_attempt_fails_the_reply_says_so(serve):
 def test_nobody_listening_is_an_error_reply_and_check_a_clear_line(serve):
     client = Client("http://127.0.0.1:9", "m", retries=0)
     assert "no connection" in client.chat(QUESTION).error
-    with pytest.raises(UserError, match="OPENAI_API_KEY"):
+    with pytest.raises(UserError, match="no connection.*; check the address$"):
         client.check()
-    client_of(serve()).check()
-    with pytest.raises(UserError, match="server's address"):
-        Client("localhost:8000", "m")
+
+
+@pytest.mark.parametrize("behaviour, remedy", [
+    (("status", 401), "set the environment variable OPENAI_API_KEY to a key of this server"),
+    (("status", 404), "check the address and the name of the model"),
+    (("status", 301, {"Location": "http://new"}), "moved to http://new; give that address; check the address"),
+    (("garbage",), "not a chat completion: <html>gateway</html>; check the address and the name of the model"),
+    (("status", 400, {}, b"'max_tokens' or 'max_completion_tokens' is too large: 99. This model's maximum context "
+                         b"length is 64 tokens"), "ask for fewer max_tokens than 99"),
+    (("sleep", 1), "no reply within 0.3 s; check the address"),
+])
+def test_check_says_what_is_wrong(serve, behaviour, remedy):
+    server = serve([behaviour])
+    with pytest.raises(UserError) as refusal:
+        client_of(server, timeout=0.3).check(max_tokens=99, temperature=0.0)
+    assert str(refusal.value).endswith(remedy) or remedy in str(refusal.value) and "\n" not in str(refusal.value)
+    assert len(server.requests) == 1
+
+
+def test_a_server_that_is_busy_or_thinking_passes_the_check(serve):
+    for server in (serve([("status", 503)]), serve([("reply", completion(None, "length"))]), serve()):
+        client = client_of(server)
+        client.check(max_tokens=9, temperature=0.5)
+        body = server.requests[-1][1]
+        assert (body["max_tokens"], body["temperature"], client.num_asked) == (9, 0.5, 0)
 
 
 def test_the_cache_answers_the_same_request_only(serve, tmp_path, monkeypatch):
@@ -157,6 +318,9 @@ def test_the_cache_answers_the_same_request_only(serve, tmp_path, monkeypatch):
         assert not again.chat(QUESTION, **options).cached
     assert again.chat([user_message("other")]).text == "other!"
     assert len(server.requests) == 5
+    again.chat(QUESTION, max_tokens=9, temperature=0.5, sample=2)
+    name = "e6a910745f0acb3747f7b2beae9fc6fe84cf43db63c30592a99d858b4bedae36"
+    (tmp_path / name[:2] / f"{name}.json").unlink()  # where earlier runs have left their replies
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) == 5 and all(path.suffix == ".json" for path in files)
     assert not any("secret" in path.read_text() for path in files)
@@ -200,6 +364,26 @@ def test_many_questions_come_back_in_order_with_failures_in_their_place(serve, t
     assert texts == [None if number % 7 == 0 else str(number) for number in range(40)]
     assert 2 <= max(most) <= 8
     assert client.num_failed == 6 and client.num_asked == 40
+
+
+def test_replies_come_as_they_come_before_another_question_takes_their_place(serve):
+    seen, slow = [], threading.Event()
+
+    def answer(body):
+        number = int(body["messages"][0]["content"])
+        if number == 0:
+            slow.wait(30)
+        elif number > 1:
+            assert number - 1 in seen, "what was answered has been handed over before the next is asked"
+        return completion(str(number))
+
+    questions = (functools.partial(lambda number: [user_message(str(number))], number) for number in range(9))
+    for position, reply in client_of(serve(answer=answer), concurrency=2).chat_as_they_come(questions):
+        assert reply.text == str(position)
+        seen.append(position)
+        if len(seen) == 8:
+            slow.set()
+    assert seen == [*range(1, 9), 0]
 
 
 def test_an_interrupted_run_asks_only_for_the_rest(serve, tmp_path):
