@@ -15,7 +15,7 @@ import functools
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import runtime
-from common.llm import Client, user_message
+from common.llm import KEY_VARIABLE, Client, user_message
 from errors import UserError, run_main
 from evaluation import BENCHMARKS, generated, llm_judge, score, store, wemath
 from evaluation.question import Question
@@ -32,6 +32,8 @@ from evaluation.report import compared, counts, in_order, methods, notes, told, 
 
 STEPS = ("generate", "extract", "judge", "report")
 PROTOCOLS = ("official", "puma")
+JUDGE_KEY_VARIABLE = "JUDGE_API_KEY"
+LONGEST_CALL = 600.0  # seconds: a reasoning model's reply comes at its end
 
 
 @dataclass
@@ -62,6 +64,8 @@ class Config:
     # who judges
     judge: str = ""  # an OpenAI-compatible server; "": by rules, offline
     judge_model: str = ""
+    judge_max_tokens: int = 4096  # of one reply, a judge's thinking included
+    judge_temperature: float = 0.0
     # report
     name: str = ""  # of the model in the report
     compare: str = ""  # other --out_dir folders, for the table and the chart: a,b
@@ -122,7 +126,8 @@ def check(config: Config) -> list[str]:
         raise UserError(f"--steps {unknown[0]}: the steps are {', '.join(STEPS)}")
     if config.protocol not in PROTOCOLS:
         raise UserError(f"--protocol {config.protocol}: choose {' or '.join(PROTOCOLS)}")
-    for flag, least in {"limit": 0, "samples": 0, "temperature": 0, "batch_size": 1, "max_new_tokens": 1}.items():
+    for flag, least in {"limit": 0, "samples": 0, "temperature": 0, "batch_size": 1, "max_new_tokens": 1,
+                        "concurrency": 1, "judge_max_tokens": 1, "judge_temperature": 0}.items():
         if getattr(config, flag) < least:
             raise UserError(f"--{flag} {getattr(config, flag)}: at least {least}")
     answering = [flag for flag in ("model", "api", "predictions") if getattr(config, flag)]
@@ -166,6 +171,8 @@ def generate(config: Config, questions: list[Question], missing: set[str], out: 
         refuse_other_questions(out, {key: earlier[key] for key in done & fingerprints.keys()}, fingerprints)
         todo = [question for question in mine if question.id not in done]
         runtime.print0(f"{stem}: {len(mine) - len(todo)} of this rank's {len(mine)} rows are done")
+        if todo:
+            check_servers(config)
         answers = ask_server(config, todo, missing, blind) if config.api else ask_model(config, todo, missing, blind)
         with store.appender(out / f"{stem}{suffix}.jsonl") as file:
             for row in tqdm(answers, total=len(todo), desc=stem, disable=process.rank != 0):
@@ -222,9 +229,25 @@ def checkpoint(folder: str) -> tuple:
     return load_model(folder)
 
 
+def check_servers(config: Config) -> None:
+    """Ask the servers of this run one short question each: better now than after hours."""
+    bench, steps = BENCHMARKS[config.bench], config.steps
+    if config.api:
+        api_client(config).check(max_tokens=config.max_new_tokens, temperature=config.temperature)
+    if config.judge and (("extract" in steps and bench.LLM_EXTRACTION) or ("judge" in steps and bench.LLM_VERDICT)):
+        judge_client(config).check(**judge_options(config))
+
+
+def api_client(config: Config) -> Client:
+    """The client of the model under test, which may think for minutes."""
+    return Client(config.api, config.api_model, concurrency=config.concurrency, timeout=LONGEST_CALL, keep_cut=True)
+
+
 def ask_server(config: Config, questions: list[Question], missing: set[str], blind: bool) -> Iterator[dict]:
-    """Rows {"id", "response"}, or {"id", "error"} for a call that failed, from an OpenAI-compatible server."""
-    client = Client(config.api, config.api_model, concurrency=config.concurrency, keep_cut=True)
+    """Rows {"id", "response", "finish_reason"}, or {"id", "error"} for a call that failed, as an OpenAI-compatible
+    server answers.
+    """
+    client = api_client(config)
 
     def message(question: Question) -> list[dict]:
         if not question.image:
@@ -232,12 +255,17 @@ def ask_server(config: Config, questions: list[Question], missing: set[str], bli
         white = blind or question.id in missing
         return [user_message(question.prompt, [white_picture() if white else question.image])]
 
-    calls = (message(question) for question in questions)
+    calls = (functools.partial(message, question) for question in questions)
     options = {"max_tokens": config.max_new_tokens, "temperature": config.temperature}
-    for question, reply in zip(questions, client.chat_many(calls, **options), strict=True):
-        said = {"response": reply.text} if reply.error is None else {"error": reply.error}
-        yield {"id": question.id, **said}
+    for position, reply in client.chat_as_they_come(calls, **options):
+        said = {"response": reply.text, "finish_reason": "length" if reply.cut else "stop"}
+        yield {"id": questions[position].id, **(said if reply.error is None else {"error": reply.error})}
     print(client.summary())
+    if client.num_failed == len(questions) > 0:
+        stem = "predictions_blind" if blind else "predictions"
+        if all("error" in row for row in store.read_parts(Path(config.out_dir), stem).values()):
+            raise UserError(f"{config.api}: all {len(questions)} calls failed, the last with: {client.last_error}; "
+                            "mend that, then the same command asks again")
 
 
 def white_picture() -> bytes:
@@ -252,9 +280,31 @@ def white_picture() -> bytes:
 
 
 def judge_client(config: Config) -> Client:
-    """The judge's client; its replies are kept, so that judging again asks nothing twice."""
+    """The judge's client; its replies are kept, so that judging again asks nothing twice.
+
+    Its key is JUDGE_API_KEY. OPENAI_API_KEY is that of --api: a judge at another address never sees it.
+    """
+    alone = not config.api or config.api.split("/")[:3] == config.judge.split("/")[:3]  # scheme, host and port
+    variable = KEY_VARIABLE if alone and not os.environ.get(JUDGE_KEY_VARIABLE) else JUDGE_KEY_VARIABLE
     return Client(config.judge, config.judge_model, cache=str(Path(config.out_dir) / "judge_cache"),
-                  concurrency=config.concurrency)
+                  concurrency=config.concurrency, timeout=LONGEST_CALL, keep_cut=True, key_variable=variable)
+
+
+def judge_options(config: Config) -> dict:
+    """How the judge is asked."""
+    return {"max_tokens": config.judge_max_tokens, "temperature": config.judge_temperature}
+
+
+def by_judge(config: Config, work: str, ask: Callable[..., dict[str, dict]], *arguments: object) -> dict[str, dict]:
+    """What the judge made of the rows, and what that cost; UserError where it made something of none."""
+    client = judge_client(config)
+    rows = ask(client, *arguments, **judge_options(config))
+    print(f"{work}: {client.summary()}")
+    errors = [row["error"] for row in rows.values() if "error" in row]
+    if errors and len(errors) == len(rows):
+        raise UserError(f"{config.judge}: all {len(rows)} rows failed, the last with: {errors[-1]}; "
+                        "mend that, then the same command asks again")
+    return {key: {**row, "by": "llm"} for key, row in rows.items()}
 
 
 def extract(config: Config, bench: ModuleType, questions: list[Question], answers: dict[str, dict]) -> list[dict]:
@@ -270,8 +320,7 @@ def extract(config: Config, bench: ModuleType, questions: list[Question], answer
             ask.append(question)
     responses = {question.id: answers[question.id]["response"] for question in ask}
     if config.judge and bench.LLM_EXTRACTION:
-        rows = llm_judge.extract(judge_client(config), bench.NAME, ask, responses)
-        found |= {row["id"]: {**row, "by": "llm"} for row in rows}
+        found |= by_judge(config, "extraction", llm_judge.extract, bench, ask, responses)
     else:
         found |= {
             question.id: {"extraction": bench.extract(question, responses[question.id], config.protocol), "by": "rules"}
@@ -285,7 +334,7 @@ def judge(config: Config, bench: ModuleType, questions: list[Question], extracti
     sound = [question for question in questions if "error" not in extractions[question.id]]
     texts = {question.id: extractions[question.id]["extraction"] for question in sound}
     if config.judge and bench.LLM_VERDICT:
-        rows = {row["id"]: {**row, "by": "llm"} for row in llm_judge.judge(judge_client(config), sound, texts)}
+        rows = by_judge(config, "verdicts", llm_judge.judge, sound, texts)
     else:
         rows = {
             question.id: {"correct": bench.judge(question, texts[question.id], config.protocol), "by": "rules"}

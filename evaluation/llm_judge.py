@@ -1,17 +1,21 @@
 """Extraction and verdicts by an LLM, with the structure of the official prompts in words of our own.
 
-Few-shot examples, the row, one slot to fill. The reply to a verdict must be 0 or 1; another reply is asked again a few
-times (the official script asks for ever) and then becomes an error row, never a wrong answer. Replies are cached by
-llm.Client.
+Few-shot examples, the row, one slot to fill. What a judge writes around its answer is read past, by the rules that read
+a model's. A reply without an answer of the row's kind (a letter of its choices, a number, a list; 0 or 1 of a verdict)
+is asked again a few times (the official script asks for ever) and then becomes an error row, never a wrong answer.
+Replies are cached by llm.Client.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from types import ModuleType
 
 from common.llm import Client, user_message
+from evaluation.answers import clean, fold
 from evaluation.question import Question
 
 ATTEMPTS = 3
+AGAIN = 0.7  # the temperature of the attempts after the first, where the first had none
 LONGEST_RESPONSE = 6000  # characters of a response that the judge is shown: its end
 
 EXTRACT = """\
@@ -42,7 +46,8 @@ Extracted answer: (-3, 1)
 
 HINTED = """\
 Read a question, its hint and a model's response, and write down the final answer of the response in the form that the
-hint asks for (an integer, a decimal number, a list, or the letter of an option), and nothing else.
+hint asks for (an integer, a decimal number, a list, or the letter of an option), and nothing else. If the response
+gives no final answer, write null.
 
 Hint: Give an integer at the end.
 Question: How many marbles are left?
@@ -103,21 +108,55 @@ Judgement: 0
 """
 
 
-def extract(client: Client, bench_name: str, questions: list[Question], responses: Mapping[str, str]) -> Iterator[dict]:
-    """A row {"id", "extraction"} or {"id", "error"} per question, in order; an empty response costs no call."""
-    asked = [question for question in questions if responses[question.id].strip()]
-    prompts = (extraction_prompt(bench_name, question, responses[question.id]) for question in asked)
-    replies = client.chat_many(([user_message(prompt)] for prompt in prompts), max_tokens=512)
-    for question in questions:
-        if not responses[question.id].strip():
-            yield {"id": question.id, "extraction": "" if bench_name == "mathvista" else None}
-            continue
-        reply = next(replies)
-        if reply.error is not None:
-            yield {"id": question.id, "error": f"extraction: {reply.error}"}
-            continue
-        text = re.sub(r"^\s*extracted answer\s*:\s*", "", reply.text, flags=re.I).strip()
-        yield {"id": question.id, "extraction": None if text.lower() in ("null", "none") else text}
+LEAD = re.compile(r"^\W*(?:the\s+|my\s+)?(?:extracted\s+|final\s+)*answer\b[\"'*_`]*\s*(?:is\b|:|=)[\s:*]*", re.I)
+NO_ANSWER = re.compile(r"null|none|nil|n\s*[/.]\s*a|not (?:available|given|provided|stated)"
+                       r"|.{0,60}\b(?:no|not \w+ an?y?) (?:final |clear )?answer\b.{0,40}", re.I)
+REFUSED = re.compile(r"\bsorry\b|\bI(?:'m| am)? (?:unable|cannot|can't|can not|don't|do not)\b", re.I)
+BARE_VERDICT = re.compile(r"[^\w\n]*(?:\\?boxed\W*)?([01])[^\w\n]*")
+SAID_VERDICT = re.compile(r"\b(?:judge?ment|verdict)\b[\s\"'*_`:=\])]*(?:is\b)?[\s\"'*_`:(\[]*([01])\b(?![.,]\d)", re.I)
+CONTRADICTED = re.compile(r"[^\w\n]*(?:or|if|unless|maybe|wait|no)\b|\s*[/,-]\s*[01]\b", re.I)  # behind a verdict
+
+
+def extract(client: Client, bench: ModuleType, questions: list[Question], responses: Mapping[str, str],
+            **options: object) -> dict[str, dict]:
+    """{id: {"extraction": …} or {"error": …}}; None for no answer; an empty response costs no call.
+
+    options: max_tokens and temperature of Client.chat.
+    """
+    rows = {question.id: {"extraction": "" if bench.NAME == "mathvista" else None} for question in questions
+            if not responses[question.id].strip()}
+    asked = {question.id: question for question in questions if question.id not in rows}
+
+    def read(key: str, reply: str, last: bool) -> dict | None:
+        row = read_extraction(bench, asked[key], reply)
+        if row is None and last and stands_in(bare(reply), responses[key]):
+            # faithful, so it is the response that holds no choice, no number; the program would credit the nearest
+            return {"extraction": bare(reply) if bench.LLM_VERDICT else None}
+        return row
+
+    prompts = {key: extraction_prompt(bench.NAME, question, responses[key]) for key, question in asked.items()}
+    return rows | ask(client, prompts, read, "extraction", "no answer of the row's kind", options)
+
+
+def ask(client: Client, prompts: Mapping[str, str], read: Callable[[str, str, bool], dict | None], what: str,
+        lacks: str, options: dict) -> dict[str, dict]:
+    """{key: row} of prompts by key: what read(key, reply, whether it is the last) makes of a reply, or an error."""
+    if not all(client.is_kept([user_message(prompt)], **options) for prompt in prompts.values()):
+        client.check(**options)
+    rows: dict[str, dict] = {}
+    unread: dict[str, str] = {}
+    for sample in range(ATTEMPTS):
+        waiting = [key for key in prompts if key not in rows]
+        varied = {"temperature": options["temperature"] or AGAIN} if sample else {}
+        replies = client.chat_many(([user_message(prompts[key])] for key in waiting), sample=sample, **options | varied)
+        for key, reply in zip(waiting, replies, strict=True):
+            if reply.error is not None or reply.cut:
+                error = reply.error or f"the reply was cut off at {options['max_tokens']} tokens; allow more"
+                rows[key] = {"error": f"{what}: {error}"}
+            elif row := read(key, reply.text, sample == ATTEMPTS - 1):
+                rows[key] = row
+            unread[key] = f"{what}: {lacks} in {ATTEMPTS} replies, the last {(reply.text or '')[-60:]!r}"
+    return {key: rows.get(key, {"error": unread[key]}) for key in prompts}
 
 
 def extraction_prompt(bench_name: str, question: Question, response: str) -> str:
@@ -128,27 +167,60 @@ def extraction_prompt(bench_name: str, question: Question, response: str) -> str
     return f"{EXTRACT}\n6.\nResponse: '{response}'\nExtracted answer: "
 
 
-def judge(client: Client, questions: list[Question], extractions: Mapping[str, str | None]) -> Iterator[dict]:
-    """A row {"id", "correct"} or {"id", "error"} per question; equal texts and missing answers need no call."""
-    waiting: dict[str, bool | str | None] = {}
+def behind_thinking(reply: str) -> str:
+    """A reply without its thinking. Of one that is thinking alone, the last line where that announces an answer; of one
+    that goes on and on, nothing.
+    """
+    text = reply.rpartition("</think>")[2].strip()
+    if not text.startswith("<think>"):
+        return text if len(text) <= LONGEST_RESPONSE else ""
+    last = text.splitlines()[-1][:LONGEST_RESPONSE]
+    return last if LEAD.match(last) or SAID_VERDICT.search(last) or len(last.split()) == 1 else ""
+
+
+def bare(reply: str) -> str:
+    """An extraction without thinking, announcement, emphasis and quotes."""
+    return clean(LEAD.sub("", clean(behind_thinking(reply))))
+
+
+def stands_in(text: str, response: str) -> bool:
+    """Whether a short text is, word for word, one of a response's."""
+    return 0 < len(text) <= 100 and bool(re.search(rf"(?<!\w){re.escape(fold(text))}(?!\w)", fold(response)))
+
+
+def read_extraction(bench: ModuleType, question: Question, reply: str) -> dict | None:
+    """{"extraction": …}, None in it where the judge finds no answer; None for a reply that says neither."""
+    text, answer = behind_thinking(reply), bare(reply)
+    if not answer:
+        return None
+    lines = [bare(line) for line in text.splitlines() if line.strip()]
+    found = bench.extract(question, answer if len(lines) == 1 else text)
+    if answer in question.choices:  # "None" may be one
+        return {"extraction": found or answer}
+    if NO_ANSWER.fullmatch(lines[0]) or NO_ANSWER.fullmatch(lines[-1]):
+        return {"extraction": None} if found is None or len(lines) == 1 else None
+    if bench.LLM_VERDICT and not question.choices:  # any text, for the judge to compare
+        short = len(lines) == 1 and len(answer.split()) <= 12
+        found = None if REFUSED.search(text) else answer if short else found
+    return {"extraction": found} if found else None
+
+
+def judge(client: Client, questions: list[Question], extractions: Mapping[str, str | None],
+          **options: object) -> dict[str, dict]:
+    """{id: {"correct": …} or {"error": …}}; equal texts and missing answers need no call. options: as of extract."""
+    rows, prompts = {}, {}
     for question in questions:
         extraction = extractions[question.id]
-        settled = extraction is None or extraction.strip() == question.answer.strip()
-        waiting[question.id] = bool(extraction) and settled if settled else None
-    for sample in range(ATTEMPTS):
-        asked = [question for question in questions if waiting[question.id] is None]
-        prompts = [[user_message(verdict_prompt(question, extractions[question.id]))] for question in asked]
-        for question, reply in zip(asked, client.chat_many(prompts, max_tokens=64, sample=sample), strict=True):
-            if reply.error is not None:
-                waiting[question.id] = f"verdict: {reply.error}"
-            else:
-                waiting[question.id] = parse_verdict(reply.text)
-    for question in questions:
-        verdict = waiting[question.id]
-        if isinstance(verdict, bool):
-            yield {"id": question.id, "correct": verdict}
+        if not extraction or extraction.strip() == question.answer.strip():
+            rows[question.id] = {"correct": bool(extraction)}
         else:
-            yield {"id": question.id, "error": verdict or f"verdict: no 0 or 1 in {ATTEMPTS} replies"}
+            prompts[question.id] = verdict_prompt(question, extraction)
+
+    def read(key: str, reply: str, last: bool) -> dict | None:
+        verdict = parse_verdict(reply)
+        return None if verdict is None else {"correct": verdict}
+
+    return rows | ask(client, prompts, read, "verdict", "no 0 or 1", options)
 
 
 def verdict_prompt(question: Question, extraction: str) -> str:
@@ -158,6 +230,11 @@ def verdict_prompt(question: Question, extraction: str) -> str:
 
 
 def parse_verdict(reply: str) -> bool | None:
-    r""" "1", "0.", "Judgement: 1" → True or False; None for a reply that is neither."""
-    match = re.fullmatch(r"\s*(?:\W*judge?ment\W*)?([01])\W*\s*", reply, re.I)
-    return None if match is None else match.group(1) == "1"
+    r""" "1", "**0**", "Judgement: 1", "The judgement is 1.", "Both are 5 cm.\n1" → True or False; None for a reply that
+    says neither, or both.
+    """
+    text = behind_thinking(reply)
+    said = [match[1] for line in text.splitlines() if (match := BARE_VERDICT.fullmatch(line))]
+    for match in SAID_VERDICT.finditer(text):
+        said += "01" if CONTRADICTED.match(text, match.end()) else match[1]
+    return said[0] == "1" if len(set(said)) == 1 else None

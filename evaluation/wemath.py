@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation import metrics
-from evaluation.answers import LETTERS
+from evaluation.choices import LETTERS
 from evaluation.question import Fields, Question, image_path, questions_of, read_rows, snake
 
 NAME = "wemath"

@@ -1,0 +1,294 @@
+"""Servers that answer and servers that judge: what is read of their replies, who gets which key, what a kill leaves."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import eval as evaluation
+from errors import UserError
+from evaluation import BENCHMARKS, llm_judge, mathverse, mathvista, store
+from evaluation.question import Question
+from llm_server import completion
+
+ROOT = Path(__file__).resolve().parents[2]
+FIXTURES = Path(__file__).parent / "fixtures"
+DATA = {bench: FIXTURES / f"{bench}.json{'l' if bench == 'generated' else ''}" for bench in BENCHMARKS}
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict[str, list[dict]]]:
+    """Run eval.py's main with flags and no report; returns the rows that its steps left in `tmp_path`/out."""
+
+    def call(bench: str, *flags: object, steps: str = "generate,extract,judge") -> dict[str, list[dict]]:
+        words = ["eval.py", "--bench", bench, "--data", DATA[bench], "--out_dir", tmp_path / "out", "--steps", steps,
+                 "--allow_missing_images", *flags]
+        monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+        evaluation.main()
+        return {path.stem: store.read_lines(path) for path in (tmp_path / "out").glob("*.jsonl")}
+
+    return call
+
+
+def answers(path: Path, bench: str, response: str) -> tuple[str, Path]:
+    """The flag of a file in which every row of a benchmark has this response."""
+    rows = [{"id": question.id, "response": response} for question in BENCHMARKS[bench].load(str(DATA[bench]))]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return "--predictions", path
+
+
+def says(reply: Callable[[str], str | bytes]) -> Callable[[dict], bytes]:
+    """For `serve`: what reply(the question's text) says, "OK" to the question whether anybody is there."""
+
+    def answer(body: dict) -> bytes:
+        content = body["messages"][-1]["content"]
+        text = content if isinstance(content, str) else content[-1]["text"]
+        said = "OK" if text == "Say OK." else reply(text)
+        return said if isinstance(said, bytes) else completion(said)
+
+    return answer
+
+
+def judge_flags(server, *flags: object) -> tuple:
+    return ("--judge", server.url, "--judge_model", "j", *flags)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# what a judge's reply says
+
+ANGLES = ("55°", "60°", "65°")
+
+
+def row_of(choices: tuple = (), answer_type: str = "integer") -> Question:
+    return Question("1", "", "", "", "", choices, row={"answer_type": answer_type})
+
+
+@pytest.mark.parametrize("reply, extraction", [
+    *((reply, "C") for reply in (
+        "C", "c", "**C**", '"C"', "“C”", "`C`", "(C) 65°", "C: 65°", "Answer: C.", "\\boxed{C}",
+        "Extracted answer: **C**", "The extracted answer is C.", "**Extracted answer:** C",
+        "The response chooses option C.", "C\n\nIt says B at first.", "Extracted answer: C\n\nIt says B at first.",
+        "<think>B, or no</think> C",
+        "<think>\nIt says C twice.\nExtracted answer: C")),
+    ("65°", "65°"), ("**65°**", "65°"),
+    *((reply, None) for reply in ("null", "N/A", "n/a.", "**None**", '"null"', "The extracted answer is null.",
+                                  "<think>C?</think>\nnone", "The response gives no final answer.")),
+    *((reply, "unread") for reply in ("B or C", "E", "17°", "", "I'm sorry, but I can't help with that.",
+                                      "<think>\nSo it may mean C, but wait", "null\n\nExtracted answer: C")),
+])
+def test_a_letter_is_read_past_what_stands_around_it(reply: str, extraction: str | None) -> None:
+    row = llm_judge.read_extraction(mathvista, row_of(ANGLES), reply)
+    assert row == (None if extraction == "unread" else {"extraction": extraction})
+
+
+@pytest.mark.parametrize("answer_type, reply, extraction", [
+    *(("integer", reply, "14") for reply in ("14", "**14**", '"14"', "Answer: 14.", "The extracted answer is 14.",
+                                             "14 trees", "<think>13?</think>\n14", "14\n\nIt says: 14 trees.")),
+    ("float", "Extracted answer: 0.75", "0.75"), ("integer", "N/A", None), ("integer", "3 and 5", "unread"),
+    ("integer", "The response is confused.", "unread"), ("list", "**[2003, 2005]**", "[2003, 2005]"),
+    ("list", "The list is [2003,2005].", "[2003, 2005]"), ("list", "null", None), ("list", "in spring", "unread"),
+])
+def test_a_number_and_a_list_are_too(answer_type: str, reply: str, extraction: str | None) -> None:
+    row = llm_judge.read_extraction(mathvista, row_of(answer_type=answer_type), reply)
+    assert row == (None if extraction == "unread" else {"extraction": extraction})
+
+
+@pytest.mark.parametrize("reply, extraction", [
+    ("**y = -(x - 2)^2 + 3**", "y = -(x - 2)^2 + 3"), ("The extracted answer is down on (-3, 1).", "down on (-3, 1)"),
+    ("Extracted answer: about 12.6 square cm", "about 12.6 square cm"), ("The extracted answer is `null`.", None),
+    ("I'm unable to open the picture.", "unread"),
+    ("It sets up two equations, solves neither of them, and then it stops in the middle of a line", "unread"),
+])
+def test_a_free_answer_is_any_short_text(reply: str, extraction: str | None) -> None:
+    row = llm_judge.read_extraction(mathverse, row_of(), reply)
+    assert row == (None if extraction == "unread" else {"extraction": extraction})
+
+
+def test_the_text_of_a_choice_is_an_answer_whatever_it_reads_like() -> None:
+    question = row_of(("None", "One"))
+    assert llm_judge.read_extraction(mathvista, question, "**None**") == {"extraction": "None"}
+    assert llm_judge.read_extraction(mathvista, row_of(("(a)", "(b)")), "(b)") == {"extraction": "(b)"}
+
+
+@pytest.mark.parametrize("verdict, replies", [
+    (True, [" 1\n", "1.", "**1**", '"1"', "Judgement: 1", "judgment: **1**", "The judgement is 1.", "\\boxed{1}",
+            "<think>0? No.</think>\n1", "Both are 5 cm.\n1", "Judgement: 1\n\nBoth are 50 cm.",
+            "<think>\nThey agree.\nJudgement: 1"]),
+    (False, ["0", "Judgement: 0", "[Judgement]: 0", "Judgement: 0 because the units differ",
+             "[Standard answer]: 1\n[Model answer]: 1\nJudgement: 0"]),
+    (None, ["", "yes", "10", "1 or 0", "1\n0", "Judgement: 1 or 0", "Judgement: 0/1", "Judgement: 1. Judgement: 0",
+            "Judgement: 1.5", "* " * 10**6 + "1", "Judgement: 1, no wait, 0",
+            "The judgement is not 1.", "<think>\nIt may be 1 then"]),
+])
+def test_verdicts_of_a_judge(verdict: bool | None, replies: list[str]) -> None:
+    assert {reply: llm_judge.parse_verdict(reply) for reply in replies} == dict.fromkeys(replies, verdict)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# what becomes of the rows
+
+CHATTY = {"opposite": "The extracted answer is B.", "marks": "<think>hm</think> **14**", "mean": '"2.75"',
+          "line fall": "Extracted answer: [2003, 2005]"}
+CLEAN = re.compile(".*(?:>|:|is) ")
+
+
+def vista_reply(text: str) -> str:
+    """A judge that extracts every right answer, and chats."""
+    asked = text.rpartition("Question: ")[2]
+    return next(reply for words, reply in CHATTY.items() if words in asked)
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda text: completion(text), lambda text: completion([{"type": "text", "text": text}]),
+    lambda text: completion(None, reasoning_content=f"The response says so.\nExtracted answer: {CLEAN.sub('', text)}"),
+], ids=["plain", "parts", "thinking"])
+def test_a_chatty_judge_and_a_bare_one_come_to_the_same_scores(run, serve, tmp_path: Path, wrap: Callable) -> None:
+    flags = answers(tmp_path / "a.jsonl", "mathvista", "As I said above.")
+    rows = run("mathvista", *flags, *judge_flags(serve(answer=says(lambda text: wrap(vista_reply(text))))))
+    assert [row["extraction"] for row in rows["extractions"]] == ["B", "14", "2.75", "[2003, 2005]"]
+    assert all(row["correct"] and row["extracted_by"] == "llm" for row in rows["verdicts"])
+
+
+def test_a_reply_that_holds_no_answer_is_asked_again_and_then_an_error(run, serve, tmp_path: Path) -> None:
+    asked: list[float] = []
+
+    def answer(body: dict) -> bytes:
+        text = body["messages"][0]["content"]
+        if "opposite" in text.rpartition("Question: ")[2]:
+            asked.append(body["temperature"])
+            return completion("Let me see.")
+        return completion("OK" if text == "Say OK." else vista_reply(text))
+
+    flags = answers(tmp_path / "a.jsonl", "mathvista", "As I said above.")
+    rows = run("mathvista", *flags, *judge_flags(serve(answer=answer), "--judge_max_tokens", 99))["verdicts"]
+    assert rows[0]["error"] == "extraction: no answer of the row's kind in 3 replies, the last 'Let me see.'"
+    assert "correct" not in rows[0]
+    assert all(row["correct"] for row in rows[1:]) and asked == [0.0, 0.7, 0.7]
+
+
+def test_what_a_judge_quotes_is_the_answer_though_no_choice_or_number(run, serve, tmp_path: Path) -> None:
+    """A faithful judge can do no better: the row is wrong, not failed, and the nearest choice is not credited."""
+    flags = answers(tmp_path / "a.jsonl", "mathvista", "There are two or three, so 7.4 or so.")
+    rows = run("mathvista", *flags, *judge_flags(serve(answer=says(lambda text: "Two or three"))))["verdicts"]
+    assert [(row["extraction"], row["correct"]) for row in rows] == [(None, False)] * 4
+
+
+def test_a_judge_is_asked_as_the_flags_say_and_its_cost_is_told(run, serve, tmp_path: Path, capsys) -> None:
+    server = serve(answer=says(lambda text: "12.6" if text.endswith("Extracted answer: ") else "Judgement: 1"))
+    flags = answers(tmp_path / "a.jsonl", "mathverse", "It is 12.6.")
+    run("mathverse", *flags, *judge_flags(server, "--judge_max_tokens", 99, "--judge_temperature", 0.6))
+    assert {(body["max_tokens"], body["temperature"]) for _, body in server.requests} == {(99, 0.6)}
+    printed = capsys.readouterr().out
+    asked = len(server.requests)
+    assert "extraction: j: " in printed and "verdicts: j: " in printed and " tokens" in printed
+    run("mathverse", *flags, *judge_flags(server, "--judge_max_tokens", 99, "--judge_temperature", 0.6))
+    printed = capsys.readouterr().out
+    assert len(server.requests) == asked and "verdicts: j: 15 calls, 15 from the cache" in printed, "nor is it checked"
+    cut = completion("Let me think about", "length")
+    server.answer = says(lambda text: cut if "opposite" in text.rpartition("Question: ")[2] else vista_reply(text))
+    rows = run("mathvista", *answers(tmp_path / "b.jsonl", "mathvista", "As I said."), *judge_flags(server))
+    assert {body["max_tokens"] for _, body in server.requests[asked:]} == {4096}, "room for a judge that thinks"
+    assert "cut off at 4096 tokens" in rows["verdicts"][0]["error"]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# servers: whether they are there, which key they get
+
+
+@pytest.mark.parametrize("steps", ["generate,extract,judge", "extract,judge"])
+def test_a_judge_that_is_not_there_ends_the_run_before_anything_is_asked(run, serve, tmp_path: Path, steps) -> None:
+    server = serve(answer=says(lambda text: "Answer: B"))
+    given = answers(tmp_path / "a.jsonl", "mathvista", "B")
+    who = ("--api", server.url, "--api_model", "m") if "generate" in steps else given
+    for url, words in ("http://127.0.0.1:9", "no connection.*check the address"), ("http://[::1", "no.* address"):
+        with pytest.raises(UserError, match=words):
+            run("mathvista", *who, "--judge", url, "--judge_model", "j", steps=steps)
+    assert len(server.requests) <= 2, "the answering server was asked whether it is there, no more"
+
+
+def test_a_run_that_got_only_errors_ends_with_the_reason(run, serve, tmp_path: Path) -> None:
+    refusing = serve(answer=lambda body: completion("OK") if "Say OK." in json.dumps(body) else None)
+    with pytest.raises(UserError, match="all 4 calls failed, the last with: HTTP 400"):
+        run("mathvista", "--api", refusing.url, "--api_model", "m")
+    given = answers(tmp_path / "a.jsonl", "mathvista", "B")
+    with pytest.raises(UserError, match="all 4 rows failed, the last with: extraction: HTTP 400"):
+        run("mathvista", *given, *judge_flags(refusing))
+    unclear = serve(answer=says(lambda text: "12.6" if text.endswith("Extracted answer: ") else "maybe"))
+    with pytest.raises(UserError, match="all 15 rows failed, the last with: verdict: no 0 or 1 in 3 replies"):
+        run("mathverse", *answers(tmp_path / "a.jsonl", "mathverse", "It is 12.6."), *judge_flags(unclear))
+
+    server = serve(answer=says(lambda text: "Answer: 14" if "marks" in text else completion("", "content_filter")))
+    rows = run("mathvista", "--api", server.url, "--api_model", "m", "--fresh")
+    assert sum("error" in row for row in rows["predictions"]) == 3
+    run("mathvista", "--api", server.url, "--api_model", "m")  # what failed fails again; what was answered is there
+    assert len(server.requests) == 1 + 4 + 1 + 3
+
+
+def test_each_server_gets_its_own_key(run, serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, judge = serve(answer=says(lambda text: "B")), serve(answer=says(vista_reply))
+    given = answers(tmp_path / "a.jsonl", "mathvista", "As I said.")
+    asked = ("--api", model.url, "--api_model", "m", "--fresh")
+
+    def keys(who: tuple, url: str = judge.url) -> list:
+        judge.headers.clear(), model.headers.clear()
+        run("mathvista", *who, "--judge", url, "--judge_model", f"j{time.monotonic()}")  # another cache key each time
+        return [{headers.get("Authorization") for headers in server.headers} for server in (model, judge)]
+
+    monkeypatch.setenv("OPENAI_API_KEY", "the model's")
+    assert keys(asked) == [{"Bearer the model's"}, {None}], "the key of one server is never sent to another"
+    assert keys(given) == [set(), {"Bearer the model's"}], "the only server"
+    model.answer = says(lambda text: vista_reply(text) if text.endswith("answer: ") else "B")
+    assert keys(asked, model.url) == [{"Bearer the model's"}, set()], "one server is both"
+    monkeypatch.setenv("JUDGE_API_KEY", "the judge's")
+    assert keys(asked) == [{"Bearer the model's"}, {"Bearer the judge's"}]
+    assert keys(given) == [set(), {"Bearer the judge's"}]
+
+
+def test_a_lone_surrogate_goes_through_all_steps(run, serve, tmp_path: Path) -> None:
+    server = serve(answer=says(lambda text: f"\ud83d {vista_reply(text)}" if "Extracted" in text else "\ud800 B"))
+    rows = run("mathvista", "--api", server.url, "--api_model", "m", *judge_flags(server), "--samples", 0,
+               steps="generate,extract,judge,report")
+    assert all(row["response"] == "? B" for row in rows["predictions"]) and len(rows["verdicts"]) == 4
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# kill -9
+
+
+def test_what_is_paid_for_survives_a_kill(run, serve, tmp_path: Path) -> None:
+    """One answer comes late; the others are on disk before the next is asked."""
+    late, enough = threading.Event(), threading.Event()
+    count = [0]
+
+    def reply(text: str) -> str:
+        count[0] += 1
+        if count[0] == 1:
+            late.wait(60)
+        elif count[0] == 9:
+            enough.set()
+            late.wait(60)
+        return "Answer: B" if count[0] % 2 else completion("It is clear that", "length")
+
+    server = serve(answer=says(reply))
+    flags = ("--api", server.url, "--api_model", "m", "--concurrency", "2", "--allow_missing_images")
+    command = [sys.executable, "eval.py", "--bench", "generated", "--data", DATA["generated"], "--steps", "generate"]
+    process = subprocess.Popen([*command, "--out_dir", tmp_path / "out", *flags], cwd=ROOT, stdout=subprocess.DEVNULL)
+    try:
+        assert enough.wait(60)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+        late.set()
+    kept = store.read_lines(tmp_path / "out" / "predictions.jsonl")
+    assert len(kept) == 7 and {row["finish_reason"] for row in kept} == {"stop", "length"}
+    asked = len(server.requests)
+    rows = run("generated", *flags, steps="generate")["predictions"]
+    assert rows[:7] == kept and len(rows) == 12 and len(server.requests) == asked + 1 + 5
