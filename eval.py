@@ -265,7 +265,7 @@ def ask_server(config: Config, questions: list[Question], missing: set[str], bli
         stem = "predictions_blind" if blind else "predictions"
         if all("error" in row for row in store.read_parts(Path(config.out_dir), stem).values()):
             raise UserError(f"{config.api}: all {len(questions)} calls failed, the last with: {client.last_error}; "
-                            "mend that, then the same command asks again")
+                            "fix that, then the same command asks again")
 
 
 def white_picture() -> bytes:
@@ -303,7 +303,7 @@ def by_judge(config: Config, work: str, ask: Callable[..., dict[str, dict]], *ar
     errors = [row["error"] for row in rows.values() if "error" in row]
     if errors and len(errors) == len(rows):
         raise UserError(f"{config.judge}: all {len(rows)} rows failed, the last with: {errors[-1]}; "
-                        "mend that, then the same command asks again")
+                        "fix that, then the same command asks again")
     return {key: {**row, "by": "llm"} for key, row in rows.items()}
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 
 from common.llm import Client, user_message
-from evaluation.answers import clean, fold
+from evaluation.answers import clean
+from evaluation.choices import fold
 from evaluation.question import Question
 
 ATTEMPTS = 3

