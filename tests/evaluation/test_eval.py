@@ -514,8 +514,11 @@ def test_an_llm_judges_and_its_replies_are_kept(run: Callable[..., dict], serve:
 
 def test_an_unclear_verdict_is_an_error_row(run: Callable[..., dict], serve: Callable, tmp_path: Path) -> None:
     verdicts = iter(["1"])  # one is clear
-    server = serve(answer=speaking(
-        lambda text, pictures: "12.6" if text.endswith("Extracted answer: ") else next(verdicts, "maybe")))
+
+    def answer(text: str, pictures: list[str]) -> str:
+        return "12.6" if text.endswith("Extracted answer: ") else next(verdicts, "?") if "[Model" in text else "OK"
+
+    server = serve(answer=speaking(answer))
     rows = [{"id": key, "response": "It is 12.6."} for key in gold("mathverse")]
     flags = ("--judge", server.url, "--judge_model", "j", "--samples", 0)
     with pytest.raises(UserError, match=r"of 15 rows failed \(0 got no answer, \d+ no verdict; the first, \d+: verdict:"
