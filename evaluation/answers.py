@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from itertools import islice, takewhile
 
-from evaluation.expressions import NotMath
+from evaluation.algebra import NotMath
 from evaluation.matcher import NUMBER_WORDS, Words, read
 
 TAIL = 4000  # characters of a response that are read

@@ -1,28 +1,36 @@
-"""Mathematics in a model's words → a sympy expression, without eval, sympify or parse_expr: those run what they read.
+"""Mathematics in a model's words → an expression of algebra.py, without eval, sympify or parse_expr: those run what
+they read.
 
-A tokenizer and a recursive-descent parser of our own read plain text, LaTeX and Unicode alike. Length, depth, digits
-and exponents are bounded before sympy sees a number, so `9**9**9**9` is refused, not computed.
+A tokenizer and a recursive-descent parser of our own read plain text, LaTeX and Unicode alike. Length, depth and digits
+are bounded here, the size of numbers in algebra.py, so `9**9**9**9` is refused, not computed.
 """
 
+import math
 import re
 import unicodedata
-from collections.abc import Callable
+from fractions import Fraction
 
-import sympy
+from evaluation.algebra import (
+    DEGREE,
+    PERCENT,
+    PI,
+    E,
+    Expression,
+    NotMath,
+    apply,
+    checked,
+    divide,
+    minus,
+    negative,
+    plus,
+    power,
+    times,
+)
 
 MAX_CHARACTERS = 600
 MAX_TOKENS = 300
 MAX_DEPTH = 24
 MAX_DIGITS = 40
-MAX_EXPONENT = 512
-MAX_BITS = 4096  # of an exact power
-
-DEGREE = sympy.Symbol("°", real=True)
-PERCENT = sympy.Symbol("%", real=True)
-
-
-class NotMath(Exception):
-    """The text is no expression this parser knows, or a larger one than it accepts."""
 
 
 # -----------------------------------------------------------------------------
@@ -118,13 +126,10 @@ NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]
 TOKEN = re.compile(
     rf"\s*(?:(?P<number>{NUMBER})|(?P<command>\\[A-Za-z]+)|(?P<name>[A-Za-z]+'?)|(?P<op>\*\*|[-+*/^_(){{}}\[\]|!°%]))"
 )
-FUNCTIONS: dict[str, Callable] = {
-    "sin": sympy.sin, "cos": sympy.cos, "tan": sympy.tan, "sec": sympy.sec, "csc": sympy.csc, "cot": sympy.cot,
-    "arcsin": sympy.asin, "arccos": sympy.acos, "arctan": sympy.atan, "asin": sympy.asin, "acos": sympy.acos,
-    "atan": sympy.atan, "ln": sympy.log, "log": sympy.log, "exp": sympy.exp, "abs": sympy.Abs, "sqrt": sympy.sqrt,
-    "cbrt": lambda x: sympy.root(x, 3)
-}
-INVERSE = {"sin": sympy.asin, "cos": sympy.acos, "tan": sympy.atan}
+FUNCTIONS = {name: name for name in "sin cos tan sec csc cot asin acos atan log exp abs sqrt".split()} | {
+    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "ln": "log", "cbrt": "cbrt"}
+INVERSE = {"sin": "asin", "cos": "acos", "tan": "atan"}
+CIRCULAR = ("sin", "cos", "tan", "sec", "csc", "cot")
 
 
 def tokenize(text: str) -> list[tuple[str, str]]:
@@ -147,7 +152,7 @@ class _Parser:
     """Recursive descent over one list of tokens; `i` is the next one, `depth` bounds the recursion."""
 
     def __init__(self, tokens: list[tuple[str, str]]) -> None:
-        self.tokens, self.i, self.depth, self.bars = tokens, 0, 0, 0
+        self.tokens, self.i, self.depth, self.bars, self.circular = tokens, 0, 0, 0, 0
 
     def peek(self, ahead: int = 0) -> tuple[str, str]:
         return self.tokens[self.i + ahead] if self.i + ahead < len(self.tokens) else ("end", "")
@@ -159,28 +164,31 @@ class _Parser:
         self.i += 1
         return found
 
-    def expression(self) -> sympy.Expr:
+    def deeper(self) -> None:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise NotMath("too deep")
+
+    def expression(self) -> Expression:
+        self.deeper()
         value = self.term()
         while self.peek()[1] in ("+", "-"):
-            value = value + self.term() if self.take() == "+" else value - self.term()
+            value = plus(value, self.term()) if self.take() == "+" else minus(value, self.term())
         self.depth -= 1
         return value
 
-    def term(self) -> sympy.Expr:
+    def term(self) -> Expression:
         value = self.unary()
         while True:
             kind, text = self.peek()
             if text in ("*", "/"):
                 self.take()
                 factor = self.unary()
-                value = value * factor if text == "*" else divide(value, factor)
+                value = times(value, factor) if text == "*" else divide(value, factor)
             elif self.starts_factor():
                 if kind == "number":
                     raise NotMath("a number after a factor")  # "5 6" is no product
-                value = value * self.power()
+                value = times(value, self.power())
             else:
                 return value
 
@@ -192,36 +200,36 @@ class _Parser:
         """sin x cos x is a product: the second name ends the first one's argument."""
         return self.peek()[1].removeprefix("\\").lower() in FUNCTIONS
 
-    def unary(self) -> sympy.Expr:
+    def unary(self) -> Expression:
         sign = 1
         while self.peek()[1] in ("+", "-"):
             sign = sign if self.take() == "+" else -sign
-        return sign * self.power()
+        return self.power() if sign == 1 else negative(self.power())
 
-    def power(self) -> sympy.Expr:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise NotMath("too deep")
+    def power(self) -> Expression:
+        self.deeper()
         base = self.postfix()
         if self.peek()[1] in ("^", "**"):
             self.take()
-            base = raise_to(base, self.unary())
+            base = power(base, self.unary())
         self.depth -= 1
         return base
 
-    def postfix(self) -> sympy.Expr:
+    def postfix(self) -> Expression:
         value = self.atom()
         while self.peek()[1] in ("°", "%", "!"):
             mark = self.take()
-            if mark != "!":
-                value = value * (DEGREE if mark == "°" else PERCENT)
-            elif value.is_Integer and 0 <= value <= 60:
-                value = sympy.factorial(value)
+            if mark == "°":
+                value = times(value, divide(PI, Fraction(180)) if self.circular else DEGREE)
+            elif mark == "%":
+                value = times(value, PERCENT)
+            elif isinstance(value, Fraction) and value.denominator == 1 and 0 <= value <= 60:
+                value = Fraction(math.factorial(int(value)))
             else:
                 raise NotMath("factorial")
         return value
 
-    def group(self, opening: str, closing: str) -> sympy.Expr:
+    def group(self, opening: str, closing: str) -> Expression:
         self.take(opening)
         self.bars += opening == "|"
         value = self.expression()
@@ -229,11 +237,14 @@ class _Parser:
         self.bars -= opening == "|"
         return value
 
-    def argument(self) -> sympy.Expr:
+    def argument(self) -> Expression:
         """What a LaTeX command takes: a braced group, a bracketed group, or one atom."""
-        return self.group("{", "}") if self.peek()[1] == "{" else self.atom()
+        self.deeper()
+        value = self.group("{", "}") if self.peek()[1] == "{" else self.atom()
+        self.depth -= 1
+        return value
 
-    def atom(self) -> sympy.Expr:
+    def atom(self) -> Expression:
         kind, text = self.peek()
         if kind == "number":
             self.take()
@@ -245,12 +256,12 @@ class _Parser:
         for opening, closing in ("()", "{}", "[]", "||"):
             if text == opening:
                 value = self.group(opening, closing)
-                return sympy.Abs(value) if opening == "|" else value
+                return apply("abs", value) if opening == "|" else value
         raise NotMath(f"unexpected {text!r}")
 
-    def mixed(self, whole: sympy.Rational) -> sympy.Expr:
+    def mixed(self, whole: Fraction) -> Expression:
         """3 1/2 and 3\\frac{1}{2} are three and a half; 9\\frac{\\sqrt3}{2} stays a product."""
-        if not whole.is_Integer:
+        if whole.denominator != 1:
             return whole
         texts = [self.peek(k)[1] for k in range(7)]
         if texts[1] == "/":
@@ -261,33 +272,33 @@ class _Parser:
             return whole
         if top.isdigit() and bottom.isdigit() and len(bottom) < 6 and 0 < int(top) < int(bottom):
             self.i += used
-            return whole + sympy.Rational(int(top), int(bottom))
+            return plus(whole, Fraction(int(top), int(bottom)))
         return whole
 
-    def command(self) -> sympy.Expr:
+    def command(self) -> Expression:
         name = self.take()[1:]
         if name == "frac":
             return divide(self.argument(), self.argument())
         if name == "sqrt":
-            index = self.group("[", "]") if self.peek()[1] == "[" else sympy.Integer(2)
-            return raise_to(self.argument(), divide(sympy.Integer(1), index))
+            index = self.group("[", "]") if self.peek()[1] == "[" else Fraction(2)
+            return power(self.argument(), divide(Fraction(1), index))
         if name in FUNCTIONS:
             return self.function(name)
         if name in GREEK:
             return self.subscript(name.replace("var", ""))
         raise NotMath(f"unknown command {name}")
 
-    def name(self) -> sympy.Expr:
+    def name(self) -> Expression:
         text = self.take()
         if text in ("pi", "oo"):
-            return getattr(sympy, text)
+            return PI if text == "pi" else math.inf
         if text.lower() in FUNCTIONS:
             return self.function(text.lower())
         if text in GREEK:
             return self.subscript(text)
         letters = text.rstrip("'")
         if len(letters) == 1:
-            return sympy.E if text == "e" else self.subscript(text)
+            return E if text == "e" else self.subscript(text)
         if letters.isupper() and len(letters) <= 3:  # a segment: AB is BA, an angle: ABC is CBA
             return self.subscript(min(letters, letters[::-1]))
         for known in ("pi", "sin", "cos", "tan", "ln"):  # 2pir, xsin(x)
@@ -302,7 +313,7 @@ class _Parser:
             return self.power()
         raise NotMath(f"a word: {text}")
 
-    def subscript(self, name: str) -> sympy.Symbol:
+    def subscript(self, name: str) -> str:
         if self.peek()[1] == "_":
             self.take()
             braces = self.peek()[1] == "{" and self.take()
@@ -311,9 +322,9 @@ class _Parser:
             name = f"{name}_{self.take()}"
             if braces:
                 self.take("}")
-        return sympy.Symbol(name, real=True)
+        return name
 
-    def function(self, name: str) -> sympy.Expr:
+    def function(self, name: str) -> Expression:
         base, exponent = None, None
         if self.peek()[1] == "_" and name == "log":
             self.take()
@@ -321,23 +332,25 @@ class _Parser:
         if self.peek()[1] in ("^", "**"):
             self.take()
             exponent = self.group("{", "}") if self.peek()[1] == "{" else self.unary()
+        self.circular += name in CIRCULAR  # degrees are radians in here
         if self.peek()[1] == "(":
             value = self.group("(", ")")
         else:
             value = self.argument() if name == "sqrt" else self.power()
             while name != "sqrt" and self.starts_factor() and not self.starts_function():
-                value = value * self.power()
-        if name in ("sin", "cos", "tan", "sec", "csc", "cot"):
-            value = value.subs(DEGREE, sympy.pi / 180)
+                value = times(value, self.power())
+        self.circular -= name in CIRCULAR
         if exponent == -1 and name in INVERSE:
-            return INVERSE[name](value)
-        if name == "exp":
-            result = raise_to(sympy.E, value)
-        elif name == "log":
-            result = divide(sympy.log(value), sympy.log(10 if base is None else base))
+            return apply(INVERSE[name], value)
+        if name == "log":
+            result = divide(apply("log", value), apply("log", Fraction(10) if base is None else base))
+        elif name in ("sqrt", "cbrt"):
+            result = power(value, Fraction(1, 2 if name == "sqrt" else 3))
+        elif name == "exp":
+            result = power(E, value)
         else:
-            result = FUNCTIONS[name](value)
-        return result if exponent is None else raise_to(result, exponent)
+            result = apply(FUNCTIONS[name], value)
+        return result if exponent is None else power(result, exponent)
 
 
 WORDS = set(
@@ -346,49 +359,19 @@ WORDS = set(
 )
 
 
-def number(text: str) -> sympy.Rational:
+def number(text: str) -> Fraction:
     """An exact rational from 12, 1,234.5, .5 or 1.2e3."""
     text = text.replace(",", "")
     mantissa, _, exponent = text.lower().partition("e")
     if len(mantissa) > MAX_DIGITS or abs(int(exponent or 0)) > 60:
         raise NotMath("too many digits")
-    whole, _, decimals = mantissa.partition(".")
-    return sympy.Rational(int(whole + decimals or 0), 10 ** len(decimals)) * sympy.Integer(10) ** int(exponent or 0)
+    return Fraction(f"{mantissa}e{exponent or 0}")
 
 
-def divide(top: sympy.Expr, bottom: sympy.Expr) -> sympy.Expr:
-    """top / bottom; NotMath for a division by nought."""
-    if bottom == 0:
-        raise NotMath("division by nought")
-    return top / bottom
-
-
-def raise_to(base: sympy.Expr, exponent: sympy.Expr) -> sympy.Expr:
-    """base ** exponent; NotMath where it would be large: beyond MAX_EXPONENT, or of MAX_BITS as an exact power."""
-    if exponent.is_number:
-        size = abs(sympy.N(exponent, 15))
-        if not size.is_comparable or size > MAX_EXPONENT:
-            raise NotMath("exponent too large")
-        if base.is_Rational and (abs(base.p).bit_length() + base.q.bit_length()) * float(size) > MAX_BITS:
-            raise NotMath("power too large")
-        if base.is_Pow and base.exp.is_number and abs(sympy.N(base.exp * exponent, 15)) > MAX_EXPONENT:
-            raise NotMath("tower of powers")
-        if base == 0 and exponent.is_nonpositive:
-            raise NotMath("division by nought")
-    elif exponent.has(sympy.Pow) and any(not p.exp.is_number for p in exponent.atoms(sympy.Pow)):
-        raise NotMath("tower of powers")
-    return sympy.Pow(base, exponent)
-
-
-def parse_expression(text: str) -> sympy.Expr:
-    """Plain text (see `plain`) → sympy expression; NotMath for what is not one expression within the limits."""
+def parse_expression(text: str) -> Expression:
+    """Plain text (see `plain`) → an expression that has a value; NotMath for what is none, within the limits."""
     parser = _Parser(tokenize(text))
-    try:
-        value = parser.expression()
-    except (RecursionError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
-        raise NotMath(str(error)) from error
+    value = parser.expression()
     if parser.peek()[0] != "end":
         raise NotMath(f"left over: {parser.peek()[1]}")
-    if value.has(sympy.nan, sympy.zoo):
-        raise NotMath("not a number")
-    return value
+    return checked(value)

@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 
 from evaluation import matcher, metrics
+from evaluation.algebra import NotMath, real, whole
 from evaluation.answers import final_answer
 from evaluation.choices import LETTERS, chosen_letter
-from evaluation.expressions import NotMath
 from evaluation.mathverse import segment
 from evaluation.question import Fields, Question, image_path, questions_of, snake
 
@@ -112,10 +112,10 @@ def as_number(answer: str | None) -> str | None:
         value = matcher.read(answer)
         if isinstance(value, matcher.Relation) and value.name:
             value = value.right
-        number = value.readings[0][0] if isinstance(value, matcher.Quantity) else None
-        if number is not None and number.is_number and number.is_extended_real and number.is_finite:
-            return str(number) if number.is_Integer else f"{float(number):.10g}"
-    except (NotMath, OverflowError, TypeError):
+        number = real(value.readings[0][0]) if isinstance(value, matcher.Quantity) else None
+        if number is not None:
+            return str(whole(number)) if whole(number) is not None else f"{float(number):.10g}"
+    except NotMath:
         return None
     return number_in_words(answer) if isinstance(value, matcher.Words) else None
 

@@ -3,15 +3,16 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 
-import sympy
+from evaluation.algebra import PI, Expression, divide, power, times
 
 ANY_UNIT = "unit"  # "units": a measure without a name, which fits every other of its power
 
 # name: (spellings, dimension, factor to the base)
 LENGTH, MASS, TIME, ANGLE, MONEY, SHARE, COUNT = range(7)
-R = sympy.Rational
-KNOWN: dict[str, tuple[str, dict[int, int], sympy.Expr]] = {
+R = Fraction
+KNOWN: dict[str, tuple[str, dict[int, int], Expression]] = {
     "mm": ("mm millimeter millimeters millimetre millimetres", {LENGTH: 1}, R(1, 1000)),
     "cm": ("cm cms centimeter centimeters centimetre centimetres 厘米", {LENGTH: 1}, R(1, 100)),
     "dm": ("dm decimeter decimeters decimetre decimetres", {LENGTH: 1}, R(1, 10)),
@@ -28,7 +29,7 @@ KNOWN: dict[str, tuple[str, dict[int, int], sympy.Expr]] = {
     "s": ("s sec secs second seconds", {TIME: 1}, R(1)), "min": ("min mins minute minutes", {TIME: 1}, R(60)),
     "h": ("h hr hrs hour hours", {TIME: 1}, R(3600)), "day": ("day days", {TIME: 1}, R(86400)),
     "week": ("week weeks", {TIME: 1}, R(7 * 86400)), "year": ("year years yr yrs", {TIME: 1}, R(86400 * 1461, 4)),
-    "°": ("°", {ANGLE: 1}, sympy.pi / 180), "rad": ("rad rads radian radians", {ANGLE: 1}, sympy.Integer(1)),
+    "°": ("°", {ANGLE: 1}, divide(PI, R(180))), "rad": ("rad rads radian radians", {ANGLE: 1}, R(1)),
     "%": ("%", {SHARE: 1}, R(1, 100)), "$": ("dollar dollars USD", {MONEY: 1}, R(1)),
     "cent": ("cent cents", {MONEY: 1}, R(1, 100)), ANY_UNIT: ("unit units", {}, R(1))
 }
@@ -46,7 +47,7 @@ class Unit:
 
     name: str
     dimension: tuple[tuple[int, int], ...]
-    factor: sympy.Expr
+    factor: Expression
 
     @staticmethod
     def named(spelling: str) -> "Unit":
@@ -95,15 +96,16 @@ def _unit_of(match: re.Match) -> Unit:
         return first
     second, sign = _atom(match, 1), 1 if match["joint"].strip() in ("", "*") else -1
     dimension = dict(first.dimension)
-    for base, power in second.dimension:
-        dimension[base] = dimension.get(base, 0) + sign * power
+    for base, exponent in second.dimension:
+        dimension[base] = dimension.get(base, 0) + sign * exponent
     return Unit(f"{first.name}{'*' if sign > 0 else '/'}{second.name}",
-                tuple(sorted((b, p) for b, p in dimension.items() if p)), first.factor * second.factor**sign)
+                tuple(sorted((b, p) for b, p in dimension.items() if p)),
+                times(first.factor, power(second.factor, R(sign))))
 
 
 def _atom(match: re.Match, k: int) -> Unit:
     unit = Unit.named(match[f"name{k}"])
-    power = int(match[f"power{k}"] or POWERS[match[f"word{k}"]]) * POWERS[match[f"before{k}"]]
+    exponent = int(match[f"power{k}"] or POWERS[match[f"word{k}"]]) * POWERS[match[f"before{k}"]]
     if unit.name == ANY_UNIT:
-        return Unit(ANY_UNIT, ((LENGTH, power),) if power != 1 else (), R(1))
-    return Unit(unit.name, tuple((base, p * power) for base, p in unit.dimension), unit.factor**power)
+        return Unit(ANY_UNIT, ((LENGTH, exponent),) if exponent != 1 else (), R(1))
+    return Unit(unit.name, tuple((base, p * exponent) for base, p in unit.dimension), power(unit.factor, R(exponent)))
