@@ -21,7 +21,8 @@ from mpmath import MPContext
 Expression = Fraction | float | str | tuple
 
 MAX_EXPONENT = 512
-MAX_BITS = 4096  # of an exact number; a value lies within 2 ** ±MAX_BITS
+MAX_BITS = 4096  # of an exact number, and of an angle
+MAX_SIZE = 65536  # a value lies within 2 ** ±MAX_SIZE
 POINTS = 6  # at which expressions with symbols are compared
 
 PI, E = ("pi",), ("e",)
@@ -56,24 +57,19 @@ def exact(number: Fraction) -> Fraction:
 
 
 def is_infinite(expression: Expression) -> bool:
-    """Whether it is oo or -oo, which only stand alone."""
+    """Whether it is oo or -oo, or what arithmetic makes of them: nan, which equals nothing."""
     return isinstance(expression, float)
-
-
-def both_exact(a: Expression, b: Expression) -> bool:
-    """Whether both are rational numbers; NotMath where one is an infinity."""
-    if is_infinite(a) or is_infinite(b):
-        raise NotMath("arithmetic with an infinity")
-    return isinstance(a, Fraction) and isinstance(b, Fraction)
 
 
 def plus(a: Expression, b: Expression) -> Expression:
     """a + b."""
-    return exact(a + b) if both_exact(a, b) else joined("+", a, b)
+    return exact(a + b) if isinstance(a, Fraction) and isinstance(b, Fraction) else joined("+", a, b)
 
 
 def joined(operation: str, a: Expression, b: Expression) -> Expression:
     """A sum or a product, flat on its left: a long one is no deep one."""
+    if is_infinite(a) or is_infinite(b):
+        return math.nan
     return (*a, b) if isinstance(a, tuple) and a[0] == operation else (operation, a, b)
 
 
@@ -89,7 +85,7 @@ def negative(a: Expression) -> Expression:
 
 def times(a: Expression, b: Expression) -> Expression:
     """a · b."""
-    if both_exact(a, b):
+    if isinstance(a, Fraction) and isinstance(b, Fraction):
         return exact(a * b)
     if a == 0 or b == 0:
         return Fraction(0)
@@ -103,12 +99,14 @@ def divide(a: Expression, b: Expression) -> Expression:
 
 def power(base: Expression, exponent: Expression) -> Expression:
     """base ** exponent; NotMath where it would be large."""
-    if both_exact(base, exponent) and base == 0 and exponent <= 0:
-        raise NotMath("division by nought")
+    if is_infinite(base) or is_infinite(exponent):
+        return math.nan
     if not isinstance(exponent, Fraction):
         return ("^", base, exponent)
     if abs(exponent) > MAX_EXPONENT:
         raise NotMath("exponent too large")
+    if base == 0 and exponent <= 0:
+        raise NotMath("division by nought")
     if isinstance(base, Fraction):
         if (base.numerator.bit_length() + base.denominator.bit_length()) * abs(exponent) > MAX_BITS:
             raise NotMath("power too large")
@@ -120,7 +118,7 @@ def power(base: Expression, exponent: Expression) -> Expression:
 def apply(name: str, argument: Expression) -> Expression:
     """A function of OPERATIONS of an expression."""
     if is_infinite(argument):
-        raise NotMath("a function of an infinity")
+        return math.nan
     return abs(argument) if name == "abs" and isinstance(argument, Fraction) else (name, argument)
 
 
@@ -138,7 +136,7 @@ def substitute(expression: Expression, symbol: str, number: Fraction) -> Express
     return apply(operation, *operands) if operands else expression
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def symbols(expression: Expression) -> frozenset[str]:
     """The letters in it; a number has none."""
     if isinstance(expression, tuple):
@@ -146,10 +144,10 @@ def symbols(expression: Expression) -> frozenset[str]:
     return frozenset((expression,)) if isinstance(expression, str) else frozenset()
 
 
-def coefficient(expression: Expression, symbol: str) -> Expression | None:
-    """c where the expression is c · symbol, None where it is not."""
-    once, twice = (substitute(expression, symbol, Fraction(k)) for k in (1, 2))
-    return once if agree(twice, times(Fraction(2), once)) else None
+def coefficient(expression: Expression, symbol: str) -> tuple[Expression, int] | None:
+    """(c, 1) where the expression is c · symbol, (c, 0) where it is c whatever the symbol, else None."""
+    c = substitute(expression, symbol, Fraction(1))
+    return (c, 1) if agree(expression, times(c, symbol)) else (c, 0) if agree(expression, c) else None
 
 
 # -----------------------------------------------------------------------------
@@ -158,16 +156,27 @@ def coefficient(expression: Expression, symbol: str) -> Expression | None:
 
 def raised(mp: MPContext, base: object, exponent: object) -> object:
     """base ** exponent; NotMath for a large exponent."""
-    if abs(exponent) > MAX_EXPONENT:
+    if abs(exponent) > MAX_SIZE:
         raise NotMath("exponent too large")
     return base**exponent
+
+
+RECIPROCAL = {"sec": "cos", "csc": "sin", "cot": "tan"}
+
+
+def circular(mp: MPContext, name: str, angle: object) -> object:
+    """A trigonometric function; NotMath for a large angle, which takes as many digits of pi as it has itself."""
+    if mp.mag(angle) > MAX_BITS:
+        raise NotMath("angle too large")
+    value = getattr(mp, RECIPROCAL.get(name, name))(angle)  # mpmath's own sec is no function for threads
+    return 1 / value if name in RECIPROCAL else value
 
 
 OPERATIONS: dict[str, Callable] = {
     "+": lambda mp, *terms: sum(terms), "*": lambda mp, *factors: math.prod(factors), "^": raised,
     "pi": lambda mp: +mp.pi, "e": lambda mp: +mp.e, "abs": lambda mp, a: abs(a),
-    **{name: lambda mp, a, name=name: getattr(mp, name)(a)
-       for name in ("sin", "cos", "tan", "sec", "csc", "cot", "asin", "acos", "atan", "log")}
+    **{name: lambda mp, a, name=name: circular(mp, name, a) for name in ("sin", "cos", "tan", "sec", "csc", "cot")},
+    **{name: lambda mp, a, name=name: getattr(mp, name)(a) for name in ("asin", "acos", "atan", "log")}
 }
 
 
@@ -181,7 +190,7 @@ def evaluate(mp: MPContext, expression: Expression, k: int) -> object:
         raise NotMath("an infinity")
     value = OPERATIONS[expression[0]](mp, *(evaluate(mp, operand, k) for operand in expression[1:]))
     size = mp.mag(value)
-    if value and not abs(size) <= MAX_BITS:  # nan too
+    if value and not abs(size) <= MAX_SIZE:  # nan too
         raise NotMath("no finite value, or too large a one")
     if isinstance(value, mp.mpc):  # a part that is noise could be so small that mpmath takes ages over it
         noise = abs(value) * NOISE
@@ -197,7 +206,7 @@ def coordinate(symbol: str, k: int) -> Fraction:
     return Fraction(draw.randint(-999, 999) * 2 + 1, 2 * draw.randint(100, 300) + 1)
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)
 def value_at(expression: Expression, k: int) -> object:
     """The value at point k (0 to POINTS - 1); NotMath where it has none."""
     try:
@@ -224,19 +233,24 @@ def near(x: object, y: object) -> bool:
     return abs(x - y) <= TOLERANCE * max(1, abs(x), abs(y))
 
 
+def points(*expressions: Expression) -> range:
+    """The points at which they are looked at: one where none has a symbol."""
+    return range(POINTS if any(map(symbols, expressions)) else 1)
+
+
 def agree(a: Expression, b: Expression) -> bool:
     """Whether two expressions have the same value wherever we look."""
-    points = range(POINTS if symbols(a) | symbols(b) else 1)
-    return a == b or all(near(value_at(a, k), value_at(b, k)) for k in points)
+    return a == b or all(near(value_at(a, k), value_at(b, k)) for k in points(a, b))
 
 
 def real(expression: Expression) -> object | None:
-    """The value of a real number; None for an infinity, a complex number and what has symbols."""
-    value = None if is_infinite(expression) or symbols(expression) else value_at(expression, 0)
-    return None if isinstance(value, MP.mpc) else value
+    """The value of a real number; None for an infinity, a complex number and what its symbols change."""
+    if is_infinite(expression):
+        return None
+    value, *others = (value_at(expression, k) for k in points(expression))
+    return value if isinstance(value, MP.mpf) and all(near(value, other) for other in others) else None
 
 
 def whole(value: object) -> int | None:
-    """The whole number that a real value is to fifty digits, None where it is none."""
-    nearest = int(MP.nint(value))
-    return nearest if near(value, nearest) else None
+    """The whole number that a real value is to fifty decimals, None where it is none."""
+    return int(MP.nint(value)) if abs(value) < 1 / TOLERANCE and abs(value - MP.nint(value)) < TOLERANCE else None

@@ -239,8 +239,10 @@ class _Parser:
 
     def argument(self) -> Expression:
         """What a LaTeX command takes: a braced group, a bracketed group, or one atom."""
+        if self.peek()[1] == "{":
+            return self.group("{", "}")
         self.deeper()
-        value = self.group("{", "}") if self.peek()[1] == "{" else self.atom()
+        value = self.atom()
         self.depth -= 1
         return value
 

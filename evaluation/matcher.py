@@ -159,7 +159,7 @@ def split_top(text: str, separators: str) -> list[str]:
     return [*pieces, text[start:]]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def read(text: str) -> object:
     """Text → value; Words where it is no mathematics. NotMath where a limit is passed (length, control characters)."""
     text = strip_end(plain(text))
@@ -354,13 +354,11 @@ def read_quantity(text: str, depth: int) -> Quantity | None:
     for head, unit in split_unit(text):
         try:
             expression = parse_expression(head)
+            for symbol in (DEGREE, PERCENT):
+                if unit is None and symbol in symbols(expression) and (found := coefficient(expression, symbol)):
+                    expression, unit = found[0], Unit.named(symbol) if found[1] else None
         except NotMath:
             continue
-        for symbol, symbol_unit in ((DEGREE, Unit.named("°")), (PERCENT, Unit.named("%"))):
-            if unit is None and symbol in symbols(expression):
-                bare = coefficient(expression, symbol)
-                if bare is not None:
-                    expression, unit = bare, symbol_unit
         if unit is None or not symbols(expression) & {DEGREE, PERCENT}:
             readings.append((expression, unit))
     return Quantity(tuple(readings)) if readings else None
@@ -435,9 +433,10 @@ def unnamed(value: object) -> object:
 
 
 def lone_number(value: object, allowed: Iterable[str] = ("°",)) -> Expression | None:
-    """The number of a quantity without a unit, or with one of the allowed ones."""
+    """The finite number of a quantity without a unit, or with one of the allowed ones."""
     readings = value.readings if isinstance(value, Quantity) else ()
-    return next((e for e, unit in readings if not symbols(e) and (unit is None or unit.name in allowed)), None)
+    return next((e for e, unit in readings if not symbols(e) and not is_infinite(e)
+                 and (unit is None or unit.name in allowed)), None)
 
 
 def same_reading(answer: tuple[Expression, Unit | None], gold: tuple[Expression, Unit | None],

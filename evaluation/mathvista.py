@@ -113,7 +113,7 @@ def as_number(answer: str | None) -> str | None:
         if isinstance(value, matcher.Relation) and value.name:
             value = value.right
         number = real(value.readings[0][0]) if isinstance(value, matcher.Quantity) else None
-        if number is not None:
+        if number is not None and abs(number) < 1e300:
             return str(whole(number)) if whole(number) is not None else f"{float(number):.10g}"
     except NotMath:
         return None
@@ -121,8 +121,9 @@ def as_number(answer: str | None) -> str | None:
 
 
 def number_in_words(text: str) -> str | None:
-    """The one number of a phrase; None where there are several, or words that change it."""
-    if re.search(r"\b(?:not|half|third|quarter|twice|double|dozen|hundred|thousand|million|billion)\b|\d[\^*/]", text):
+    """The one number of a phrase; None where there are several, words that change it, or a formula."""
+    if re.search(r"\b(?:not|half|third|quarter|twice|double|dozen|hundred|thousand|million|billion)\b|\d[*/!]|[√∞π]|\^(?!\{?\s*\\circ)"
+                 r"|\\(?:frac|sqrt|pi|infty|sin|cos|tan|log|ln)|\boo\b|\b(?:sin|cos|tan|log|ln|exp|sqrt)\b", text):
         return None
     found = re.findall(r"-?\d+(?:[.,]\d+)*", text)
     return found[0] if len(found) == 1 and re.fullmatch(r"-?\d{1,15}(?:\.\d{1,15})?", found[0]) else None
