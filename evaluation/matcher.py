@@ -99,6 +99,7 @@ class Words:
 # -----------------------------------------------------------------------------
 # text → value
 
+MAX_PARTS = 32  # of a list, a union, a chain of equations
 OPEN, CLOSE = "([{⦃", ")]}⦄"
 SMALL_WORDS = set(
     "the a an is are was be it this that function graph on at in for of interval intervals and from over has have "
@@ -144,7 +145,9 @@ BRACKETED = re.compile(r"[(\[⦃][^()\[\]⦃⦄]*[)\]⦄](?:\s*(?:∪|U|or|and)\
 
 
 def split_top(text: str, separators: str) -> list[str]:
-    """Split at a separator (a regex) that stands outside all brackets; ( may close with ], as intervals do."""
+    """Split at a separator (a regex) that stands outside all brackets; ( may close with ], as intervals do. NotMath for
+    more than MAX_PARTS.
+    """
     pieces, depth, start, position = [], 0, 0, 0
     pattern = re.compile(separators)
     while position < len(text):
@@ -153,6 +156,8 @@ def split_top(text: str, separators: str) -> list[str]:
         match = pattern.match(text, position) if depth == 0 else None
         if match and match.end() > position:
             pieces.append(text[start:position])
+            if len(pieces) == MAX_PARTS:
+                raise NotMath("too many parts")
             start = position = match.end()
         else:
             position += 1
@@ -355,8 +360,9 @@ def read_quantity(text: str, depth: int) -> Quantity | None:
         try:
             expression = parse_expression(head)
             for symbol in (DEGREE, PERCENT):
-                if unit is None and symbol in symbols(expression) and (found := coefficient(expression, symbol)):
-                    expression, unit = found[0], Unit.named(symbol) if found[1] else None
+                found = coefficient(expression, symbol) if symbol in symbols(expression) else None
+                if found and not (found[1] and unit):
+                    expression, unit = found[0], Unit.named(symbol) if found[1] else unit
         except NotMath:
             continue
         if unit is None or not symbols(expression) & {DEGREE, PERCENT}:

@@ -120,10 +120,14 @@ def as_number(answer: str | None) -> str | None:
     return number_in_words(answer) if isinstance(value, matcher.Words) else None
 
 
+NOT_ONE_NUMBER = re.compile(
+    r"\b(?:not|half|third|quarter|twice|double|dozen|hundred|thousand|million|billion)\b|\d[*/!]|[√∞π]"
+    r"|\^(?!\{?\s*\\circ)|(?<![A-Za-z])(?:frac|sqrt|pi|infty|oo|sin|cos|tan|log|ln|exp)(?![A-Za-z])")
+
+
 def number_in_words(text: str) -> str | None:
     """The one number of a phrase; None where there are several, words that change it, or a formula."""
-    if re.search(r"\b(?:not|half|third|quarter|twice|double|dozen|hundred|thousand|million|billion)\b|\d[*/!]|[√∞π]|\^(?!\{?\s*\\circ)"
-                 r"|\\(?:frac|sqrt|pi|infty|sin|cos|tan|log|ln)|\boo\b|\b(?:sin|cos|tan|log|ln|exp|sqrt)\b", text):
+    if NOT_ONE_NUMBER.search(text):
         return None
     found = re.findall(r"-?\d+(?:[.,]\d+)*", text)
     return found[0] if len(found) == 1 and re.fullmatch(r"-?\d{1,15}(?:\.\d{1,15})?", found[0]) else None

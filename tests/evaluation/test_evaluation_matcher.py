@@ -78,32 +78,18 @@ def test_random_garbage_never_raises_and_never_takes_long() -> None:
         assert time.process_time() - began < 1.5, text
 
 
-def test_nothing_is_evaluated_by_sympys_own_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sympy.parsing.sympy_parser as reader
-
+def test_no_text_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
-    monkeypatch.setattr(reader, "parse_expr", lambda text, *a, **k: seen.append(text))
-    monkeypatch.setattr("builtins.eval", lambda *a: seen.append(str(a)))
+    for name in ("eval", "exec", "compile"):
+        monkeypatch.setattr(f"builtins.{name}", lambda *a, **k: seen.append(str(a)))
     matcher.read.cache_clear()
     for answer in ("__import__('os')", "x^2 + 1", "\\frac{1}{2}", "sin(30°)", "(1, 2]"):
         equal(answer, "0.7")
-    assert not [text for text in seen if isinstance(text, str) and ("import" in text or "sin" in text or "x" in text)]
+    assert not [text for text in seen if "import" in text or "sin" in text or "x" in text]
 
 
-def test_the_parser_bounds_what_sympy_sees() -> None:
+def test_numbers_are_bounded_before_they_are_computed() -> None:
     for text in ("2^5000", "9^9^9", "1" * 41, "x" * 601, "(" * 30 + "1" + ")" * 30, "1e61", "+".join("x" * 200)):
         with pytest.raises(NotMath):
             parse_expression(plain(text))
     assert parse_expression(plain("2^{100}")) == 2**100
-
-
-def test_time_limit_ends_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
-    def busy(*_: object) -> bool:
-        while True:
-            pass
-
-    monkeypatch.setattr(matcher, "same", busy)
-    monkeypatch.setattr(matcher, "SECONDS_PER_COMPARISON", 0.05)
-    began = time.process_time()
-    assert equal("3", "4") is False
-    assert time.process_time() - began < 1
