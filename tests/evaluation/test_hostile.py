@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from evaluation import algebra, matcher, mathvista
-from evaluation.answers import chosen_letter, final_answer
+from evaluation.answers import final_answer
+from evaluation.choices import chosen_letter
 from evaluation.matcher import equal
 from evaluation.question import Question
 
