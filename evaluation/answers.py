@@ -50,9 +50,20 @@ CORRECTED = re.compile(
     r"(?:mistake|error))\b",
     re.I,
 )
-UNDETERMINED = re.compile(r"\b(?:(?:cannot|can't|can not|could not) be (?:determined|found|answered)"
-                          r"|(?:not enough|insufficient) information)\b",
-                          re.I)
+CANNOT = r"(?:cannot|can't|can not|could not|couldn't|(?:unable|not able|not possible|impossible) to) (?:\w+ly )?"
+UNDETERMINED = re.compile(  # said after an answer, it takes the answer back
+    rf"\b{CANNOT}(?:be (?:determined|found|answered)|(?:determine|answer|find|give|provide) (?:the|a|an|this|any)"
+    r"(?: \w+)? (?:answer|question|option))\b|\b(?:not enough|insufficient) information\b", re.I
+)
+UNANSWERED = re.compile(  # a sentence that says so is none of an answer, nor is what stands before it
+    rf"{UNDETERMINED.pattern}|\b{CANNOT}(?:be )?(?:determined?|answer(?:ed)?|found|tell|told|say|said|provided?|known?"
+    r"|seen?|viewe?d?|help)\b|(?:\bnot|n't) (?:have|provide|contain|include|give|specify)\b[^.\n]{0,40}"
+    r"\b(?:information|context|details|data|image|picture|graph|function)\b|\bno (?:information|context|data|details)\b"
+    r"|\bnot (?:clear|certain|sure|known|applicable)(?: (?:if|whether|what|which)\b|\s*[.,])"
+    r"|\b(?:question|problem|statement) (?:is|seems|appears)(?: to be)? (?:incomplete|unclear|invalid|not (?:clear|valid))"
+    r"|\bnone of the (?:\w+ )?(?:options|choices|answers)\b|\bmistake in the (?:question|problem|options|choices)\b"
+    r"|\bnot (?:an? (?:option|choice)|available|listed|among)\b|\bplease provide\b|\bsorry\b", re.I
+)
 # what stands before a mark that is none: "if the answer is B", "neither A nor B is correct"
 SUPPOSED = re.compile(r"\b(?:if|suppose|assum\w+|whether)\s+(?:that\s+)?(?:the\s+)?(?:option\s+|choice\s+)?[(\[]?$"
                                         r"|(?:^|[.!?:,]\s+|\n)\W*(?:if|suppose|assuming)\b[^.!?\n]*$", re.I)
@@ -287,6 +298,8 @@ def conclusions(text: str, choices: list[str] | None = None) -> list[str]:
     """
     found = [sentence for line in prose(text) for sentence in line
              if not (SUPPOSING.match(sentence) and MARK.search(sentence))]
+    if not any(map(UNANSWERED.search, choices or ())):
+        found = list(takewhile(lambda sentence: not UNANSWERED.search(sentence), reversed(found)))[::-1]
     if len(found) < 2 or taken_back(text.partition(found[0])[2], choices):
         return found[-1:]
     return list(dict.fromkeys([found[-1], *filter(CONCLUDES.match, found[-2:0:-1]), found[0]]))
