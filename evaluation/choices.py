@@ -10,10 +10,11 @@ The marks and sentences are those of answers.py. In doubt there is no letter.
 import re
 
 from evaluation.answers import (
-    DENIES, LONGEST_REGION, NEGATED, REASON, TEXT_COMMAND, clean, conclusions, final_answer, last_values,
-    lists_choices, marked, phrase, prose, stated, taken_back, tidy
+    LONGEST_REGION, clean, conclusions, final_answer, last_values, lists_choices, marked, phrase, prose, stated,
+    taken_back, tidy
 )
 from evaluation.matcher import SMALL_WORDS, equal, stem
+from evaluation.wording import DENIES, NEGATED, REASON, TEXT_COMMAND
 
 LETTERS = "ABCDEFGH"
 TOLD = re.compile(r"\b(?:option|choice)\s+\(?([A-H])\b|\(([A-H])\)")

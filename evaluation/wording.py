@@ -1,0 +1,122 @@
+"""The words by which a response marks, states, denies and takes back its answer: patterns, read by answers.py and
+choices.py. Each is linear in the text that it reads.
+"""
+
+import re
+
+from evaluation.matcher import NUMBER_WORDS
+
+SPECIAL_TOKEN = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|<eos>|<(?:start|end)_of_turn>")
+THOUGHT = re.compile(r"</(?:think|thinking|thought|reasoning)>|◁/think▷", re.I)
+THINKING = re.compile(r"<(?:think|thinking|thought|reasoning)>|◁think▷", re.I)
+LEADING_TOKENS = re.compile(r"(?:\s|<\|[^|<>\n]{1,40}\|>|<s>|<start_of_turn>|assistant\b|model\n)*")
+# what a model writes on when its turn is over: a token that ends it, or the next question
+TURN_END = re.compile(r"<\|(?:im_end|im_start|endoftext|end|eot_id|eom_id|end▁of▁sentence|user)\|>|</s>|<eos>"
+                      r"|<(?:end|start)_of_turn>")
+NEXT_QUESTION = re.compile(r"\n[\s*#]*(?:Question|Q|User|USER|Human|问题|问)\s*\d*[*\s]*:")
+MARK = re.compile(
+    r"(?P<boxed>\\(?:boxed|fbox)\s*\{)|(?P<bare>\\(?:boxed|fbox)(?=\s+\w|\d)\s*)|(?P<tag><\s*answer\s*>:?)"
+    r"|(?P<dagger>†(?:\s*answer\s*:)?)"
+    r"|(?P<words>(?:final\s+|correct\s+|right\s+|my\s+)?\banswer\b(?:\s*\(option\))?[\"'*_`)\]>]*"
+    r"\s*(?:(?:must|should|would|will)\s+be|is|are|:|=|[-–—]\s)[*_]*\s*:?|\bans\b\s*[.:=]"
+    r"|\b(?:correct|right|best|matching)\s+(?:option|choice|statement|letter)\b(?:\s+letter\b)?[\"'*_`]*\s*"
+    r"(?:(?:must|should|would|will)\s+be|is|:|=)[*_]*\s*:?"
+    r"|\b(?:option|choice)\s*:[*_]*|\bI\s+(?:choose|chose|pick|select|would choose|go with)\b"
+    r"|(?:答案(?:选项)?|选项)\s*(?:应该是|应为|应是|是|为|选(?!项)|:)|[故应]选|(?:因此|所以)选|答\s*:)",
+    re.I,
+)
+AFFIRMED = re.compile(  # "B is the correct answer", "option C must be right"; no point, angle or triangle B
+    r"(?<!angle )(?<!triangle )(?<!point )(?<!line )(?<!∠)(?<![A-Za-z∠])(?P<letter>[A-H])\b[)\]*_\"']*\s+"
+    r"(?:is|must be|should be)\s+(?:therefore\s+|thus\s+|indeed\s+|clearly\s+|also\s+)?(?:the\s+)?(?:only\s+)?"
+    r"(?:(?:correct|right|best)\b|answer\b)"
+)
+CORRECTED = re.compile(
+    r"\b(?:wait|oops|scratch that|correction|on second thoughts?|no,? (?:wait|sorry|that|it)|hmm+\W* no"
+    r"|(?:that|this)(?:'s| is| was) (?:not (?:right|correct)|wrong|incorrect|a mistake)|I(?:'ve| have)? made an? "
+    r"(?:mistake|error))\b",
+    re.I,
+)
+CANNOT = r"(?:cannot|can't|can not|could not|couldn't|(?:unable|not able|not possible|impossible) to) (?:\w+ly )?"
+UNDETERMINED = re.compile(  # said after an answer, it takes the answer back
+    rf"\b{CANNOT}(?:be (?:determined|found|answered)|(?:determine|answer|find|give|provide) (?:the|a|an|this|any)"
+    r"(?: \w+)? (?:answer|question|option))\b|\b(?:not enough|insufficient) information\b", re.I
+)
+UNANSWERED = re.compile(  # a sentence that says so is none of an answer, nor is what stands before it
+    rf"{UNDETERMINED.pattern}|\b{CANNOT}(?:be )?(?:determined?|answer(?:ed)?|found|tell|told|say|said|provided?|known?"
+    r"|seen?|viewe?d?|help)\b|(?:\bnot|n't) (?:have|provide|contain|include|give|specify)\b[^.\n]{0,40}"
+    r"\b(?:information|context|details|data|image|picture|graph|function)\b|\bno (?:information|context|data)\b"
+    r"|\bnot (?:clear|certain|sure|known|applicable)(?: (?:if|whether|what|which)\b|\s*[.,])"
+    r"|\b(?:question|problem) (?:is|seems|appears)(?: to be)? (?:incomplete|unclear|invalid|not (?:clear|valid))"
+    r"|\bnone of the (?:\w+ )?(?:options|choices|answers)\b|\bmistake in the (?:question|problem|options|choices)\b"
+    r"|\bnot (?:an? (?:option|choice)|available|listed|among)\b|\bplease provide\b|\bsorry\b", re.I
+)
+# what stands before a mark that is none: "if the answer is B", "neither A nor B is correct"
+SUPPOSED = re.compile(r"\b(?:if|suppose|assum\w+|whether)\s+(?:that\s+)?(?:the\s+)?(?:option\s+|choice\s+)?[(\[]?$"
+                      r"|(?:^|[.!?:,]\s+|\n)\W*(?:if|suppose|assuming)\b[^.!?\n]*$", re.I)
+SUPPOSING = re.compile(r"\W*(?:if|suppose|assuming)\b", re.I)
+DENIED = re.compile(
+    r"\b(?:neither|none|not|nor)\b[^.!?\n]*$|\b[A-H]\b\W*(?:,|and|or)\W*(?:option\s+|choice\s+)?[(\[]?$", re.I
+)
+REASON = re.compile(
+    r"\s*(?:,\s*)?\b(?:because|since|which|so that|given that|as (?:the|it|this|we|shown)|where|i\.e|rejecting"
+    r"|when rounded|rounded|correct to|to the nearest|to \w+ decimal)\b.*$"
+    r"|\s*,\s*(?:and\s+)?not\b.*$|\s*\(\s*not\b[^()]*\)\s*$",
+    re.I | re.S,
+)
+SENTENCE = re.compile(r"(?<=[.!?])(?<!\b[A-Z]\.)\s+(?=[A-Z(*\"\\$]|$)|(?<=。)")
+# a line of an answer that has several: "Domain: [-4, 0)", then "Range: (-3, 1]"
+PART = re.compile(
+    r"[\s*_•-]*(?:the\s+)?(?:domain|range|(?:in|de)creas\w+|constant|(?:local|absolute|global)\s+m(?:ax|in)\w*)\b", re.I
+)
+NEGATED = re.compile(
+    r"\b(?:not|except|but|in(?:correct|valid)|wrong|cannot|never|unless|neither|nor|eliminat\w+|exclud\w+|rul\w+ out)\b"
+    r"|n't\b",
+    re.I,
+)
+TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|boldsymbol|bf|rm)\s*\{([^{}]*)\}")
+# what stands before a value in a sentence: first the equals sign and verbs, then weaker words
+SEPARATORS = (
+    r"=|\b(?:is|are|was|were|equals?(?:\s+to)?|gives?|get|be|measures?|costs?|has|have|totals?"
+    r"|(?:shows?|reads?)(?=\s+\W?\d))\b|[是为]|等于",
+    r"\b(?:of|to|as)\b",
+)
+NUMBER = r"(?<![\w.^])-?\d[\d,]*(?:\.\d+)?(?![\w^])(?:\s*(?:°|%))?"
+COUNTED = "|".join(NUMBER_WORDS)
+COUNT = re.compile(  # "there are two bars"
+    r"\bthere\s+(?:is|are|was|were|will\s+be|remains?)\s+(?:(?:only|exactly|still|a\s+total\s+of)\s+)*"
+    rf"(?P<count>\d+|{COUNTED})\b(?!\s*[-+*/×÷=.:^]\s*\d)", re.I
+)
+FURTHER_NUMBER = re.compile(rf"\d|\b(?!one\b)(?:{COUNTED})\b", re.I)
+COMPARED = re.compile(
+    rf"\b(?:than|above|below|under|over|at\s+(?:least|most)|up\s+to)\s+(?:[\w=]+\s+){{0,4}}?{NUMBER}", re.I
+)
+BOLD = re.compile(
+    r"\*\*(?!\W{0,3}(?:step|case|part|method|figure|table|option|question|note)\b)([^*:\n]{0,40}\d[^*:\n]{0,40})\*\*",
+    re.I,
+)
+TABLE = re.compile(r"^[^\n|]*\|[^\n]*\n[ \t|:]*-{2,}[-|: \t]*\n(?:[^\n|]*\|[^\n]*(?:\n|$))*", re.M)
+NOT_EMPTY = re.compile(r"[^\s*#`$\\\[\]\-=_]").search
+# sentences that state nothing: what is said to the reader before and after, and how the answer is checked
+OPENING = re.compile(
+    r"\W*(?:sure|certainly|of\s+course|okay|ok|I\s+(?:see|understand|can\s+help)|yes,\s+I\s+can|let(?:'s|\s+us|\s+me)"
+    r"|here(?:'s|\s+is|\s+are))\b", re.I
+)
+CLOSING = re.compile(
+    r"\W*(?:(?:I\s+)?hope|(?:please\s+)?(?:let\s+me\s+know|feel\s+free)|if\s+you\s+(?:have|need|want|would)"
+    r"|(?:is|are)\s+there\s+any\w*|(?:do|would|can|could|does|may|shall)\b[^.!]*\?\W*$|thanks?"
+    r"|you(?:'re|\s+are)\s+welcome|good\s+luck|happy\s+to\s+help)(?!\w)|\W*(?:希望|如果你|如有|还有(?:其他|什么))", re.I
+)
+CHECK = re.compile(
+    r"[\W_]*(?:(?:let(?:'s|\s+us|\s+me)|we\s+can|I\s+(?:will|can)|to)\s+)?(?:now\s+|also\s+)?(?:double[- ]?)?"
+    r"(?:(?:check|verify|verification|substitut\w+\s+(?:this\s+|it\s+)?back|plugging\b[^.\n]*\bback)\b|验证|检验)", re.I
+)
+CONCLUDES = re.compile(
+    r"\W*(?:so|thus|hence|therefore|consequently|finally|in\s+conclusion|as\s+a\s+result|因此|所以|故|综上)(?![a-z])",
+    re.I
+)
+DENIES = re.compile(r"\b(?:not|never|neither|nor|cannot)\b|n't\b", re.I)
+# what may stand between two boxes that are one answer: "\boxed{2} or x = \boxed{3}"
+JOINT = re.compile(
+    r"(?:\\q?quad\b|\\[,;:]|[\s$\\()\[\].~])*(?:,|;|and|or|\\text\s*\{\s*(?:,\s*)?(?:and|or)\s*\}|或|和)?"
+    r"(?:\\q?quad\b|\\[,;:]|[\s$\\()~])*(?:[A-Za-z]\w?(?:_\{?\w\}?)?\s*=)?[\s$]*"
+)
