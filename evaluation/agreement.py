@@ -68,7 +68,7 @@ def figures(rows: list[tuple[str | None, bool, bool]]) -> list[str]:
         percent(official for ours, official in verdicts if ours),
         percent(ours for ours, official in verdicts if official),
         percent(ours for ours, official in verdicts if not official),
-        percent(extraction is None for extraction, *_ in rows),
+        percent(not extraction for extraction, *_ in rows),
     ]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluation import agreement
 from evaluation.answers import final_answer
 from evaluation.choices import chosen_letter
 from evaluation.generated import same_choice
@@ -87,3 +88,31 @@ def test_repetition_costs_no_time(piece: str) -> None:
             chosen_letter(before + piece * count + after, ANGLES)
             equal(answer or "", "domain: [-4, 0) and range: (-3, 1]")
             assert time.process_time() - began < 1
+
+
+def test_agreement_counts_what_the_official_extraction_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                             capsys: pytest.CaptureFixture) -> None:
+    questions = {
+        "1": {"question": "Which?", "choices": ["5", "10"], "answer": "10", "question_type": "multi_choice",
+              "answer_type": "text"},
+        "2": {"question": "How many?", "answer": "4", "question_type": "free_form", "answer_type": "integer"}
+    }
+    said = [  # id, response, official extraction and verdict
+        ("1", "The radius is 5. So the diameter is 10.", "B", True), ("1", "It is (A).", "A", False),
+        ("1", "Hard to say.", "B", True), ("1", "Hard to say.", "N/A", False), ("1", "It is (B).", "11", True),
+        ("2", "There are four cups.", "4", True), ("2", "There are 4 cups.", "5", False), ("2", "", None, False)
+    ]
+    rows = [{"id": key, "response": response, "official_extraction": extraction, "official_verdict": verdict}
+            for key, response, extraction, verdict in said]
+    (tmp_path / "testmini.json").write_text(json.dumps(questions), encoding="utf-8")
+    (tmp_path / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["", "--data", str(tmp_path / "testmini.json"), str(tmp_path / "some.jsonl")])
+    agreement.main()
+    table = capsys.readouterr().out.splitlines()
+    assert table[2:6] == [
+        "| some | choices | 3 | 66.7 | 100.0 | 50.0 | 0.0 | 33.3 |",
+        "| some | choices, not named | 2 | 100.0 | 100.0 | 100.0 | 0.0 | 50.0 |",
+        "| some | free | 2 | 50.0 | 50.0 | 100.0 | 100.0 | 0.0 |",
+        "| some | free, not named | 1 | 100.0 | – | – | 0.0 | 100.0 |",
+    ]
+    assert [line.replace("all", "some", 1) for line in table[6:]] == table[2:6]
