@@ -124,8 +124,7 @@ def extract(client: Client, bench: ModuleType, questions: list[Question], respon
 
     options: max_tokens and temperature of Client.chat.
     """
-    rows = {question.id: {"extraction": "" if bench.NAME == "mathvista" else None} for question in questions
-            if not responses[question.id].strip()}
+    rows = {question.id: {"extraction": None} for question in questions if not responses[question.id].strip()}
     asked = {question.id: question for question in questions if question.id not in rows}
 
     def read(key: str, reply: str, last: bool) -> dict | None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from evaluation import matcher, metrics
 from evaluation.algebra import NotMath, real, whole
-from evaluation.answers import final_answer
+from evaluation.answers import final_answer, tidy
 from evaluation.choices import LETTERS, chosen_letter
 from evaluation.mathverse import segment
 from evaluation.question import Fields, Question, image_path, questions_of, snake
@@ -83,22 +83,20 @@ def hint(row: dict) -> str:
 
 
 def extract(question: Question, response: str, protocol: str = "official") -> str | None:
-    """A letter, a number or a list as text, "" for an empty response, None where none is found."""
-    if not response.strip():
-        return ""
-    if question.choices and response in question.choices:
-        return response
+    """A letter, a number or a list as text; None where none is found."""
+    text = tidy(response)
+    if question.choices and text.strip() in question.choices:
+        return text.strip()
     found = None
-    if match := re.search(r'The answer is "(.*)"\.', response):
+    if match := re.search(r'The answer is "(.*)"\.', text):
         found = match.group(1)
     elif question.choices:
-        found = chosen_letter(segment(response) if protocol == "puma" else response, list(question.choices),
-                              question.text)
+        found = chosen_letter(segment(text) if protocol == "puma" else text, list(question.choices), question.text)
     elif question.row.get("answer_type") == "list":
-        lists = re.findall(r"\[[^\[\]]*\]", response[-4000:])
+        lists = re.findall(r"\[[^\[\]]*\]", text)
         found = "[" + ", ".join(item.strip() for item in lists[-1][1:-1].split(",")) + "]" if lists else None
     else:
-        found = as_number(final_answer(segment(response) if protocol == "puma" else response))
+        found = as_number(final_answer(segment(text) if protocol == "puma" else text))
     return found.lower() if found and protocol == "puma" else found  # the released scripts lower-case every extraction
 
 
@@ -159,8 +157,8 @@ def normalize(extraction: str | None, choices: Sequence[str] | None, question_ty
               precision: float | None) -> str | None:
     """What the official scorer compares with the gold answer; None where it gives up.
 
-    An empty extraction of a multiple-choice row goes to the nearest choice too (the shortest), as in the official
-    default.
+    An empty extraction of a multiple-choice row, which only a file made elsewhere can give, goes to the nearest choice
+    too (the shortest), as in the official default; an empty response is no answer here.
     """
     if extraction is None:
         return None

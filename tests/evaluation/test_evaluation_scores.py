@@ -126,7 +126,7 @@ def test_mathvista_free_form(extraction: str, kind: str, precision: int | None, 
     [
         ("The answer is $1,200.50.", "float", "1200.5"), ("Answer: 14 cm", "integer", "14"),
         ("Answer: 3/4", "float", "0.75"), ("Answer: [2007,2008]", "list", "[2007, 2008]"),
-        ('The answer is "7".', "integer", "7"), ("Answer: x = 5", "integer", "5"), ("", "integer", ""),
+        ('The answer is "7".', "integer", "7"), ("Answer: x = 5", "integer", "5"), ("", "integer", None),
         ("Answer: many", "integer", None), ("The answer is 5 more people than in 2007.", "integer", None),
         ("Answer: about 5 years older", "integer", "5"), ("Answer: 5 dozen", "integer", None),
         ("Answer: between 5 and 6", "integer", None),
