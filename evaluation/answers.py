@@ -16,9 +16,10 @@ from itertools import islice, takewhile
 from evaluation.algebra import NotMath
 from evaluation.matcher import Words, read
 from evaluation.wording import (
-    AFFIRMED, BOLD, CHECK, CLOSING, COMPARED, CONCLUDES, CORRECTED, COUNT, DENIED, DENIES, FURTHER_NUMBER, JOINT,
-    LEADING_TOKENS, MARK, NEXT_QUESTION, NOT_EMPTY, NUMBER, OPENING, PART, REASON, SENTENCE, SEPARATORS,
-    SPECIAL_TOKEN, SUPPOSED, SUPPOSING, TABLE, THINKING, THOUGHT, TURN_END, UNANSWERED, UNDETERMINED
+    AFFIRMED, BOLD, CHECK, CLOSING, COMPARED, COMPLETE, CONCLUDES, CORRECTED, COUNT, DENIED, DENIES, DERIVES,
+    FURTHER_NUMBER, HYPOTHETICAL, JOINT, LEADING_TOKENS, MARK, NEXT_QUESTION, NOT_EMPTY, NUMBER, OPENING, PART,
+    PENDING, REASON, SENTENCE, SEPARATORS, SPECIAL_TOKEN, STATES_NOTHING, SUPPOSED, SUPPOSING, TABLE, THINKING,
+    THOUGHT, TURN_END, UNANSWERED, UNDETERMINED, UNSOLVED
 )
 
 TAIL = 4000  # characters of a response that are read
@@ -107,6 +108,8 @@ def marked(text: str, choices: list[str] | None = None) -> list[str] | None:
             box_end, last_box = match.end() + len(box) + 1, box
         else:
             region = after_mark(text[match.end() : match.end() + 2 * LONGEST_REGION])
+            if HYPOTHETICAL.search(region):
+                continue
             if choices is not None and lists_choices(text[match.end() :].strip().split("\n", 2)[:2]):
                 continue
         if region.strip():
@@ -115,9 +118,9 @@ def marked(text: str, choices: list[str] | None = None) -> list[str] | None:
 
 
 def lists_choices(lines: list[str]) -> bool:
-    """Whether two lines are choices told again: one begins with a letter, the other with the next."""
-    heads = [re.match(r"\W*([A-H])\s*(?:[.:)]|$)", line) for line in lines]
-    return len(heads) == 2 and all(heads) and ord(heads[1][1]) - ord(heads[0][1]) == 1
+    """Whether two lines are choices told again, or gone through: each begins with another letter."""
+    heads = [re.match(r"\W*(?:\d+[.)]\s*)?([A-H])\s*(?:[.:)]|$)", line) for line in lines]
+    return len(heads) == 2 and all(heads) and heads[0][1] != heads[1][1]
 
 
 def after_mark(rest: str) -> str:
@@ -155,8 +158,11 @@ def final_answer(response: str) -> str | None:
     parts = [clean(line) for line in takewhile(PART.match, reversed(lines))][::-1]
     if len(parts) > 1:
         return "; ".join(parts)
-    values = (stated(sentence) for sentence in conclusions(text))
-    return bold_number(text) or next((value for value in values if value is not None), None)
+    sentences = conclusions(text)
+    values = [value for sentence in sentences if (value := stated(sentence)) is not None]
+    if sentences and not DERIVES.search(sentences[0]):  # bold in an answer that stands before its explanation
+        values.insert(0, bold_number(text))
+    return next(filter(None, values), None)
 
 
 def bold_number(text: str) -> str | None:
@@ -185,16 +191,21 @@ def prose(text: str) -> list[list[str]]:
 
 
 def conclusions(text: str, choices: list[str] | None = None) -> list[str]:
-    """The sentences that may state the answer where no mark does, the likeliest first: the last, those before it that
-    conclude something ("So ..."), the first.
+    """The sentences that may state the answer where no mark does, the likeliest first: the last; those before it that
+    conclude something ("So ..."); the first, where what follows explains it. Of a text that breaks off, or says that
+    more is to be done, the last alone.
     """
-    found = [sentence for line in prose(text) for sentence in line
-             if not (SUPPOSING.match(sentence) and MARK.search(sentence))]
+    found = [sentence for line in prose(text) for sentence in line]
     if not any(map(UNANSWERED.search, choices or ())):
         found = list(takewhile(lambda sentence: not UNANSWERED.search(sentence), reversed(found)))[::-1]
-    if len(found) < 2 or taken_back(text.partition(found[0])[2], choices):
-        return found[-1:]
-    return list(dict.fromkeys([found[-1], *filter(CONCLUDES.match, found[-2:0:-1]), found[0]]))
+    if len(found) < 2 or taken_back(text.partition(found[0])[2], choices) or not COMPLETE.search(found[-1]):
+        found = found[-1:]
+    elif any(map(PENDING.search, found[1:])):
+        found = [*filter(CONCLUDES.match, found[1:-1]), found[-1]] if not PENDING.search(found[-1]) else found[-1:]
+    first = found[: not re.search(r"\d", found[-1])] if found else []  # a number in the last is another value
+    ordered = dict.fromkeys([*found[-1:], *filter(CONCLUDES.match, found[-2:0:-1]), *first])
+    return [sentence for sentence in ordered if not STATES_NOTHING.search(sentence)
+            and not (SUPPOSING.match(sentence) and MARK.search(sentence))]
 
 
 def in_words(text: str) -> bool:
@@ -213,7 +224,8 @@ def stated(sentence: str, lone: bool = True) -> str | None:
         return bold
     whole = COMPARED.sub(" ", clean(sentence))
     plain = REASON.sub("", whole)
-    if DENIES.search(plain):
+    unsolved = UNSOLVED.search(plain)
+    if DENIES.search(plain) or HYPOTHETICAL.search(plain) or (unsolved and "=" not in plain[: unsolved.start()]):
         return None
     if count := COUNT.search(plain):
         return None if FURTHER_NUMBER.search(plain, count.end()) else count["count"]

@@ -14,13 +14,17 @@ from evaluation.answers import (
     taken_back, tidy
 )
 from evaluation.matcher import SMALL_WORDS, equal, stem
-from evaluation.wording import DENIES, NEGATED, REASON, TEXT_COMMAND
+from evaluation.wording import DENIES, HYPOTHETICAL, NEGATED, REASON, TEXT_COMMAND
 
 LETTERS = "ABCDEFGH"
 TOLD = re.compile(r"\b(?:option|choice)\s+\(?([A-H])\b|\(([A-H])\)")
 OPENS = re.compile(r"\W*(?:(?:option|choice)\s+)?(?:\([A-H]\)|[A-H](?:[.:)]|\s*$))", re.I)
 CONDITION = re.compile(
     r"^\W*(?:based on[^,]*,\s*)?(?:if|when|as|since|because|given|while|although)\b[^,]*,|\bif\b[^,]*$", re.I
+)
+CHANGE = re.compile(  # "A decrease in the number of foxes would ...": what happens, not what comes of it
+    r"^\W*(?:an?|the|this)\s+(?:\w+\s+)?(?:increase|decrease|rise|drop|decline|reduction|lack|shortage|loss|removal)\s+(?:in|of)"
+    r"\b[^,.]*?\b(?=would|will|could|may|might|can|leads?|causes?)", re.I
 )
 ASKS = re.compile(r"\W*(?:is|are|was|were|do|does|did|can|could|would|will|has|have|should)\b", re.I)
 FILLERS = SMALL_WORDS | set(
@@ -56,11 +60,16 @@ def chosen_letter(response: str, choices: list[str], question: str = "") -> str 
     lines = [clean(" ".join(line)) for line in prose(text)]
     if not lines or lists_choices(lines[-2:]):
         return None
+    first = fold(clean(sum(prose(text), [])[0]))  # "No. It is longer because ..."
+    if first != fold(clean(text)) and first in map(fold, choices):
+        return by_text(first, choices) if not taken_back(text, choices) else None
     sentences = conclusions(text, choices)
     if not sentences:
         return None
     bare = sentences[0] if not OPENS.match(lines[-1]) else lines[-1]  # "B. It is the only one that ..."
     letter, stop = letter_of(bare, choices, strict=len(lines) > 1 or len(lines[0]) > 200)
+    if letter and denied(bare, letter, choices):
+        return None
     if len(lines) > 1 and not lists_choices(lines[:2]) and is_choice(lines[0], choices):
         first = letter_of(lines[0], choices, strict=True)[0]  # the answer first, then its explanation
         return first if letter in (None, first) and not taken_back("\n".join(lines[1:]), choices) else None
@@ -69,7 +78,8 @@ def chosen_letter(response: str, choices: list[str], question: str = "") -> str 
     if regions:
         return named_in(sentences[0], choices) or by_text(final_answer(response) or "", choices)
     for sentence in map(clean, sentences):
-        if letter := named_in(sentence, choices) or by_text(stated(sentence, lone=False) or "", choices):
+        letter = named_in(sentence, choices) or by_text(stated(sentence, lone=False) or "", choices)
+        if letter and not denied(sentence, letter, choices):
             return letter
     mentions = {letter for sentence in sentences if (letter := mentioned(sentence, choices))}
     if mentions:
@@ -78,10 +88,20 @@ def chosen_letter(response: str, choices: list[str], question: str = "") -> str 
     return None if verdict is None else by_text("yes" if verdict else "no", choices, whole=True)
 
 
+def denied(sentence: str, letter: str, choices: list[str]) -> bool:
+    """Whether a sentence denies or only supposes the choice that stands in it, rather than begin with it."""
+    choice = fold(choices[LETTERS.index(letter)]) if choices else ""
+    said = fold(clean(sentence))
+    if said.startswith(choice) or OPENS.match(said):
+        return False
+    clauses = [clause for clause in re.split(r"[;,]|\b(?:but|so|hence|thus|therefore)\b", said) if choice in clause]
+    return bool(HYPOTHETICAL.search(said) or DENIES.search((clauses or [said])[-1].replace(choice, " ")))
+
+
 def mentioned(sentence: str, choices: list[str]) -> str | None:
     """The one choice whose words a sentence holds, whatever their order; None for none, several, and a denial."""
-    sentence = CONDITION.sub("", REASON.sub("", sentence))
-    if NEGATED.search(sentence):
+    sentence = CHANGE.sub("", CONDITION.sub("", REASON.sub("", sentence)))
+    if NEGATED.search(sentence) or DENIES.search(sentence):
         return None
     said, found = set(content(sentence)), {}
     for letter, choice in zip(LETTERS, choices, strict=False):
@@ -96,9 +116,12 @@ def affirmed(question: str, sentence: str) -> bool | None:
     """Whether a sentence says yes to a question whose words it repeats in order, or no; None where it does neither."""
     if not ASKS.match(question):
         return None
-    said, against = iter(content(sentence)), bool(DENIES.search(sentence))
-    opposite = False
-    for word in content(question):
+    sentence = REASON.sub("", sentence)
+    asked, words, against = content(question), content(sentence), bool(DENIES.search(sentence))
+    if len(words) > len(asked) + 3:  # it says something else, too
+        return None
+    said, opposite = iter(words), False
+    for word in asked:
         other = OPPOSITES.get(word)
         match = next((spoken for spoken in said if spoken in (word, other)), None)
         if match is None:
@@ -118,8 +141,9 @@ def is_choice(line: str, choices: list[str]) -> bool:
     return bool(match) and (not match[2] or is_text_of(match[1].upper(), match[2], choices))
 
 
-NAMED = re.compile(
-    r"\(([A-H])\)|\b(?:option|choice)\s+\(?([A-H])\b|\bis:?\s+\(?([A-H])\)?\W*$|选(?:项|择)?\s*\(?([A-H])(?![A-Za-z])"
+NAMED = re.compile(  # "(B)", but not "figure (B)"
+    r"(?<!figure )(?<!graph )(?<!panel )(?<!diagram )(?<!picture )(?<!image )(?<!labelled )\(([A-H])\)"
+    r"|\b(?:option|choice)\s+\(?([A-H])\b|\bis:?\s+\(?([A-H])\)?\W*$|选(?:项|择)?\s*\(?([A-H])(?![A-Za-z])"
     r"|\b(?:it'?s|must be|therefore|thus|hence|so|select|choose|pick|go with|corresponds to|matches)\W+\(?"
     r"([A-H])\)?\W*$",
     re.I,

@@ -32,8 +32,9 @@ AFFIRMED = re.compile(  # "B is the correct answer", "option C must be right"; n
 )
 CORRECTED = re.compile(
     r"\b(?:wait|oops|scratch that|correction|on second thoughts?|no,? (?:wait|sorry|that|it)|hmm+\W* no"
-    r"|(?:that|this)(?:'s| is| was) (?:not (?:right|correct)|wrong|incorrect|a mistake)|I(?:'ve| have)? made an? "
-    r"(?:mistake|error))\b",
+    r"|(?:that|this)(?:'s| is| was) (?:not (?:right|correct)|wrong|incorrect|a mistake)"
+    r"|I(?:'ve| have| was)? (?:made an? (?:mistake|error)|wrong)|(?<=[.!?] )actually"
+    r"|let me re-?(?:check|consider|examine))\b",
     re.I,
 )
 CANNOT = r"(?:cannot|can't|can not|could not|couldn't|(?:unable|not able|not possible|impossible) to) (?:\w+ly )?"
@@ -52,14 +53,16 @@ UNANSWERED = re.compile(  # a sentence that says so is none of an answer, nor is
 )
 # what stands before a mark that is none: "if the answer is B", "neither A nor B is correct"
 SUPPOSED = re.compile(r"\b(?:if|suppose|assum\w+|whether)\s+(?:that\s+)?(?:the\s+)?(?:option\s+|choice\s+)?[(\[]?$"
-                      r"|(?:^|[.!?:,]\s+|\n)\W*(?:if|suppose|assuming)\b[^.!?\n]*$", re.I)
+                      r"|(?:^|[.!?:,]\s+|\n)\W*(?:if|suppose|assuming)\b[^.!?\n]*$"
+                      r"|\b(?:not (?:true|the case|correct)|false|wrong|unlikely|doubt\w*|mistake)\b[^.!?\n]*$", re.I)
 SUPPOSING = re.compile(r"\W*(?:if|suppose|assuming)\b", re.I)
 DENIED = re.compile(
-    r"\b(?:neither|none|not|nor)\b[^.!?\n]*$|\b[A-H]\b\W*(?:,|and|or)\W*(?:option\s+|choice\s+)?[(\[]?$", re.I
+    r"\b(?:neither|none|not|nor|no one|nobody|unlikely|might|mistake|wrong|false|doubt)\b[^.!?\n]*$|n't\b[^.!?\n]*$"
+    r"|\b[A-H]\b\W*(?:,|and|or)\W*(?:option\s+|choice\s+)?[(\[]?$", re.I
 )
 REASON = re.compile(
-    r"\s*(?:,\s*)?\b(?:because|since|which|so that|given that|as (?:the|it|this|we|shown)|where|i\.e|rejecting"
-    r"|when rounded|rounded|correct to|to the nearest|to \w+ decimal)\b.*$"
+    r"\s*(?:,\s*)?\b(?:because|since|which|so that|given that|as (?:the|it|this|we|shown|there|they)|where|i\.e"
+    r"|rejecting|when rounded|rounded|correct to|to the nearest|to \w+ decimal)\b.*$"
     r"|\s*,\s*(?:and\s+)?not\b.*$|\s*\(\s*not\b[^()]*\)\s*$",
     re.I | re.S,
 )
@@ -84,7 +87,8 @@ NUMBER = r"(?<![\w.^])-?\d[\d,]*(?:\.\d+)?(?![\w^])(?:\s*(?:°|%))?"
 COUNTED = "|".join(NUMBER_WORDS)
 COUNT = re.compile(  # "there are two bars"
     r"\bthere\s+(?:is|are|was|were|will\s+be|remains?)\s+(?:(?:only|exactly|still|a\s+total\s+of)\s+)*"
-    rf"(?P<count>\d+|{COUNTED})\b(?!\s*[-+*/×÷=.:^]\s*\d)", re.I
+    rf"(?P<count>\d+|{COUNTED})\b(?!\s*[-+*/×÷=.:^]\s*\d)"
+    r"(?!\s+(?:\w+\s+)?(?:ways?|cases|possib\w+|interpretations|steps|methods|degrees|things)\b)", re.I
 )
 FURTHER_NUMBER = re.compile(rf"\d|\b(?!one\b)(?:{COUNTED})\b", re.I)
 COMPARED = re.compile(
@@ -107,14 +111,40 @@ CLOSING = re.compile(
     r"|you(?:'re|\s+are)\s+welcome|good\s+luck|happy\s+to\s+help)(?!\w)|\W*(?:希望|如果你|如有|还有(?:其他|什么))", re.I
 )
 CHECK = re.compile(
-    r"[\W_]*(?:(?:let(?:'s|\s+us|\s+me)|we\s+can|I\s+(?:will|can)|to)\s+)?(?:now\s+|also\s+)?(?:double[- ]?)?"
-    r"(?:(?:check|verify|verification|substitut\w+\s+(?:this\s+|it\s+)?back|plugging\b[^.\n]*\bback)\b|验证|检验)", re.I
+    r"[\W_]*(?:(?:let(?:'s|\s+us|\s+me)|we\s+can|I\s+(?:will|can)|to)\s+)?(?:now\s+|also\s+)?"
+    r"(?:double[- ]?|sanity\s+|quick\s+)?(?:(?:note:|remark:|check|verify|verification|plugging\b[^.\n]*\bback"
+    r"|substitut\w+\s+(?:this\s+|it\s+)?back)(?!\w)|验证|检验)", re.I
 )
 CONCLUDES = re.compile(
     r"\W*(?:so|thus|hence|therefore|consequently|finally|in\s+conclusion|as\s+a\s+result|因此|所以|故|综上)(?![a-z])",
     re.I
 )
-DENIES = re.compile(r"\b(?:not|never|neither|nor|cannot)\b|n't\b", re.I)
+DERIVES = re.compile(
+    rf"^{CONCLUDES.pattern}|\b(?:so|thus|hence|therefore|we (?:get|obtain|find|have)|gives|result)\b", re.I
+)
+DENIES = re.compile(
+    r"\b(?:not|never|neither|nor|cannot|no longer|nobody|no one|nothing|unlikely|hardly|fail(?:s|ed)? to|instead of"
+    r"|rather than|mistake|wrong|false)\b|n't\b", re.I
+)
+# a sentence that states nothing of its own: a task, a supposition, what is given, what a picture shows
+STATES_NOTHING = re.compile(
+    r"^\W*(?:given:|given\b[^.]*\bfind|find|to (?:find|answer|determine|solve|get|calculate)|let|suppose|assum\w+"
+    r"|consider|what|which|how|we (?:have|need) to)\b"
+    r"|^\W*(?:in |from )?(?:the|this) (?:diagram|image|picture|photo|graph|figure|chart|table|question|problem)\b[^.]*"
+    r"\b(?:shows?|shown|displays?|depicts?|is of|asks?|represents?|contains?)\b"
+    r"|\b(?:(?:asks?|check|tell|determine|depends on) (?:whether|if|what)|whether|hard to (?:tell|say))\b"
+    r"|\b(?:mistake|wrong) to\b", re.I
+)
+HYPOTHETICAL = re.compile(r"^\W*if\b.*\bwould\b|\bwould\b.*\bif\b|\bonly if\b|\bunless\b", re.I)
+PENDING = re.compile(  # the work is not done
+    r"\b(?:we|I|you|still) (?:still )?need\b|\bneed(?:ed)? to\b|\blet(?:'s| us| me)\b"
+    r"|\bcan be (?:found|solved|computed|calculated|used)\b|\busing\b|\bwe (?:can )?(?:use|solve)\b"
+    r"|\bto (?:find|answer|determine|solve|calculate)\b|\bfollows\b|\bis not (?:given|shown|known|provided)\b", re.I
+)
+COMPLETE = re.compile(r"[.!?。:)\]}$*\"'%°\d]\W*$|\d\s*\w+\W*$")
+UNSOLVED = re.compile(  # 3x + 40 = 180
+    r"(?:\d\s*[a-z]|\b[a-z]\s*[-+*/^]|[-+*/]\s*\d*[a-z])\b[^=<>]*=[^=]*$"
+)
 # what may stand between two boxes that are one answer: "\boxed{2} or x = \boxed{3}"
 JOINT = re.compile(
     r"(?:\\q?quad\b|\\[,;:]|[\s$\\()\[\].~])*(?:,|;|and|or|\\text\s*\{\s*(?:,\s*)?(?:and|or)\s*\}|或|和)?"
