@@ -156,11 +156,11 @@ def split_top(text: str, separators: str) -> list[str]:
         match = pattern.match(text, position) if depth == 0 else None
         if match and match.end() > position:
             pieces.append(text[start:position])
-            if len(pieces) == MAX_PARTS:
-                raise NotMath("too many parts")
             start = position = match.end()
         else:
             position += 1
+    if sum(bool(piece.strip()) for piece in pieces) > MAX_PARTS:
+        raise NotMath("too many parts")
     return [*pieces, text[start:]]
 
 
@@ -599,8 +599,8 @@ def proportional(a: Expression, g: Expression, positive: bool) -> bool:
     if any(min(abs(x), abs(y)) < TOLERANCE for x, y in values) or all(near(x, first) for x, _ in values):
         return False  # nought on a side, or nothing that varies
     ratio, *others = (x / y for x, y in values)
-    constant = all(near(other, ratio) for other in others) and abs(ratio.imag) < TOLERANCE
-    return bool(constant and (ratio.real > 0 or not positive))
+    constant = all(abs(other - ratio) <= TOLERANCE * abs(ratio) for other in others)
+    return bool(constant and abs(ratio.imag) <= TOLERANCE * abs(ratio) and (ratio.real > 0 or not positive))
 
 
 # -----------------------------------------------------------------------------
