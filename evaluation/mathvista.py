@@ -120,7 +120,7 @@ def as_number(answer: str | None) -> str | None:
 
 NOT_ONE_NUMBER = re.compile(
     r"\b(?:not|half|third|quarter|twice|double|dozen|hundred|thousand|million|billion)\b|\d[*/!]|[√∞π]"
-    r"|\^(?!\{?\s*\\circ)|(?<![A-Za-z])(?:frac|sqrt|pi|infty|oo|sin|cos|tan|log|ln|exp)(?![A-Za-z])")
+    r"|\^(?!\{?\s*\\circ)|\\(?:frac|sqrt|pi|infty|sin|cos|tan|log|ln)|(?:sin|cos|tan|log|ln|exp|sqrt)\s*[\d(^_]")
 
 
 def number_in_words(text: str) -> str | None:
