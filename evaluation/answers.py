@@ -16,10 +16,10 @@ from itertools import islice, takewhile
 from evaluation.algebra import NotMath
 from evaluation.matcher import Words, read
 from evaluation.wording import (
-    AFFIRMED, BOLD, CHECK, CLOSING, COMPARED, COMPLETE, CONCLUDES, CORRECTED, COUNT, DENIED, DENIES, DERIVES,
-    FURTHER_NUMBER, HYPOTHETICAL, JOINT, LEADING_TOKENS, MARK, NEXT_QUESTION, NOT_EMPTY, NUMBER, OPENING, PART,
-    PENDING, REASON, SENTENCE, SEPARATORS, SPECIAL_TOKEN, STATES_NOTHING, SUPPOSED, SUPPOSING, TABLE, THINKING,
-    THOUGHT, TURN_END, UNANSWERED, UNDETERMINED, UNSOLVED
+    AFFIRMED, BOLD, CHECK, CLOSING, COMPARED, COMPLETE, CONCLUDES, CORRECTED, COUNT, DANGLING, DENIED, DENIES,
+    DERIVES, FURTHER_NUMBER, HOWEVER, HYPOTHETICAL, JOINT, LEADING_TOKENS, MARK, NEXT_QUESTION, NOT_EMPTY, NUMBER,
+    OPENING, PART, PENDING, REASON, SENTENCE, SEPARATORS, SPECIAL_TOKEN, STATES_NOTHING, STEP, SUPPOSED, SUPPOSING,
+    TABLE, THINKING, THOUGHT, TURN_END, UNANSWERED, UNDETERMINED, UNSOLVED
 )
 
 TAIL = 4000  # characters of a response that are read
@@ -93,6 +93,8 @@ def marked(text: str, choices: list[str] | None = None) -> list[str] | None:
     regions: list[str] = []
     box_end, last_box = -1, ""
     for match in matches:
+        if (nested := match.start() < box_end) and regions:  # a box in a box
+            regions.pop()
         if match.lastgroup == "letter":
             region = match["letter"]
         elif match.lastgroup == "bare":  # \\boxed 7
@@ -102,8 +104,8 @@ def marked(text: str, choices: list[str] | None = None) -> list[str] | None:
             if region is None:
                 continue
             between, box = text[box_end : match.start()], region.strip()
-            joined = box_end >= 0 and len(between) < 40 and "\n" not in between and JOINT.fullmatch(between)
-            if joined and box != last_box:
+            follows = box_end >= 0 and not nested and len(between) < 40 and "\n" not in between
+            if follows and JOINT.fullmatch(between) and box != last_box:
                 region = f"{regions.pop()}, {region}"
             box_end, last_box = match.end() + len(box) + 1, box
         else:
@@ -195,16 +197,18 @@ def conclusions(text: str, choices: list[str] | None = None) -> list[str]:
     conclude something ("So ..."); the first, where what follows explains it. Of a text that breaks off, or says that
     more is to be done, the last alone.
     """
-    found = [sentence for line in prose(text) for sentence in line]
+    found = [*filter(NOT_EMPTY, (STEP.sub("", sentence, count=1) if STEP.match(sentence) else sentence
+                                 for line in prose(text) for sentence in line))]
     if not any(map(UNANSWERED.search, choices or ())):
-        found = list(takewhile(lambda sentence: not UNANSWERED.search(sentence), reversed(found)))[::-1]
+        after = list(takewhile(lambda sentence: not UNANSWERED.search(sentence), reversed(found)))[::-1]
+        found = after if len(after) == len(found) or not (after and HOWEVER.match(after[0])) else []
     if len(found) < 2 or taken_back(text.partition(found[0])[2], choices) or not COMPLETE.search(found[-1]):
         found = found[-1:]
     elif any(map(PENDING.search, found[1:])):
         found = [*filter(CONCLUDES.match, found[1:-1]), found[-1]] if not PENDING.search(found[-1]) else found[-1:]
     first = found[: not re.search(r"\d", found[-1])] if found else []  # a number in the last is another value
     ordered = dict.fromkeys([*found[-1:], *filter(CONCLUDES.match, found[-2:0:-1]), *first])
-    return [sentence for sentence in ordered if not STATES_NOTHING.search(sentence)
+    return [sentence for sentence in ordered if not STATES_NOTHING.search(sentence) and not DANGLING.search(sentence)
             and not (SUPPOSING.match(sentence) and MARK.search(sentence))]
 
 
@@ -227,8 +231,9 @@ def stated(sentence: str, lone: bool = True) -> str | None:
     unsolved = UNSOLVED.search(plain)
     if DENIES.search(plain) or HYPOTHETICAL.search(plain) or (unsolved and "=" not in plain[: unsolved.start()]):
         return None
-    if count := COUNT.search(plain):
-        return None if FURTHER_NUMBER.search(plain, count.end()) else count["count"]
+    if counts := [*COUNT.finditer(plain)]:
+        count = counts[-1]
+        return None if FURTHER_NUMBER.search(plain, count.end()) else count["count"] or count["left"]
     spans = re.findall(r"\$([^$]+)\$|\\\((.+?)\\\)", plain)
     if len(spans) == 1 and re.search(r"[<>]|\\(?:leq?|geq?)\b|[≤≥]", "".join(spans[0])):  # We find that $x > 5$ holds
         return "".join(spans[0]).strip()

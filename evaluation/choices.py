@@ -93,7 +93,7 @@ def denied(sentence: str, letter: str, choices: list[str]) -> bool:
     choice = fold(choices[LETTERS.index(letter)]) if choices else ""
     said = fold(clean(sentence))
     if said.startswith(choice) or OPENS.match(said):
-        return False
+        return bool(re.search(r"\btoo \w+$", said))
     clauses = [clause for clause in re.split(r"[;,]|\b(?:but|so|hence|thus|therefore)\b", said) if choice in clause]
     return bool(HYPOTHETICAL.search(said) or DENIES.search((clauses or [said])[-1].replace(choice, " ")))
 

@@ -15,14 +15,14 @@ TURN_END = re.compile(r"<\|(?:im_end|im_start|endoftext|end|eot_id|eom_id|end▁
                       r"|<(?:end|start)_of_turn>")
 NEXT_QUESTION = re.compile(r"\n[\s*#]*(?:Question|Q|User|USER|Human|问题|问)\s*\d*[*\s]*:")
 MARK = re.compile(
-    r"(?P<boxed>\\(?:boxed|fbox)\s*\{)|(?P<bare>\\(?:boxed|fbox)(?=\s+\w|\d)\s*)|(?P<tag><\s*answer\s*>:?)"
+    r"(?P<boxed>\\(?:boxed|fbox)\s*\{)|(?P<bare>\\(?:boxed|fbox)(?=\s+\w|\d)\s*)|(?P<tag><\s*(?:answer|conclusion)\s*>:?)"
     r"|(?P<dagger>†(?:\s*answer\s*:)?)"
     r"|(?P<words>(?:final\s+|correct\s+|right\s+|my\s+)?\banswer\b(?:\s*\(option\))?[\"'*_`)\]>]*"
     r"\s*(?:(?:must|should|would|will)\s+be|is|are|:|=|[-–—]\s)[*_]*\s*:?|\bans\b\s*[.:=]"
     r"|\b(?:correct|right|best|matching)\s+(?:option|choice|statement|letter)\b(?:\s+letter\b)?[\"'*_`]*\s*"
     r"(?:(?:must|should|would|will)\s+be|is|:|=)[*_]*\s*:?"
     r"|\b(?:option|choice)\s*:[*_]*|\bI\s+(?:choose|chose|pick|select|would choose|go with)\b"
-    r"|(?:答案(?:选项)?|选项)\s*(?:应该是|应为|应是|是|为|选(?!项)|:)|[故应]选|(?:因此|所以)选|答\s*:)",
+    r"|\[答案\]|(?:答案(?:选项)?|选项)\s*(?:应该是|应为|应是|是|为|选(?!项)|:)|[故应]选|(?:因此|所以)选|答\s*:)",
     re.I,
 )
 AFFIRMED = re.compile(  # "B is the correct answer", "option C must be right"; no point, angle or triangle B
@@ -61,8 +61,8 @@ DENIED = re.compile(
     r"|\b[A-H]\b\W*(?:,|and|or)\W*(?:option\s+|choice\s+)?[(\[]?$", re.I
 )
 REASON = re.compile(
-    r"\s*(?:,\s*)?\b(?:because|since|which|so that|given that|as (?:the|it|this|we|shown|there|they)|where|i\.e"
-    r"|rejecting|when rounded|rounded|correct to|to the nearest|to \w+ decimal)\b.*$"
+    r"\s*(?:,\s*)?\b(?:because|since|which|so that|given that|while|whereas|when|as (?:the|it|this|we|shown|there|they)"
+    r"|where|i\.e|rejecting|rounded|correct to|to the nearest|to \w+ decimal)\b.*$"
     r"|\s*,\s*(?:and\s+)?not\b.*$|\s*\(\s*not\b[^()]*\)\s*$",
     re.I | re.S,
 )
@@ -85,10 +85,11 @@ SEPARATORS = (
 )
 NUMBER = r"(?<![\w.^])-?\d[\d,]*(?:\.\d+)?(?![\w^])(?:\s*(?:°|%))?"
 COUNTED = "|".join(NUMBER_WORDS)
-COUNT = re.compile(  # "there are two bars"
-    r"\bthere\s+(?:is|are|was|were|will\s+be|remains?)\s+(?:(?:only|exactly|still|a\s+total\s+of)\s+)*"
+COUNT = re.compile(  # "there are two bars", "which leaves 8", "3 objects remain"
+    rf"\b(?:there\s+(?:is|are|was|were|will\s+be|remains?)|leav(?:es|ing))\s+(?:(?:only|exactly|still|a\s+total\s+of)\s+)*"
     rf"(?P<count>\d+|{COUNTED})\b(?!\s*[-+*/×÷=.:^]\s*\d)"
-    r"(?!\s+(?:\w+\s+)?(?:ways?|cases|possib\w+|interpretations|steps|methods|degrees|things)\b)", re.I
+    r"(?!\s+(?:\w+\s+)?(?:ways?|cases|possib\w+|interpretations|steps|methods|degrees|things to)\b)"
+    rf"|\b(?P<left>\d+|{COUNTED})\s+(?:\w+\s+){{0,3}}(?:remain\b|(?:is|are|were)\s+left\b)", re.I
 )
 FURTHER_NUMBER = re.compile(rf"\d|\b(?!one\b)(?:{COUNTED})\b", re.I)
 COMPARED = re.compile(
@@ -124,7 +125,8 @@ DERIVES = re.compile(
 )
 DENIES = re.compile(
     r"\b(?:not|never|neither|nor|cannot|no longer|nobody|no one|nothing|unlikely|hardly|fail(?:s|ed)? to|instead of"
-    r"|rather than|mistake|wrong|false)\b|n't\b", re.I
+    r"|rather than|except|mistake|wrong|false|reject|discard|exclude|tempted)\b"
+    r"|n't\b|不[是选对可能]|错|排除|\btoo (?:small|short|low|large|big|long|high)\b", re.I
 )
 # a sentence that states nothing of its own: a task, a supposition, what is given, what a picture shows
 STATES_NOTHING = re.compile(
@@ -135,12 +137,17 @@ STATES_NOTHING = re.compile(
     r"|\b(?:(?:asks?|check|tell|determine|depends on) (?:whether|if|what)|whether|hard to (?:tell|say))\b"
     r"|\b(?:mistake|wrong) to\b", re.I
 )
-HYPOTHETICAL = re.compile(r"^\W*if\b.*\bwould\b|\bwould\b.*\bif\b|\bonly if\b|\bunless\b", re.I)
+HYPOTHETICAL = re.compile(r"^\W*if\b.*\bwould\b|\bwould\b.*\bif\b|\bonly if\b|\bunless\b|如果|假如", re.I)
 PENDING = re.compile(  # the work is not done
     r"\b(?:we|I|you|still) (?:still )?need\b|\bneed(?:ed)? to\b|\blet(?:'s| us| me)\b"
     r"|\bcan be (?:found|solved|computed|calculated|used)\b|\busing\b|\bwe (?:can )?(?:use|solve)\b"
     r"|\bto (?:find|answer|determine|solve|calculate)\b|\bfollows\b|\bis not (?:given|shown|known|provided)\b", re.I
 )
+DANGLING = re.compile(
+    r"(?:\b(?:so|then|thus|therefore|and|or|is|the|of|by|to|with|from)|所以|因此|,|\(|\s[-+*/=×÷])\s*$", re.I
+)
+HOWEVER = re.compile(r"\W*(?:however|but|still|nevertheless|that said)\b", re.I)
+STEP = re.compile(r"\s*(?:#+\s*)?(?:\*\*)?(?:step\s+\d+\s*[.:]?(?:\*\*)?|\d+[.)](?=\s|$))\s*", re.I)  # a line's head
 COMPLETE = re.compile(r"[.!?。:)\]}$*\"'%°\d]\W*$|\d\s*\w+\W*$")
 UNSOLVED = re.compile(  # 3x + 40 = 180
     r"(?:\d\s*[a-z]|\b[a-z]\s*[-+*/^]|[-+*/]\s*\d*[a-z])\b[^=<>]*=[^=]*$"
