@@ -73,11 +73,6 @@ def joined(operation: str, a: Expression, b: Expression) -> Expression:
     return (*a, b) if isinstance(a, tuple) and a[0] == operation else (operation, a, b)
 
 
-def minus(a: Expression, b: Expression) -> Expression:
-    """a - b."""
-    return plus(a, negative(b))
-
-
 def negative(a: Expression) -> Expression:
     """-a, of an infinity too."""
     return -a if is_infinite(a) else times(Fraction(-1), a)
@@ -254,3 +249,16 @@ def real(expression: Expression) -> object | None:
 def whole(value: object) -> int | None:
     """The whole number that a real value is to fifty decimals, None where it is none."""
     return int(MP.nint(value)) if abs(value) < 1 / TOLERANCE and abs(value - MP.nint(value)) < TOLERANCE else None
+
+
+def proportional(a: Expression, b: Expression, positive: bool) -> bool:
+    """Whether a = c·b for one constant c (above nought where `positive`): the same equation or inequality."""
+    if not symbols(a) or not symbols(b):
+        return False
+    values = [(value_at(a, k), value_at(b, k)) for k in range(POINTS)]
+    first = values[0][0]
+    if any(min(abs(x), abs(y)) < TOLERANCE for x, y in values) or all(near(x, first) for x, _ in values):
+        return False  # nought on a side, or nothing that varies
+    ratio, *others = (x / y for x, y in values)
+    constant = all(abs(other - ratio) <= TOLERANCE * abs(ratio) for other in others)
+    return bool(constant and abs(ratio.imag) <= TOLERANCE * abs(ratio) and (ratio.real > 0 or not positive))

@@ -10,22 +10,8 @@ import re
 import unicodedata
 from fractions import Fraction
 
-from evaluation.algebra import (
-    DEGREE,
-    PERCENT,
-    PI,
-    E,
-    Expression,
-    NotMath,
-    apply,
-    checked,
-    divide,
-    minus,
-    negative,
-    plus,
-    power,
-    times,
-)
+from evaluation import algebra
+from evaluation.algebra import DEGREE, PERCENT, Expression, NotMath, apply, divide, negative, plus, power, times
 
 MAX_CHARACTERS = 600
 MAX_TOKENS = 300
@@ -173,7 +159,7 @@ class _Parser:
         self.deeper()
         value = self.term()
         while self.peek()[1] in ("+", "-"):
-            value = plus(value, self.term()) if self.take() == "+" else minus(value, self.term())
+            value = plus(value, self.term()) if self.take() == "+" else plus(value, negative(self.term()))
         self.depth -= 1
         return value
 
@@ -220,7 +206,7 @@ class _Parser:
         while self.peek()[1] in ("°", "%", "!"):
             mark = self.take()
             if mark == "°":
-                value = times(value, divide(PI, Fraction(180)) if self.circular else DEGREE)
+                value = times(value, divide(algebra.PI, Fraction(180)) if self.circular else DEGREE)
             elif mark == "%":
                 value = times(value, PERCENT)
             elif isinstance(value, Fraction) and value.denominator == 1 and 0 <= value <= 60:
@@ -293,14 +279,14 @@ class _Parser:
     def name(self) -> Expression:
         text = self.take()
         if text in ("pi", "oo"):
-            return PI if text == "pi" else math.inf
+            return algebra.PI if text == "pi" else math.inf
         if text.lower() in FUNCTIONS:
             return self.function(text.lower())
         if text in GREEK:
             return self.subscript(text)
         letters = text.rstrip("'")
         if len(letters) == 1:
-            return E if text == "e" else self.subscript(text)
+            return algebra.E if text == "e" else self.subscript(text)
         if letters.isupper() and len(letters) <= 3:  # a segment: AB is BA, an angle: ABC is CBA
             return self.subscript(min(letters, letters[::-1]))
         for known in ("pi", "sin", "cos", "tan", "ln"):  # 2pir, xsin(x)
@@ -349,7 +335,7 @@ class _Parser:
         elif name in ("sqrt", "cbrt"):
             result = power(value, Fraction(1, 2 if name == "sqrt" else 3))
         elif name == "exp":
-            result = power(E, value)
+            result = power(algebra.E, value)
         else:
             result = apply(FUNCTIONS[name], value)
         return result if exponent is None else power(result, exponent)
@@ -376,4 +362,4 @@ def parse_expression(text: str) -> Expression:
     value = parser.expression()
     if parser.peek()[0] != "end":
         raise NotMath(f"left over: {parser.peek()[1]}")
-    return checked(value)
+    return algebra.checked(value)

@@ -23,7 +23,6 @@ from itertools import accumulate
 from evaluation.algebra import (
     DEGREE,
     PERCENT,
-    POINTS,
     TOLERANCE,
     Expression,
     NotMath,
@@ -31,12 +30,12 @@ from evaluation.algebra import (
     coefficient,
     divide,
     is_infinite,
-    minus,
-    near,
+    negative,
+    plus,
+    proportional,
     real,
     symbols,
     times,
-    value_at,
     whole,
 )
 from evaluation.expressions import number, parse_expression, plain
@@ -307,7 +306,7 @@ def read_equation(pieces: list[str], depth: int) -> object | None:
             computed = [bool(COMPUTED.search(piece)) for piece in (pieces[0], pieces[-1])]
             if computed[0] and not computed[1]:  # 7 * 2 = 14: the answer is the last one
                 return values[-1]
-            if computed[1] and not computed[0] and same(values[0], values[-1], None):  # 14 = 7 * 2
+            if computed[1] and not computed[0] and same_quantity(values[0], values[-1], None):  # 14 = 7 * 2
                 return values[0]
         if len(values) == 2:
             return Relation("=", *values)
@@ -418,7 +417,7 @@ def same(answer: object, gold: object, decimals: int | None) -> bool:
         first, second = (v.azimuth if isinstance(v, Bearing) else lone_number(v) for v in (answer, gold))
         return first is not None and second is not None and same_number(first, second, decimals)
     if isinstance(answer, Quantity) and isinstance(gold, Quantity):
-        return any(same_reading(a, g, decimals) for a in answer.readings for g in gold.readings)
+        return same_quantity(answer, gold, decimals)
     if isinstance(answer, Sequence) or isinstance(gold, Sequence):
         return same_sequence(answer, gold, decimals)
     if isinstance(answer, Labelled) and isinstance(gold, Labelled):
@@ -443,6 +442,11 @@ def lone_number(value: object, allowed: Iterable[str] = ("°",)) -> Expression |
     readings = value.readings if isinstance(value, Quantity) else ()
     return next((e for e, unit in readings if not symbols(e) and not is_infinite(e)
                  and (unit is None or unit.name in allowed)), None)
+
+
+def same_quantity(answer: Quantity, gold: Quantity, decimals: int | None) -> bool:
+    """Whether they agree in some reading of each."""
+    return any(same_reading(a, g, decimals) for a in answer.readings for g in gold.readings)
 
 
 def same_reading(answer: tuple[Expression, Unit | None], gold: tuple[Expression, Unit | None],
@@ -509,7 +513,7 @@ def same_equation(answer: Relation, gold: Relation) -> bool:
     """Equations, or inequalities, of which one is a multiple of the other."""
     if not all(isinstance(side, Quantity) for relation in (answer, gold) for side in (relation.left, relation.right)):
         return False
-    a, g = (minus(full_reading(relation.left), full_reading(relation.right)) for relation in (answer, gold))
+    a, g = (plus(full_reading(relation.left), negative(full_reading(relation.right))) for relation in (answer, gold))
     return proportional(a, g, positive=gold.sign != "=")
 
 
@@ -588,19 +592,6 @@ def same_number(a: Expression, g: Expression, decimals: int | None) -> bool:
     if x is None or y is None or whole(y * 10**decimals) is None:
         return agree(a, g)
     return bool(abs(x - y) <= y.context.mpf(10) ** -decimals / 2 + TOLERANCE)
-
-
-def proportional(a: Expression, g: Expression, positive: bool) -> bool:
-    """Whether a = c·g for one constant c (above nought where `positive`): the same equation or inequality."""
-    if not symbols(a) or not symbols(g):
-        return False
-    values = [(value_at(a, k), value_at(g, k)) for k in range(POINTS)]
-    first = values[0][0]
-    if any(min(abs(x), abs(y)) < TOLERANCE for x, y in values) or all(near(x, first) for x, _ in values):
-        return False  # nought on a side, or nothing that varies
-    ratio, *others = (x / y for x, y in values)
-    constant = all(abs(other - ratio) <= TOLERANCE * abs(ratio) for other in others)
-    return bool(constant and abs(ratio.imag) <= TOLERANCE * abs(ratio) and (ratio.real > 0 or not positive))
 
 
 # -----------------------------------------------------------------------------
