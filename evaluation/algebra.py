@@ -262,3 +262,17 @@ def proportional(a: Expression, b: Expression, positive: bool) -> bool:
     ratio, *others = (x / y for x, y in values)
     constant = all(abs(other - ratio) <= TOLERANCE * abs(ratio) for other in others)
     return bool(constant and abs(ratio.imag) <= TOLERANCE * abs(ratio) and (ratio.real > 0 or not positive))
+
+
+def same_number(a: Expression, g: Expression, decimals: int | None) -> bool:
+    """Exactly equal expressions; with `decimals`, a number that rounds to the gold one."""
+    if a == g:
+        return True
+    if is_infinite(a) or is_infinite(g):
+        return False
+    if decimals is None:
+        return not (isinstance(a, Fraction) and isinstance(g, Fraction)) and agree(a, g)
+    x, y = real(a), real(g)
+    if x is None or y is None or whole(y * 10**decimals) is None:
+        return agree(a, g)
+    return bool(abs(x - y) <= y.context.mpf(10) ** -decimals / 2 + TOLERANCE)

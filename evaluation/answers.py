@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from itertools import islice, takewhile
 
 from evaluation.algebra import NotMath
-from evaluation.matcher import Words, read
+from evaluation.values import Words, read
 from evaluation.wording import (
     AFFIRMED, BOLD, CHECK, CLOSING, COMPARED, COMPLETE, CONCLUDES, CORRECTED, COUNT, DANGLING, DENIED, DENIES,
     DERIVES, FURTHER_NUMBER, HOWEVER, HYPOTHETICAL, JOINT, LEADING_TOKENS, MARK, NEXT_QUESTION, NOT_EMPTY, NUMBER,

@@ -13,7 +13,8 @@ from evaluation.answers import (
     LONGEST_REGION, clean, conclusions, final_answer, last_values, lists_choices, marked, phrase, prose, stated,
     taken_back, tidy
 )
-from evaluation.matcher import SMALL_WORDS, equal, stem
+from evaluation.matcher import equal
+from evaluation.values import SMALL_WORDS, stem
 from evaluation.wording import DENIES, HYPOTHETICAL, NEGATED, REASON, TEXT_COMMAND
 
 LETTERS = "ABCDEFGH"

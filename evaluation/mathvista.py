@@ -9,7 +9,7 @@ letter scores. MathVista may not be trained on (its licence says so): data.py ne
 import re
 from collections.abc import Mapping, Sequence
 
-from evaluation import matcher, metrics
+from evaluation import metrics, values
 from evaluation.algebra import NotMath, real, whole
 from evaluation.answers import final_answer, tidy
 from evaluation.choices import LETTERS, chosen_letter
@@ -107,15 +107,15 @@ def as_number(answer: str | None) -> str | None:
     if answer is None:
         return None
     try:
-        value = matcher.read(answer)
-        if isinstance(value, matcher.Relation) and value.name:
+        value = values.read(answer)
+        if isinstance(value, values.Relation) and value.name:
             value = value.right
-        number = real(value.readings[0][0]) if isinstance(value, matcher.Quantity) else None
+        number = real(value.readings[0][0]) if isinstance(value, values.Quantity) else None
         if number is not None and abs(number) < 1e300:
             return str(whole(number)) if whole(number) is not None else f"{float(number):.10g}"
     except NotMath:
         return None
-    return number_in_words(answer) if isinstance(value, matcher.Words) else None
+    return number_in_words(answer) if isinstance(value, values.Words) else None
 
 
 NOT_ONE_NUMBER = re.compile(

@@ -1,11 +1,13 @@
-"""Units of measure after a number: metres and their squares, degrees, per cent, litres, money, things counted."""
+"""Units of measure after a number: metres and their squares, degrees, per cent, litres, money, things counted; and
+whether two numbers with units agree.
+"""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from evaluation.algebra import PI, Expression, divide, power, times
+from evaluation.algebra import PI, Expression, divide, is_infinite, power, real, same_number, symbols, times
 
 ANY_UNIT = "unit"  # "units": a measure without a name, which fits every other of its power
 
@@ -109,3 +111,51 @@ def _atom(match: re.Match, k: int) -> Unit:
     if unit.name == ANY_UNIT:
         return Unit(ANY_UNIT, ((LENGTH, exponent),) if exponent != 1 else (), R(1))
     return Unit(unit.name, tuple((base, p * exponent) for base, p in unit.dimension), power(unit.factor, R(exponent)))
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """An expression and its unit, in each reading of the text: "5 m" is five metres or five times m."""
+
+    readings: tuple[tuple[Expression, Unit | None], ...]
+
+
+def full_reading(quantity: Quantity) -> Expression:
+    """The reading in which every letter is a variable, if there is one."""
+    return next((expression for expression, unit in quantity.readings if unit is None), quantity.readings[0][0])
+
+
+def lone_number(value: object, allowed: Iterable[str] = ("°",)) -> Expression | None:
+    """The finite number of a quantity without a unit, or with one of the allowed ones."""
+    readings = value.readings if isinstance(value, Quantity) else ()
+    return next((e for e, unit in readings if not symbols(e) and not is_infinite(e)
+                 and (unit is None or unit.name in allowed)), None)
+
+
+def same_quantity(answer: Quantity, gold: Quantity, decimals: int | None) -> bool:
+    """Whether they agree in some reading of each."""
+    return any(same_reading(a, g, decimals) for a in answer.readings for g in gold.readings)
+
+
+def same_reading(answer: tuple[Expression, Unit | None], gold: tuple[Expression, Unit | None],
+                 decimals: int | None) -> bool:
+    """Whether two (number or expression, unit) agree, units converted.
+
+    One side without a unit agrees with the other in any unit; with a percent sign it may mean the share or the number,
+    but a number below 1 % is not read as the share.
+    """
+    (a, a_unit), (g, g_unit) = answer, gold
+    if a_unit is not None and g_unit is not None and ANY_UNIT not in (a_unit.name, g_unit.name):
+        if a_unit.dimension != g_unit.dimension:
+            return False
+        a = divide(times(a, a_unit.factor), g_unit.factor) if a_unit.factor != g_unit.factor else a
+    elif a_unit is not None and g_unit is not None:
+        if a_unit.power() != g_unit.power() and 0 not in (a_unit.power(), g_unit.power()):
+            return False
+    elif (a_unit or g_unit) is not None and "%" in (a_unit or g_unit).name:
+        a_share, g_share = (divide(e, Fraction(100)) if u is not None else e for e, u in (answer, gold))
+        if same_number(a_share, g_share, None):
+            return True
+        if (value := real(a)) is not None and abs(value) < 1:  # 0.13 % is not 0.13
+            return False
+    return same_number(a, g, decimals)

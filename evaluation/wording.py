@@ -4,7 +4,7 @@ choices.py. Each is linear in the text that it reads.
 
 import re
 
-from evaluation.matcher import NUMBER_WORDS
+from evaluation.values import NUMBER_WORDS
 
 SPECIAL_TOKEN = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|<eos>|<(?:start|end)_of_turn>")
 THOUGHT = re.compile(r"</(?:think|thinking|thought|reasoning)>|◁/think▷", re.I)

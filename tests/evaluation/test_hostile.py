@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation import algebra, matcher, mathvista
+from evaluation import algebra, matcher, mathvista, values
 from evaluation.answers import final_answer
 from evaluation.choices import chosen_letter
 from evaluation.matcher import equal
@@ -174,7 +174,7 @@ def everything(text: str, gold: str) -> list:
 
 
 def forget() -> None:
-    for cached in (matcher.read, matcher._equal, algebra.value_at, algebra.symbols, algebra.coordinate):
+    for cached in (values.read, matcher._equal, algebra.value_at, algebra.symbols, algebra.coordinate):
         cached.cache_clear()
 
 
