@@ -260,6 +260,7 @@ def phrase(region: str) -> str:
         "",
         region,
     )
+    region = re.sub(r"(?<=\d)\s+\([\d.,]+\s*%\)$", "", region)  # 0.65 (65 %)
     region = re.sub(r"^(\S*\d\S*(?: [^\d\s]{1,6})?)\s+is\s+the\b.*$", r"\1", region, flags=re.S)  # 14 cm is the length
     region = re.sub(r"^(\$?\d[\d.,]*\S*)\s+with\b.*$", r"\1", region, flags=re.S)
     return clean(re.split(r",?\s*\b(?:so|hence|thus|therefore)\s+|[∴⇒]", REASON.sub("", region))[-1])

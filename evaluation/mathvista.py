@@ -118,16 +118,20 @@ def as_number(answer: str | None) -> str | None:
     return number_in_words(answer) if isinstance(value, values.Words) else None
 
 
-NOT_ONE_NUMBER = re.compile(
-    r"\b(?:not|half|third|quarter|twice|double|dozen|hundred|thousand|million|billion)\b|\d[*/!]|[√∞π]"
-    r"|\^(?!\{?\s*\\circ)|\\(?:frac|sqrt|pi|infty|sin|cos|tan|log|ln)|(?:sin|cos|tan|log|ln|exp|sqrt)\s*[\d(^_]")
+NOT_ONE_NUMBER = re.compile(  # another number word, a word that changes the number or makes it a label, a formula
+    rf"\b(?:{'|'.join(values.NUMBER_WORDS)}|not?|none|never|but|except|without|half|third|quarter|tenths|hundredths|twice"
+    r"|double|dozen|score|hundred|thousand|mln|million|billion|squared?|cubed?|root|sum|difference|product|below|above"
+    r"|under|over|(?:more|less|fewer|greater) than \S*\d|at (?:least|most)|option|choice|step|row"
+    r"|column|page|question|figure)\b|[A-Za-z]-?\d|\d[*/!+]|[√∞π<>≤≥⁰¹²³⁴-⁹]|\^(?!\{?\s*\\circ)|\\(?:frac|sqrt|pi|infty|sin|cos|tan|log|ln)"
+    r"|(?:sin|cos|tan|log|ln|exp|sqrt)\s*[\d(^_]", re.I
+)
 
 
 def number_in_words(text: str) -> str | None:
     """The one number of a phrase; None where there are several, words that change it, or a formula."""
     if NOT_ONE_NUMBER.search(text):
         return None
-    found = re.findall(r"-?\d+(?:[.,]\d+)*", text)
+    found = re.findall(r"-?\d+(?:[.,]\d+)*", re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text))
     return found[0] if len(found) == 1 and re.fullmatch(r"-?\d{1,15}(?:\.\d{1,15})?", found[0]) else None
 
 

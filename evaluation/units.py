@@ -38,8 +38,8 @@ KNOWN: dict[str, tuple[str, dict[int, int], Expression]] = {
 SPELLINGS = {spelling: name for name, (spellings, _, _) in KNOWN.items() for spelling in spellings.split()}
 NOT_UNITS = set(
     "million thousand hundred billion trillion dozen half third quarter times squared cubed more less fewer than "
-    "percent sin cos tan log sqrt theta alpha beta gamma point minus plus over and not east west north south left "
-    "right down negative pairs tens true false clockwise anticlockwise".split()
+    "tenths hundredths mln score percent sin cos tan log sqrt theta alpha beta gamma point minus plus over and not "
+    "east west north south left right down negative pairs tens true false clockwise anticlockwise".split()
 )
 
 

@@ -220,7 +220,11 @@ def test_the_worst_texts_cost_little_and_are_no_answer(text: str) -> None:
     [
         ("sin²x + cos²x", "1"), ("\\tan(2)", "-2.185039863"), ("10^{400}", None), ("2\\sqrt{", None), ("e^{2x", None),
         ("sin(2x", None), ("(-∞, 4", None), ("about 5 more people", "5"), ("35^\\circ or so", "35"), ("45°/30°", "1.5"),
-        ("1/\\sec(e^{66})", "0.3780540012"),
+        ("1/\\sec(e^{66})", "0.3780540012"), ("week 5", "5"), ("about 1,234 of them", "1234"), ("all but 5", None),
+        ("the square root of 16", None), ("5 squared", None), ("10⁶ people", None), ("one less than 6", None),
+        ("5 or six", None), ("covid-19", None), ("A4 paper", None), ("none of the 4", None), ("option 3", None),
+        ("greater than 5", None), ("at least 5", None), ("5 below zero", None), ("6+ items", None),
+        ("5 hundredths", None),
     ],
 )
 def test_a_number_is_that_of_the_formula_not_one_in_it(answer: str, found: str | None) -> None:
