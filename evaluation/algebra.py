@@ -184,8 +184,7 @@ def evaluate(mp: MPContext, expression: Expression, k: int) -> object:
     if is_infinite(expression):
         raise NotMath("an infinity")
     value = OPERATIONS[expression[0]](mp, *(evaluate(mp, operand, k) for operand in expression[1:]))
-    size = mp.mag(value)
-    if value and not abs(size) <= MAX_SIZE:  # nan too
+    if value and not abs(mp.mag(value)) <= MAX_SIZE:  # nan too
         raise NotMath("no finite value, or too large a one")
     if isinstance(value, mp.mpc):  # a part that is noise could be so small that mpmath takes ages over it
         noise = abs(value) * NOISE
@@ -202,24 +201,18 @@ def coordinate(symbol: str, k: int) -> Fraction:
 
 
 @lru_cache(maxsize=4096)
-def value_at(expression: Expression, k: int) -> object:
+def value_at(expression: Expression, k: int, mp: MPContext = MP) -> object:
     """The value at point k (0 to POINTS - 1); NotMath where it has none."""
     try:
-        return evaluate(MP, expression, k)
+        return evaluate(mp, expression, k)
     except (ArithmeticError, ValueError) as error:
         raise NotMath(str(error)) from error
 
 
 def checked(expression: Expression) -> Expression:
     """The expression; NotMath unless it is an infinity, or has a value that twice the precision does not change."""
-    if not is_infinite(expression):
-        value = value_at(expression, 0)
-        try:
-            again = evaluate(TWICE, expression, 0)
-        except (ArithmeticError, ValueError) as error:
-            raise NotMath(str(error)) from error
-        if not near(value, again):
-            raise NotMath("no value: digits cancel")
+    if not is_infinite(expression) and not near(value_at(expression, 0), value_at(expression, 0, TWICE)):
+        raise NotMath("no value: digits cancel")
     return expression
 
 
@@ -275,4 +268,4 @@ def same_number(a: Expression, g: Expression, decimals: int | None) -> bool:
     x, y = real(a), real(g)
     if x is None or y is None or whole(y * 10**decimals) is None:
         return agree(a, g)
-    return bool(abs(x - y) <= y.context.mpf(10) ** -decimals / 2 + TOLERANCE)
+    return bool(abs(x - y) <= MP.mpf(10) ** -decimals / 2 + TOLERANCE)

@@ -71,6 +71,8 @@ def plain(text: str) -> str:
     text = text.replace("Â°", "°").replace(r"\$", "").translate(CHARACTERS)
     text = re.sub(r"\\mathbb\s*\{?\s*R\b\s*\}?|ℝ|\ball real numbers\b", "(-oo, oo)", text, flags=re.I)
     text = unicodedata.normalize("NFKC", text).replace("π", " pi ")
+    if len(text) > 2 * MAX_CHARACTERS:  # one sign may become eighteen
+        raise NotMath("too long")
     text = re.sub(r"(?<![\d.,])([1-9]\d{0,2})((?:(?: |\\,|\\ )\d{3})+)(?![\d/ ]|\\[, ]\d)", thousands, text)
     text = re.sub(r"(?<=\d)\s*[xX]\s*(?=10\s*(?:\^|\*\*))", " * ", text)
     text = "".join(f" {GREEK_LETTERS[c]} " if c in GREEK_LETTERS else c for c in text)
@@ -151,6 +153,7 @@ class _Parser:
         return found
 
     def deeper(self) -> None:
+        """Count one level; whoever calls takes it off."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise NotMath("too deep")
