@@ -263,7 +263,7 @@ def same_number(a: Expression, g: Expression, decimals: int | None) -> bool:
         return True
     if is_infinite(a) or is_infinite(g):
         return False
-    if decimals is None:
+    if decimals is None or symbols(a) or symbols(g):
         return not (isinstance(a, Fraction) and isinstance(g, Fraction)) and agree(a, g)
     x, y = real(a), real(g)
     if x is None or y is None or whole(y * 10**decimals) is None:
