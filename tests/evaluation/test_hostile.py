@@ -207,12 +207,12 @@ WORST = [
 def test_the_worst_texts_cost_little_and_are_no_answer(text: str) -> None:
     forget()
     began = time.process_time()
-    seen = [everything(text, gold) for gold in GOLDS[:4]]
+    seen = [everything(text, gold) for gold in GOLDS[:2]]
     assert time.process_time() - began < 1
     assert not any(verdict for verdicts in seen for verdict in verdicts[:3])
     forget()
     with ThreadPoolExecutor(1) as pool:  # where no signal arrives, and after other texts
-        assert pool.submit(lambda: [everything(text, gold) for gold in GOLDS[:4]]).result() == seen
+        assert pool.submit(lambda: [everything(text, gold) for gold in GOLDS[:2]]).result() == seen
 
 
 @pytest.mark.parametrize(
