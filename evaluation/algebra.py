@@ -195,9 +195,12 @@ def evaluate(mp: MPContext, expression: Expression, k: int) -> object:
 
 @lru_cache(maxsize=4096)
 def coordinate(symbol: str, k: int) -> Fraction:
-    """Where a symbol stands at point k: drawn by its name, so it is the same in every expression."""
+    """Where a symbol stands at point k: drawn by its name, so it is the same in every expression. The last two points
+    lie far out on either side, where |x - 100| is no longer 100 - x.
+    """
     draw = random.Random(f"{symbol} {k}")
-    return Fraction(draw.randint(-999, 999) * 2 + 1, 2 * draw.randint(100, 300) + 1)
+    near_by = Fraction(draw.randint(-999, 999) * 2 + 1, 2 * draw.randint(100, 300) + 1)
+    return near_by if k < POINTS - 2 else (-1) ** k * 1000 * (1 + abs(near_by))
 
 
 @lru_cache(maxsize=4096)

@@ -332,6 +332,9 @@ def read_quantity(text: str, depth: int) -> Quantity | None:
     return Quantity(tuple(readings)) if readings else None
 
 
+MATHEMATICS = re.compile(r"[\d\\+*/^]|\b(?:arc)?(?:sin|cos|tan|sec|csc|cot)\b|\b(?:log|ln|exp|sqrt|abs|frac)\b")
+
+
 def read_labelled(text: str, depth: int) -> Labelled | None:
     """ "domain: [-4, 0) and range: (-3, 1]" → a value under each label."""
     if depth > 1 or not re.search(r"[A-Za-z]{4}", text):
@@ -340,9 +343,11 @@ def read_labelled(text: str, depth: int) -> Labelled | None:
     parts, position = [], 0
     for match in BRACKETED.finditer(text):
         before = text[position : match.start()]
+        if MATHEMATICS.search(before):  # sin(x) + cos(x) has no labels
+            return None
         words = (word for word in words_of(before) if word.isalpha() and word not in SMALL_WORDS)
         label, value = tuple(sorted(map(stem, words))), read_value(match.group().strip(), depth + 2)
-        if not label or value is None or re.search(r"\d", before):
+        if not label or value is None:
             return None
         parts.append((label, value))
         position = match.end()
