@@ -16,10 +16,10 @@ from itertools import islice, takewhile
 from evaluation.algebra import NotMath
 from evaluation.values import Words, read
 from evaluation.wording import (
-    AFFIRMED, BOLD, CHECK, CLOSING, COMPARED, COMPLETE, CONCLUDES, CORRECTED, COUNT, DANGLING, DENIED, DENIES,
-    DERIVES, FURTHER_NUMBER, HOWEVER, HYPOTHETICAL, JOINT, LEADING_TOKENS, MARK, NEXT_QUESTION, NOT_EMPTY, NUMBER,
-    OPENING, PART, PENDING, REASON, SENTENCE, SEPARATORS, SPECIAL_TOKEN, STATES_NOTHING, STEP, SUPPOSED, SUPPOSING,
-    TABLE, THINKING, THOUGHT, TURN_END, UNANSWERED, UNDETERMINED, UNSOLVED
+    AFFIRMED, BOLD, CHECK, CLOSING, COMPARED, COMPLETE, CONCLUDES, CONTRAST, CORRECTED, COUNT, DANGLING, DENIED,
+    DENIES, DERIVES, FURTHER_NUMBER, HOWEVER, HYPOTHETICAL, JOINT, LEADING_TOKENS, MARK, NEXT_QUESTION, NOT_EMPTY,
+    NUMBER, OPENING, PART, PENDING, REASON, SENTENCE, SEPARATORS, SPECIAL_TOKEN, STATES_NOTHING, STEP, SUPPOSED,
+    SUPPOSING, TABLE, THINKING, THOUGHT, TURN_END, UNANSWERED, UNDETERMINED, UNSOLVED
 )
 
 TAIL = 4000  # characters of a response that are read
@@ -227,7 +227,7 @@ def stated(sentence: str, lone: bool = True) -> str | None:
     if (bold := bold_number(sentence)) is not None:
         return bold
     whole = COMPARED.sub(" ", clean(sentence))
-    plain = REASON.sub("", whole)
+    plain = CONTRAST.sub("", REASON.sub("", whole))
     unsolved = UNSOLVED.search(plain)
     if DENIES.search(plain) or HYPOTHETICAL.search(plain) or (unsolved and "=" not in plain[: unsolved.start()]):
         return None

@@ -61,11 +61,12 @@ DENIED = re.compile(
     r"|\b[A-H]\b\W*(?:,|and|or)\W*(?:option\s+|choice\s+)?[(\[]?$", re.I
 )
 REASON = re.compile(
-    r"\s*(?:,\s*)?\b(?:because|since|which|so that|given that|while|whereas|when|as (?:the|it|this|we|shown|there|they)"
+    r"\s*(?:,\s*)?\b(?:because|since|which|so that|given that|as (?:the|it|this|we|shown|there|they)"
     r"|where|i\.e|rejecting|rounded|correct to|to the nearest|to \w+ decimal)\b.*$"
     r"|\s*,\s*(?:and\s+)?not\b.*$|\s*\(\s*not\b[^()]*\)\s*$",
     re.I | re.S,
 )
+CONTRAST = re.compile(r",?\s+(?:when|while|whereas)\b.*$", re.I | re.S)  # in a sentence, after its value
 SENTENCE = re.compile(r"(?<=[.!?])(?<!\b[A-Z]\.)\s+(?=[A-Z(*\"\\$]|$)|(?<=。)")
 # a line of an answer that has several: "Domain: [-4, 0)", then "Range: (-3, 1]"
 PART = re.compile(
