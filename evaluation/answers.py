@@ -17,9 +17,9 @@ from evaluation.algebra import NotMath
 from evaluation.values import Words, read
 from evaluation.wording import (
     AFFIRMED, BOLD, CHECK, CLOSING, COMPARED, COMPLETE, CONCLUDES, CONTRAST, CORRECTED, COUNT, DANGLING, DENIED,
-    DENIES, DERIVES, FURTHER_NUMBER, HOWEVER, HYPOTHETICAL, JOINT, LEADING_TOKENS, MARK, NEXT_QUESTION, NOT_EMPTY,
-    NUMBER, OPENING, PART, PENDING, REASON, SENTENCE, SEPARATORS, SPECIAL_TOKEN, STATES_NOTHING, STEP, SUPPOSED,
-    SUPPOSING, TABLE, THINKING, THOUGHT, TURN_END, UNANSWERED, UNDETERMINED, UNSOLVED
+    DENIES, DERIVES, FURTHER_NUMBER, HYPOTHETICAL, JOINT, LEADING_TOKENS, MARK, NEXT_QUESTION, NOT_EMPTY, NOT_LISTED,
+    NUMBER, OPENING, PART, PENDING, REASON, SENTENCE, SEPARATORS, SHOWS, SPECIAL_TOKEN, STATES_NOTHING, STEP,
+    SUPPOSED, SUPPOSING, TABLE, THINKING, THOUGHT, TURN_END, UNANSWERED, UNDETERMINED, UNSOLVED
 )
 
 TAIL = 4000  # characters of a response that are read
@@ -195,18 +195,19 @@ def prose(text: str) -> list[list[str]]:
 def conclusions(text: str, choices: list[str] | None = None) -> list[str]:
     """The sentences that may state the answer where no mark does, the likeliest first: the last; those before it that
     conclude something ("So ..."); the first, where what follows explains it. Of a text that breaks off, or says that
-    more is to be done, the last alone.
+    more is to be done, the last alone; behind one that has no answer, only what concludes.
     """
     found = [*filter(NOT_EMPTY, (STEP.sub("", sentence, count=1) if STEP.match(sentence) else sentence
                                  for line in prose(text) for sentence in line))]
     if not any(map(UNANSWERED.search, choices or ())):
         after = list(takewhile(lambda sentence: not UNANSWERED.search(sentence), reversed(found)))[::-1]
-        found = after if len(after) == len(found) or not (after and HOWEVER.match(after[0])) else []
+        refusals = found[: len(found) - len(after)]
+        found = after if not refusals or NOT_LISTED.search(refusals[-1]) else [*filter(CONCLUDES.match, after)]
     if len(found) < 2 or taken_back(text.partition(found[0])[2], choices) or not COMPLETE.search(found[-1]):
         found = found[-1:]
     elif any(map(PENDING.search, found[1:])):
         found = [*filter(CONCLUDES.match, found[1:-1]), found[-1]] if not PENDING.search(found[-1]) else found[-1:]
-    first = found[: not re.search(r"\d", found[-1])] if found else []  # a number in the last is another value
+    first = [sentence for sentence in found[:1] if not re.search(r"\d", found[-1]) and not SHOWS.match(sentence)]
     ordered = dict.fromkeys([*found[-1:], *filter(CONCLUDES.match, found[-2:0:-1]), *first])
     return [sentence for sentence in ordered if not STATES_NOTHING.search(sentence) and not DANGLING.search(sentence)
             and not (SUPPOSING.match(sentence) and MARK.search(sentence))]

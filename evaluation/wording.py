@@ -42,13 +42,14 @@ UNDETERMINED = re.compile(  # said after an answer, it takes the answer back
     rf"\b{CANNOT}(?:be (?:determined|found|answered)|(?:determine|answer|find|give|provide) (?:the|a|an|this|any)"
     r"(?: \w+)? (?:answer|question|option))\b|\b(?:not enough|insufficient) information\b", re.I
 )
+NOT_LISTED = re.compile(r"\bnone of the (?:\w+ )?(?:options|choices|answers)\b", re.I)
 UNANSWERED = re.compile(  # a sentence that says so is none of an answer, nor is what stands before it
     rf"{UNDETERMINED.pattern}|\b{CANNOT}(?:be )?(?:determined?|answer(?:ed)?|found|tell|told|say|said|provided?|known?"
     r"|seen?|viewe?d?|help)\b|(?:\bnot|n't) (?:have|provide|contain|include|give|specify)\b[^.\n]{0,40}"
     r"\b(?:information|context|details|data|image|picture|graph|function)\b|\bno (?:information|context|data)\b"
     r"|\bnot (?:clear|certain|sure|known|applicable)(?: (?:if|whether|what|which)\b|\s*[.,])"
     r"|\b(?:question|problem) (?:is|seems|appears)(?: to be)? (?:incomplete|unclear|invalid|not (?:clear|valid))"
-    r"|\bnone of the (?:\w+ )?(?:options|choices|answers)\b|\bmistake in the (?:question|problem|options|choices)\b"
+    rf"|\bdepends? on\b|\bnot specific\b|{NOT_LISTED.pattern}|\bmistake in the (?:question|problem|options|choices)\b"
     r"|\bnot (?:an? (?:option|choice)|available|listed|among)\b|\bplease provide\b|\bsorry\b", re.I
 )
 # what stands before a mark that is none: "if the answer is B", "neither A nor B is correct"
@@ -129,25 +130,26 @@ DENIES = re.compile(
     r"|rather than|except|mistake|wrong|false|reject|discard|exclude|tempted)\b"
     r"|n't\b|不[是选对可能]|错|排除|\btoo (?:small|short|low|large|big|long|high)\b", re.I
 )
-# a sentence that states nothing of its own: a task, a supposition, what is given, what a picture shows
+# a sentence that states nothing of its own: a task, a supposition, what is given
 STATES_NOTHING = re.compile(
-    r"^\W*(?:given:|given\b[^.]*\bfind|find|to (?:find|answer|determine|solve|get|calculate)|let|suppose|assum\w+"
-    r"|consider|what|which|how|we (?:have|need) to)\b"
-    r"|^\W*(?:in |from )?(?:the|this) (?:diagram|image|picture|photo|graph|figure|chart|table|question|problem)\b[^.]*"
-    r"\b(?:shows?|shown|displays?|depicts?|is of|asks?|represents?|contains?)\b"
+    r"^\W*given:|^\W*(?:given\b[^.]*\bfind|find|to (?:find|answer|determine|solve|get|calculate)|let|suppose|assum\w+"
+    r"|consider|what|which|how|we (?:have|need) to)\b|^\W*the (?:question|problem) asks\b"
     r"|\b(?:(?:asks?|check|tell|determine|depends on) (?:whether|if|what)|whether|hard to (?:tell|say))\b"
     r"|\b(?:mistake|wrong) to\b", re.I
 )
+SHOWS = re.compile(  # what a picture shows is no answer, unless it is all that is said
+    r"^\W*(?:in |from )?(?:the|this) (?:diagram|image|picture|photo|graph|figure|chart|table|question|problem)\b[^.]*"
+    r"\b(?:shows?|shown|displays?|depicts?|is of|represents?|contains?)\b", re.I
+)
 HYPOTHETICAL = re.compile(r"^\W*if\b.*\bwould\b|\bwould\b.*\bif\b|\bonly if\b|\bunless\b|如果|假如", re.I)
 PENDING = re.compile(  # the work is not done
-    r"\b(?:we|I|you|still) (?:still )?need\b|\bneed(?:ed)? to\b|\blet(?:'s| us| me)\b"
-    r"|\bcan be (?:found|solved|computed|calculated|used)\b|\busing\b|\bwe (?:can )?(?:use|solve)\b"
-    r"|\bto (?:find|answer|determine|solve|calculate)\b|\bfollows\b|\bis not (?:given|shown|known|provided)\b", re.I
+    r"\b(?:we|I|you|still) (?:still )?need\b|\bneeded to\b|\blet(?:'s| us| me)\b|^\W*using\b|\bwe can (?:use|solve)\b"
+    r"|\bcan be (?:found|solved|computed|calculated|used)\b|\bfollows from\b|\bis not (?:given|shown|known|provided)\b",
+    re.I
 )
 DANGLING = re.compile(
     r"(?:\b(?:so|then|thus|therefore|and|or|is|the|of|by|to|with|from)|所以|因此|,|\(|\s[-+*/=×÷])\s*$", re.I
 )
-HOWEVER = re.compile(r"\W*(?:however|but|still|nevertheless|that said)\b", re.I)
 STEP = re.compile(r"\s*(?:#+\s*)?(?:\*\*)?(?:step\s+\d+\s*[.:]?(?:\*\*)?|\d+[.)](?=\s|$))\s*", re.I)  # a line's head
 COMPLETE = re.compile(r"[.!?。:)\]}$*\"'%°\d]\W*$|\d\s*\w+\W*$")
 UNSOLVED = re.compile(  # 3x + 40 = 180
