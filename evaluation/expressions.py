@@ -94,7 +94,8 @@ def plain(text: str) -> str:
     text = re.sub(r"[+-]?\binf(?:inity)?\b", lambda m: m.group()[:1].strip("iI") + " oo ", text, flags=re.I)
     text = re.sub(r"\\frac\s*(\d)\s*(\d)(?!\d)", r"\\frac{\1}{\2}", text)
     text = re.sub(r"(?<![\w}])\{(\d+)\}\{(\d+)\}", r"\\frac{\1}{\2}", text)  # a fraction that lost its command
-    return text.strip()
+    text = re.sub(r"[^\S\n]+", " ", text)  # the patterns that follow try every way to share a run of spaces out
+    return re.sub(r" ?\n\s*", "\n", text).strip()
 
 
 def thousands(match: re.Match) -> str:
