@@ -115,8 +115,8 @@ NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]
 TOKEN = re.compile(
     rf"\s*(?:(?P<number>{NUMBER})|(?P<command>\\[A-Za-z]+)|(?P<name>[A-Za-z]+'?)|(?P<op>\*\*|[-+*/^_(){{}}\[\]|!°%]))"
 )
-FUNCTIONS = {name: name for name in "sin cos tan sec csc cot asin acos atan log exp abs sqrt".split()} | {
-    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "ln": "log", "cbrt": "cbrt"}
+FUNCTIONS = {name: name for name in "sin cos tan sec csc cot asin acos atan log exp abs sqrt cbrt".split()} | {
+    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "ln": "log"}
 INVERSE = {"sin": "asin", "cos": "acos", "tan": "atan"}
 CIRCULAR = ("sin", "cos", "tan", "sec", "csc", "cot")
 
