@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from types import ModuleType
 
+from tqdm import tqdm
+
 from common.llm import Client, user_message
 from evaluation.answers import clean
 from evaluation.choices import fold
@@ -149,7 +151,7 @@ def ask(client: Client, prompts: Mapping[str, str], read: Callable[[str, str, bo
         waiting = [key for key in prompts if key not in rows]
         varied = {"temperature": options["temperature"] or AGAIN} if sample else {}
         replies = client.chat_many(([user_message(prompts[key])] for key in waiting), sample=sample, **options | varied)
-        for key, reply in zip(waiting, replies, strict=True):
+        for key, reply in tqdm(zip(waiting, replies, strict=True), total=len(waiting), desc=what, disable=not waiting):
             if reply.error is not None or reply.cut:
                 error = reply.error or f"the reply was cut off at {options['max_tokens']} tokens; allow more"
                 rows[key] = {"error": f"{what}: {error}"}
