@@ -282,9 +282,12 @@ def white_picture() -> bytes:
 def judge_client(config: Config) -> Client:
     """The judge's client; its replies are kept, so that judging again asks nothing twice.
 
-    Its key is JUDGE_API_KEY. OPENAI_API_KEY is that of --api: a judge at another address never sees it.
+    Its key is JUDGE_API_KEY. OPENAI_API_KEY is that of --api, also of an earlier command: a judge at another address
+    never sees it.
     """
-    alone = not config.api or config.api.split("/")[:3] == config.judge.split("/")[:3]  # scheme, host and port
+    checkpoint_answered = config.model or store.read_settings(Path(config.out_dir) / "settings.json").get("weights")
+    same_address = config.api.split("/")[:3] == config.judge.split("/")[:3]  # scheme, host and port
+    alone = bool(config.predictions or checkpoint_answered or same_address)
     variable = KEY_VARIABLE if alone and not os.environ.get(JUDGE_KEY_VARIABLE) else JUDGE_KEY_VARIABLE
     return Client(config.judge, config.judge_model, cache=str(Path(config.out_dir) / "judge_cache"),
                   concurrency=config.concurrency, timeout=LONGEST_CALL, keep_cut=True, key_variable=variable)

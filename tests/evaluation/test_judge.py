@@ -243,6 +243,8 @@ def test_each_server_gets_its_own_key(run, serve, tmp_path: Path, monkeypatch: p
 
     monkeypatch.setenv("OPENAI_API_KEY", "the model's")
     assert keys(asked) == [{"Bearer the model's"}, {None}], "the key of one server is never sent to another"
+    later = keys(("--steps", "extract,judge,report"))
+    assert later == [set(), {None}], "nor by a later command"
     assert keys(given) == [set(), {"Bearer the model's"}], "the only server"
     model.answer = says(lambda text: vista_reply(text) if text.endswith("answer: ") else "B")
     assert keys(asked, model.url) == [{"Bearer the model's"}, set()], "one server is both"
