@@ -15,19 +15,11 @@ from evaluation.answers import (
 )
 from evaluation.matcher import equal
 from evaluation.values import SMALL_WORDS, stem
-from evaluation.wording import DENIES, HYPOTHETICAL, NEGATED, REASON, TEXT_COMMAND
+from evaluation.wording import (
+    ASKS, CHANGE, CONDITION, DENIES, HYPOTHETICAL, NAMED, NEGATED, OPENS, REASON, SEVERAL, TEXT_COMMAND, TITLE, TOLD
+)
 
 LETTERS = "ABCDEFGH"
-TOLD = re.compile(r"\b(?:option|choice)\s+\(?([A-H])\b|\(([A-H])\)")
-OPENS = re.compile(r"\W*(?:(?:option|choice)\s+)?(?:\([A-H]\)|[A-H](?:[.:)]|\s*$))", re.I)
-CONDITION = re.compile(
-    r"^\W*(?:based on[^,]*,\s*)?(?:if|when|as|since|because|given|while|although)\b[^,]*,|\bif\b[^,]*$", re.I
-)
-CHANGE = re.compile(  # "A decrease in the number of foxes would ...": what happens, not what comes of it
-    r"^\W*(?:an?|the|this)\s+(?:\w+\s+)?(?:increase|decrease|rise|drop|decline|reduction|lack|shortage|loss|removal)\s+(?:in|of)"
-    r"\b[^,.]*?\b(?=would|will|could|may|might|can|leads?|causes?)", re.I
-)
-ASKS = re.compile(r"\W*(?:is|are|was|were|do|does|did|can|could|would|will|has|have|should)\b", re.I)
 FILLERS = SMALL_WORDS | set(
     "are was were do does did can could would will has have had should may might also they these those there their "
     "likely most not no never does doesn isn aren t any according image graph figure picture based".split()
@@ -35,12 +27,6 @@ FILLERS = SMALL_WORDS | set(
 PAIRS = ("more fewer", "greater less", "larger smaller", "higher lower", "highest lowest", "largest smallest",
          "maximum minimum", "increasing decreasing")
 OPPOSITES = {stem(a): stem(b) for pair in PAIRS for a, b in (pair.split(), pair.split()[::-1])}
-LETTER = r"[(\[{<\"']{0,3}\b[A-Ha-h]\b[)\]}>\"']{0,3}"
-SEVERAL = re.compile(
-    rf"^\W{{0,6}}(?:both|either|neither|all|none|not)?\W{{0,6}}{LETTER}\W{{0,6}}(?:,|;|\?|/|&|\+|and|or|nor)\W{{0,6}}"
-    r"(?:(?:also|maybe|possibly|perhaps|even|else|either)\W+)*(?:option|choice)?\W{0,6}\b[A-H]\b(?!')",
-    re.I,
-)
 
 
 def chosen_letter(response: str, choices: list[str], question: str = "") -> str | None:
@@ -58,27 +44,13 @@ def chosen_letter(response: str, choices: list[str], question: str = "") -> str 
         letter, stop = letter_of(region, choices)
         if letter or stop:
             return letter
-    lines = [clean(" ".join(line)) for line in prose(text)]
-    if not lines or lists_choices(lines[-2:]):
-        return None
-    first = fold(clean(sum(prose(text), [])[0]))  # "No. It is longer because ..."
-    if first != fold(clean(text)) and first in map(fold, choices):
-        return by_text(first, choices) if not taken_back(text, choices) else None
-    sentences = conclusions(text, choices)
-    if not sentences:
-        return None
-    bare = sentences[0] if not OPENS.match(lines[-1]) else lines[-1]  # "B. It is the only one that ..."
-    letter, stop = letter_of(bare, choices, strict=len(lines) > 1 or len(lines[0]) > 200)
-    if letter and denied(bare, letter, choices):
-        return None
-    if len(lines) > 1 and not lists_choices(lines[:2]) and is_choice(lines[0], choices):
-        first = letter_of(lines[0], choices, strict=True)[0]  # the answer first, then its explanation
-        return first if letter in (None, first) and not taken_back("\n".join(lines[1:]), choices) else None
+    letter, stop = by_place(text, choices)
     if letter or stop:
         return letter
+    sentences = [clean(sentence) for sentence in conclusions(text, choices)]
     if regions:
         return named_in(sentences[0], choices) or by_text(final_answer(response) or "", choices)
-    for sentence in map(clean, sentences):
+    for sentence in sentences:
         letter = named_in(sentence, choices) or by_text(stated(sentence, lone=False) or "", choices)
         if letter and not denied(sentence, letter, choices):
             return letter
@@ -87,6 +59,26 @@ def chosen_letter(response: str, choices: list[str], question: str = "") -> str 
         return mentions.pop() if len(mentions) == 1 else None
     verdict = next((said for sentence in sentences if (said := affirmed(question, sentence)) is not None), None)
     return None if verdict is None else by_text("yes" if verdict else "no", choices, whole=True)
+
+
+def by_place(text: str, choices: list[str]) -> tuple[str | None, bool]:
+    """(letter, stop) of a text that begins or ends with a choice. stop: it says that there is none, or several."""
+    sentences, found = prose(text), conclusions(text, choices)
+    lines = [clean(" ".join(line)) for line in sentences]
+    if not found or lists_choices(lines[-2:]):
+        return None, True
+    opening = clean(sentences[0][0])
+    if opening != clean(text) and fold(opening) in map(fold, choices):  # "No. It is longer because ..."
+        return (None if taken_back(text, choices) else by_text(opening, choices)), True
+    first, last = lines[0], lines[-1]
+    bare = last if OPENS.match(last) else found[0]  # "B. It is the only one that ..."
+    letter, stop = letter_of(bare, choices, strict=len(lines) > 1 or len(first) > 200)
+    if letter and denied(bare, letter, choices):
+        return None, True
+    if len(lines) > 1 and not lists_choices(lines[:2]) and is_choice(first, choices):
+        answer = letter_of(first, choices, strict=True)[0]  # the answer first, then its explanation
+        return (None if letter not in (None, answer) or taken_back(text, choices) else answer), True
+    return letter, stop
 
 
 def denied(sentence: str, letter: str, choices: list[str]) -> bool:
@@ -142,15 +134,6 @@ def is_choice(line: str, choices: list[str]) -> bool:
     return bool(match) and (not match[2] or is_text_of(match[1].upper(), match[2], choices))
 
 
-NAMED = re.compile(  # "(B)", but not "figure (B)"
-    r"(?<!figure )(?<!graph )(?<!panel )(?<!diagram )(?<!picture )(?<!image )(?<!labelled )\(([A-H])\)"
-    r"|\b(?:option|choice)\s+\(?([A-H])\b|\bis:?\s+\(?([A-H])\)?\W*$|选(?:项|择)?\s*\(?([A-H])(?![A-Za-z])"
-    r"|\b(?:it'?s|must be|therefore|thus|hence|so|select|choose|pick|go with|corresponds to|matches)\W+\(?"
-    r"([A-H])\)?\W*$",
-    re.I,
-)
-
-
 def named_in(sentence: str, choices: list[str]) -> str | None:
     """The one choice that a sentence names by its letter or, at its end, by its text; None for none and several."""
     letters = {next(filter(None, groups)) for groups in NAMED.findall(sentence)}
@@ -166,13 +149,6 @@ def named_in(sentence: str, choices: list[str]) -> str | None:
 def in_range(letter: str, choices: list[str]) -> bool:
     """Whether the letter names one of the choices; without a list of them any of A to H does."""
     return len(letter) == 1 and letter in LETTERS[: len(choices) or len(LETTERS)]
-
-
-TITLE = re.compile(
-    r"^\W*(?:(?:the\s+)?(?:correct\s+)?(?:option|choice|letter|answer|result|solution|conclusion|assistant)\b"
-    r"(?:\s+is)?\s*:?|(?:most\s+)?(?:probably|likely|definitely|clearly))\s*",
-    re.I,
-)
 
 
 def letter_of(region: str, choices: list[str], strict: bool = False) -> tuple[str | None, bool]:

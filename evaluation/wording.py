@@ -160,3 +160,35 @@ JOINT = re.compile(
     r"(?:\\q?quad\b|\\[,;:]|[\s$\\()\[\].~])*(?:,|;|and|or|\\text\s*\{\s*(?:,\s*)?(?:and|or)\s*\}|或|和)?"
     r"(?:\\q?quad\b|\\[,;:]|[\s$\\()~])*(?:[A-Za-z]\w?(?:_\{?\w\}?)?\s*=)?[\s$]*"
 )
+
+# -----------------------------------------------------------------------------
+# choices
+
+TOLD = re.compile(r"\b(?:option|choice)\s+\(?([A-H])\b|\(([A-H])\)")
+OPENS = re.compile(r"\W*(?:(?:option|choice)\s+)?(?:\([A-H]\)|[A-H](?:[.:)]|\s*$))", re.I)
+CONDITION = re.compile(
+    r"^\W*(?:based on[^,]*,\s*)?(?:if|when|as|since|because|given|while|although)\b[^,]*,|\bif\b[^,]*$", re.I
+)
+CHANGE = re.compile(  # "A decrease in the number of foxes would ...": what happens, not what comes of it
+    r"^\W*(?:an?|the|this)\s+(?:\w+\s+)?(?:increase|decrease|rise|drop|decline|reduction|lack|shortage|loss|removal)"
+    r"\s+(?:in|of)\b[^,.]*?\b(?=would|will|could|may|might|can|leads?|causes?)", re.I
+)
+ASKS = re.compile(r"\W*(?:is|are|was|were|do|does|did|can|could|would|will|has|have|should)\b", re.I)
+LETTER = r"[(\[{<\"']{0,3}\b[A-Ha-h]\b[)\]}>\"']{0,3}"
+SEVERAL = re.compile(
+    rf"^\W{{0,6}}(?:both|either|neither|all|none|not)?\W{{0,6}}{LETTER}\W{{0,6}}(?:,|;|\?|/|&|\+|and|or|nor)\W{{0,6}}"
+    r"(?:(?:also|maybe|possibly|perhaps|even|else|either)\W+)*(?:option|choice)?\W{0,6}\b[A-H]\b(?!')",
+    re.I,
+)
+NAMED = re.compile(  # "(B)", but not "figure (B)"
+    r"(?<!figure )(?<!graph )(?<!panel )(?<!diagram )(?<!picture )(?<!image )(?<!labelled )\(([A-H])\)"
+    r"|\b(?:option|choice)\s+\(?([A-H])\b|\bis:?\s+\(?([A-H])\)?\W*$|选(?:项|择)?\s*\(?([A-H])(?![A-Za-z])"
+    r"|\b(?:it'?s|must be|therefore|thus|hence|so|select|choose|pick|go with|corresponds to|matches)\W+\(?"
+    r"([A-H])\)?\W*$",
+    re.I,
+)
+TITLE = re.compile(
+    r"^\W*(?:(?:the\s+)?(?:correct\s+)?(?:option|choice|letter|answer|result|solution|conclusion|assistant)\b"
+    r"(?:\s+is)?\s*:?|(?:most\s+)?(?:probably|likely|definitely|clearly))\s*",
+    re.I,
+)
