@@ -26,6 +26,7 @@ from common.files import remove_leftovers
 from common.llm import Client
 from errors import UserError
 from problems import gallery, store
+from problems.explain import Explainer
 from problems.families import MODULES, families
 
 
@@ -87,8 +88,6 @@ def publish(plan: store.Plan, out: str, client: Client | None) -> None:
     """Join the finished shards, explained if there is a client, write report.html and print what was made."""
     explainer = None
     if client is not None:
-        from problems.explain import Explainer  # sympy's import is slow, and only a run with a server needs it
-
         explainer = Explainer(client)
     store.merge(plan, out, explainer)
     gallery.write(out)

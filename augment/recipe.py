@@ -25,6 +25,9 @@ from benchmarks import benchmark_of
 from common.files import file_ends, fingerprint, write_atomically
 from common.llm import Client, user_message
 from errors import UserError
+from evaluation.answers import final_answer
+from evaluation.choices import chosen_letter
+from evaluation.matcher import equal
 from problems.pairs import LOOK
 from sources import WEAK, BadRow, WrongFile, conversations, image_path, open_image, parse_spec
 
@@ -254,9 +257,6 @@ def _usable(side: int, turns: list, row_id: str, image_root: str, plan: Plan) ->
 
 def agrees(response: str, answer: str, question: str) -> bool:
     """Whether a worked response ends in this answer; with choices, in the same choice."""
-    from evaluation.answers import chosen_letter, final_answer  # sympy's import is slow, and only servers need it
-    from evaluation.matcher import equal
-
     choices = [content for _, content in split_choices(question)[1]]
     if choices:
         letter = chosen_letter(response, choices)

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from itertools import groupby, islice
-from typing import TYPE_CHECKING
 
 import numpy
 from tqdm import tqdm
@@ -23,15 +22,13 @@ from tqdm import tqdm
 from common import shards
 from common.files import fingerprint, read_json, write_atomically
 from errors import UserError
+from problems.explain import Explainer
 from problems.families import families
 from problems.figure import Picture
 from problems.pairs import VERSIONS, Example, caption, construct, design
 from problems.problem import Draw, Problem, Reject
 from problems.sheet import NoLayout
 from problems.solver import WrongProblem
-
-if TYPE_CHECKING:  # it brings sympy, which only a run with a server needs
-    from problems.explain import Explainer
 
 VERSION = 6  # raised whenever the same seed gives other bytes
 PICTURES_IN_A_FOLDER = 1000
@@ -340,7 +337,7 @@ def delete_pictures(out: str, problem: dict) -> None:
                 os.remove(os.path.join(out, url))
 
 
-def merge(plan: Plan, out: str, explainer: "Explainer | None" = None) -> None:
+def merge(plan: Plan, out: str, explainer: Explainer | None = None) -> None:
     """Join the shards into the published files and the manifest; with an explainer, its explanations in the rows."""
     counts = Counter(read_json(os.path.join(out, "shards", "counts.json")))
     per_family: dict[str, Counter[str]] = {}
