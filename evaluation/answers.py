@@ -17,8 +17,8 @@ from evaluation.algebra import NotMath
 from evaluation.values import Words, read
 from evaluation.wording import (
     AFFIRMED, BOLD, CHECK, CLOSING, COMPARED, COMPLETE, CONCLUDES, CONTRAST, CORRECTED, COUNT, DANGLING, DENIED,
-    DENIES, DERIVES, FURTHER_NUMBER, HYPOTHETICAL, JOINT, LEADING_TOKENS, MARK, NEXT_QUESTION, NOT_EMPTY, NOT_LISTED,
-    NUMBER, OPENING, PART, PENDING, REASON, SENTENCE, SEPARATORS, SHOWS, SPECIAL_TOKEN, STATES_NOTHING, STEP,
+    DENIES, DERIVES, DIFFERENCE, FURTHER_NUMBER, HYPOTHETICAL, JOINT, LEADING_TOKENS, MARK, NEXT_QUESTION, NOT_EMPTY,
+    NOT_LISTED, NUMBER, OPENING, PART, PENDING, REASON, SENTENCE, SEPARATORS, SPECIAL_TOKEN, STATES_NOTHING, STEP,
     SUPPOSED, SUPPOSING, TABLE, THINKING, THOUGHT, TURN_END, UNANSWERED, UNDETERMINED, UNSOLVED
 )
 
@@ -56,6 +56,7 @@ def clean(text: str) -> str:
     """Without Markdown's emphasis and code marks, quotes around the whole, and a full stop at the end."""
     text = re.sub(r"(?<![\w)])\*\*|\*\*(?![\w(])|__(?=\S)|`+|^#+\s*|^(?:[*•]\s+|-\s+(?=\D))", "", text.strip(),
                   flags=re.M).strip()
+    text = re.sub(r"</?(?:b|i|em|strong|span|p|br)\s*/?>", "", text)
     text = re.sub(r"(?:</\w+>|<[A-Za-z]{2,}>)\s*$|(?<=\w)[*_]+$", "", text).strip()
     text = re.sub(r"^(?:<<|<|\"|')([^<>]*?)(?:>>|>|\"|')\.?$", r"\1", text, flags=re.S)
     return text.strip().rstrip(".。").strip()
@@ -160,10 +161,10 @@ def final_answer(response: str) -> str | None:
     parts = [clean(line) for line in takewhile(PART.match, reversed(lines))][::-1]
     if len(parts) > 1:
         return "; ".join(parts)
-    sentences = conclusions(text)
-    values = [value for sentence in sentences if (value := stated(sentence)) is not None]
-    if sentences and not DERIVES.search(sentences[0]):  # bold in an answer that stands before its explanation
-        values.insert(0, bold_number(text))
+    found = conclusions(text)
+    values = [value for sentence in found if (value := stated(sentence)) is not None]
+    if found and not DERIVES.search(found[0]) and not (values and BOLD.search(found[0])):
+        values.insert(0, bold_number(text))  # of an answer that stands before its explanation
     return next(filter(None, values), None)
 
 
@@ -193,24 +194,33 @@ def prose(text: str) -> list[list[str]]:
 
 
 def conclusions(text: str, choices: list[str] | None = None) -> list[str]:
-    """The sentences that may state the answer where no mark does, the likeliest first: the last; those before it that
-    conclude something ("So ..."); the first, where what follows explains it. Of a text that breaks off, or says that
-    more is to be done, the last alone; behind one that has no answer, only what concludes.
+    """The sentences that may state the answer where no mark does, the likeliest first: the last, then those before it
+    that conclude something ("So ..."). Of a text that breaks off, or says that more is to be done, the last alone;
+    behind one that has no answer, only what concludes.
     """
-    found = [*filter(NOT_EMPTY, (STEP.sub("", sentence, count=1) if STEP.match(sentence) else sentence
-                                 for line in prose(text) for sentence in line))]
+    found = sentences(text)
+    if STEP.fullmatch(text.rstrip().rpartition("\n")[2]):  # a list that breaks off
+        return []
     if not any(map(UNANSWERED.search, choices or ())):
         after = list(takewhile(lambda sentence: not UNANSWERED.search(sentence), reversed(found)))[::-1]
         refusals = found[: len(found) - len(after)]
         found = after if not refusals or NOT_LISTED.search(refusals[-1]) else [*filter(CONCLUDES.match, after)]
-    if len(found) < 2 or taken_back(text.partition(found[0])[2], choices) or not COMPLETE.search(found[-1]):
+    if len(found) > 1 and (not COMPLETE.search(found[-1]) or PENDING.search(found[-1])
+                           or taken_back(text.partition(found[0])[2], choices)):
         found = found[-1:]
-    elif any(map(PENDING.search, found[1:])):
-        found = [*filter(CONCLUDES.match, found[1:-1]), found[-1]] if not PENDING.search(found[-1]) else found[-1:]
-    first = [sentence for sentence in found[:1] if not re.search(r"\d", found[-1]) and not SHOWS.match(sentence)]
-    ordered = dict.fromkeys([*found[-1:], *filter(CONCLUDES.match, found[-2:0:-1]), *first])
-    return [sentence for sentence in ordered if not STATES_NOTHING.search(sentence) and not DANGLING.search(sentence)
-            and not (SUPPOSING.match(sentence) and MARK.search(sentence))]
+    return list(filter(asserted, dict.fromkeys([*found[-1:], *filter(CONCLUDES.match, found[-2::-1])])))
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text's prose, without the numbers of its steps."""
+    return [*filter(NOT_EMPTY, (STEP.sub("", sentence, count=1) if STEP.match(sentence) else sentence
+                                for line in prose(text) for sentence in line))]
+
+
+def asserted(sentence: str) -> bool:
+    """Whether a sentence says something of its own: it is no task, no supposition, and does not break off."""
+    return not (STATES_NOTHING.search(sentence) or DANGLING.search(sentence)
+                or SUPPOSING.match(sentence) and MARK.search(sentence))
 
 
 def in_words(text: str) -> bool:
@@ -225,9 +235,14 @@ def stated(sentence: str, lone: bool = True) -> str | None:
     """The value that a sentence states: its one bold number, a count ("there are two ..."), what follows its last "="
     or verb, or (where `lone`) its only number; None for none. What it compares with ("larger than 4") is none.
     """
-    if (bold := bold_number(sentence)) is not None:
-        return bold
-    whole = COMPARED.sub(" ", clean(sentence))
+    bold = [*BOLD.finditer(sentence)]
+    restated = bold and re.search(rf"(?:{SEPARATORS[0]})\W*\d", sentence[bold[-1].end() :])
+    if not restated and (value := bold_number(sentence)):
+        return value
+    sentence = re.sub(r"(?<=[\w°%])\s+\([^(),]*[a-z]{2}[^(),]*\)(?=\W*$)", "", clean(sentence))  # (to 1 d.p.)
+    if DIFFERENCE.search(sentence):
+        return None
+    whole = COMPARED.sub(" ", sentence)
     plain = CONTRAST.sub("", REASON.sub("", whole))
     unsolved = UNSOLVED.search(plain)
     if DENIES.search(plain) or HYPOTHETICAL.search(plain) or (unsolved and "=" not in plain[: unsolved.start()]):

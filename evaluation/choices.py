@@ -10,13 +10,14 @@ The marks and sentences are those of answers.py. In doubt there is no letter.
 import re
 
 from evaluation.answers import (
-    LONGEST_REGION, clean, conclusions, final_answer, last_values, lists_choices, marked, phrase, prose, stated,
-    taken_back, tidy
+    LONGEST_REGION, clean, conclusions, final_answer, last_values, lists_choices, asserted,
+    marked, phrase, prose, sentences, stated, taken_back, tidy
 )
 from evaluation.matcher import equal
 from evaluation.values import SMALL_WORDS, stem
 from evaluation.wording import (
-    ASKS, CHANGE, CONDITION, DENIES, HYPOTHETICAL, NAMED, NEGATED, OPENS, REASON, SEVERAL, TEXT_COMMAND, TITLE, TOLD
+    ASKS, CHANGE, CONDITION, DENIES, HYPOTHETICAL, NAMED, NEGATED, OPENS, PENDING, REASON, SEVERAL, SHOWS,
+    TEXT_COMMAND, TITLE, TOLD, UNSURE
 )
 
 LETTERS = "ABCDEFGH"
@@ -47,27 +48,30 @@ def chosen_letter(response: str, choices: list[str], question: str = "") -> str 
     letter, stop = by_place(text, choices)
     if letter or stop:
         return letter
-    sentences = [clean(sentence) for sentence in conclusions(text, choices)]
+    found = [clean(sentence) for sentence in conclusions(text, choices)]
     if regions:
-        return named_in(sentences[0], choices) or by_text(final_answer(response) or "", choices)
-    for sentence in sentences:
+        return named_in(found[0], choices) or by_text(final_answer(response) or "", choices)
+    for sentence in found:
         letter = named_in(sentence, choices) or by_text(stated(sentence, lone=False) or "", choices)
         if letter and not denied(sentence, letter, choices):
             return letter
-    mentions = {letter for sentence in sentences if (letter := mentioned(sentence, choices))}
+    told = sentences(text)
+    if asserted(told[0]) and not SHOWS.match(told[0]) and not any(map(PENDING.search, told[1:])):
+        found += told[:1]  # and what follows explains it
+    mentions = {letter for sentence in found if (letter := mentioned(sentence, choices))}
     if mentions:
         return mentions.pop() if len(mentions) == 1 else None
-    verdict = next((said for sentence in sentences if (said := affirmed(question, sentence)) is not None), None)
+    verdict = next((said for sentence in found if (said := affirmed(question, sentence)) is not None), None)
     return None if verdict is None else by_text("yes" if verdict else "no", choices, whole=True)
 
 
 def by_place(text: str, choices: list[str]) -> tuple[str | None, bool]:
     """(letter, stop) of a text that begins or ends with a choice. stop: it says that there is none, or several."""
-    sentences, found = prose(text), conclusions(text, choices)
-    lines = [clean(" ".join(line)) for line in sentences]
+    found = conclusions(text, choices)
+    lines = [clean(" ".join(line)) for line in prose(text)]
     if not found or lists_choices(lines[-2:]):
         return None, True
-    opening = clean(sentences[0][0])
+    opening = clean(sentences(text)[0])
     if opening != clean(text) and fold(opening) in map(fold, choices):  # "No. It is longer because ..."
         return (None if taken_back(text, choices) else by_text(opening, choices)), True
     first, last = lines[0], lines[-1]
@@ -110,6 +114,8 @@ def affirmed(question: str, sentence: str) -> bool | None:
     if not ASKS.match(question):
         return None
     sentence = REASON.sub("", sentence)
+    if UNSURE.search(sentence):
+        return None
     asked, words, against = content(question), content(sentence), bool(DENIES.search(sentence))
     if len(words) > len(asked) + 3:  # it says something else, too
         return None
@@ -125,7 +131,8 @@ def affirmed(question: str, sentence: str) -> bool | None:
 
 def content(text: str) -> list[str]:
     """The stems of a text's words, without the small ones."""
-    return [stem(word) for word in re.findall(r"[a-z]+|\d+(?:\.\d+)?", text.lower()) if word not in FILLERS]
+    words = re.findall(r"[A-Za-z]+|\d+(?:\.\d+)?", text)  # "A" of "sample A" is no article
+    return [stem(word.lower()) for word in words if word.lower() not in FILLERS or word in LETTERS]
 
 
 def is_choice(line: str, choices: list[str]) -> bool:

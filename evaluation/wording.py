@@ -67,7 +67,7 @@ REASON = re.compile(
     r"|\s*,\s*(?:and\s+)?not\b.*$|\s*\(\s*not\b[^()]*\)\s*$",
     re.I | re.S,
 )
-CONTRAST = re.compile(r",?\s+(?:when|while|whereas)\b.*$", re.I | re.S)  # in a sentence, after its value
+CONTRAST = re.compile(r",?\s+(?:(?:when|while|whereas)\b|with\s+\w\s*=).*$", re.I | re.S)  # after the value
 SENTENCE = re.compile(r"(?<=[.!?])(?<!\b[A-Z]\.)\s+(?=[A-Z(*\"\\$]|$)|(?<=。)")
 # a line of an answer that has several: "Domain: [-4, 0)", then "Range: (-3, 1]"
 PART = re.compile(
@@ -81,9 +81,9 @@ NEGATED = re.compile(
 TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|boldsymbol|bf|rm)\s*\{([^{}]*)\}")
 # what stands before a value in a sentence: first the equals sign and verbs, then weaker words
 SEPARATORS = (
-    r"=|\b(?:is|are|was|were|equals?(?:\s+to)?|gives?|get|be|measures?|costs?|has|have|totals?"
+    r"[=≈]|\b(?:is|are|was|were|equals?(?:\s+to)?|gives?|get|be|measures?|costs?|has|have|totals?"
     r"|(?:shows?|reads?)(?=\s+\W?\d))\b|[是为]|等于",
-    r"\b(?:of|to|as)\b",
+    r"(?<!out )\b(?:of|to|as)\b",
 )
 NUMBER = r"(?<![\w.^])-?\d[\d,]*(?:\.\d+)?(?![\w^])(?:\s*(?:°|%))?"
 COUNTED = "|".join(NUMBER_WORDS)
@@ -94,6 +94,7 @@ COUNT = re.compile(  # "there are two bars", "which leaves 8", "3 objects remain
     rf"|\b(?P<left>\d+|{COUNTED})\s+(?:\w+\s+){{0,3}}(?:remain\b|(?:is|are|were)\s+left\b)", re.I
 )
 FURTHER_NUMBER = re.compile(rf"\d|\b(?!one\b)(?:{COUNTED})\b", re.I)
+DIFFERENCE = re.compile(r"\d\s*(?:\w+\s+)?(?:less|more|fewer)\s+than\s+\S*\d", re.I)
 COMPARED = re.compile(
     rf"\b(?:than|above|below|under|over|at\s+(?:least|most)|up\s+to)\s+(?:[\w=]+\s+){{0,4}}?{NUMBER}", re.I
 )
@@ -127,7 +128,7 @@ DERIVES = re.compile(
 )
 DENIES = re.compile(
     r"\b(?:not|never|neither|nor|cannot|no longer|nobody|no one|nothing|unlikely|hardly|fail(?:s|ed)? to|instead of"
-    r"|rather than|except|mistake|wrong|false|reject|discard|exclude|tempted)\b"
+    r"|rather than|less of|except|mistake|wrong|false|reject|discard|exclude|tempted)\b"
     r"|n't\b|不[是选对可能]|错|排除|\btoo (?:small|short|low|large|big|long|high)\b", re.I
 )
 # a sentence that states nothing of its own: a task, a supposition, what is given
@@ -173,6 +174,7 @@ CHANGE = re.compile(  # "A decrease in the number of foxes would ...": what happ
     r"^\W*(?:an?|the|this)\s+(?:\w+\s+)?(?:increase|decrease|rise|drop|decline|reduction|lack|shortage|loss|removal)"
     r"\s+(?:in|of)\b[^,.]*?\b(?=would|will|could|may|might|can|leads?|causes?)", re.I
 )
+UNSURE = re.compile(r"\b(?:if|may|might|doubt|almost|nearly|unclear|except|only)\b", re.I)
 ASKS = re.compile(r"\W*(?:is|are|was|were|do|does|did|can|could|would|will|has|have|should)\b", re.I)
 LETTER = r"[(\[{<\"']{0,3}\b[A-Ha-h]\b[)\]}>\"']{0,3}"
 SEVERAL = re.compile(
