@@ -27,6 +27,7 @@ import runtime
 from common.llm import KEY_VARIABLE, Client, user_message
 from errors import UserError, run_main
 from evaluation import BENCHMARKS, generated, llm_judge, score, store, wemath
+from evaluation.answers import is_marked
 from evaluation.question import Question
 from evaluation.report import compared, counts, in_order, methods, notes, told, unfinished, write_report
 
@@ -325,10 +326,13 @@ def extract(config: Config, bench: ModuleType, questions: list[Question], answer
     if config.judge and bench.LLM_EXTRACTION:
         found |= by_judge(config, "extraction", llm_judge.extract, bench, ask, responses)
     else:
-        found |= {
-            question.id: {"extraction": bench.extract(question, responses[question.id], config.protocol), "by": "rules"}
-            for question in ask
-        }
+        for question in ask:
+            response = responses[question.id]
+            # the sentences of a cut answer are its way, not its end
+            cut = bench.LLM_EXTRACTION and answers[question.id].get("finish_reason") == "length"
+            unread = cut and not is_marked(response, question.choices)
+            extraction = None if unread else bench.extract(question, response, config.protocol)
+            found[question.id] = {"extraction": extraction, "by": "rules"}
     return [{"id": question.id, **found[question.id]} for question in questions]
 
 

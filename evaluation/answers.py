@@ -10,7 +10,7 @@ finished or not, nor is what a model writes after its own turn. Only the end of 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice, takewhile
 
 from evaluation.algebra import NotMath
@@ -18,8 +18,8 @@ from evaluation.values import Words, read
 from evaluation.wording import (
     AFFIRMED, BOLD, CHECK, CLOSING, COMPARED, COMPLETE, CONCLUDES, CONTRAST, CORRECTED, COUNT, DANGLING, DENIED,
     DENIES, DERIVES, DIFFERENCE, FURTHER_NUMBER, HYPOTHETICAL, JOINT, LEADING_TOKENS, MARK, NEXT_QUESTION, NOT_EMPTY,
-    NOT_LISTED, NUMBER, OPENING, PART, PENDING, REASON, SENTENCE, SEPARATORS, SPECIAL_TOKEN, STATES_NOTHING, STEP,
-    SUPPOSED, SUPPOSING, TABLE, THINKING, THOUGHT, TURN_END, UNANSWERED, UNDETERMINED, UNSOLVED
+    NOT_LISTED, NUMBER, OPENING, PART, PENDING, REASON, SENTENCE, SEPARATORS, SOLUTION, SPECIAL_TOKEN, STATES_NOTHING,
+    STEP, SUPPOSED, SUPPOSING, TABLE, THINKING, THOUGHT, TURN_END, UNANSWERED, UNDETERMINED, UNSOLVED
 )
 
 TAIL = 4000  # characters of a response that are read
@@ -140,6 +140,11 @@ def after_mark(rest: str) -> str:
     return region if content is None else content
 
 
+def is_marked(response: str, choices: Sequence[str] = ()) -> bool:
+    """Whether a response marks its answer (a box, "Answer:"): one that was cut off may be read only then."""
+    return bool(marked(tidy(response), list(choices) or None))
+
+
 def final_answer(response: str) -> str | None:
     """The final answer of a free-form response, None where none is found."""
     text = tidy(response)
@@ -244,6 +249,9 @@ def stated(sentence: str, lone: bool = True) -> str | None:
         return None
     whole = COMPARED.sub(" ", sentence)
     plain = CONTRAST.sub("", REASON.sub("", whole))
+    solutions = SOLUTION.findall(plain)
+    if len(solutions) > 1 and len({name for name, _ in solutions}) == 1:  # x = 1 and x = 3
+        return ", ".join(value for _, value in solutions)
     unsolved = UNSOLVED.search(plain)
     if DENIES.search(plain) or HYPOTHETICAL.search(plain) or (unsolved and "=" not in plain[: unsolved.start()]):
         return None

@@ -67,6 +67,7 @@ REASON = re.compile(
     r"|\s*,\s*(?:and\s+)?not\b.*$|\s*\(\s*not\b[^()]*\)\s*$",
     re.I | re.S,
 )
+SOLUTION = re.compile(r"(?<![\w\\])([A-Za-z])\s*=\s*([-+\d./√π()]+(?:\\\w+[{}\d]*)*)(?=\s*(?:,|;|and\b|or\b|\W*$))")
 CONTRAST = re.compile(r",?\s+(?:(?:when|while|whereas)\b|with\s+\w\s*=).*$", re.I | re.S)  # after the value
 SENTENCE = re.compile(r"(?<=[.!?])(?<!\b[A-Z]\.)\s+(?=[A-Z(*\"\\$]|$)|(?<=。)")
 # a line of an answer that has several: "Domain: [-4, 0)", then "Range: (-3, 1]"
@@ -174,7 +175,8 @@ CHANGE = re.compile(  # "A decrease in the number of foxes would ...": what happ
     r"^\W*(?:an?|the|this)\s+(?:\w+\s+)?(?:increase|decrease|rise|drop|decline|reduction|lack|shortage|loss|removal)"
     r"\s+(?:in|of)\b[^,.]*?\b(?=would|will|could|may|might|can|leads?|causes?)", re.I
 )
-UNSURE = re.compile(r"\b(?:if|may|might|doubt|almost|nearly|unclear|except|only)\b", re.I)
+UNSURE = re.compile(r"\b(?:if|may|might|doubt|almost|nearly|unclear|except|only|lacks?|fails?|far from|other than"
+                    r"|otherwise|incorrect|statement)\b|\?", re.I)
 ASKS = re.compile(r"\W*(?:is|are|was|were|do|does|did|can|could|would|will|has|have|should)\b", re.I)
 LETTER = r"[(\[{<\"']{0,3}\b[A-Ha-h]\b[)\]}>\"']{0,3}"
 SEVERAL = re.compile(
