@@ -17,9 +17,10 @@ from evaluation.algebra import NotMath
 from evaluation.values import Words, read
 from evaluation.wording import (
     AFFIRMED, BOLD, CHECK, CLOSING, COMPARED, COMPLETE, CONCLUDES, CONTRAST, CORRECTED, COUNT, DANGLING, DENIED,
-    DENIES, DERIVES, DIFFERENCE, FURTHER_NUMBER, HYPOTHETICAL, JOINT, LEADING_TOKENS, MARK, NEXT_QUESTION, NOT_EMPTY,
-    NOT_LISTED, NUMBER, OPENING, PART, PENDING, REASON, SENTENCE, SEPARATORS, SOLUTION, SPECIAL_TOKEN, STATES_NOTHING,
-    STEP, SUPPOSED, SUPPOSING, TABLE, THINKING, THOUGHT, TURN_END, UNANSWERED, UNDETERMINED, UNSOLVED
+    DENIES, DERIVES, DIFFERENCE, EXPLAINS, FAILS, FURTHER_NUMBER, HYPOTHETICAL, JOINT, LEADING_TOKENS, MARK,
+    NEXT_QUESTION, NOT_EMPTY, NOT_LISTED, NUMBER, OPENING, PART, PENDING, REASON, SENTENCE, SEPARATORS, SOLUTION,
+    SPECIAL_TOKEN, STATES_NOTHING, STEP, SUPPOSED, SUPPOSING, TABLE, THINKING, THOUGHT, TURN_END, UNANSWERED,
+    UNDETERMINED, UNSOLVED
 )
 
 TAIL = 4000  # characters of a response that are read
@@ -47,7 +48,8 @@ def own_turn(text: str) -> str:
         text = text[: end.start()]
     for match in islice(NEXT_QUESTION.finditer(text), MOST_MARKS):
         before = text[: match.start()]
-        if 0 < len(before.strip()) <= 80 or MARK.search(before, max(0, len(before) - TAIL)):
+        short = STEP.sub("", before.strip(), count=1) if len(before) <= 200 else ""
+        if re.search(r"\d|^\W*[A-H]\W*$", short[:80]) or MARK.search(before, max(0, len(before) - TAIL)):
             return before
     return text
 
@@ -121,9 +123,9 @@ def marked(text: str, choices: list[str] | None = None) -> list[str] | None:
 
 
 def lists_choices(lines: list[str]) -> bool:
-    """Whether two lines are choices told again, or gone through: each begins with another letter."""
+    """Whether two lines are choices told again, or gone through: each begins with a letter, the second a later one."""
     heads = [re.match(r"\W*(?:\d+[.)]\s*)?([A-H])\s*(?:[.:)]|$)", line) for line in lines]
-    return len(heads) == 2 and all(heads) and heads[0][1] != heads[1][1]
+    return len(heads) == 2 and all(heads) and heads[0][1] < heads[1][1]
 
 
 def after_mark(rest: str) -> str:
@@ -155,13 +157,18 @@ def final_answer(response: str) -> str | None:
         return None
     for region in regions:
         candidate = phrase(region)
+        if in_words(candidate) or re.match(r"the\b[^=]*\bis\b[^=]*=", candidate, re.I):
+            candidate = stated(candidate, lone=False) or candidate
         if re.search(r"[\dπ∞]|\\(?:pi|infty|frac|sqrt)", candidate):
             return candidate
     if regions:
         return phrase(regions[0]) or None
     whole = clean(text)
     if len(text) <= 80 and "\n" not in text.strip() and len(SENTENCE.split(whole)) == 1:
-        return (in_words(whole) and stated(text, lone=whole.count(" ") > 4)) or phrase(whole) or whole
+        worded = in_words(whole)
+        if worded and UNANSWERED.search(whole):
+            return None
+        return (worded and stated(text, lone=whole.count(" ") > 4)) or phrase(whole) or whole
     lines = list(filter(NOT_EMPTY, text.split("\n")))
     parts = [clean(line) for line in takewhile(PART.match, reversed(lines))][::-1]
     if len(parts) > 1:
@@ -181,14 +188,25 @@ def bold_number(text: str) -> str | None:
 
 
 def prose(text: str) -> list[list[str]]:
-    """The lines of a text as sentences, without code, tables, remarks to the reader, and a check after the answer."""
-    without_code = re.sub(r"```.*?(?:```|$)", "\n", text.replace("\r", ""), flags=re.S)
+    """The lines of a text as sentences, without code, tables, remarks to the reader, and the check of an answer."""
+    text = re.sub(r"```\w*\n\s*([-+\w.,/°%= ]{1,20})\s*```", r"\1", text.replace("\r", ""))  # a value set as code
+    without_code = re.sub(r"```.*?(?:```|$)", "\n", text, flags=re.S)
     text = TABLE.sub("\n", without_code if NOT_EMPTY(without_code) else text)
     lines: list[list[str]] = []
-    for line in filter(NOT_EMPTY, text.split("\n")):
-        if lines and CHECK.match(line) and re.search(r"\d", lines[-1][-1]):  # of an answer, not of each choice
-            break
-        lines.append([sentence for sentence in SENTENCE.split(line.strip()) if sentence.strip()])
+    checking, announced = False, False
+    for line in text.split("\n"):
+        if not NOT_EMPTY(line):  # a check ends with its paragraph, or with the one that it announces
+            checking, announced = checking and announced, False
+            continue
+        found = [sentence for sentence in SENTENCE.split(line.strip()) if sentence.strip()]
+        checks = [k for k, sentence in enumerate(found) if CHECK.match(sentence) and (lines or k)]
+        if checks:
+            checking, announced = True, line.rstrip("*_ ").endswith(":")
+        checked = found[checks[0] if checks else 0 :] if checking else []
+        if any(map(FAILS.search, checked)):
+            return []
+        lines.append(found[: len(found) - len(checked)])
+    lines = [line for line in lines if line]
     while lines and (CLOSING.match(lines[-1][-1]) or (len(lines) > 1 and lines[-1][-1].rstrip().endswith(":"))):
         lines[-1].pop()
         lines = [line for line in lines if line]
@@ -210,6 +228,8 @@ def conclusions(text: str, choices: list[str] | None = None) -> list[str]:
         after = list(takewhile(lambda sentence: not UNANSWERED.search(sentence), reversed(found)))[::-1]
         refusals = found[: len(found) - len(after)]
         found = after if not refusals or NOT_LISTED.search(refusals[-1]) else [*filter(CONCLUDES.match, after)]
+    while len(found) > 1 and EXPLAINS.match(found[-1]):
+        found.pop()
     if len(found) > 1 and (not COMPLETE.search(found[-1]) or PENDING.search(found[-1])
                            or taken_back(text.partition(found[0])[2], choices)):
         found = found[-1:]
@@ -244,7 +264,7 @@ def stated(sentence: str, lone: bool = True) -> str | None:
     restated = bold and re.search(rf"(?:{SEPARATORS[0]})\W*\d", sentence[bold[-1].end() :])
     if not restated and (value := bold_number(sentence)):
         return value
-    sentence = re.sub(r"(?<=[\w°%])\s+\([^(),]*[a-z]{2}[^(),]*\)(?=\W*$)", "", clean(sentence))  # (to 1 d.p.)
+    sentence = re.sub(r"(?<=[\w°%])\s+\([^()]*(?:[a-z]{2}|[=:])[^()]*\)(?=\W*$)", "", clean(sentence))  # (to 1 d.p.)
     if DIFFERENCE.search(sentence):
         return None
     whole = COMPARED.sub(" ", sentence)
@@ -284,7 +304,7 @@ def phrase(region: str) -> str:
         "",
         region,
     )
-    region = re.sub(r"(?<=\d)\s+\([\d.,]+\s*%\)$", "", region)  # 0.65 (65 %)
+    region = re.sub(r"(?<=\d)\s+\([≈~]?\s*(?:[\d.,]+\s*%|0?\.\d+)\)$", "", region)  # 0.65 (65 %)
     region = re.sub(r"^(\S*\d\S*(?: [^\d\s]{1,6})?)\s+is\s+the\b.*$", r"\1", region, flags=re.S)  # 14 cm is the length
     region = re.sub(r"^(\$?\d[\d.,]*\S*)\s+with\b.*$", r"\1", region, flags=re.S)
     return clean(re.split(r",?\s*\b(?:so|hence|thus|therefore)\s+|[∴⇒]", REASON.sub("", region))[-1])

@@ -48,8 +48,8 @@ def chosen_letter(response: str, choices: list[str], question: str = "") -> str 
     letter, stop = by_place(text, choices)
     if letter or stop:
         return letter
-    found = [clean(sentence) for sentence in conclusions(text, choices)]
-    if regions:
+    found = [clean(REASON.sub("", sentence)) or clean(sentence) for sentence in conclusions(text, choices)]
+    if regions and found:
         return named_in(found[0], choices) or by_text(final_answer(response) or "", choices)
     for sentence in found:
         letter = named_in(sentence, choices) or by_text(stated(sentence, lone=False) or "", choices)
@@ -71,9 +71,10 @@ def by_place(text: str, choices: list[str]) -> tuple[str | None, bool]:
     lines = [clean(" ".join(line)) for line in prose(text)]
     if not found or lists_choices(lines[-2:]):
         return None, True
-    opening = clean(sentences(text)[0])
-    if opening != clean(text) and fold(opening) in map(fold, choices):  # "No. It is longer because ..."
-        return (None if taken_back(text, choices) else by_text(opening, choices)), True
+    opening = fold(clean(re.split(r"[,.;:!]", sentences(text)[0])[0]))
+    if opening != fold(clean(text)) and opening in map(fold, choices):  # "No, it is longer because ..."
+        return (None if taken_back(clean(text)[len(opening) :].lstrip(",.;:! "), choices) else
+                by_text(opening, choices)), True
     first, last = lines[0], lines[-1]
     bare = last if OPENS.match(last) else found[0]  # "B. It is the only one that ..."
     letter, stop = letter_of(bare, choices, strict=len(lines) > 1 or len(first) > 200)
@@ -148,7 +149,8 @@ def named_in(sentence: str, choices: list[str]) -> str | None:
         letter = letters.pop()
         known = letter.isupper() and in_range(letter, choices)
         return letter if not letters and known and not NEGATED.search(sentence) else None
-    value = next(last_values(sentence), "")
+    value = next((value for value in last_values(sentence) if by_text(value, choices, whole=True)),
+                 next(last_values(sentence), ""))
     head = re.match(r"\(?([A-H])\)?\s*[:.]\s", value)
     return letter_of(value, choices, strict=True)[0] if head else by_text(value, choices, whole=True)
 
@@ -222,7 +224,8 @@ def by_text(text: str, choices: list[str], whole: bool = False) -> str | None:
     if whole:
         return None
     texts = list(map(fold, choices))
-    begins = [t for t in texts if t and re.match(re.escape(t) + r"(?![\w.]|\s*[-+*/^=])", folded)]
+    begins = [t for t in texts if t and re.match(re.escape(t) + (r"(?=\W*$|\s*[,.;:!])" if t in ("yes", "no") else
+                                                                r"(?![\w.]|\s*[-+*/^=])"), folded)]
     longest = max(begins, key=len, default="")
     rest = folded[len(longest) :]
     if any(t and t != longest and re.search(rf"(?<!\w){re.escape(t)}(?!\w)", rest) for t in texts):

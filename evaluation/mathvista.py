@@ -120,10 +120,10 @@ def as_number(answer: str | None) -> str | None:
 
 NOT_ONE_NUMBER = re.compile(  # another number word, a word that changes the number or makes it a label, a formula
     rf"\b(?:{'|'.join(values.NUMBER_WORDS)}|not?|none|never|but|except|without|half|third|quarter|tenths|hundredths|twice"
-    r"|double|dozen|score|hundred|thousand|mln|million|billion|squared?|cubed?|root|sum|product|at (?:least|most))\b"
-    r"|\b(?:(?:(?:more|less|fewer|greater) than|above|below|under|over) (?:\D{,9}\d|zero)|(?:option|choice|step|row"
-    r"|column|page|question|figure) \d)|[A-Za-z]-?\d|\d[*/!+]|[√∞π<>≤≥⁰¹²³⁴-⁹]|\^(?!\{?\s*\\circ)"
-    r"|\\(?:frac|sqrt|pi|infty|sin|cos|tan|log|ln)|(?:sin|cos|tan|log|ln|exp|sqrt)\s*[\d(^_]", re.I
+    r"|double|dozen|score|hundred|thousand|mln|million|billion|squared?|cubed?|root|sum of|product of)\b"
+    r"|\b(?:at (?:least|most)|(?:(?:more|less|fewer|greater) than|above|below|under|over) (?:\D{,9}\d|zero)"
+    r"|(?:option|choice|step|row|column|page|question|figure) \d)|[A-Za-z]-?\d|\d[*/!+]|[√∞π<>≤≥⁰¹²³⁴-⁹]"
+    r"|\^(?!\{?\s*\\circ)|\\(?:frac|sqrt|pi|infty|sin|cos|tan|log|ln)|(?:sin|cos|tan|log|ln|exp|sqrt)\s*[\d(^_]", re.I
 )
 
 

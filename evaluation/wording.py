@@ -7,9 +7,9 @@ import re
 from evaluation.values import NUMBER_WORDS
 
 SPECIAL_TOKEN = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|<eos>|<(?:start|end)_of_turn>")
-THOUGHT = re.compile(r"</(?:think|thinking|thought|reasoning)>|◁/think▷", re.I)
-THINKING = re.compile(r"<(?:think|thinking|thought|reasoning)>|◁think▷", re.I)
-LEADING_TOKENS = re.compile(r"(?:\s|<\|[^|<>\n]{1,40}\|>|<s>|<start_of_turn>|assistant\b|model\n)*")
+THOUGHT = re.compile(r"</(?:think|thinking|thought|reasoning)>|◁/think▷|<\|channel\|>final<\|message\|>", re.I)
+THINKING = re.compile(r"<(?:think|thinking|thought|reasoning)>|◁think▷|<\|channel\|>analysis<\|message\|>", re.I)
+LEADING_TOKENS = re.compile(r"(?:\s|<\|[^|<>\n]{1,40}\|>|</?s>|<eos>|<start_of_turn>|assistant\b|model\n)*")
 # what a model writes on when its turn is over: a token that ends it, or the next question
 TURN_END = re.compile(r"<\|(?:im_end|im_start|endoftext|end|eot_id|eom_id|end▁of▁sentence|user)\|>|</s>|<eos>"
                       r"|<(?:end|start)_of_turn>")
@@ -82,7 +82,7 @@ NEGATED = re.compile(
 TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|boldsymbol|bf|rm)\s*\{([^{}]*)\}")
 # what stands before a value in a sentence: first the equals sign and verbs, then weaker words
 SEPARATORS = (
-    r"[=≈]|\b(?:is|are|was|were|equals?(?:\s+to)?|gives?|get|be|measures?|costs?|has|have|totals?"
+    r"[=≈]|\b(?:is|are|was|were|equals?(?:\s+to)?|gives?|get|be|measures?|costs?|has|have|totals"
     r"|(?:shows?|reads?)(?=\s+\W?\d))\b|[是为]|等于",
     r"(?<!out )\b(?:of|to|as)\b",
 )
@@ -112,14 +112,18 @@ OPENING = re.compile(
 )
 CLOSING = re.compile(
     r"\W*(?:(?:I\s+)?hope|(?:please\s+)?(?:let\s+me\s+know|feel\s+free)|if\s+you\s+(?:have|need|want|would)"
-    r"|(?:is|are)\s+there\s+any\w*|(?:do|would|can|could|does|may|shall)\b[^.!]*\?\W*$|thanks?"
-    r"|you(?:'re|\s+are)\s+welcome|good\s+luck|happy\s+to\s+help)(?!\w)|\W*(?:希望|如果你|如有|还有(?:其他|什么))", re.I
+    r"|(?:is|are)\s+there\s+any\w*|(?:do|would|can|could|does|may|shall)\b[^.!]*\?\W*$|thanks?(?!\s+to)"
+    r"|you(?:'re|\s+are)\s+welcome|good\s+luck|happy\s+to\s+help)(?!\w)(?!.*\d)"
+    r"|\W*(?:confidence|tip|remember|source|references?|note|remark)\b\W*(?::|that\b)"
+    r"|\W*(?:希望|如果你|如有|还有(?:其他|什么))", re.I
 )
 CHECK = re.compile(
-    r"[\W_]*(?:(?:let(?:'s|\s+us|\s+me)|we\s+can|I\s+(?:will|can)|to)\s+)?(?:now\s+|also\s+)?"
-    r"(?:double[- ]?|sanity\s+|quick\s+)?(?:(?:note:|remark:|check|verify|verification|plugging\b[^.\n]*\bback"
-    r"|substitut\w+\s+(?:this\s+|it\s+)?back)(?!\w)|验证|检验)", re.I
+    r"[\W_]*(?:(?:quick|sanity|double)[-\s]+)?(?:check(?:ing)?\s*[:.!✓—-]|verif(?:ication|ying)\b|proof\s*:|验证|检验"
+    r"|(?:(?:let(?:'s|\s+us|\s+me)|we\s+can|I\s+(?:will|can)|to)\s+)?(?:now\s+|also\s+)?(?:check|verify)\b\s*(?:[,:]|this|it\b"
+    r"|that|by\b|(?:the|our|my)\s+(?:answer|result|solution))|substitut\w+\s+(?:this\s+|it\s+)?back|plugging\b[^.\n]*\bback)",
+    re.I
 )
+FAILS = re.compile(r"\b(?:wrong|incorrect|fails|does(?:n't| not)|is not|isn't)\b|≠|不", re.I)  # of a check
 CONCLUDES = re.compile(
     r"\W*(?:so|thus|hence|therefore|consequently|finally|in\s+conclusion|as\s+a\s+result|因此|所以|故|综上)(?![a-z])",
     re.I
@@ -137,7 +141,7 @@ STATES_NOTHING = re.compile(
     r"^\W*given:|^\W*(?:given\b[^.]*\bfind|find|to (?:find|answer|determine|solve|get|calculate)|let|suppose|assum\w+"
     r"|consider|what|which|how|we (?:have|need) to)\b|^\W*the (?:question|problem) asks\b"
     r"|\b(?:(?:asks?|check|tell|determine|depends on) (?:whether|if|what)|whether|hard to (?:tell|say))\b"
-    r"|\b(?:mistake|wrong) to\b", re.I
+    r"|\b(?:mistake|wrong) to\b|\?\W*$", re.I
 )
 SHOWS = re.compile(  # what a picture shows is no answer, unless it is all that is said
     r"^\W*(?:in |from )?(?:the|this) (?:diagram|image|picture|photo|graph|figure|chart|table|question|problem)\b[^.]*"
@@ -146,9 +150,11 @@ SHOWS = re.compile(  # what a picture shows is no answer, unless it is all that 
 HYPOTHETICAL = re.compile(r"^\W*if\b.*\bwould\b|\bwould\b.*\bif\b|\bonly if\b|\bunless\b|如果|假如", re.I)
 PENDING = re.compile(  # the work is not done
     r"\b(?:we|I|you|still) (?:still )?need\b|\bneeded to\b|\blet(?:'s| us| me)\b|^\W*using\b|\bwe can (?:use|solve)\b"
-    r"|\bcan be (?:found|solved|computed|calculated|used)\b|\bfollows from\b|\bis not (?:given|shown|known|provided)\b",
+    r"|\bcan be (?:found|solved|computed|calculated|used)\b|(?<!this )\bfollows from\b"
+    r"|\bis not (?:given|shown|known|provided)\b",
     re.I
 )
+EXPLAINS = re.compile(r"\W*(?:this (?:is because|follows|comes from|is so))\b", re.I)
 DANGLING = re.compile(
     r"(?:\b(?:so|then|thus|therefore|and|or|is|the|of|by|to|with|from)|所以|因此|,|\(|\s[-+*/=×÷])\s*$", re.I
 )
@@ -169,7 +175,7 @@ JOINT = re.compile(
 TOLD = re.compile(r"\b(?:option|choice)\s+\(?([A-H])\b|\(([A-H])\)")
 OPENS = re.compile(r"\W*(?:(?:option|choice)\s+)?(?:\([A-H]\)|[A-H](?:[.:)]|\s*$))", re.I)
 CONDITION = re.compile(
-    r"^\W*(?:based on[^,]*,\s*)?(?:if|when|as|since|because|given|while|although)\b[^,]*,|\bif\b[^,]*$", re.I
+    r"^\W*(?:based on[^,]*,\s*)?(?:if|when|as|since|because|given|while|although|to)\b[^,]*,|\bif\b[^,]*$", re.I
 )
 CHANGE = re.compile(  # "A decrease in the number of foxes would ...": what happens, not what comes of it
     r"^\W*(?:an?|the|this)\s+(?:\w+\s+)?(?:increase|decrease|rise|drop|decline|reduction|lack|shortage|loss|removal)"
