@@ -113,7 +113,7 @@ def marked(text: str, choices: list[str] | None = None) -> list[str] | None:
             box_end, last_box = match.end() + len(box) + 1, box
         else:
             region = after_mark(text[match.end() : match.end() + 2 * LONGEST_REGION])
-            if HYPOTHETICAL.search(region):
+            if HYPOTHETICAL.search(SENTENCE.split(region)[0]):
                 continue
             if choices is not None and lists_choices(text[match.end() :].strip().split("\n", 2)[:2]):
                 continue
@@ -306,5 +306,5 @@ def phrase(region: str) -> str:
     )
     region = re.sub(r"(?<=\d)\s+\([≈~]?\s*(?:[\d.,]+\s*%|0?\.\d+)\)$", "", region)  # 0.65 (65 %)
     region = re.sub(r"^(\S*\d\S*(?: [^\d\s]{1,6})?)\s+is\s+the\b.*$", r"\1", region, flags=re.S)  # 14 cm is the length
-    region = re.sub(r"^(\$?\d[\d.,]*\S*)\s+with\b.*$", r"\1", region, flags=re.S)
+    region = re.sub(r"^(\$?\d[\d.,]*\S*)\s+(?:with\b.*|in (?:total|all)|altogether)$", r"\1", region, flags=re.S)
     return clean(re.split(r",?\s*\b(?:so|hence|thus|therefore)\s+|[∴⇒]", REASON.sub("", region))[-1])

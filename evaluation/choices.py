@@ -87,19 +87,20 @@ def by_place(text: str, choices: list[str]) -> tuple[str | None, bool]:
 
 
 def denied(sentence: str, letter: str, choices: list[str]) -> bool:
-    """Whether a sentence denies or only supposes the choice that stands in it, rather than begin with it."""
+    """Whether a sentence denies or only supposes the choice whose text stands in it, rather than begin with it."""
     choice = fold(choices[LETTERS.index(letter)]) if choices else ""
     said = fold(clean(sentence))
     if said.startswith(choice) or OPENS.match(said):
         return bool(re.search(r"\btoo \w+$", said))
     clauses = [clause for clause in re.split(r"[;,]|\b(?:but|so|hence|thus|therefore)\b", said) if choice in clause]
-    return bool(HYPOTHETICAL.search(said) or DENIES.search((clauses or [said])[-1].replace(choice, " ")))
+    supposed = HYPOTHETICAL.search(said) and f"({letter.lower()})" not in said
+    return bool(supposed or DENIES.search((clauses or [said])[-1].replace(choice, " ")))
 
 
 def mentioned(sentence: str, choices: list[str]) -> str | None:
     """The one choice whose words a sentence holds, whatever their order; None for none, several, and a denial."""
     sentence = CHANGE.sub("", CONDITION.sub("", REASON.sub("", sentence)))
-    if NEGATED.search(sentence) or DENIES.search(sentence):
+    if NEGATED.search(sentence) or DENIES.search(sentence) or sentence.rstrip().endswith("?"):
         return None
     said, found = set(content(sentence)), {}
     for letter, choice in zip(LETTERS, choices, strict=False):

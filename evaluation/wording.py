@@ -49,7 +49,8 @@ UNANSWERED = re.compile(  # a sentence that says so is none of an answer, nor is
     r"\b(?:information|context|details|data|image|picture|graph|function)\b|\bno (?:information|context|data)\b"
     r"|\bnot (?:clear|certain|sure|known|applicable)(?: (?:if|whether|what|which)\b|\s*[.,])"
     r"|\b(?:question|problem) (?:is|seems|appears)(?: to be)? (?:incomplete|unclear|invalid|not (?:clear|valid))"
-    rf"|\bdepends? on\b|\bnot specific\b|{NOT_LISTED.pattern}|\bmistake in the (?:question|problem|options|choices)\b"
+    rf"|\b(?:answer|value|result|it)\b[^.,]* depends? on\b|\bnot specific\b|{NOT_LISTED.pattern}"
+    r"|\bmistake in the (?:question|problem|options|choices)\b"
     r"|\bnot (?:an? (?:option|choice)|available|listed|among)\b|\bplease provide\b|\bsorry\b", re.I
 )
 # what stands before a mark that is none: "if the answer is B", "neither A nor B is correct"
@@ -141,7 +142,7 @@ STATES_NOTHING = re.compile(
     r"^\W*given:|^\W*(?:given\b[^.]*\bfind|find|to (?:find|answer|determine|solve|get|calculate)|let|suppose|assum\w+"
     r"|consider|what|which|how|we (?:have|need) to)\b|^\W*the (?:question|problem) asks\b"
     r"|\b(?:(?:asks?|check|tell|determine|depends on) (?:whether|if|what)|whether|hard to (?:tell|say))\b"
-    r"|\b(?:mistake|wrong) to\b|\?\W*$", re.I
+    r"|\b(?:mistake|wrong) to\b", re.I
 )
 SHOWS = re.compile(  # what a picture shows is no answer, unless it is all that is said
     r"^\W*(?:in |from )?(?:the|this) (?:diagram|image|picture|photo|graph|figure|chart|table|question|problem)\b[^.]*"
