@@ -17,10 +17,10 @@ from evaluation.algebra import NotMath
 from evaluation.values import Words, read
 from evaluation.wording import (
     AFFIRMED, BOLD, CHECK, CLOSING, COMPARED, COMPLETE, CONCLUDES, CONTRAST, CORRECTED, COUNT, DANGLING, DENIED,
-    DENIES, DERIVES, DIFFERENCE, EXPLAINS, FAILS, FURTHER_NUMBER, HYPOTHETICAL, JOINT, LEADING_TOKENS, MARK,
-    NEXT_QUESTION, NOT_EMPTY, NOT_LISTED, NUMBER, OPENING, PART, PENDING, REASON, SENTENCE, SEPARATORS, SOLUTION,
-    SPECIAL_TOKEN, STATES_NOTHING, STEP, SUPPOSED, SUPPOSING, TABLE, THINKING, THOUGHT, TURN_END, UNANSWERED,
-    UNDETERMINED, UNSOLVED
+    DENIES, DERIVES, DIFFERENCE, EXPLAINING, EXPLAINS, FAILS, FURTHER_NUMBER, HYPOTHETICAL, JOINT, LEADING_TOKENS,
+    MARK, NEXT_QUESTION, NOT_EMPTY, NOT_LISTED, NUMBER, OPENING, PART, PENDING, REASON, SENTENCE, SEPARATORS, SHOWS,
+    SOLUTION, SPECIAL_TOKEN, STATES_NOTHING, STEP, SUPPOSED, SUPPOSING, TABLE, THINKING, THOUGHT, TURN_END,
+    UNANSWERED, UNDETERMINED, UNSOLVED
 )
 
 TAIL = 4000  # characters of a response that are read
@@ -157,7 +157,7 @@ def final_answer(response: str) -> str | None:
         return None
     for region in regions:
         candidate = phrase(region)
-        if in_words(candidate) or re.match(r"the\b[^=]*\bis\b[^=]*=", candidate, re.I):
+        if re.match(r"the\b[^\[(]*\b(?:is|are|equals)\b[^\[(]*$", candidate, re.I):
             candidate = stated(candidate, lone=False) or candidate
         if re.search(r"[\dπ∞]|\\(?:pi|infty|frac|sqrt)", candidate):
             return candidate
@@ -217,9 +217,9 @@ def prose(text: str) -> list[list[str]]:
 
 
 def conclusions(text: str, choices: list[str] | None = None) -> list[str]:
-    """The sentences that may state the answer where no mark does, the likeliest first: the last, then those before it
-    that conclude something ("So ..."). Of a text that breaks off, or says that more is to be done, the last alone;
-    behind one that has no answer, only what concludes.
+    """The sentences that may state the answer where no mark does, the likeliest first: the last; those before it that
+    conclude something ("So ..."); the first, where the last explains it ("This ..."). Of a text that breaks off, or
+    says that more is to be done, the last alone; behind one that has no answer, only what concludes.
     """
     found = sentences(text)
     if STEP.fullmatch(text.rstrip().rpartition("\n")[2]):  # a list that breaks off
@@ -233,7 +233,10 @@ def conclusions(text: str, choices: list[str] | None = None) -> list[str]:
     if len(found) > 1 and (not COMPLETE.search(found[-1]) or PENDING.search(found[-1])
                            or taken_back(text.partition(found[0])[2], choices)):
         found = found[-1:]
-    return list(filter(asserted, dict.fromkeys([*found[-1:], *filter(CONCLUDES.match, found[-2::-1])])))
+    first = found[: EXPLAINING.match(found[-1]) is not None and not DENIES.search(found[-1])] if found else []
+    if any(map(PENDING.search, found)) or any(map(SHOWS.match, first)):
+        first = []
+    return list(filter(asserted, dict.fromkeys([*found[-1:], *filter(CONCLUDES.match, found[-2::-1]), *first])))
 
 
 def sentences(text: str) -> list[str]:

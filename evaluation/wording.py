@@ -156,6 +156,7 @@ PENDING = re.compile(  # the work is not done
     re.I
 )
 EXPLAINS = re.compile(r"\W*(?:this (?:is because|follows|comes from|is so))\b", re.I)
+EXPLAINING = re.compile(r"\W*(?:this|that|these|it|they|because|the reason)\b", re.I)
 DANGLING = re.compile(
     r"(?:\b(?:so|then|thus|therefore|and|or|is|the|of|by|to|with|from)|所以|因此|,|\(|\s[-+*/=×÷])\s*$", re.I
 )
