@@ -11,7 +11,7 @@ finished or not, nor is what a model writes after its own turn. Only the end of 
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import islice, takewhile
+from itertools import chain, islice, takewhile
 
 from evaluation.algebra import NotMath
 from evaluation.values import Words, read
@@ -284,7 +284,7 @@ def stated(sentence: str, lone: bool = True) -> str | None:
     spans = re.findall(r"\$([^$]+)\$|\\\((.+?)\\\)", plain)
     if len(spans) == 1 and re.search(r"[<>]|\\(?:leq?|geq?)\b|[≤≥]", "".join(spans[0])):  # We find that $x > 5$ holds
         return "".join(spans[0]).strip()
-    for value in map(phrase, last_values(plain)):
+    for value in map(phrase, chain(last_values(plain), last_values(CONTRAST.sub("", whole)))):
         if re.search(r"\d|\\pi|π", value):
             return value
     numbers = re.findall(NUMBER, whole) if lone else []

@@ -16,8 +16,8 @@ from evaluation.answers import (
 from evaluation.matcher import equal
 from evaluation.values import SMALL_WORDS, stem
 from evaluation.wording import (
-    ASKS, CHANGE, CONDITION, DENIES, HYPOTHETICAL, NAMED, NEGATED, OPENS, PENDING, REASON, SEVERAL, SHOWS,
-    TEXT_COMMAND, TITLE, TOLD, UNSURE
+    ASKS, CHANGE, CONDITION, DENIES, HYPOTHETICAL, NAMED, NEGATED, NO_OTHER, OPENS, PENDING, REASON, SEVERAL, SHOWS,
+    TEXT_COMMAND, TITLE, TOLD, UNANSWERED, UNSURE
 )
 
 LETTERS = "ABCDEFGH"
@@ -49,19 +49,24 @@ def chosen_letter(response: str, choices: list[str], question: str = "") -> str 
     if letter or stop:
         return letter
     found = [clean(REASON.sub("", sentence)) or clean(sentence) for sentence in conclusions(text, choices)]
-    if regions and found:
-        return named_in(found[0], choices) or by_text(final_answer(response) or "", choices)
+    if regions:
+        return (found and named_in(found[0], choices)) or by_text(final_answer(response) or "", choices)
     for sentence in found:
         letter = named_in(sentence, choices) or by_text(stated(sentence, lone=False) or "", choices)
         if letter and not denied(sentence, letter, choices):
             return letter
     told = sentences(text)
-    if asserted(told[0]) and not SHOWS.match(told[0]) and not any(map(PENDING.search, told[1:])):
-        found += told[:1]  # and what follows explains it
-    mentions = {letter for sentence in found if (letter := mentioned(sentence, choices))}
+    refused = any(map(UNANSWERED.search, told)) and not any(map(UNANSWERED.search, choices))
+    first = [sentence for sentence in told[:1] if asserted(sentence) and not refused]
+    for sentence in first:
+        letter = by_text(stated(sentence, lone=False) or "", choices)
+        if letter and restates(sentence, question) and not denied(sentence, letter, choices):
+            return letter  # and what follows is how it was found
+    explained = first if not any(map(PENDING.search, told[1:])) and not any(map(SHOWS.match, first)) else []
+    mentions = {letter for sentence in found + explained if (letter := mentioned(sentence, choices))}
     if mentions:
         return mentions.pop() if len(mentions) == 1 else None
-    verdict = next((said for sentence in found if (said := affirmed(question, sentence)) is not None), None)
+    verdict = next((said for sentence in found + first if (said := affirmed(question, sentence)) is not None), None)
     return None if verdict is None else by_text("yes" if verdict else "no", choices, whole=True)
 
 
@@ -69,14 +74,14 @@ def by_place(text: str, choices: list[str]) -> tuple[str | None, bool]:
     """(letter, stop) of a text that begins or ends with a choice. stop: it says that there is none, or several."""
     found = conclusions(text, choices)
     lines = [clean(" ".join(line)) for line in prose(text)]
-    if not found or lists_choices(lines[-2:]):
+    if not lines or lists_choices(lines[-2:]):
         return None, True
     opening = fold(clean(re.split(r"[,.;:!]", sentences(text)[0])[0]))
     if opening != fold(clean(text)) and opening in map(fold, choices):  # "No, it is longer because ..."
         return (None if taken_back(clean(text)[len(opening) :].lstrip(",.;:! "), choices) else
                 by_text(opening, choices)), True
     first, last = lines[0], lines[-1]
-    bare = last if OPENS.match(last) else found[0]  # "B. It is the only one that ..."
+    bare = last if OPENS.match(last) else "".join(found[:1])  # "B. It is the only one that ..."
     letter, stop = letter_of(bare, choices, strict=len(lines) > 1 or len(first) > 200)
     if letter and denied(bare, letter, choices):
         return None, True
@@ -84,6 +89,15 @@ def by_place(text: str, choices: list[str]) -> tuple[str | None, bool]:
         answer = letter_of(first, choices, strict=True)[0]  # the answer first, then its explanation
         return (None if letter not in (None, answer) or taken_back(text, choices) else answer), True
     return letter, stop
+
+
+def restates(sentence: str, question: str) -> bool:
+    """Whether a sentence says in the question's words what was asked for, and no number that was given."""
+    words, asked = content(sentence), set(content(question))
+    numbers = [word for word in words if word[0].isdigit()]
+    spoken = [word for word in words if not word[0].isdigit()]
+    told = sum(word in asked for word in spoken)
+    return bool(spoken) and not asked.intersection(numbers) and told >= 0.6 * len(spoken)
 
 
 def denied(sentence: str, letter: str, choices: list[str]) -> bool:
@@ -112,29 +126,30 @@ def mentioned(sentence: str, choices: list[str]) -> str | None:
 
 
 def affirmed(question: str, sentence: str) -> bool | None:
-    """Whether a sentence says yes to a question whose words it repeats in order, or no; None where it does neither."""
-    if not ASKS.match(question):
-        return None
+    """Whether a sentence says yes to a question whose words it repeats in order, or no; None where it does neither. It
+    may leave out some of the question's words, or add some of its own.
+    """
     sentence = REASON.sub("", sentence)
-    if UNSURE.search(sentence):
+    if not ASKS.match(question) or UNSURE.search(sentence):
         return None
-    asked, words, against = content(question), content(sentence), bool(DENIES.search(sentence))
-    if len(words) > len(asked) + 3:  # it says something else, too
-        return None
-    said, opposite = iter(words), False
-    for word in asked:
-        other = OPPOSITES.get(word)
-        match = next((spoken for spoken in said if spoken in (word, other)), None)
+    asked, said, against = content(question), content(sentence), bool(DENIES.search(sentence))
+    shorter, longer = sorted((asked, said), key=len)
+    if len(said) > len(asked) + 3 or len(said) < max(3, len(asked) / 2):  # it says something else
+        if shorter != said or len(said) != len(asked):
+            return None
+    others, opposite = iter(longer), False
+    for word in shorter:
+        match = next((other for other in others if other in (word, OPPOSITES.get(word))), None)
         if match is None:
             return None
-        opposite |= match == other
+        opposite |= match != word
     return None if opposite and against else not (opposite or against)
 
 
 def content(text: str) -> list[str]:
     """The stems of a text's words, without the small ones."""
     words = re.findall(r"[A-Za-z]+|\d+(?:\.\d+)?", text)  # "A" of "sample A" is no article
-    return [stem(word.lower()) for word in words if word.lower() not in FILLERS or word in LETTERS]
+    return [stem(word.lower()) or word for word in words if word.lower() not in FILLERS or word in LETTERS]
 
 
 def is_choice(line: str, choices: list[str]) -> bool:
@@ -225,8 +240,9 @@ def by_text(text: str, choices: list[str], whole: bool = False) -> str | None:
     if whole:
         return None
     texts = list(map(fold, choices))
-    begins = [t for t in texts if t and re.match(re.escape(t) + (r"(?=\W*$|\s*[,.;:!])" if t in ("yes", "no") else
-                                                                r"(?![\w.]|\s*[-+*/^=])"), folded)]
+    begins = [t for t in texts if t and re.match(rf"{re.escape(t)}(?![\w.]|\s*[-+*/^=])", folded)]
+    if begins == ["no"] and NO_OTHER.match(folded):
+        return None
     longest = max(begins, key=len, default="")
     rest = folded[len(longest) :]
     if any(t and t != longest and re.search(rf"(?<!\w){re.escape(t)}(?!\w)", rest) for t in texts):

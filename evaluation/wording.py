@@ -183,6 +183,9 @@ CHANGE = re.compile(  # "A decrease in the number of foxes would ...": what happ
     r"^\W*(?:an?|the|this)\s+(?:\w+\s+)?(?:increase|decrease|rise|drop|decline|reduction|lack|shortage|loss|removal)"
     r"\s+(?:in|of)\b[^,.]*?\b(?=would|will|could|may|might|can|leads?|causes?)", re.I
 )
+NO_OTHER = re.compile(  # "no other line is higher" is no answer; "no the line is higher" is one
+    r"no\s+(?!(?:it|there|the|this|that|these|those|they|he|she|we|you|because|since|as|a|an|is|are|not?)\b)\w", re.I
+)
 UNSURE = re.compile(r"\b(?:if|may|might|doubt|almost|nearly|unclear|except|only|lacks?|fails?|far from|other than"
                     r"|otherwise|incorrect|statement)\b|\?", re.I)
 ASKS = re.compile(r"\W*(?:is|are|was|were|do|does|did|can|could|would|will|has|have|should)\b", re.I)
