@@ -8,8 +8,8 @@
 
 A failed call is a Reply with `error` set and no text: never an exception for one bad row, never an empty answer that
 could be mistaken for a wrong one. Replies are kept on disk under the sha256 of the request, so an interrupted run asks
-nothing twice. The key of the server comes from the environment (OPENAI_API_KEY) and is written nowhere. Whatever the
-server sends is at worst a failed call: it may be hostile, broken, or something else altogether.
+nothing twice. The server's key comes from the environment (OPENAI_API_KEY) and is written nowhere. Whatever a server
+sends, broken or hostile, is at worst a failed call.
 """
 
 import base64
@@ -35,12 +35,15 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 LONGEST_WAIT = 60.0  # seconds between two attempts, whatever a server asks for
 LARGEST_REPLY = 16 << 20  # bytes; a reply of 100,000 tokens has one MB
 RETRIED_STATUSES = {408, 409, 425, 429, 500, 502, 503, 504, 529}
-# Refusals that say how a request should read: OpenAI's reasoning models know neither this name nor a temperature but 1.
-_OTHER_NAME = re.compile("(?:unsupported|not supported).*max_completion_tokens", re.IGNORECASE)
-_NO_TEMPERATURE = re.compile("(?:unsupported|not supported|deprecated).{0,40}temperature"
-                             "|temperature.{0,40}(?:not support|deprecated|only the default)", re.IGNORECASE)
+# OpenAI's reasoning models refuse max_tokens and any temperature but 1: parameter → (how they say so, its name instead;
+# "" leaves it out).
+_REFUSALS = {
+    "max_tokens": (re.compile("(?:unsupported|not supported).*max_completion_tokens", re.I), "max_completion_tokens"),
+    "temperature": (re.compile("(?:unsupported|not supported|deprecated).{0,40}temperature"
+                               "|temperature.{0,40}(?:not support|deprecated|only the default)", re.I), ""),
+}
 _TOO_MANY = re.compile("max_tokens|max_completion_tokens|context (?:length|size|window)")
-_SECRET = re.compile("key|token|secret|sig|pass|auth|credential", re.IGNORECASE)
+_SECRET = re.compile("key|token|secret|sig|pass|auth|credential", re.I)
 MEDIA_TYPES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif", b"RIFF": "image/webp"}
 
 
@@ -103,9 +106,9 @@ class Client:
                   (it changes from job to job): two servers that call different models by one name need two folders
     timeout       seconds for one attempt, connection to last byte
     retries       further attempts after the first, with exponential backoff; a server's Retry-After is obeyed
-    keep_cut      what a model under test said is its reply, also where max_tokens cut it off, where it is nothing, and
-                  where it is thinking alone (behind "<think>"); else each of these is an error
-    give_up_after chat_many raises UserError after so many calls in a row have failed; None never does
+    keep_cut      for a model under test: a text that max_tokens cut off, an empty one and thinking without an answer
+                  (given behind "<think>") are replies; otherwise each is an error
+    give_up_after raise UserError once this many calls in a row have failed; None never does
     key_variable  the environment variable that holds the server's key
     """
 
@@ -127,7 +130,7 @@ class Client:
     completion_tokens: int = 0
     last_error: str = ""
     _failed_in_a_row: int = 0
-    _renamed: dict[str, str] = field(default_factory=dict, init=False, repr=False)  # as this server wants it; "": not
+    _renamed: dict[str, str] = field(default_factory=dict, init=False, repr=False)  # from _REFUSALS
     _key: str = field(default="", init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -141,7 +144,7 @@ class Client:
                                 f"leave it out, and set the environment variable {self.key_variable}")
             if parts.scheme not in ("http", "https") or not parts.hostname or not re.fullmatch("[!-~]+", self.url):
                 raise UserError(f"{self.url!r} is not a server's address; {expected}")
-            parts.hostname.encode("idna"), parts.port  # what no connection could be made to
+            parts.hostname.encode("idna"), parts.port  # ValueError where no connection can be made to them
         except ValueError as error:
             raise UserError(f"{self.url!r} is not a server's address ({error}); {expected}") from error
         path = parts.path.rstrip("/")
@@ -169,7 +172,7 @@ class Client:
                 reply = self._ask(body)
             except _Failed as error:
                 reply = Reply(None, str(error))
-            if path and reply.text and not reply.cut:  # before anything else is done: it is paid for
+            if path and reply.text and not reply.cut:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 kept = {name: getattr(reply, name) for name in ("text", "prompt_tokens", "completion_tokens")}
                 write_atomically(path, json.dumps(kept, ensure_ascii=False), durable=False)
@@ -178,17 +181,15 @@ class Client:
 
     def chat_many(self, questions: Iterable, **options: object) -> Iterator[Reply]:
         """Ask `concurrency` at a time; yield the replies in the order of the questions, holding a window of them."""
-        return (reply for _, reply in self._chat_many(questions, 2 * self.concurrency, True, options))
+        return (reply for _, reply in self.chat_as_they_come(questions, in_order=True, **options))
 
-    def chat_as_they_come(self, questions: Iterable, **options: object) -> Iterator[tuple[int, Reply]]:
-        """Ask `concurrency` at a time; yield each reply, with the position of its question, before another question
-        takes its place: a caller that writes it down loses nothing to a kill, whatever else is slow.
+    def chat_as_they_come(self, questions: Iterable, *, in_order: bool = False,
+                          **options: object) -> Iterator[tuple[int, Reply]]:
+        """Ask `concurrency` at a time; yield each reply with the position of its question, before the next question is
+        asked: a caller that writes it down loses nothing to a kill.
         """
-        return self._chat_many(questions, self.concurrency, False, options)
-
-    def _chat_many(self, questions: Iterable, window: int, in_order: bool,
-                   options: dict) -> Iterator[tuple[int, Reply]]:
         numbered, asked = enumerate(questions), {}
+        window = 2 * self.concurrency if in_order else self.concurrency
         with ThreadPoolExecutor(self.concurrency) as pool:
             try:
                 while True:
@@ -199,7 +200,9 @@ class Client:
                     awaited: Iterable[Future] = [next(iter(asked))] if in_order else asked
                     for future in wait(awaited, return_when=FIRST_COMPLETED).done:
                         yield asked.pop(future), future.result()
-                    self._give_up_if_hopeless()
+                    if self.give_up_after is not None and self._failed_in_a_row >= self.give_up_after:
+                        raise UserError(f"{self.url}: {self._failed_in_a_row} calls in a row failed, the last with: "
+                                        f"{self.last_error}; fix the server and start again, what was answered is kept")
             finally:
                 for future in asked:
                     future.cancel()
@@ -252,21 +255,18 @@ class Client:
             self._failed_in_a_row = self._failed_in_a_row + 1 if reply.error else 0
             self.last_error = reply.error or self.last_error
 
-    def _give_up_if_hopeless(self) -> None:
-        if self.give_up_after is not None and self._failed_in_a_row >= self.give_up_after:
-            raise UserError(f"{self.url}: {self._failed_in_a_row} calls in a row failed, the last with: "
-                            f"{self.last_error}; fix the server and start again (what was answered is kept)")
-
     def _ask(self, body: dict, patient: bool = True) -> Reply:
-        """The reply to a request; _Failed after the last attempt. patient: also where nobody listens."""
+        """The reply to a request; _Failed after the last attempt. patient: try again also where nobody listens."""
         attempt = 0
         while True:
-            renamed = {name: self._renamed.get(name, name) for name in body}
-            sent = {renamed[name]: value for name, value in body.items() if renamed[name]}
+            sent = {self._renamed.get(name, name): value for name, value in body.items()}
+            sent.pop("", None)
             try:
                 return self._send(json.dumps(sent).encode())
             except _Failed as error:
-                if error.status in (400, 422) and self._learn(str(error), sent):
+                refused = [name for name in _REFUSALS if name in sent and _REFUSALS[name][0].search(str(error))]
+                if refused and error.status in (400, 422):
+                    self._renamed[refused[0]] = _REFUSALS[refused[0]][1]  # for this and all later requests
                     continue
                 if not error.again or not (patient or error.status in RETRIED_STATUSES):
                     raise
@@ -276,18 +276,8 @@ class Client:
                 asked_to_wait = error.wait
             with self._lock:
                 self.num_retries += 1
-            spread = random.Random(json.dumps([body, attempt])).uniform(0.5, 1.5)  # of many threads that try again
+            spread = random.Random(json.dumps([body, attempt])).uniform(0.5, 1.5)  # else many threads try again at once
             time.sleep(min(LONGEST_WAIT, max(self.backoff * 2 ** (attempt - 1) * spread, asked_to_wait)))
-
-    def _learn(self, refusal: str, sent: dict) -> bool:
-        """Whether a refusal says how this server wants a parameter: what follows is asked so, cached as before."""
-        if "max_tokens" in sent and _OTHER_NAME.search(refusal):
-            self._renamed["max_tokens"] = "max_completion_tokens"
-        elif "temperature" in sent and _NO_TEMPERATURE.search(refusal):
-            self._renamed["temperature"] = ""
-        else:
-            return False
-        return True
 
     def _send(self, body: bytes) -> Reply:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
@@ -307,17 +297,16 @@ class Client:
             raise _Failed(f"no connection: {self._shown(str(reason))}") from error
         status, shown = response.status, self._shown(data[:4000].decode("utf-8", "replace"))
         if 300 <= status < 400:
-            elsewhere = str(response.headers.get("Location")).partition("?")[0]  # what follows may be a key
-            elsewhere = self._shown(elsewhere)
+            elsewhere = self._shown(str(response.headers.get("Location")).partition("?")[0])  # behind "?" may be a key
             raise _Failed(f"HTTP {status}: moved to {elsewhere}; give that address", again=False, status=status)
-        if status == 400 and "model output limit was reached" in shown:  # OpenAI's, of one that was thinking
-            return _reply("", "", "length", (0, 0), self.keep_cut)
+        if status == 400 and "model output limit was reached" in shown:  # as OpenAI says that thinking was cut off
+            data, status = b'{"choices": [{"message": {}, "finish_reason": "length"}]}', 200
         if not 200 <= status < 300:
             raise _Failed(f"HTTP {status} {shown}".strip(), status in RETRIED_STATUSES, _seconds(response), status)
         if len(data) > LARGEST_REPLY:
             raise _Failed(f"a reply of more than {LARGEST_REPLY >> 20} MB", again=False, status=status)
         try:
-            return _reply(*_parse(data), self.keep_cut)
+            return _reply(json.loads(data), self.keep_cut)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             raise _Failed(f"not a chat completion: {shown[:100]}", status=status) from error
 
@@ -328,8 +317,8 @@ class Client:
 
 
 def _read_all(response: http.client.HTTPResponse, deadline: float) -> bytes:
-    """The body, as far as anybody wants it, by the deadline: a server that drips bytes keeps the socket's own timeout
-    from ever firing.
+    """The body, up to a little over LARGEST_REPLY. The deadline is checked here, since the socket's own timeout never
+    fires while a server drips bytes.
     """
     data, expected = bytearray(), response.headers.get("Content-Length", "")
     while len(data) <= LARGEST_REPLY and (chunk := response.read1(65536)):
@@ -341,28 +330,24 @@ def _read_all(response: http.client.HTTPResponse, deadline: float) -> bytes:
     return bytes(data)
 
 
-def _parse(data: bytes) -> tuple[str, str, object, tuple[int, int]]:
-    """Text, thinking, finish_reason and tokens of a chat completion; an error where it is something else."""
-    answer = json.loads(data)
+def _reply(answer: dict, keep_cut: bool) -> Reply:
+    """What a chat completion comes to, by Client.keep_cut; KeyError, TypeError, … where `answer` is something else."""
     choice = answer["choices"][0]
-    message, usage = choice["message"], answer.get("usage")
-    thinking = _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
+    message, usage, reason = choice["message"], answer.get("usage"), choice.get("finish_reason")
+    text, thinking = _text(message.get("content")), _text(message.get("reasoning_content") or message.get("reasoning"))
     tokens = _tokens(usage, "prompt_tokens"), _tokens(usage, "completion_tokens")
-    return _text(message.get("content")), thinking, choice.get("finish_reason"), tokens
-
-
-def _reply(text: str, thinking: str, reason: object, tokens: tuple[int, int], keep_cut: bool) -> Reply:
-    """What a chat completion comes to, by Client.keep_cut."""
-    cut, said = reason == "length", bool(text.strip())
+    cut, said, error = reason == "length", bool(text.strip()), None
     if keep_cut and (said or cut or reason == "stop"):
-        return Reply(text if said or not thinking else f"<think>\n{thinking}", None, False, cut, *tokens)
-    lacking = None if said else f"the reply holds no text (finish_reason {str(reason)[:40]!r})"
-    error = "the reply was cut off at max_tokens" if cut else lacking
+        text = text if said or not thinking else f"<think>\n{thinking}"
+    elif cut:
+        error = "the reply was cut off at max_tokens"
+    elif not said:
+        error = f"the reply holds no text (finish_reason {str(reason)[:40]!r})"
     return Reply(None if error else text, error, False, cut, *tokens)
 
 
 def _text(content: object) -> str:
-    """What a reply says, which may come in parts. A lone surrogate, which no file takes, becomes '?'."""
+    """The text of a content, which may come in parts. A lone surrogate, which no file takes, becomes '?'."""
     parts = content if isinstance(content, list) else [content]
     texts = [part.get("text") if isinstance(part, dict) and part.get("type") in ("text", "output_text") else part
              for part in parts]
@@ -370,7 +355,7 @@ def _text(content: object) -> str:
 
 
 def _tokens(usage: object, name: str) -> int:
-    """A number of tokens; 0 where the server tells none that can be."""
+    """A number of tokens; 0 where the server tells none, or an impossible one."""
     count = usage.get(name) if isinstance(usage, dict) else None
     return int(count) if isinstance(count, int | float) and 0 <= count < 1e9 else 0
 
