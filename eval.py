@@ -26,7 +26,7 @@ from tqdm import tqdm
 import runtime
 from common.llm import KEY_VARIABLE, Client, user_message
 from errors import UserError, run_main
-from evaluation import BENCHMARKS, generated, llm_judge, score, store, wemath
+from evaluation import BENCHMARKS, generated, llm_judge, score, store
 from evaluation.answers import is_marked
 from evaluation.question import Question
 from evaluation.report import compared, counts, in_order, methods, notes, told, unfinished, write_report
@@ -166,10 +166,9 @@ def generate(config: Config, questions: list[Question], missing: set[str], out: 
     for blind in (False, True)[: 1 + config.blind]:
         stem = "predictions_blind" if blind else "predictions"
         mine = questions[process.rank :: process.world_size]  # by position: the shares never depend on what is done
-        earlier = store.read_parts(out, stem)
-        done = {key for key, row in earlier.items() if "error" not in row}
+        done = {key: row for key, row in store.read_parts(out, stem).items() if "error" not in row}
         fingerprints = {question.id: fingerprint(question) for question in mine}
-        refuse_other_questions(out, {key: earlier[key] for key in done & fingerprints.keys()}, fingerprints)
+        refuse_other_questions(out, done, fingerprints)
         todo = [question for question in mine if question.id not in done]
         runtime.print0(f"{stem}: {len(mine) - len(todo)} of this rank's {len(mine)} rows are done")
         if todo:
@@ -178,6 +177,7 @@ def generate(config: Config, questions: list[Question], missing: set[str], out: 
         with store.appender(out / f"{stem}{suffix}.jsonl") as file:
             for row in tqdm(answers, total=len(todo), desc=stem, disable=process.rank != 0):
                 store.write_row(file, {**row, "asked": fingerprints[row["id"]]})
+        refuse_only_errors(config.api, store.read_parts(out, stem))
 
 
 def prepare(config: Config, out: Path) -> None:
@@ -199,9 +199,9 @@ def fingerprint(question: Question) -> str:
     return hashlib.sha256(shown.encode()).hexdigest()[:12]
 
 
-def refuse_other_questions(out: Path, earlier: dict[str, dict], fingerprints: dict[str, str]) -> None:
+def refuse_other_questions(out: Path, done: dict[str, dict], fingerprints: dict[str, str]) -> None:
     """UserError where a row was answered when its id stood for another question: the data file has changed since."""
-    changed = [key for key, row in earlier.items() if row.get("asked") != fingerprints[key]]
+    changed = [key for key, asked in fingerprints.items() if key in done and done[key].get("asked") != asked]
     if changed:
         raise UserError(
             f"{out}: holds answers to other questions under {len(changed)} of the same ids, the first {changed[0]}; "
@@ -232,41 +232,44 @@ def checkpoint(folder: str) -> tuple:
 
 def check_servers(config: Config) -> None:
     """Ask the servers of this run one short question each: better now than after hours."""
-    bench, steps = BENCHMARKS[config.bench], config.steps
+    bench, steps, servers = BENCHMARKS[config.bench], config.steps, []
     if config.api:
-        api_client(config).check(max_tokens=config.max_new_tokens, temperature=config.temperature)
+        servers.append(api_client(config))
     if config.judge and (("extract" in steps and bench.LLM_EXTRACTION) or ("judge" in steps and bench.LLM_VERDICT)):
-        judge_client(config).check(**judge_options(config))
+        servers.append(judge_client(config))
+    for client, options in servers:
+        client.check(**options)
 
 
-def api_client(config: Config) -> Client:
-    """The client of the model under test, which may think for minutes."""
-    return Client(config.api, config.api_model, concurrency=config.concurrency, timeout=LONGEST_CALL, keep_cut=True)
+def refuse_only_errors(server: str, rows: dict[str, dict]) -> None:
+    """UserError with the reason where not one row was answered."""
+    errors = [row["error"] for row in rows.values() if "error" in row]
+    if errors and len(errors) == len(rows):
+        raise UserError(f"{server}: all {len(rows)} rows failed, the last with: {errors[-1]}; fix that, then the same "
+                        "command asks again")
+
+
+def api_client(config: Config) -> tuple[Client, dict]:
+    """The client of the model under test, which may think for minutes, and how it is asked."""
+    client = Client(config.api, config.api_model, concurrency=config.concurrency, timeout=LONGEST_CALL, keep_cut=True)
+    return client, {"max_tokens": config.max_new_tokens, "temperature": config.temperature}
 
 
 def ask_server(config: Config, questions: list[Question], missing: set[str], blind: bool) -> Iterator[dict]:
     """Rows {"id", "response", "finish_reason"}, or {"id", "error"} for a call that failed, as an OpenAI-compatible
     server answers.
     """
-    client = api_client(config)
+    client, options = api_client(config)
 
     def message(question: Question) -> list[dict]:
-        if not question.image:
-            return [user_message(question.prompt)]
-        white = blind or question.id in missing
-        return [user_message(question.prompt, [white_picture() if white else question.image])]
+        picture = white_picture() if blind or question.id in missing else question.image
+        return [user_message(question.prompt, [picture] if question.image else [])]
 
     calls = (functools.partial(message, question) for question in questions)
-    options = {"max_tokens": config.max_new_tokens, "temperature": config.temperature}
     for position, reply in client.chat_as_they_come(calls, **options):
         said = {"response": reply.text, "finish_reason": "length" if reply.cut else "stop"}
         yield {"id": questions[position].id, **(said if reply.error is None else {"error": reply.error})}
     print(client.summary())
-    if client.num_failed == len(questions) > 0:
-        stem = "predictions_blind" if blind else "predictions"
-        if all("error" in row for row in store.read_parts(Path(config.out_dir), stem).values()):
-            raise UserError(f"{config.api}: all {len(questions)} calls failed, the last with: {client.last_error}; "
-                            "fix that, then the same command asks again")
 
 
 def white_picture() -> bytes:
@@ -280,34 +283,27 @@ def white_picture() -> bytes:
 # extract, judge
 
 
-def judge_client(config: Config) -> Client:
-    """The judge's client; its replies are kept, so that judging again asks nothing twice.
+def judge_client(config: Config) -> tuple[Client, dict]:
+    """The judge's client and how it is asked; its replies are kept, so that judging again asks nothing twice.
 
-    Its key is JUDGE_API_KEY. OPENAI_API_KEY is that of --api, also of an earlier command: a judge at another address
-    never sees it.
+    Its key is JUDGE_API_KEY. OPENAI_API_KEY belongs to --api, also to that of an earlier command: a judge gets it only
+    where no other server answered.
     """
     checkpoint_answered = config.model or store.read_settings(Path(config.out_dir) / "settings.json").get("weights")
     same_address = config.api.split("/")[:3] == config.judge.split("/")[:3]  # scheme, host and port
-    alone = bool(config.predictions or checkpoint_answered or same_address)
-    variable = KEY_VARIABLE if alone and not os.environ.get(JUDGE_KEY_VARIABLE) else JUDGE_KEY_VARIABLE
-    return Client(config.judge, config.judge_model, cache=str(Path(config.out_dir) / "judge_cache"),
-                  concurrency=config.concurrency, timeout=LONGEST_CALL, keep_cut=True, key_variable=variable)
-
-
-def judge_options(config: Config) -> dict:
-    """How the judge is asked."""
-    return {"max_tokens": config.judge_max_tokens, "temperature": config.judge_temperature}
+    shared = config.predictions or checkpoint_answered or same_address
+    variable = KEY_VARIABLE if shared and not os.environ.get(JUDGE_KEY_VARIABLE) else JUDGE_KEY_VARIABLE
+    client = Client(config.judge, config.judge_model, cache=str(Path(config.out_dir) / "judge_cache"),
+                    concurrency=config.concurrency, timeout=LONGEST_CALL, keep_cut=True, key_variable=variable)
+    return client, {"max_tokens": config.judge_max_tokens, "temperature": config.judge_temperature}
 
 
 def by_judge(config: Config, work: str, ask: Callable[..., dict[str, dict]], *arguments: object) -> dict[str, dict]:
-    """What the judge made of the rows, and what that cost; UserError where it made something of none."""
-    client = judge_client(config)
-    rows = ask(client, *arguments, **judge_options(config))
+    """ask's rows, with what they cost; UserError where each is an error row."""
+    client, options = judge_client(config)
+    rows = ask(client, *arguments, **options)
     print(f"{work}: {client.summary()}")
-    errors = [row["error"] for row in rows.values() if "error" in row]
-    if errors and len(errors) == len(rows):
-        raise UserError(f"{config.judge}: all {len(rows)} rows failed, the last with: {errors[-1]}; "
-                        "fix that, then the same command asks again")
+    refuse_only_errors(config.judge, rows)
     return {key: {**row, "by": "llm"} for key, row in rows.items()}
 
 
@@ -368,22 +364,19 @@ def report(config: Config, bench: ModuleType, questions: list[Question], missing
     """Write report.json, report.md, chart.png and browse.html; print the main scores. UserError, once these are
     written, where too many rows have failed for a score.
     """
-    verdicts = read_step(out / "verdicts.jsonl", questions, "judge")
-    answers = read_answers(config, out, "predictions")
+    verdicts, answers = read_step(out / "verdicts.jsonl", questions, "judge"), read_answers(config, out, "predictions")
     judged, trouble = right(verdicts), unfinished(verdicts, answers, config.predictions)
-    blind, blind_judged, most_frequent = None, {}, None
     if config.blind:
         rows = read_step(out / "verdicts_blind.jsonl", questions, "judge")
-        blind_judged = right(rows)
-        blind_trouble = unfinished(rows, read_answers(config, out, "predictions_blind"), "")
+        blind_judged, blind_trouble = right(rows), unfinished(rows, read_answers(config, out, "predictions_blind"), "")
         trouble = trouble or (blind_trouble and f"asked without pictures, {blind_trouble}")
-    metrics, intervals = ({}, {}) if trouble else score(bench, questions, judged, config.samples)
-    if config.blind and not trouble:
-        blind = in_order(bench.NAME, score(bench, questions, blind_judged, 0)[0])
-    if config.bench == "generated" and not trouble:
-        most_frequent = generated.most_frequent_answer([question for question in questions if question.id in judged])
+    metrics, intervals, blind, most_frequent = {}, {}, None, None
+    if not trouble:
+        metrics, intervals = score(bench, questions, judged, config.samples)
+        blind = in_order(bench.NAME, score(bench, questions, blind_judged, 0)[0]) if config.blind else None
+        if config.bench == "generated":
+            most_frequent = generated.most_frequent_answer([row for row in questions if row.id in judged])
     errors = [question.id for question in questions if question.id not in judged]
-    left_out = wemath.left_out(questions, judged) if config.bench == "wemath" else 0
     settings = {} if config.predictions else store.read_settings(out / "settings.json")
     summary = {
         "bench": config.bench, "protocol": config.protocol, "n": len(judged), "unfinished": trouble,
@@ -395,7 +388,7 @@ def report(config: Config, bench: ModuleType, questions: list[Question], missing
         "judged_by": methods({key: verdicts[key] for key in judged}, "by"), "judge_model": config.judge_model,
         "blind": blind, "most_frequent": most_frequent, "samples": config.samples,
         "compared": [compared(path) for path in config.compare.split(",") if path],
-        "notes": notes(config.bench, config.protocol, bool(config.judge), questions, left_out),
+        "notes": notes(config.bench, config.protocol, bool(config.judge), questions, judged),
     }
     rows = {key: {**answers.get(key, {}), **row} for key, row in verdicts.items()}
     write_report(out, summary, questions, rows, missing)

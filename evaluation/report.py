@@ -1,5 +1,6 @@
 """What a run says: report.json, report.md beside the paper's tables, a chart as in Figure 4, a page of the rows."""
 
+import functools
 import html
 import io
 import json
@@ -13,7 +14,7 @@ from common.files import read_json, write_atomically
 from common.html_page import card, escape, page
 from common.llm import picture_url
 from errors import UserError
-from evaluation import metrics
+from evaluation import metrics, wemath
 from evaluation.question import Question, snake
 from sources import BadRow, open_image
 
@@ -130,9 +131,10 @@ def compared(folder: str) -> dict:
     return {"model": model, "metrics": scores}
 
 
-def notes(bench: str, protocol: str, llm: bool, questions: list[Question], left_out: int) -> list[str]:
-    """What a reader of the scores must know. left_out: composite problems of We-Math that lack a verdict or a row."""
+def notes(bench: str, protocol: str, llm: bool, questions: list[Question], verdicts: Mapping[str, bool]) -> list[str]:
+    """What a reader of the scores must know."""
     untold = sum(not question.text for question in questions)
+    left_out = wemath.left_out(questions, verdicts) if bench == "wemath" else 0
     said = [
         (untold, "rows judged without their question and its rule of rounding, which no row of their problem states: "
          f"{untold}"),
@@ -162,7 +164,9 @@ def markdown(report: dict, chart: str | None) -> str:
     columns = dict(COLUMNS[bench])
     if scores.get("text_only") is not None:
         columns["text_only"] = "Text-only"
-    lines = [f"# {report['title']}: {cell(report['model'])}", "", *_boxes(report), *_facts(report), ""]
+    warning = _warning(report)
+    lines = [f"# {report['title']}: {cell(report['model'])}", "", *([f"> {warning}", ""] if warning else []),
+             *_facts(report), ""]
     if report["unfinished"]:
         return "\n".join(lines)
     if bench == "generated":
@@ -193,28 +197,25 @@ def markdown(report: dict, chart: str | None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _boxes(report: dict) -> list[str]:
-    """What forbids to publish or to compare the scores, in boxes before everything else."""
-    boxes = []
+def _warning(report: dict) -> str:
+    """What forbids to publish or to compare the scores; "" for nothing."""
     if report["unfinished"]:
-        boxes.append(f"**No score: this run is unfinished.** {cell(report['unfinished'], 600)}.")
-    elif report["unread"] > MOST_UNREAD * report["n"]:
-        share = f"{100 * report['unread'] / report['n']:.1f} %"
-        cut = f" {report['cut_unread']} of them were cut: raise --max_new_tokens." if report["cut_unread"] else ""
-        if report["bench"] == "wemath":  # whose official scorer is these rules
-            boxes.append(f"**{share} of the responses name no option in the form that the official scorer reads**, "
-                         f"which counts them as wrong, too.{cut}")
-        else:
-            boxes.append(f"**Rules could not read {share} of the answers; not comparable with published scores; use "
-                         f"--judge.**{cut}")
-    return [line for box in boxes for line in (f"> {box}", "")]
+        return f"**No score: this run is unfinished.** {cell(report['unfinished'], 600)}."
+    if report["unread"] <= MOST_UNREAD * report["n"]:
+        return ""
+    share = f"{100 * report['unread'] / report['n']:.1f} %"
+    cut = f" {report['cut_unread']} of them were cut: raise --max_new_tokens." if report["cut_unread"] else ""
+    if report["bench"] == "wemath":  # whose official scorer is these rules
+        return (f"**{share} of the responses name no option in the form that the official scorer reads**, "
+                f"which counts them as wrong, too.{cut}")
+    return f"**Rules could not read {share} of the answers; not comparable with published scores; use --judge.**{cut}"
 
 
 def told(report: dict) -> str:
-    """What the console says: the main scores, what became of the rows, and what forbids to compare the scores."""
-    facts = [line.removeprefix("- ") for line in _facts(report)[:3]]
-    boxes = [line.removeprefix("> ").replace("**", "") for line in _boxes(report) if line]
-    return "\n".join([f"{report['title']}: {headline(report['bench'], report['metrics'])}", *facts, *boxes])
+    """What the console says: the main scores, what became of the rows, and the warning."""
+    lines = [f"{report['title']}: {headline(report['bench'], report['metrics'])}"]
+    lines += [line.removeprefix("- ") for line in _facts(report)[:3]]
+    return "\n".join([*lines, *_warning(report).replace("**", "").splitlines()])
 
 
 def _facts(report: dict) -> list[str]:
@@ -355,8 +356,8 @@ def browse_page(title: str, questions: list[Question], rows: Mapping[str, dict],
     embedded, each once and small, so that the page can be mailed. white: the model was shown a white one for each that
     is missing; else the answers were made elsewhere.
     """
-    articles, places = [], {}
-    pictures: dict[str, int] = {}
+    articles: list[str] = []
+    pictures: dict[str, int] = {}  # by their data URL, each one's place in the page's list
     for question in questions:
         row = rows.get(question.id, {})
         kind = "error" if "correct" not in row else ("right" if row["correct"] else "wrong")
@@ -367,13 +368,10 @@ def browse_page(title: str, questions: list[Question], rows: Mapping[str, dict],
         if question.image and question.id in missing:
             shown = "a white picture was shown: the real one is not at hand" if white else "its picture is not at hand"
             groups = f"{groups} ({shown})"
+        elif question.image and (url := thumbnail(question.image)):
+            image = f'<img alt="" data-picture="{pictures.setdefault(url, len(pictures))}">'
         elif question.image:
-            if question.image not in places:
-                url = thumbnail(question.image)
-                places[question.image] = pictures.setdefault(url, len(pictures)) if url else None
-            place = places[question.image]
-            image = "" if place is None else f'<img alt="" data-picture="{place}">'
-            groups += " (its picture cannot be read)" if place is None else ""
+            groups += " (its picture cannot be read)"
         found = "no answer found" if unread else f"<b>{_shown(row.get('extraction'))}</b>"
         gold = f"gold: <b>{_shown(question.answer)}</b>"
         known = question.text.partition("\n")[0] in question.prompt
@@ -390,6 +388,7 @@ def browse_page(title: str, questions: list[Question], rows: Mapping[str, dict],
     return page(title, FILTER, *articles, SCRIPT.replace("PICTURES", json.dumps(list(pictures))), style=STYLE)
 
 
+@functools.cache  # many rows share a picture
 def thumbnail(path: str) -> str:
     """The data URL of a picture, small; "" for one that cannot be read."""
     try:

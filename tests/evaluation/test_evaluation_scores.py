@@ -195,7 +195,7 @@ def test_wemath_never_divides_by_nought_and_counts_its_problems() -> None:
     assert scores["strict.score"] == 100 and scores["S1"] == 100 and scores["S2"] == 100
     assert wemath.left_out(questions, verdicts) == 1 == wemath.left_out(questions[:-1], {q.id: True for q in questions})
     told = "composite problems without a verdict on each of their rows, which no strict or loose score counts: 1"
-    assert told in notes("wemath", "official", False, questions, 1)
+    assert told in notes("wemath", "official", False, questions, verdicts)
 
 
 @pytest.mark.parametrize(

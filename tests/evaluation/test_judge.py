@@ -215,7 +215,7 @@ def test_a_judge_that_is_not_there_ends_the_run_before_anything_is_asked(run, se
 
 def test_a_run_that_got_only_errors_ends_with_the_reason(run, serve, tmp_path: Path) -> None:
     refusing = serve(answer=lambda body: completion("OK") if "Say OK." in json.dumps(body) else None)
-    with pytest.raises(UserError, match="all 4 calls failed, the last with: HTTP 400"):
+    with pytest.raises(UserError, match="all 4 rows failed, the last with: HTTP 400"):
         run("mathvista", "--api", refusing.url, "--api_model", "m")
     given = answers(tmp_path / "a.jsonl", "mathvista", "B")
     with pytest.raises(UserError, match="all 4 rows failed, the last with: extraction: HTTP 400"):
