@@ -1,9 +1,9 @@
 """Extraction and verdicts by an LLM, with the structure of the official prompts in words of our own.
 
-Few-shot examples, the row, one slot to fill. What a judge writes around its answer is read past, by the rules that read
-a model's. A reply without an answer of the row's kind (a letter of its choices, a number, a list; 0 or 1 of a verdict)
-is asked again a few times (the official script asks for ever) and then becomes an error row, never a wrong answer.
-Replies are cached by llm.Client.
+Few-shot examples, the row, one slot to fill. A judge's reply is read by the rules that read a model's response, so it
+need not be bare. Where it holds no answer of the row's kind (a letter of its choices, a number, a list; 0 or 1 for a
+verdict) the judge is asked again a few times (the official script asks for ever); then the row is an error, never a
+wrong answer. Replies are cached by llm.Client.
 """
 
 import re
@@ -117,7 +117,7 @@ NO_ANSWER = re.compile(r"null|none|nil|n\s*[/.]\s*a|not (?:available|given|provi
 REFUSED = re.compile(r"\bsorry\b|\bI(?:'m| am)? (?:unable|cannot|can't|can not|don't|do not)\b", re.I)
 BARE_VERDICT = re.compile(r"[^\w\n]*(?:\\?boxed\W*)?([01])[^\w\n]*")
 SAID_VERDICT = re.compile(r"\b(?:judge?ment|verdict)\b[\s\"'*_`:=\])]*(?:is\b)?[\s\"'*_`:(\[]*([01])\b(?![.,]\d)", re.I)
-CONTRADICTED = re.compile(r"[^\w\n]*(?:or|if|unless|maybe|wait|no)\b|\s*[/,-]\s*[01]\b", re.I)  # behind a verdict
+CONTRADICTED = re.compile(r"[^\w\n]*(?:or|if|unless|maybe|wait|no)\b|\s*[/,-]\s*[01]\b", re.I)  # takes a verdict back
 
 
 def extract(client: Client, bench: ModuleType, questions: list[Question], responses: Mapping[str, str],
@@ -131,8 +131,9 @@ def extract(client: Client, bench: ModuleType, questions: list[Question], respon
 
     def read(key: str, reply: str, last: bool) -> dict | None:
         row = read_extraction(bench, asked[key], reply)
-        if row is None and last and stands_in(bare(reply), responses[key]):
-            # faithful, so it is the response that holds no choice, no number; the program would credit the nearest
+        if row is None and last and is_quoted(bare(reply), responses[key]):
+            # The judge is faithful: the response itself names no choice or number. MathVista's program would credit the
+            # nearest choice, so it gets none.
             return {"extraction": bare(reply) if bench.LLM_VERDICT else None}
         return row
 
@@ -142,23 +143,25 @@ def extract(client: Client, bench: ModuleType, questions: list[Question], respon
 
 def ask(client: Client, prompts: Mapping[str, str], read: Callable[[str, str, bool], dict | None], what: str,
         lacks: str, options: dict) -> dict[str, dict]:
-    """{key: row} of prompts by key: what read(key, reply, whether it is the last) makes of a reply, or an error."""
+    """{key: row} of prompts by key: what read(key, reply, whether this is the last attempt) returns, or an error."""
     if not all(client.is_kept([user_message(prompt)], **options) for prompt in prompts.values()):
         client.check(**options)
     rows: dict[str, dict] = {}
-    unread: dict[str, str] = {}
     for sample in range(ATTEMPTS):
+        last = sample == ATTEMPTS - 1
         waiting = [key for key in prompts if key not in rows]
         varied = {"temperature": options["temperature"] or AGAIN} if sample else {}
         replies = client.chat_many(([user_message(prompts[key])] for key in waiting), sample=sample, **options | varied)
         for key, reply in tqdm(zip(waiting, replies, strict=True), total=len(waiting), desc=what, disable=not waiting):
-            if reply.error is not None or reply.cut:
-                error = reply.error or f"the reply was cut off at {options['max_tokens']} tokens; allow more"
-                rows[key] = {"error": f"{what}: {error}"}
-            elif row := read(key, reply.text, sample == ATTEMPTS - 1):
+            if reply.error is not None:
+                rows[key] = {"error": f"{what}: {reply.error}"}
+            elif reply.cut:
+                rows[key] = {"error": f"{what}: the reply was cut off at {options['max_tokens']} tokens; allow more"}
+            elif row := read(key, reply.text, last):
                 rows[key] = row
-            unread[key] = f"{what}: {lacks} in {ATTEMPTS} replies, the last {(reply.text or '')[-60:]!r}"
-    return {key: rows.get(key, {"error": unread[key]}) for key in prompts}
+            elif last:
+                rows[key] = {"error": f"{what}: {lacks} in {ATTEMPTS} replies, the last {reply.text[-60:]!r}"}
+    return rows
 
 
 def extraction_prompt(bench_name: str, question: Question, response: str) -> str:
@@ -169,9 +172,9 @@ def extraction_prompt(bench_name: str, question: Question, response: str) -> str
     return f"{EXTRACT}\n6.\nResponse: '{response}'\nExtracted answer: "
 
 
-def behind_thinking(reply: str) -> str:
-    """A reply without its thinking. Of one that is thinking alone, the last line where that announces an answer; of one
-    that goes on and on, nothing.
+def after_thinking(reply: str) -> str:
+    """A reply without its thinking, "" for one that goes on and on. Of thinking alone, the last line, if that announces
+    an answer.
     """
     text = reply.rpartition("</think>")[2].strip()
     if not text.startswith("<think>"):
@@ -182,17 +185,17 @@ def behind_thinking(reply: str) -> str:
 
 def bare(reply: str) -> str:
     """An extraction without thinking, announcement, emphasis and quotes."""
-    return clean(LEAD.sub("", clean(behind_thinking(reply))))
+    return clean(LEAD.sub("", clean(after_thinking(reply))))
 
 
-def stands_in(text: str, response: str) -> bool:
-    """Whether a short text is, word for word, one of a response's."""
+def is_quoted(text: str, response: str) -> bool:
+    """Whether a short text stands in a response, word for word."""
     return 0 < len(text) <= 100 and bool(re.search(rf"(?<!\w){re.escape(fold(text))}(?!\w)", fold(response)))
 
 
 def read_extraction(bench: ModuleType, question: Question, reply: str) -> dict | None:
-    """{"extraction": …}, None in it where the judge finds no answer; None for a reply that says neither."""
-    text, answer = behind_thinking(reply), bare(reply)
+    """{"extraction": the answer, or None where the judge says that there is none}; None for an unclear reply."""
+    text, answer = after_thinking(reply), bare(reply)
     if not answer:
         return None
     lines = [bare(line) for line in text.splitlines() if line.strip()]
@@ -235,7 +238,7 @@ def parse_verdict(reply: str) -> bool | None:
     r""" "1", "**0**", "Judgement: 1", "The judgement is 1.", "Both are 5 cm.\n1" → True or False; None for a reply that
     says neither, or both.
     """
-    text = behind_thinking(reply)
+    text = after_thinking(reply)
     said = [match[1] for line in text.splitlines() if (match := BARE_VERDICT.fullmatch(line))]
     for match in SAID_VERDICT.finditer(text):
         said += "01" if CONTRADICTED.match(text, match.end()) else match[1]

@@ -42,8 +42,9 @@ def read_rows(path: str | Path) -> list[dict]:
         raise UserError(f"{path}: not UTF-8 text; --data wants the benchmark's JSON or JSONL file") from error
     try:
         rows = json.loads(text)
-        rows = [rows] if isinstance(rows, dict) and not all(isinstance(row, dict) for row in rows.values()) else rows
-        rows = [{"pid": key, **row} for key, row in rows.items()] if isinstance(rows, dict) else rows
+        if isinstance(rows, dict):  # MathVista's rows by their pid, or a single row
+            by_pid = all(isinstance(row, dict) for row in rows.values())
+            rows = [{"pid": key, **row} for key, row in rows.items()] if by_pid else [rows]
     except (ValueError, RecursionError):  # JSON lines, or what no JSON reader takes: a number of 5,000 digits
         rows = [_line(path, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
@@ -61,15 +62,15 @@ def _line(path: Path, number: int, line: str) -> dict:
 
 @dataclass(frozen=True)
 class Fields:
-    """A row of a question file, read key by key: a value of another type than its key wants is a UserError that names
-    file, row and key. where: "testmini.json: row 3".
+    """A row of a question file, read key by key. A value of the wrong type is a UserError that names file, row and
+    key. where: "testmini.json: row 3".
     """
 
     where: str
     row: dict
 
     def text(self, key: str, default: str | None = None) -> str:
-        """A text, or a number as its text; the default where the key is absent or null. No default: it is needed."""
+        """A text, or a number as its text; the default where the key is absent or null, an error without a default."""
         value = self.row.get(key)
         if value is None and default is not None:
             return default
@@ -116,7 +117,7 @@ class Fields:
         return Fields(f"{self.where}, in {key!r}", value or {})
 
     def wrong(self, key: str, value: object, wanted: str) -> UserError:
-        """The error for a value that its key does not want."""
+        """The error for a value of the wrong kind."""
         shown = json.dumps(value)
         shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
         return UserError(f"{self.where}: {key!r} is {shown}; make it {wanted}")
@@ -148,16 +149,18 @@ def questions_of(path: str | Path, read: Callable[[Fields], Question]) -> list[Q
 
 
 def with_siblings(questions: list[Question]) -> list[Question]:
-    """Rows without a text get the longest of their problem's (and its choices, where they have none): what a
-    vision-only row asks stands in its picture, where no judge reads whether and how the answer is to be rounded.
+    """Give each row without a text the longest text of its problem, and that row's choices where it has none itself.
+
+    The question of a vision-only row stands in its picture, where no judge can read whether and how the answer is to
+    be rounded.
     """
-    told: dict[str, Question] = {}
+    longest: dict[str, Question] = {}
     for question in questions:
-        if len(question.text) > len(told.setdefault(question.cluster or question.id, question).text):
-            told[question.cluster or question.id] = question
+        key = question.cluster or question.id
+        longest[key] = max(longest.get(key, question), question, key=lambda row: len(row.text))
 
     def filled(question: Question) -> Question:
-        sibling = told[question.cluster or question.id]
+        sibling = longest[question.cluster or question.id]
         return replace(question, text=sibling.text, choices=question.choices or sibling.choices)
 
     return [question if question.text else filled(question) for question in questions]

@@ -98,15 +98,15 @@ def unfinished(rows: Mapping[str, dict], answers: Mapping[str, dict], given: str
 
 
 def counts(rows: Mapping[str, dict], answers: Mapping[str, dict]) -> dict[str, int | None]:
-    """What became of the judged rows' answers. cut: None where no answer says how it ended. unread: those without an
-    answer that the rules could find; cut_unread: of these, the cut ones.
+    """What became of the judged rows' answers. cut: None where no answer says how it ended. unread: those in which the
+    rules found no answer; cut_unread: those of them that were cut.
     """
-    judged = [key for key, row in rows.items() if "correct" in row]
+    judged = {key: answers.get(key, {}) for key, row in rows.items() if "correct" in row}
     none = [key for key in judged if not (rows[key].get("extraction") or "").strip()]
     unread = [key for key in none if rows[key].get("extracted_by") == "rules"]
-    cut = {key for key in judged if answers.get(key, {}).get("finish_reason") == "length"}
-    known = any(answers.get(key, {}).get("finish_reason") for key in judged)
-    thoughts = [answers.get(key, {}).get("response", "").rpartition("<think>") for key in judged]
+    cut = {key for key, answer in judged.items() if answer.get("finish_reason") == "length"}
+    known = any(answer.get("finish_reason") for answer in judged.values())
+    thoughts = [answer.get("response", "").rpartition("<think>") for answer in judged.values()]
     return {"no_answer": len(none), "unread": len(unread), "cut": len(cut) if known else None,
             "cut_unread": len(cut.intersection(unread)),
             "unfinished_thinking": sum(bool(mark) and "</think>" not in rest for _, mark, rest in thoughts)}

@@ -71,8 +71,8 @@ def write_rows(path: Path, rows: Iterable[dict]) -> None:
 
 
 def read_given(path: str) -> dict[str, dict]:
-    """Answers made elsewhere: JSONL (or a JSON list) rows with `id` and `response`, or `extraction`, or `error`.
-    null is as if the key were not there: no error; no extraction given, so that the response is read.
+    """Answers made elsewhere: JSONL (or a JSON list) rows with `id` and `response`, or `extraction`, or `error`. A key
+    that is null counts as absent.
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file; --predictions wants JSONL rows with id and response")
@@ -81,11 +81,9 @@ def read_given(path: str) -> dict[str, dict]:
     for number, row in enumerate(read_rows(path), 1):
         if row.get("id") is None:
             raise UserError(f'{path}: row {number} has no \'id\'; rows are {{"id": ..., "response": ...}}')
-        row = {key: row[key] for key in GIVEN if row.get(key) is not None}
-        if row.get("error") in ("", False):
-            del row["error"]
-        elif "error" in row and as_text(row["error"]) is None:  # servers give objects, too
-            row["error"] = json.dumps(row["error"])
+        error = row.get("error") or None  # "" and false are none either
+        error = error if error is None or isinstance(error, str) else json.dumps(error)  # servers give objects, too
+        row = {key: value for key, value in {**row, "error": error}.items() if key in GIVEN and value is not None}
         for key, value in row.items():
             if (text := as_text(value)) is None:
                 raise UserError(f"{path}: row {number}: {key!r} is {json.dumps(value)[:60]}; make it text")

@@ -86,11 +86,6 @@ def judge(question: Question, extraction: str | None, protocol: str = "official"
     return extraction is not None and extraction.strip() == question.answer
 
 
-def gold_extraction(question: Question) -> str:
-    """The extraction of a perfect model."""
-    return question.answer
-
-
 def cluster_sums(cluster: list[Question], verdicts: Mapping[str, bool]) -> metrics.Sums:
     """Sums of one composite problem: its steps, the whole, and which of IG, IK, CM, RM it is. It counts only when
     every row has a verdict.
