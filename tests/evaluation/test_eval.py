@@ -27,10 +27,7 @@ from model import load_model as load_preset
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = Path(__file__).parent / "fixtures"
-DATA = {
-    "mathverse": "mathverse.json", "mathvista": "mathvista.json", "wemath": "wemath.json",
-    "generated": "generated.jsonl"
-}
+DATA = {bench: f"{bench}.json{'l' if bench == 'generated' else ''}" for bench in BENCHMARKS}
 
 
 @pytest.fixture(scope="module")
@@ -181,10 +178,9 @@ def test_blind_pictures_are_white_and_of_the_same_size(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_ranks_share_the_rows(tiny: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "eval.py", "--bench", "generated"
-    ]
-    command += ["--data", FIXTURES / "generated.jsonl", "--model", tiny, "--out_dir", tmp_path, "--max_new_tokens", "2"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "eval.py"]
+    command += ["--bench", "generated", "--data", FIXTURES / "generated.jsonl", "--model", tiny, "--out_dir", tmp_path,
+                "--max_new_tokens", "2"]
     subprocess.run([*map(str, command), "--allow_missing_images"], cwd=ROOT, check=True, timeout=300)
     shares = [store.read_lines(path) for path in store.parts(tmp_path, "predictions")]
     assert [len(share) for share in shares] == [6, 6]
@@ -205,9 +201,8 @@ def test_right_answers_made_elsewhere_score_in_full(bench: str, run: Callable[..
     assert report["metrics"]["all"] == 100 and report["judged_by"] == report["extracted_by"] == "rules"
     assert report["n"] == len(rows) and report["errors"] == 0 and report["missing_images"] == 0
     assert "white picture was shown" not in (tmp_path / "out" / "browse.html").read_text(), "made elsewhere"
-    assert "**a.jsonl**" in (tmp_path / "out" / "report.md").read_text() and "100.0 (100.0 to 100.0)" in (
-        tmp_path / "out" / "report.md"
-    ).read_text()
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "**a.jsonl**" in text and "100.0 (100.0 to 100.0)" in text
     if bench == "wemath":
         assert report["metrics"]["strict.score"] == report["metrics"]["loose.score"] == 100
         assert report["metrics"]["strict.RM"] == 0
@@ -235,12 +230,6 @@ def test_pictures_are_in_the_page_once_and_small(run: Callable[..., dict], tmp_p
     assert page.count("Judged as the question<pre>") == 3, "of the vision-only rows it stands in the picture"
 
 
-def test_a_given_extraction_skips_that_step(run: Callable[..., dict], tmp_path: Path) -> None:
-    rows = [{"id": key, "response": "Answer: none", "extraction": answer} for key, answer in gold("mathverse").items()]
-    report = run("mathverse", "--predictions", write_answers(tmp_path / "a.jsonl", rows), "--samples", 0)
-    assert report["metrics"]["all"] == 100 and report["extracted_by"] == "given"
-
-
 def sums(path: Path, count: int) -> Path:
     """A generated bench of `count` rows without pictures: 1 + 0, 1 + 1, …"""
     row = {"version": "text-dominant", "family": "sums", "category": "functions"}
@@ -248,16 +237,13 @@ def sums(path: Path, count: int) -> Path:
     return write_answers(path, rows)
 
 
-@pytest.mark.parametrize(("failed", "score", "said"),
-                         [
-                             (0, 100, "- rows judged: 200 of 200; failed (no answer or verdict): 0\n"),
-                             (1, 100, "- rows judged: 199 of 200; failed (no answer or verdict): 1; the scores are"),
-                             (2, None, "> **No score: this run is unfinished.** 2 of 200 rows failed (2 got no answer"),
-                             (200, None, "> **No score: this run is unfinished.** 200 of 200 rows failed"),
-                         ])
-def test_beyond_half_a_percent_of_failed_rows_there_is_no_score(
-    failed: int, score: float | None, said: str, run: Callable[..., dict], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("failed, score, said", [
+    (0, 100, "- rows judged: 200 of 200; failed (no answer or verdict): 0\n"),
+    (1, 100, "- rows judged: 199 of 200; failed (no answer or verdict): 1; the scores are"),
+    (2, None, "> **No score: this run is unfinished.** 2 of 200 rows failed (2 got no answer"),
+    (200, None, "> **No score: this run is unfinished.** 200 of 200 rows failed"),
+])
+def test_beyond_half_a_percent_of_failed_rows_there_is_no_score(run, tmp_path: Path, failed, score, said) -> None:
     data = sums(tmp_path / "bench.jsonl", 200)
     rows = [{"id": str(k), "error": "busy | <b>"} if k < failed else {"id": str(k), "response": f"Answer: {k + 1}"}
             for k in range(200)]
@@ -283,15 +269,13 @@ def test_beyond_half_a_percent_of_failed_rows_there_is_no_score(
 def test_failed_blind_rows_leave_no_score_either(run: Callable[..., dict], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     rows = [{"id": key, "response": f"Answer: {answer}"} for key, answer in gold("mathverse").items()]
+    blind = write_answers(tmp_path / "out" / "predictions_blind.jsonl", rows)
     write_answers(tmp_path / "out" / "predictions.jsonl", rows)
     flags = ("--blind", "--steps", "extract,judge,report", "--samples", 0)
-    for blind in rows, [{"id": rows[0]["id"], "error": "busy"}, *rows[1:]]:
-        write_answers(tmp_path / "out" / "predictions_blind.jsonl", blind)
-        if blind == rows:
-            assert run("mathverse", *flags)["blind"]["all"] == 100
-        else:
-            with pytest.raises(UserError, match="without pictures, 1 of 15 rows failed .1 got no answer.*busy"):
-                run("mathverse", *flags)
+    assert run("mathverse", *flags)["blind"]["all"] == 100
+    write_answers(blind, [{"id": rows[0]["id"], "error": "busy"}, *rows[1:]])
+    with pytest.raises(UserError, match="without pictures, 1 of 15 rows failed .1 got no answer.*busy"):
+        run("mathverse", *flags)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["metrics"] == {} and report["blind"] is None and report["errors"] == 0
 
@@ -299,28 +283,23 @@ def test_failed_blind_rows_leave_no_score_either(run: Callable[..., dict], tmp_p
 UNREAD = "Rules could not read 50.0 % of the answers; not comparable with published scores; use --judge."
 
 
-@pytest.mark.parametrize(
-    ("other", "found", "warned"),  # what half of the rows are, the other half being right
-    [
-        ({"response": "", "finish_reason": "length"}, {"cut": 20, "no_answer": 20, "unfinished_thinking": 0},
-         f"{UNREAD} 20 of them were cut: raise --max_new_tokens."),
-        ({"response": "<think>\nLet me see, first we", "finish_reason": "length"},
-         {"cut": 20, "no_answer": 20, "unfinished_thinking": 20}, f"{UNREAD} 20 of them were cut"),
-        ({"response": "One side is 3. So the other is 99.", "finish_reason": "length"}, {"cut": 20, "no_answer": 20},
-         UNREAD),
-        ({"response": "So it is 3.\nAnswer: 99. Check: 9", "finish_reason": "length"}, {"cut": 20, "no_answer": 0}, ""),
-        ({"response": "<think>hm</think> We look at it.\nWe look again.", "finish_reason": "stop"},
-         {"cut": 0, "no_answer": 20, "unfinished_thinking": 0}, UNREAD),
-        ({"response": "We look at it.\nWe look again."}, {"cut": None, "no_answer": 20, "unread": 20}, UNREAD),
-        ({"extraction": " "}, {"cut": None, "no_answer": 20, "unread": 0}, ""),
-        ({"response": "Answer: 99", "error": None, "extraction": None, "finish_reason": None},
-         {"cut": None, "no_answer": 0}, ""),
-        ({"response": None, "extraction": "99", "error": ""}, {"cut": None, "no_answer": 0}, ""),
-    ],
-)
-def test_cut_and_unread_answers_are_wrong_and_counted(
-    other: dict, found: dict, warned: str, run: Callable[..., dict], tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+@pytest.mark.parametrize("other, found, warned", [  # what half of the rows are, the other half being right
+    ({"response": "", "finish_reason": "length"}, {"cut": 20, "no_answer": 20, "unfinished_thinking": 0},
+     f"{UNREAD} 20 of them were cut: raise --max_new_tokens."),
+    ({"response": "<think>\nLet me see, first we", "finish_reason": "length"},
+     {"cut": 20, "no_answer": 20, "unfinished_thinking": 20}, f"{UNREAD} 20 of them were cut"),
+    ({"response": "One side is 3. So the other is 99.", "finish_reason": "length"}, {"cut": 20, "no_answer": 20}, UNREAD),
+    ({"response": "So it is 3.\nAnswer: 99. Check: 9", "finish_reason": "length"}, {"cut": 20, "no_answer": 0}, ""),
+    ({"response": "<think>hm</think> We look at it.\nWe look again.", "finish_reason": "stop"},
+     {"cut": 0, "no_answer": 20, "unfinished_thinking": 0}, UNREAD),
+    ({"response": "We look at it.\nWe look again."}, {"cut": None, "no_answer": 20, "unread": 20}, UNREAD),
+    ({"extraction": " "}, {"cut": None, "no_answer": 20, "unread": 0}, ""),
+    ({"response": "Answer: 99", "error": None, "extraction": None, "finish_reason": None},
+     {"cut": None, "no_answer": 0}, ""),
+    ({"response": None, "extraction": "99", "error": ""},
+     {"cut": None, "no_answer": 0, "extracted_by": "rules (20), given (20)"}, ""),
+])
+def test_cut_and_unread_answers_are_wrong_and_counted(run, tmp_path: Path, capsys, other, found, warned) -> None:
     data = sums(tmp_path / "bench.jsonl", 40)
     rows = [{"id": k, **other} if k % 2 else {"id": k, "response": f"Answer: {k + 1}"} for k in range(40)]
     path = write_answers(tmp_path / "a.jsonl", rows)
@@ -335,22 +314,17 @@ def test_cut_and_unread_answers_are_wrong_and_counted(
     assert page.count("wrong unread") == report["no_answer"] and page.count(" cut\">") == (report["cut"] or 0)
 
 
-@pytest.mark.parametrize(("change", "message"),
-                         [
-                             (lambda rows: [{**rows[0], "response": ["C"]}, *rows[1:]], r"'response' is \[\"C\"\]"),
-                             (lambda rows: [{**rows[0], "id": None}, *rows[1:]], r"row 1 has no 'id'"),
-                             (lambda rows: [{**rows[0], "id": [1]}, *rows[1:]], r"row 1: 'id' is \[1\]; make it text"),
-                             (lambda rows: [{"id": "1", "response": None, "error": None}, *rows[1:]],
-                              r"row 1 \(id 1\) has no 'response' text; write \"\" for .* an 'error' for a call"),
-                             (lambda rows: rows[1:], r"row 1 is missing"),
-                             (lambda rows: [*rows, rows[0]], r"row 1 stands twice"),
-                             (lambda rows: [*rows, {"id": "9999", "response": "x"}], r"row 9999 is unknown"),
-                             (lambda rows: [*rows[:3], {"response": "x"}], r"row 4 has no 'id'"),
-                             (lambda rows: [{"id": "1"}, *rows[1:]], r"row 1 \(id 1\) has no 'response'"),
-                             (lambda rows: rows[7:], r"rows 1, 2, 3, 4, 5 and 2 more are missing"),
-                         ])
-def test_a_row_missing_twice_or_unknown_is_named(change: Callable, message: str, run: Callable[..., dict],
-                                                 tmp_path: Path) -> None:
+@pytest.mark.parametrize("change, message", [
+    (lambda rows: [{**rows[0], "response": ["C"]}, *rows[1:]], r"'response' is \[\"C\"\]"),
+    (lambda rows: [{**rows[0], "id": None}, *rows[1:]], r"row 1 has no 'id'"),
+    (lambda rows: [{**rows[0], "id": [1]}, *rows[1:]], r"row 1: 'id' is \[1\]; make it text"),
+    (lambda rows: [{"id": "1", "response": None, "error": None}, *rows[1:]],
+     r"row 1 \(id 1\) has no 'response' text; write \"\" for .* an 'error' for a call"),
+    (lambda rows: rows[1:], r"row 1 is missing"), (lambda rows: [*rows, rows[0]], r"row 1 stands twice"),
+    (lambda rows: [*rows, {"id": "9999", "response": "x"}], r"row 9999 is unknown"),
+    (lambda rows: rows[7:], r"rows 1, 2, 3, 4, 5 and 2 more are missing"),
+])
+def test_a_row_missing_twice_or_unknown_is_named(run, tmp_path: Path, change: Callable, message: str) -> None:
     rows = change([{"id": key, "response": answer} for key, answer in gold("mathverse").items()])
     with pytest.raises(UserError, match=message) as caught:
         run("mathverse", "--predictions", write_answers(tmp_path / "a.jsonl", rows))
@@ -392,67 +366,24 @@ def test_other_runs_join_the_table_and_the_chart(run: Callable[..., dict], tmp_p
         run("mathverse", "--predictions", path, "--compare", tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize(("flags", "message"),
-                         [
-                             (("--predictions", "a", "--model", "b"), "who answers"),
-                             ((), "who answers"),
-                             (("--api", "http://localhost:1/v1"), "--api_model go together"),
-                             (("--predictions", "a", "--judge_model", "m"), "--judge_model go together"),
-                             (("--model", "b", "--steps", "generate,bake"), "--steps bake"),
-                             (("--model", "b", "--protocol", "mine"), "--protocol mine"),
-                             (("--predictions", "a", "--blind"), "--blind"),
-                             (("--no_such_flag", "1"), "no_such_flag"),
-                             (("--model", "b", "--batch_size", "0"), "--batch_size 0: at least 1"),
-                             (("--predictions", "a", "--limit", "-1"), "--limit -1: at least 0"),
-                             (("--predictions", "nowhere.jsonl"), "nowhere.jsonl"),
-                             (("--model", "nowhere", "--allow_missing_images"), "nowhere"),
-                         ])
-def test_wrong_flags_end_in_one_clear_line(flags: tuple, message: str, run: Callable[..., dict]) -> None:
+@pytest.mark.parametrize("flags, message", [
+    (("--predictions", "a", "--model", "b"), "who answers"), ((), "who answers"),
+    (("--api", "http://localhost:1/v1"), "--api_model go together"),
+    (("--predictions", "a", "--judge_model", "m"), "--judge_model go together"),
+    (("--model", "b", "--steps", "generate,bake"), "--steps bake"),
+    (("--model", "b", "--protocol", "mine"), "--protocol mine"), (("--predictions", "a", "--blind"), "--blind"),
+    (("--no_such_flag", "1"), "no_such_flag"), (("--model", "b", "--batch_size", "0"), "--batch_size 0: at least 1"),
+    (("--predictions", "a", "--limit", "-1"), "--limit -1: at least 0"),
+    (("--predictions", "nowhere.jsonl"), "nowhere.jsonl"),
+    (("--model", "nowhere", "--allow_missing_images"), "nowhere"),
+])
+def test_wrong_flags_end_in_one_clear_line(run: Callable[..., dict], flags: tuple, message: str) -> None:
     with pytest.raises(UserError, match=message):
         run("generated", *flags)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# servers: the model asked, and the judge
-
-
-def speaking(answer: Callable[[str, list[str]], str | None]) -> Callable[[dict], bytes | None]:
-    """For `serve`: answer(text, pictures) gives the reply, or None for HTTP 400; "..." at its end: it was cut off."""
-
-    def reply(body: dict) -> bytes | None:
-        content = body["messages"][-1]["content"]
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        pictures = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
-        text = answer("".join(part["text"] for part in parts if part["type"] == "text"), pictures)
-        return None if text is None else completion(text, "length" if text.endswith("...") else "stop")
-
-    return reply
-
-
-def test_a_server_answers_and_a_failed_call_is_no_wrong_answer(
-    run: Callable[..., dict], serve: Callable, tmp_path: Path
-) -> None:
-    seen: list[tuple[str, int]] = []
-
-    def answer(text: str, pictures: list[str]) -> str | None:
-        seen.append((text, len(pictures)))
-        assert all(picture.startswith("data:image/png;base64,") for picture in pictures)
-        if "cube" in text:
-            return "Answer: B"
-        return None if "Solve" in text else "Answer: 80°"
-
-    server = serve(answer=speaking(answer))
-    flags = ("--api", server.url, "--api_model", "m", "--allow_missing_images", "--samples", 0)
-    with pytest.raises(UserError, match=r"2 of 12 rows failed \(2 got no .* HTTP 400.*; give the same command again"):
-        run("generated", *flags)
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert report["errors"] == 2 and report["n"] == 10 and report["metrics"] == {}
-    assert {count for text, count in seen if "angle A" in text} == {0, 1}
-    asked = len(server.requests)
-    server.answer = speaking(lambda text, pictures: "Let us see, first we ...")  # cut off: all that the model said
-    report = run("generated", *flags)
-    assert len(server.requests) == asked + 3, "only the failed rows are asked again, and whether the server is there"
-    assert report["errors"] == 0 and report["metrics"]["vision_only"] == 0
+# two runs at once
 
 
 def test_a_second_run_on_the_same_out_is_refused_until_the_first_is_gone(
@@ -460,12 +391,12 @@ def test_a_second_run_on_the_same_out_is_refused_until_the_first_is_gone(
 ) -> None:
     asked, go_on = threading.Event(), threading.Event()
 
-    def answer(text: str, pictures: list[str]) -> str:
+    def answer(body: dict) -> bytes:
         asked.set()
         go_on.wait(60)
-        return "Answer: B"
+        return completion("Answer: B")
 
-    url = serve(answer=speaking(answer)).url
+    url = serve(answer=answer).url
     flags = ("--api", url, "--api_model", "m", "--allow_missing_images", "--samples", "0")
     command = [sys.executable, "eval.py", "--bench", "generated", "--data", FIXTURES / "generated.jsonl"]
     first = subprocess.Popen([*command, "--out_dir", tmp_path / "out", *flags], cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -494,39 +425,6 @@ def test_damaged_settings_are_one_line(tmp_path: Path, damage: str) -> None:
     with pytest.raises(UserError, match=r"settings\.json: damaged.*--fresh") as raised:
         store.check_settings(tmp_path / "settings.json", {"bench": "generated"})
     assert "\n" not in str(raised.value)
-
-
-def test_an_llm_judges_and_its_replies_are_kept(run: Callable[..., dict], serve: Callable, tmp_path: Path) -> None:
-    def answer(text: str, pictures: list[str]) -> str:
-        if text.rstrip().endswith("Extracted answer:"):
-            return "Extracted answer: null" if "no idea" in text else "Extracted answer: about 12.6 square cm"
-        return "Judgement: 1"
-
-    rows = [{"id": key, "response": "It is about 12.6 square cm."} for key in gold("mathverse")]
-    rows[0]["response"] = "I have no idea."
-    path = write_answers(tmp_path / "a.jsonl", rows)
-    server = serve(answer=speaking(answer))
-    flags = ("--predictions", path, "--judge", server.url, "--judge_model", "j", "--samples", 0)
-    report = run("mathverse", *flags)
-    assert report["judged_by"] == report["extracted_by"] == "llm" and report["judge_model"] == "j"
-    assert report["n"] == 15 and report["no_answer"] == 1
-    assert report["metrics"]["all"] == pytest.approx(100 * 14 / 15, abs=1e-3)
-    asked = len(server.requests)
-    assert run("mathverse", *flags)["metrics"] == report["metrics"] and len(server.requests) == asked
-
-
-def test_an_unclear_verdict_is_an_error_row(run: Callable[..., dict], serve: Callable, tmp_path: Path) -> None:
-    verdicts = iter(["1"])  # one is clear
-
-    def answer(text: str, pictures: list[str]) -> str:
-        return "12.6" if text.endswith("Extracted answer: ") else next(verdicts, "?") if "[Model" in text else "OK"
-
-    server = serve(answer=speaking(answer))
-    rows = [{"id": key, "response": "It is 12.6."} for key in gold("mathverse")]
-    flags = ("--judge", server.url, "--judge_model", "j", "--samples", 0)
-    with pytest.raises(UserError, match=r"of 15 rows failed \(0 got no answer, \d+ no verdict; the first, \d+: verdict:"
-                                        " no 0 or 1.*; give the same command again, with all its steps"):
-        run("mathverse", "--predictions", write_answers(tmp_path / "a.jsonl", rows), *flags)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

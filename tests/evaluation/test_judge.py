@@ -63,58 +63,42 @@ def judge_flags(server, *flags: object) -> tuple:
 # ----------------------------------------------------------------------------------------------------------------------
 # what a judge's reply says
 
-ANGLES = ("55°", "60°", "65°")
-
-
 def row_of(choices: tuple = (), answer_type: str = "integer") -> Question:
     return Question("1", "", "", "", "", choices, row={"answer_type": answer_type})
 
 
-@pytest.mark.parametrize("reply, extraction", [
-    *((reply, "C") for reply in (
+ANGLES, WHOLE, LIST = row_of(("55°", "60°", "65°")), row_of(), row_of(answer_type="list")
+
+
+@pytest.mark.parametrize("bench, question, extraction, replies", [
+    (mathvista, ANGLES, "C", [
         "C", "c", "**C**", '"C"', "“C”", "`C`", "(C) 65°", "C: 65°", "Answer: C.", "\\boxed{C}",
-        "Extracted answer: **C**", "The extracted answer is C.", "**Extracted answer:** C",
+        "<think>B, or no</think> C", "Extracted answer: **C**", "The extracted answer is C.", "**Extracted answer:** C",
         "The response chooses option C.", "C\n\nIt says B at first.", "Extracted answer: C\n\nIt says B at first.",
-        "<think>B, or no</think> C",
-        "<think>\nIt says C twice.\nExtracted answer: C")),
-    ("65°", "65°"), ("**65°**", "65°"),
-    *((reply, None) for reply in ("null", "N/A", "n/a.", "**None**", '"null"', "The extracted answer is null.",
-                                  "<think>C?</think>\nnone", "The response gives no final answer.")),
-    *((reply, "unread") for reply in ("B or C", "E", "17°", "", "I'm sorry, but I can't help with that.",
-                                      "<think>\nSo it may mean C, but wait", "null\n\nExtracted answer: C")),
+        "<think>\nIt says C twice.\nExtracted answer: C"]),
+    (mathvista, ANGLES, "65°", ["65°", "**65°**"]),
+    (mathvista, ANGLES, None, ["null", "N/A", "n/a.", "**None**", '"null"', "The extracted answer is null.",
+                               "<think>C?</think>\nnone", "The response gives no final answer."]),
+    (mathvista, ANGLES, "unread", ["B or C", "E", "17°", "", "I'm sorry, but I can't help with that.",
+                                   "<think>\nSo it may mean C, but wait", "null\n\nExtracted answer: C"]),
+    (mathvista, row_of(("None", "One")), "None", ["**None**"]), (mathvista, row_of(("(a)", "(b)")), "(b)", ["(b)"]),
+    (mathvista, WHOLE, "14", ["14", "**14**", '"14"', "Answer: 14.", "The extracted answer is 14.", "14 trees",
+                              "<think>13?</think>\n14", "14\n\nIt says: 14 trees."]),
+    (mathvista, WHOLE, None, ["N/A"]), (mathvista, WHOLE, "unread", ["3 and 5", "The response is confused."]),
+    (mathvista, row_of(answer_type="float"), "0.75", ["Extracted answer: 0.75"]),
+    (mathvista, LIST, "[2003, 2005]", ["**[2003, 2005]**", "The list is [2003,2005]."]),
+    (mathvista, LIST, None, ["null"]), (mathvista, LIST, "unread", ["in spring"]),
+    (mathverse, row_of(), "y = -(x - 2)^2 + 3", ["**y = -(x - 2)^2 + 3**"]),
+    (mathverse, row_of(), "down on (-3, 1)", ["The extracted answer is down on (-3, 1)."]),
+    (mathverse, row_of(), "about 12.6 square cm", ["Extracted answer: about 12.6 square cm"]),
+    (mathverse, row_of(), None, ["The extracted answer is `null`."]),
+    (mathverse, row_of(), "unread", [
+        "I'm unable to open the picture.",
+        "It sets up two equations, solves neither of them, and then it stops in the middle of a line"]),
 ])
-def test_a_letter_is_read_past_what_stands_around_it(reply: str, extraction: str | None) -> None:
-    row = llm_judge.read_extraction(mathvista, row_of(ANGLES), reply)
-    assert row == (None if extraction == "unread" else {"extraction": extraction})
-
-
-@pytest.mark.parametrize("answer_type, reply, extraction", [
-    *(("integer", reply, "14") for reply in ("14", "**14**", '"14"', "Answer: 14.", "The extracted answer is 14.",
-                                             "14 trees", "<think>13?</think>\n14", "14\n\nIt says: 14 trees.")),
-    ("float", "Extracted answer: 0.75", "0.75"), ("integer", "N/A", None), ("integer", "3 and 5", "unread"),
-    ("integer", "The response is confused.", "unread"), ("list", "**[2003, 2005]**", "[2003, 2005]"),
-    ("list", "The list is [2003,2005].", "[2003, 2005]"), ("list", "null", None), ("list", "in spring", "unread"),
-])
-def test_a_number_and_a_list_are_too(answer_type: str, reply: str, extraction: str | None) -> None:
-    row = llm_judge.read_extraction(mathvista, row_of(answer_type=answer_type), reply)
-    assert row == (None if extraction == "unread" else {"extraction": extraction})
-
-
-@pytest.mark.parametrize("reply, extraction", [
-    ("**y = -(x - 2)^2 + 3**", "y = -(x - 2)^2 + 3"), ("The extracted answer is down on (-3, 1).", "down on (-3, 1)"),
-    ("Extracted answer: about 12.6 square cm", "about 12.6 square cm"), ("The extracted answer is `null`.", None),
-    ("I'm unable to open the picture.", "unread"),
-    ("It sets up two equations, solves neither of them, and then it stops in the middle of a line", "unread"),
-])
-def test_a_free_answer_is_any_short_text(reply: str, extraction: str | None) -> None:
-    row = llm_judge.read_extraction(mathverse, row_of(), reply)
-    assert row == (None if extraction == "unread" else {"extraction": extraction})
-
-
-def test_the_text_of_a_choice_is_an_answer_whatever_it_reads_like() -> None:
-    question = row_of(("None", "One"))
-    assert llm_judge.read_extraction(mathvista, question, "**None**") == {"extraction": "None"}
-    assert llm_judge.read_extraction(mathvista, row_of(("(a)", "(b)")), "(b)") == {"extraction": "(b)"}
+def test_an_answer_is_read_past_what_stands_around_it(bench, question, extraction, replies) -> None:
+    expected = dict.fromkeys(replies, None if extraction == "unread" else {"extraction": extraction})
+    assert {reply: llm_judge.read_extraction(bench, question, reply) for reply in replies} == expected
 
 
 @pytest.mark.parametrize("verdict, replies", [
@@ -166,10 +150,13 @@ def test_a_reply_that_holds_no_answer_is_asked_again_and_then_an_error(run, serv
             return completion("Let me see.")
         return completion("OK" if text == "Say OK." else vista_reply(text))
 
-    flags = answers(tmp_path / "a.jsonl", "mathvista", "As I said above.")
-    rows = run("mathvista", *flags, *judge_flags(serve(answer=answer), "--judge_max_tokens", 99))["verdicts"]
-    assert rows[0]["error"] == "extraction: no answer of the row's kind in 3 replies, the last 'Let me see.'"
-    assert "correct" not in rows[0]
+    flags = *answers(tmp_path / "a.jsonl", "mathvista", "As I said above."), *judge_flags(serve(answer=answer))
+    error = "extraction: no answer of the row's kind in 3 replies, the last 'Let me see.'"
+    with pytest.raises(UserError, match=rf"1 of 4 rows failed \(0 got no answer, 1 no verdict; the first, 1: {error}.*"
+                                        "; give the same command again, with all its steps"):
+        run("mathvista", *flags, steps="extract,judge,report")
+    rows = store.read_lines(tmp_path / "out" / "verdicts.jsonl")
+    assert rows[0]["error"] == error and "correct" not in rows[0]
     assert all(row["correct"] for row in rows[1:]) and asked == [0.0, 0.7, 0.7]
 
 
@@ -181,16 +168,24 @@ def test_what_a_judge_quotes_is_the_answer_though_no_choice_or_number(run, serve
 
 
 def test_a_judge_is_asked_as_the_flags_say_and_its_cost_is_told(run, serve, tmp_path: Path, capsys) -> None:
-    server = serve(answer=says(lambda text: "12.6" if text.endswith("Extracted answer: ") else "Judgement: 1"))
-    flags = answers(tmp_path / "a.jsonl", "mathverse", "It is 12.6.")
-    run("mathverse", *flags, *judge_flags(server, "--judge_max_tokens", 99, "--judge_temperature", 0.6))
+    def reply(text: str) -> str:
+        if text.endswith("Extracted answer: "):
+            return "null" if "no idea" in text else "12.6"
+        return "Judgement: 1"
+
+    server = serve(answer=says(reply))
+    name, path = answers(tmp_path / "a.jsonl", "mathverse", "It is 12.6.")
+    path.write_text(path.read_text().replace("It is 12.6.", "I have no idea.", 1))
+    flags = name, path, *judge_flags(server, "--judge_max_tokens", 99, "--judge_temperature", 0.6)
+    rows = run("mathverse", *flags)["verdicts"]
+    assert [row["correct"] for row in rows] == [False] + [True] * 14 and {row["by"] for row in rows} == {"llm"}
     assert {(body["max_tokens"], body["temperature"]) for _, body in server.requests} == {(99, 0.6)}
     printed = capsys.readouterr().out
     asked = len(server.requests)
     assert "extraction: j: " in printed and "verdicts: j: " in printed and " tokens" in printed
-    run("mathverse", *flags, *judge_flags(server, "--judge_max_tokens", 99, "--judge_temperature", 0.6))
+    assert run("mathverse", *flags)["verdicts"] == rows
     printed = capsys.readouterr().out
-    assert len(server.requests) == asked and "verdicts: j: 15 calls, 15 from the cache" in printed, "nor is it checked"
+    assert len(server.requests) == asked and "verdicts: j: 14 calls, 14 from the cache" in printed, "nor is it checked"
     cut = completion("Let me think about", "length")
     server.answer = says(lambda text: cut if "opposite" in text.rpartition("Question: ")[2] else vista_reply(text))
     rows = run("mathvista", *answers(tmp_path / "b.jsonl", "mathvista", "As I said."), *judge_flags(server))
@@ -229,6 +224,27 @@ def test_a_run_that_got_only_errors_ends_with_the_reason(run, serve, tmp_path: P
     assert sum("error" in row for row in rows["predictions"]) == 3
     run("mathvista", "--api", server.url, "--api_model", "m")  # what failed fails again; what was answered is there
     assert len(server.requests) == 1 + 4 + 1 + 3
+
+
+def test_a_failed_call_is_no_wrong_answer_and_is_asked_again(run, serve, tmp_path: Path) -> None:
+    failed = completion("", "content_filter")
+    server = serve(answer=says(lambda text: failed if "Solve" in text else "B" if "cube" in text else "Answer: 80°"))
+    flags = ("--api", server.url, "--api_model", "m", "--samples", 0)
+    every = "generate,extract,judge,report"
+    with pytest.raises(UserError, match=r"2 of 12 rows failed \(2 got no .*no text.*; give the same command again"):
+        run("generated", *flags, steps=every)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["errors"] == 2 and report["n"] == 10 and report["metrics"] == {}
+    contents = [body["messages"][0]["content"] for _, body in server.requests]
+    shown = [content for content in contents if isinstance(content, list)]
+    assert 0 < len(shown) < len(contents)
+    assert all(parts[0]["image_url"]["url"].startswith("data:image/png;base64,") for parts in shown)
+    asked = len(server.requests)
+    server.answer = says(lambda text: completion("Let us see, first we", "length"))  # cut off: all that the model said
+    run("generated", *flags, steps=every)
+    assert len(server.requests) == asked + 3, "only the failed rows are asked again, and whether the server is there"
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["errors"] == 0 and report["metrics"]["vision_only"] == 0
 
 
 def test_each_server_gets_its_own_key(run, serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
