@@ -168,7 +168,10 @@ def generate(config: Config, questions: list[Question], missing: set[str], out: 
         mine = questions[process.rank :: process.world_size]  # by position: the shares never depend on what is done
         done = {key: row for key, row in store.read_parts(out, stem).items() if "error" not in row}
         fingerprints = {question.id: fingerprint(question) for question in mine}
-        refuse_other_questions(out, done, fingerprints)
+        changed = [key for key, asked in fingerprints.items() if key in done and done[key].get("asked") != asked]
+        if changed:  # the data file is another now
+            raise UserError(f"{out}: holds answers to other questions under {len(changed)} of the same ids, the first "
+                            f"{changed[0]}; choose another --out_dir, or pass --fresh to throw them away")
         todo = [question for question in mine if question.id not in done]
         runtime.print0(f"{stem}: {len(mine) - len(todo)} of this rank's {len(mine)} rows are done")
         if todo:
@@ -197,16 +200,6 @@ def fingerprint(question: Question) -> str:
     size = os.path.getsize(question.image) if os.path.isfile(question.image) else ""
     shown = f"{question.prompt}\n{os.path.basename(question.image)}\n{size}"
     return hashlib.sha256(shown.encode()).hexdigest()[:12]
-
-
-def refuse_other_questions(out: Path, done: dict[str, dict], fingerprints: dict[str, str]) -> None:
-    """UserError where a row was answered when its id stood for another question: the data file has changed since."""
-    changed = [key for key, asked in fingerprints.items() if key in done and done[key].get("asked") != asked]
-    if changed:
-        raise UserError(
-            f"{out}: holds answers to other questions under {len(changed)} of the same ids, the first {changed[0]}; "
-            "choose another --out_dir, or pass --fresh to throw them away"
-        )
 
 
 def ask_model(config: Config, questions: list[Question], missing: set[str], blind: bool) -> Iterator[dict]:
@@ -361,8 +354,8 @@ def read_step(path: Path, questions: list[Question], step: str) -> dict[str, dic
 
 
 def report(config: Config, bench: ModuleType, questions: list[Question], missing: set[str], out: Path) -> None:
-    """Write report.json, report.md, chart.png and browse.html; print the main scores. UserError, once these are
-    written, where too many rows have failed for a score.
+    """Write report.json, report.md, chart.png and browse.html; print the main scores. Where too many rows have failed
+    for a score, these are written first, then UserError is raised.
     """
     verdicts, answers = read_step(out / "verdicts.jsonl", questions, "judge"), read_answers(config, out, "predictions")
     judged, trouble = right(verdicts), unfinished(verdicts, answers, config.predictions)

@@ -26,11 +26,9 @@ def load(path: str, image_root: str = "", protocol: str = "official") -> list[Qu
 
     def read(row: Fields) -> Question:
         key, instruction, version = row.text("id"), row.text("instruction"), row.text("version", "text-only")
-        own = row.text("question", "").strip()
-        if snake(version) == "vision_only":  # its instruction says no more than that the question stands in the picture
-            text = own if own != instruction.strip() else ""
-        else:
-            text = own or instruction
+        text = row.text("question", "").strip() or instruction
+        if snake(version) == "vision_only" and text.strip() == instruction.strip():
+            text = ""  # all that this says is that the question stands in the picture
         groups = {"version": version} | {name: row.text(name, "") for name in ("category", "family")}
         return Question(key, instruction, image_path(root, row.text("image_url", "")), text, row.text("answer"),
                         row.texts("choices", len(LETTERS)), row.text("problem_id", key), groups, row.row)
@@ -85,8 +83,9 @@ derive = metrics.across_versions
 
 
 def most_frequent_answer(questions: list[Question]) -> dict[str, float]:
-    """Percent right for always giving a family's most frequent answer: {"all": ..., family: ...}, {} without rows. What
-    a score must beat, so of the rows that `all` and `family.*` count: those with a picture.
+    """Percent right for always giving a family's most frequent answer: {"all": ..., family: ...}, {} without rows.
+
+    A score must beat this, so it counts the same rows as `all` and `family.*`: those with a picture.
     """
     counts: dict[str, Counter] = {}
     for question in questions:
@@ -94,7 +93,7 @@ def most_frequent_answer(questions: list[Question]) -> dict[str, float]:
             counts.setdefault(question.groups["family"], Counter())[question.answer] += 1
     if not counts:
         return {}
-    best = {family: answers.most_common(1)[0][1] for family, answers in counts.items()}
+    right = {family: max(answers.values()) for family, answers in counts.items()}
     rows = {family: answers.total() for family, answers in counts.items()}
-    shares = {family: 100 * best[family] / rows[family] for family in counts}
-    return {"all": 100 * sum(best.values()) / sum(rows.values()), **shares}
+    return {"all": 100 * sum(right.values()) / sum(rows.values()),
+            **{family: 100 * right[family] / rows[family] for family in counts}}

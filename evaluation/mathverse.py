@@ -29,12 +29,12 @@ def load(path: str, image_root: str = "", protocol: str = "official") -> list[Qu
 
     def read(row: Fields) -> Question:
         metadata = row.fields("metadata")
-        question, text = row.text("question", "").strip(), row.text("question_for_eval", "").strip()
-        text = text or question
+        question, for_eval = row.text("question", "").strip(), row.text("question_for_eval", "").strip()
+        text = for_eval or question
         kind = row.one_of("question_type", ("multi-choice", "free-form"), "free-form")
         choices = parse_choices(text) if kind == "multi-choice" else ()
         if len(choices) > len(LETTERS):
-            key = "question" if text == question else "question_for_eval"
+            key = "question_for_eval" if for_eval else "question"
             raise row.wrong(key, text, f"a question with at most {len(LETTERS)} choices")
         groups = {"version": row.text("problem_version")}
         groups |= {name: metadata.text(name, "") for name in ("subject", "subfield")}
@@ -84,8 +84,8 @@ def judge(question: Question, extraction: str | None, protocol: str = "official"
 
 
 def cluster_sums(cluster: list[Question], verdicts: Mapping[str, bool]) -> metrics.Sums:
-    """Right answers and rows: ALL, per version, and per subject and subfield over the five versions (of text-only
-    in their own names).
+    """Right answers and rows: ALL, per version, per subject and subfield over the five versions with a picture, and
+    per subject and subfield of text-only.
     """
     sums: metrics.Sums = {}
     for question in cluster:

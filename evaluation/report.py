@@ -35,11 +35,11 @@ ALSO_PRINTED = {
     "generated": {"text_only": "Text-only", "gap": "gap"},
     "mathvista": {},
 }
-MOST_FAILED = 0.005  # of the rows; beyond, there is no score
-MOST_UNREAD = 0.05  # of the judged rows, by rules; beyond, there is a warning
+MOST_FAILED = 0.005  # share of the rows; beyond, there is no score
+MOST_UNREAD = 0.05  # share of the judged rows that the rules could not read; beyond, there is a warning
 TABLES = {"mathverse": "table1", "mathvista": "table1", "wemath": "table2"}
 LONGEST_SHOWN = 6000  # characters of a response on the page
-PICTURE_SIDE = 320  # pixels at most, of a picture on the page: 6 KB each
+PICTURE_SIDE = 320  # pixels at most of a picture on the page: 6 KB each
 
 
 def paper_tables() -> dict[str, list[dict]]:
@@ -87,14 +87,13 @@ def unfinished(rows: Mapping[str, dict], answers: Mapping[str, dict], given: str
     failed = [key for key, row in rows.items() if "correct" not in row]
     if len(failed) <= MOST_FAILED * len(rows):
         return ""
-    unanswered = [key for key in failed if "error" in answers.get(key, {})]
+    unanswered = sum("error" in answers.get(key, {}) for key in failed)
     said = " ".join(str(rows[failed[0]].get("error")).split())[:160]
-    remedies = [f"give the rows with an 'error' in {given} an answer"] if unanswered and given else []
-    if len(failed) > len(unanswered) or not given:
-        remedies.append("give the same command again, with all its steps: only what failed is asked anew")
-    return (f"{len(failed)} of {len(rows)} rows failed ({len(unanswered)} got no answer, "
-            f"{len(failed) - len(unanswered)} no verdict; the first, {failed[0][:60]}: {said}), and at most "
-            f"{100 * MOST_FAILED:g} % of them may; {' and '.join(remedies)}")
+    remedy = "give the same command again, with all its steps: only what failed is asked anew"
+    if given and unanswered:
+        remedy = f"give the rows with an 'error' in {given} an answer, then {remedy}"
+    return (f"{len(failed)} of {len(rows)} rows failed ({unanswered} got no answer, {len(failed) - unanswered} no "
+            f"verdict; the first, {failed[0][:60]}: {said}), and at most {100 * MOST_FAILED:g} % of them may; {remedy}")
 
 
 def counts(rows: Mapping[str, dict], answers: Mapping[str, dict]) -> dict[str, int | None]:
@@ -325,13 +324,7 @@ FILTER = """<p>Show <select id="verdict"><option value="card">every row</option>
 whose text holds <input id="text" size="30"> <span id="count"></span></p>"""
 SCRIPT = """<script>
 const pictures = PICTURES;
-const seen = new IntersectionObserver(entries => {
-  for (const entry of entries.filter(entry => entry.isIntersecting)) {
-    entry.target.src = pictures[entry.target.dataset.picture];
-    seen.unobserve(entry.target);
-  }
-}, {rootMargin: "600px"});
-document.querySelectorAll("img").forEach(image => seen.observe(image));
+for (const image of document.querySelectorAll("img")) image.src = pictures[image.dataset.picture];
 const rows = [...document.querySelectorAll("article")];
 const verdict = document.getElementById("verdict"), text = document.getElementById("text");
 const show = () => {
@@ -353,8 +346,8 @@ def browse_page(title: str, questions: list[Question], rows: Mapping[str, dict],
     """One article per row: picture, question, response, extraction, gold, verdict. Everything from outside is escaped.
 
     rows: {id: {"response", "finish_reason", "extraction", "extracted_by", "by", "correct" or "error"}}. Pictures are
-    embedded, each once and small, so that the page can be mailed. white: the model was shown a white one for each that
-    is missing; else the answers were made elsewhere.
+    embedded, small and each once, so that the page can be mailed. white: the model was shown a white picture for each
+    missing one; otherwise the answers were made elsewhere.
     """
     articles: list[str] = []
     pictures: dict[str, int] = {}  # by their data URL, each one's place in the page's list
@@ -372,17 +365,16 @@ def browse_page(title: str, questions: list[Question], rows: Mapping[str, dict],
             image = f'<img alt="" data-picture="{pictures.setdefault(url, len(pictures))}">'
         elif question.image:
             groups += " (its picture cannot be read)"
-        found = "no answer found" if unread else f"<b>{_shown(row.get('extraction'))}</b>"
         gold = f"gold: <b>{_shown(question.answer)}</b>"
-        known = question.text.partition("\n")[0] in question.prompt
-        told = "" if known else f"Judged as the question<pre>{_shown(question.text)}</pre>"
+        found = "no answer found" if unread else f"<b>{_shown(row.get('extraction'))}</b>"
+        verdict = (f"Extracted ({_shown(row.get('extracted_by'))}): {found} · {gold} · <b>{kind}</b> "
+                   f"(judged by {_shown(row.get('by'))})")
         if kind == "error":
             verdict = f"<b>Failed</b>: {_shown(row.get('error', 'no verdict'))} · {gold}"
-        else:
-            verdict = (f"Extracted ({_shown(row.get('extracted_by'))}): {found} · {gold} · <b>{kind}</b> "
-                       f"(judged by {_shown(row.get('by'))})")
+        in_prompt = question.text.partition("\n")[0] in question.prompt  # else it stands in the picture
+        asked = "" if in_prompt else f"Judged as the question<pre>{_shown(question.text)}</pre>"
         articles.append(card(image, f"<b>{_shown(question.id)}</b> <small>{_shown(groups)}</small>"
-                             f"<pre>{_shown(question.prompt)}</pre>{told}Response{' (cut at max_new_tokens)' * cut}"
+                             f"<pre>{_shown(question.prompt)}</pre>{asked}Response{' (cut at max_new_tokens)' * cut}"
                              f"<pre>{_shown(row.get('response', ''))}</pre>{verdict}",
                              kind=kind + " unread" * unread + " cut" * cut))
     return page(title, FILTER, *articles, SCRIPT.replace("PICTURES", json.dumps(list(pictures))), style=STYLE)

@@ -116,7 +116,7 @@ def is_whole(cluster: list[Question]) -> bool:
 
 
 def left_out(questions: list[Question], verdicts: Mapping[str, bool]) -> int:
-    """How many composite problems stand in no dimension, for want of a row or a verdict."""
+    """How many composite problems no dimension counts, because a row or a verdict is missing."""
     clusters = metrics.clusters_of(questions).values()
     return sum(not is_whole([question for question in cluster if question.id in verdicts]) for cluster in clusters)
 
