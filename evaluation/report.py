@@ -232,10 +232,8 @@ def _facts(report: dict) -> list[str]:
         f"- pictures replaced by a white one because they are not at hand: {report['missing_images']}",
     ]
     if report["blind"] is not None:
-        columns = COLUMNS[report["bench"]] | {"text_only": "Text-only"}
-        main = [name for name in columns if report["blind"].get(name) is not None]
-        scores = ", ".join(f"{columns[name]} {number(report['blind'][name])}" for name in main)
-        lines.append(f"- blind (every picture white): {scores or '–'}; what a model scores without seeing")
+        scores = headline(report["bench"], report["blind"])
+        lines.append(f"- blind (every picture white): {scores}; what a model scores without seeing")
     if report["most_frequent"]:
         share = number(report["most_frequent"]["all"])
         lines.append(f"- always a family's most frequent answer, of the same rows as ALL: {share}")
