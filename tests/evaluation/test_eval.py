@@ -21,7 +21,7 @@ from errors import UserError
 from evaluation import BENCHMARKS, store
 from evaluation.generate import generate, inputs_of, load_model, message_of, pictures_of, prompt_of, stream
 from evaluation.question import Question
-from evaluation.report import draw_chart
+from evaluation.report import VERSION_COLUMNS, draw_chart
 from llm_server import completion
 from model import load_model as load_preset
 
@@ -67,6 +67,10 @@ def gold(bench: str) -> dict[str, str]:
 # the tiny model
 
 
+FIRST = {"mathverse": [*VERSION_COLUMNS], "generated": [*VERSION_COLUMNS, "text_only"],
+         "mathvista": ["all", "GPS", "ALG"], "wemath": ["strict.score", "strict.RM"]}
+
+
 @pytest.mark.parametrize("bench", DATA)
 def test_every_benchmark_runs_end_to_end(bench: str, run: Callable[..., dict], tiny: Path, tmp_path: Path) -> None:
     flags = ("--model", tiny, "--max_new_tokens", 4, "--allow_missing_images", "--blind", "--samples", 20)
@@ -75,6 +79,7 @@ def test_every_benchmark_runs_end_to_end(bench: str, run: Callable[..., dict], t
     assert report["bench"] == bench and report["n"] == len(questions) and "all" in report["metrics"]
     assert report["missing_images"] == sum(bool(question.image) for question in questions) > 0
     assert report["blind"].keys() == report["metrics"].keys()
+    assert list(report["metrics"])[: len(FIRST[bench])] == FIRST[bench], "in the paper's order"
     text = (tmp_path / "out" / "report.md").read_text()
     assert f"not at hand: {report['missing_images']}" in text and "blind" in text and report["protocol"] in text
     if bench != "generated":

@@ -269,13 +269,6 @@ def test_each_server_gets_its_own_key(run, serve, tmp_path: Path, monkeypatch: p
     assert keys(given) == [set(), {"Bearer the judge's"}]
 
 
-def test_a_lone_surrogate_goes_through_all_steps(run, serve, tmp_path: Path) -> None:
-    server = serve(answer=says(lambda text: f"\ud83d {vista_reply(text)}" if "Extracted" in text else "\ud800 B"))
-    rows = run("mathvista", "--api", server.url, "--api_model", "m", *judge_flags(server), "--samples", 0,
-               steps="generate,extract,judge,report")
-    assert all(row["response"] == "? B" for row in rows["predictions"]) and len(rows["verdicts"]) == 4
-
-
 # ----------------------------------------------------------------------------------------------------------------------
 # kill -9
 

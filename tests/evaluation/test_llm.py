@@ -1,12 +1,10 @@
 """common/llm.py against a server that misbehaves in every way servers do."""
 
-import functools
 import gzip
 import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -321,26 +319,6 @@ def test_many_questions_come_back_in_order_with_failures_in_their_place(serve, t
     assert texts == [None if number % 7 == 0 else str(number) for number in range(40)]
     assert 2 <= max(most) <= 8
     assert client.num_failed == 6 and client.num_asked == 40
-
-
-def test_replies_come_as_they_come_before_another_question_takes_their_place(serve):
-    seen, slow = [], threading.Event()
-
-    def answer(body):
-        number = int(body["messages"][0]["content"])
-        if number == 0:
-            slow.wait(30)
-        elif number > 1:
-            assert number - 1 in seen, "what was answered has been handed over before the next is asked"
-        return completion(str(number))
-
-    questions = (functools.partial(lambda number: [user_message(str(number))], number) for number in range(9))
-    for position, reply in client_of(serve(answer=answer), concurrency=2).chat_as_they_come(questions):
-        assert reply.text == str(position)
-        seen.append(position)
-        if len(seen) == 8:
-            slow.set()
-    assert seen == [*range(1, 9), 0]
 
 
 def test_an_interrupted_run_asks_only_for_the_rest(serve, tmp_path):
