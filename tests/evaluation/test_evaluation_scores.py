@@ -91,42 +91,33 @@ def test_mathverse_protocols_ask_and_extract_differently() -> None:
 FRACTIONS = ["3/11", "8/11", "6/11", "3/5"]
 
 
-@pytest.mark.parametrize(
-    ("extraction", "choices", "normalized"),
-    [
-        ("(B) 8/11", FRACTIONS, "8/11"), ("B", FRACTIONS, "8/11"), ("(b)", FRACTIONS, "8/11"), ("b", FRACTIONS, "3/5"),
-        ("B.", FRACTIONS, "3/5"), ("no", ["Yes", "No"], "No"), ("", ["Yes", "No"], "No"), (" A ", FRACTIONS, "3/11"),
-        ("8/1", FRACTIONS, "8/11"), (None, FRACTIONS, None), ("(b)", ["(c)", "(a)", "(e)", "(d)", "(b)"], "(a)"),
-    ],
-)
+@pytest.mark.parametrize("extraction, choices, normalized", [
+    ("(B) 8/11", FRACTIONS, "8/11"), ("B", FRACTIONS, "8/11"), ("(b)", FRACTIONS, "8/11"), ("b", FRACTIONS, "3/5"),
+    ("B.", FRACTIONS, "3/5"), ("no", ["Yes", "No"], "No"), ("", ["Yes", "No"], "No"), (" A ", FRACTIONS, "3/11"),
+    ("8/1", FRACTIONS, "8/11"), (None, FRACTIONS, None), ("(b)", ["(c)", "(a)", "(e)", "(d)", "(b)"], "(a)"),
+])
 def test_mathvista_multiple_choice(extraction: str | None, choices: list[str], normalized: str | None) -> None:
     assert mathvista.normalize(extraction, choices, "multi_choice", "text", None) == normalized
 
 
-@pytest.mark.parametrize(
-    ("extraction", "kind", "precision", "normalized"),
-    [
-        ("14.0", "integer", None, "14"), ("14.9", "integer", None, "14"), ("14 cm", "integer", None, None),
-        ("1,000", "integer", None, None), ("1.24", "float", 1, "1.2"), ("1.25", "float", 1, "1.2"),
-        ("0.5", "float", 2, "0.5"), ("x", "float", 2, None), ("inf", "integer", None, None),
-        ("[2007,2008]", "list", None, "[2007,2008]"), ("", "integer", None, None),
-    ],
-)
+@pytest.mark.parametrize("extraction, kind, precision, normalized", [
+    ("14.0", "integer", None, "14"), ("14.9", "integer", None, "14"), ("14 cm", "integer", None, None),
+    ("1,000", "integer", None, None), ("1.24", "float", 1, "1.2"), ("1.25", "float", 1, "1.2"),
+    ("0.5", "float", 2, "0.5"), ("x", "float", 2, None), ("inf", "integer", None, None),
+    ("[2007,2008]", "list", None, "[2007,2008]"), ("", "integer", None, None),
+])
 def test_mathvista_free_form(extraction: str, kind: str, precision: int | None, normalized: str | None) -> None:
     assert mathvista.normalize(extraction, None, "free_form", kind, precision) == normalized
 
 
-@pytest.mark.parametrize(
-    ("response", "kind", "extraction"),
-    [
-        ("The answer is $1,200.50.", "float", "1200.5"), ("Answer: 14 cm", "integer", "14"),
-        ("Answer: 3/4", "float", "0.75"), ("Answer: [2007,2008]", "list", "[2007, 2008]"),
-        ('The answer is "7".', "integer", "7"), ("Answer: x = 5", "integer", "5"), ("", "integer", None),
-        ("Answer: many", "integer", None), ("The answer is 5 more people than in 2007.", "integer", None),
-        ("Answer: about 5 years older", "integer", "5"), ("Answer: 5 dozen", "integer", None),
-        ("Answer: between 5 and 6", "integer", None),
-    ],
-)
+@pytest.mark.parametrize("response, kind, extraction", [
+    ("The answer is $1,200.50.", "float", "1200.5"), ("Answer: 14 cm", "integer", "14"),
+    ("Answer: 3/4", "float", "0.75"), ("Answer: [2007,2008]", "list", "[2007, 2008]"),
+    ('The answer is "7".', "integer", "7"), ("Answer: x = 5", "integer", "5"), ("", "integer", None),
+    ("Answer: many", "integer", None), ("The answer is 5 more people than in 2007.", "integer", None),
+    ("Answer: about 5 years older", "integer", "5"), ("Answer: 5 dozen", "integer", None),
+    ("Answer: between 5 and 6", "integer", None),
+])
 def test_mathvista_extraction(response: str, kind: str, extraction: str | None) -> None:
     row = {"question_type": "free_form", "answer_type": kind, "precision": 1}
     assert mathvista.extract(Question("1", "", "", "", "", row=row), response) == extraction
@@ -193,16 +184,13 @@ def test_wemath_never_divides_by_nought_and_counts_its_problems() -> None:
     assert told in notes("wemath", "official", False, questions, verdicts)
 
 
-@pytest.mark.parametrize(
-    ("response", "official", "puma"),
-    [
-        ("<Answer>: <<C>>", "C", "C"), ("<Answer>: C. 3000", "C", "C"), ("Answer: <<D>> because", "D", "D"),
-        ("C", "C", None), ("Answer: (C)", None, "C"), ("**Answer**: C", None, None),
-        ("<answer>C</answer>", None, None), ("The answer is C", None, "C"), ("", None, None),
-        ("According to the figure", "A", None), ("Answer: Because", "B", "B"), ("the correct option is D", None, "D"),
-        ("Answer: x. Answer: B", "B", "A"), ("Answer: h", None, None),
-    ],
-)
+@pytest.mark.parametrize("response, official, puma", [
+    ("<Answer>: <<C>>", "C", "C"), ("<Answer>: C. 3000", "C", "C"), ("Answer: <<D>> because", "D", "D"),
+    ("C", "C", None), ("Answer: (C)", None, "C"), ("**Answer**: C", None, None),
+    ("<answer>C</answer>", None, None), ("The answer is C", None, "C"), ("", None, None),
+    ("According to the figure", "A", None), ("Answer: Because", "B", "B"), ("the correct option is D", None, "D"),
+    ("Answer: x. Answer: B", "B", "A"), ("Answer: h", None, None),
+])
 def test_wemath_extraction(response: str, official: str | None, puma: str | None) -> None:
     question = Question("1", "", "", "", "C")
     assert wemath.extract(question, response) == official
@@ -314,15 +302,12 @@ def test_bootstrap_draws_problems_not_rows() -> None:
     assert spans[1] == pytest.approx(spans[0] * 5**0.5, rel=0.2)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "no rows"), ("[]", "no rows"), ("not json", ":1: not JSON"), ('{"id": 1}\n{"id":', ":2: not JSON"),
-        ("[1, 2]", "no rows"), ('{"id": ' + "9" * 5000 + "}", ":1: not JSON"), ("[" * 100_000, ":1: not JSON"),
-        ('[{"id": "a"}]', "has no 'instruction'"),
-        ('{"id": "a", "instruction": "x", "answer": "1"}\n' * 2, "stand twice"),
-    ],
-)
+@pytest.mark.parametrize("content, message", [
+    ("", "no rows"), ("[]", "no rows"), ("not json", ":1: not JSON"), ('{"id": 1}\n{"id":', ":2: not JSON"),
+    ("[1, 2]", "no rows"), ('{"id": ' + "9" * 5000 + "}", ":1: not JSON"), ("[" * 100_000, ":1: not JSON"),
+    ('[{"id": "a"}]', "has no 'instruction'"),
+    ('{"id": "a", "instruction": "x", "answer": "1"}\n' * 2, "stand twice"),
+])
 def test_a_broken_question_file_is_named(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "bench.jsonl"
     path.write_text(content)
@@ -455,23 +440,11 @@ def test_paper_tables_are_whole() -> None:
 
 FILES = {"mathverse": "mathverse_testmini_text_only.json", "mathvista": "mathvista_testmini.json",
          "wemath": "wemath_testmini.json"}
-BROKEN = {  # id: why its own gold answer is not accepted
-    "mathverse": {
-        "440": "the gold names two letters where one choice is right",
-        "555": "the gold names two letters where one choice is right",
-    },
-    "mathvista": {},
-    "wemath": {},
-}
-BROKEN_AS_TEXT = BROKEN | {  # the same for the gold's text, where the official scorer takes letters
-    "mathvista": {
-        "168": "its choices look like letters: the text (b) is read as letter B",
-        "849": "its choices look like letters: the text (b) is read as letter B",
-    }
-}
-BROKEN_IN_A_RESPONSE = BROKEN | {
-    "mathverse": BROKEN["mathverse"] | {"556": "the gold has two values on two lines; an answer has one line"}
-}
+# Rows whose own gold answer is not accepted. 440, 555: it names two letters where one choice is right. As text, where
+# the official scorer takes letters, 168, 849: the text (b) is read as letter B. In a response, 556: two lines.
+BROKEN = {"mathverse": {"440", "555"}, "mathvista": set(), "wemath": set()}
+BROKEN_AS_TEXT = BROKEN | {"mathvista": {"168", "849"}}
+BROKEN_IN_A_RESPONSE = BROKEN | {"mathverse": {"440", "555", "556"}}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -479,26 +452,22 @@ def test_gold_answers_score_in_full_on_the_real_file(name: str) -> None:
     bench = BENCHMARKS[name]
     questions = bench.load(str(real(FILES[name])))
     perfect = getattr(bench, "gold_extraction", lambda question: question.answer)
-    assert {q.id for q in questions if not bench.judge(q, perfect(q))} == BROKEN[name].keys()
-    assert {q.id for q in questions if not bench.judge(q, q.answer)} == BROKEN_AS_TEXT[name].keys()
+    assert {q.id for q in questions if not bench.judge(q, perfect(q))} == BROKEN[name]
+    assert {q.id for q in questions if not bench.judge(q, q.answer)} == BROKEN_AS_TEXT[name]
     verdicts = judge_by_rules(bench, questions, {q.id: f"Some thoughts on it.\nAnswer: {q.answer}" for q in questions})
-    assert {key for key, right in verdicts.items() if not right} == BROKEN_IN_A_RESPONSE[name].keys()
+    assert {key for key, right in verdicts.items() if not right} == BROKEN_IN_A_RESPONSE[name]
 
 
-READ_AS_WORDS = {  # free-form golds that are no mathematics to the matcher: only the same words agree
-    "459": "a sentence to be completed",
-    "493": "a function in two pieces",
-    "494": "a function in two pieces",
-    "504": "a word: even",
-    "629": "a broken gold: a name where litres are asked",
-}
+# Free-form golds that are no mathematics to the matcher, so that only the same words agree: a sentence to be completed,
+# two functions in two pieces, the word "even", and a name where litres are asked.
+READ_AS_WORDS = {"459", "493", "494", "504", "629"}
 
 
 def test_every_other_real_gold_is_read_as_mathematics() -> None:
     """Text equal to text is no proof that the matcher reads it; a value equal to itself is."""
     free = [q for q in mathverse.load(str(real(FILES["mathverse"]))) if q.row["question_type"] == "free-form"]
     values = {question.id: matcher.read(question.answer) for question in free}
-    assert {key for key, value in values.items() if isinstance(value, matcher.Words)} == READ_AS_WORDS.keys()
+    assert {key for key, value in values.items() if isinstance(value, matcher.Words)} == READ_AS_WORDS
     assert [key for key, value in values.items() if not matcher.same(value, value, None)] == []
 
 
@@ -517,14 +486,9 @@ def test_no_near_miss_of_a_real_gold_is_accepted() -> None:
     for question in mathverse.load(str(real(FILES["mathverse"]))):
         gold, turned = question.answer, {"+": "-", "-": "+", "(": "[", "[": "(", ")": "]", "]": ")"}
         for k, sign in enumerate(gold if not question.choices and question.id != chain else ""):
-            changed = (
-                [str((int(sign) + step) % 10) for step in (1, 5)] if sign in "0123456789" else turned.get(sign, "")
-            )
-            accepted += [
-                (question.id, miss)
-                for miss in (gold[:k] + other + gold[k + 1 :] for other in changed)
-                if mathverse.judge(question, miss)
-            ]
+            digits = [str((int(sign) + step) % 10) for step in (1, 5)] if sign in "0123456789" else []
+            misses = [gold[:k] + other + gold[k + 1 :] for other in digits or turned.get(sign, "")]
+            accepted += [(question.id, miss) for miss in misses if mathverse.judge(question, miss)]
     harmless = {"543": "4π more or less change no cosine", "568": "the brackets of a formula"}
     assert {key for key, _ in accepted} <= harmless.keys(), accepted
 
