@@ -176,7 +176,15 @@ class Client:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 kept = {name: getattr(reply, name) for name in ("text", "prompt_tokens", "completion_tokens")}
                 write_atomically(path, json.dumps(kept, ensure_ascii=False), durable=False)
-        self._count(reply)
+        with self._lock:
+            self.num_cached += reply.cached
+            if not reply.cached:
+                self.num_asked += 1
+                self.num_failed += reply.error is not None
+                self._failed_in_a_row = self._failed_in_a_row + 1 if reply.error else 0
+                self.last_error = reply.error or self.last_error
+                self.prompt_tokens += reply.prompt_tokens
+                self.completion_tokens += reply.completion_tokens
         return reply
 
     def chat_many(self, questions: Iterable, **options: object) -> Iterator[Reply]:
@@ -243,18 +251,6 @@ class Client:
         name = hashlib.sha256(canonical.encode()).hexdigest()
         return os.path.join(self.cache, name[:2], name + ".json")
 
-    def _count(self, reply: Reply) -> None:
-        with self._lock:
-            self.num_cached += reply.cached
-            if reply.cached:
-                return
-            self.num_asked += 1
-            self.prompt_tokens += reply.prompt_tokens
-            self.completion_tokens += reply.completion_tokens
-            self.num_failed += reply.error is not None
-            self._failed_in_a_row = self._failed_in_a_row + 1 if reply.error else 0
-            self.last_error = reply.error or self.last_error
-
     def _ask(self, body: dict, patient: bool = True) -> Reply:
         """The reply to a request; _Failed after the last attempt. patient: try again also where nobody listens."""
         attempt = 0
@@ -320,13 +316,11 @@ def _read_all(response: http.client.HTTPResponse, deadline: float) -> bytes:
     """The body, up to a little over LARGEST_REPLY. The deadline is checked here, since the socket's own timeout never
     fires while a server drips bytes.
     """
-    data, expected = bytearray(), response.headers.get("Content-Length", "")
+    data = bytearray()
     while len(data) <= LARGEST_REPLY and (chunk := response.read1(65536)):
         data += chunk
         if time.monotonic() > deadline:
             raise TimeoutError
-    if expected.isdecimal() and len(data) < min(int(expected), LARGEST_REPLY):
-        raise http.client.IncompleteRead(b"")
     return bytes(data)
 
 
