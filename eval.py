@@ -184,10 +184,14 @@ def generate(config: Config, questions: list[Question], missing: set[str], out: 
 
 
 def prepare(config: Config, out: Path) -> None:
-    """Throw away earlier answers where that is asked for; refuse to mix answers of different models or prompts."""
+    """Throw away earlier answers, and what was made of them, where that is asked for; refuse to mix answers of
+    different models or prompts.
+    """
     if config.fresh:
-        for path in [out / "settings.json", *out.glob("predictions*.jsonl")]:
-            path.unlink(missing_ok=True)
+        (out / "settings.json").unlink(missing_ok=True)
+        for stem in ("predictions", "extractions", "verdicts"):
+            for path in out.glob(f"{stem}*.jsonl"):
+                path.unlink()
     store.check_settings(out / "settings.json", {
         "bench": config.bench, "protocol": config.protocol, "model": config.model or config.api_model,
         "weights": store.model_fingerprint(config.model) if config.model else "",

@@ -127,7 +127,10 @@ def test_answers_of_another_model_are_not_mixed_in(run: Callable[..., dict], tin
     run("generated", *flags)
     with pytest.raises(UserError, match="protocol 'official', now 'puma'.*--fresh"):
         run("generated", *flags, "--protocol", "puma")
-    assert run("generated", *flags, "--protocol", "puma", "--fresh")["protocol"] == "puma"
+    run("generated", *flags, "--protocol", "puma", "--fresh", "--steps", "generate")
+    with pytest.raises(UserError, match="verdicts.jsonl: not there yet"):  # but those of the other protocol
+        run("generated", *flags, "--protocol", "puma", "--steps", "report")
+    assert run("generated", *flags, "--protocol", "puma")["protocol"] == "puma"
     before = store.model_fingerprint(str(tiny))
     copy = tmp_path / "copy"
     copy.mkdir()
