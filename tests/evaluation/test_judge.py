@@ -1,7 +1,6 @@
 """Servers that answer and servers that judge: what is read of their replies, who gets which key, what a kill leaves."""
 
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -118,46 +117,30 @@ def test_verdicts_of_a_judge(verdict: bool | None, replies: list[str]) -> None:
 # ----------------------------------------------------------------------------------------------------------------------
 # what becomes of the rows
 
-CHATTY = {"opposite": "The extracted answer is B.", "marks": "<think>hm</think> **14**", "mean": '"2.75"',
-          "line fall": "Extracted answer: [2003, 2005]"}
-CLEAN = re.compile(".*(?:>|:|is) ")
+CHATTY = {"marks": "<think>hm</think> **14**", "line fall": completion([{"type": "text", "text": "[2003, 2005]"}]),
+          "mean": completion(None, reasoning_content='The response says so.\nExtracted answer: "2.75"')}
 
 
-def vista_reply(text: str) -> str:
-    """A judge that extracts every right answer, and chats."""
+def vista_reply(text: str, opposite: str | bytes = "The extracted answer is B.") -> str | bytes:
+    """A judge that extracts every right answer, and chats. opposite: its reply to the first question."""
     asked = text.rpartition("Question: ")[2]
-    return next(reply for words, reply in CHATTY.items() if words in asked)
+    return next(reply for words, reply in {**CHATTY, "opposite": opposite}.items() if words in asked)
 
 
-@pytest.mark.parametrize("wrap", [
-    lambda text: completion(text), lambda text: completion([{"type": "text", "text": text}]),
-    lambda text: completion(None, reasoning_content=f"The response says so.\nExtracted answer: {CLEAN.sub('', text)}"),
-], ids=["plain", "parts", "thinking"])
-def test_a_chatty_judge_and_a_bare_one_come_to_the_same_scores(run, serve, tmp_path: Path, wrap: Callable) -> None:
+def test_a_chatty_judge_is_read_and_one_without_an_answer_asked_again_and_then_an_error(run, serve, tmp_path) -> None:
     flags = answers(tmp_path / "a.jsonl", "mathvista", "As I said above.")
-    rows = run("mathvista", *flags, *judge_flags(serve(answer=says(lambda text: wrap(vista_reply(text))))))
-    assert [row["extraction"] for row in rows["extractions"]] == ["B", "14", "2.75", "[2003, 2005]"]
-    assert all(row["correct"] and row["extracted_by"] == "llm" for row in rows["verdicts"])
+    rows = run("mathvista", *flags, *judge_flags(serve(answer=says(vista_reply))))["verdicts"]
+    assert [row["extraction"] for row in rows] == ["B", "14", "2.75", "[2003, 2005]"]
+    assert all(row["correct"] and row["extracted_by"] == "llm" for row in rows)
 
-
-def test_a_reply_that_holds_no_answer_is_asked_again_and_then_an_error(run, serve, tmp_path: Path) -> None:
-    asked: list[float] = []
-
-    def answer(body: dict) -> bytes:
-        text = body["messages"][0]["content"]
-        if "opposite" in text.rpartition("Question: ")[2]:
-            asked.append(body["temperature"])
-            return completion("Let me see.")
-        return completion("OK" if text == "Say OK." else vista_reply(text))
-
-    flags = *answers(tmp_path / "a.jsonl", "mathvista", "As I said above."), *judge_flags(serve(answer=answer))
+    server = serve(answer=says(lambda text: vista_reply(text, "Let me see.")))
     error = "extraction: no answer of the row's kind in 3 replies, the last 'Let me see.'"
     with pytest.raises(UserError, match=rf"1 of 4 rows failed \(0 got no answer, 1 no verdict; the first, 1: {error}.*"
                                         "; give the same command again, with all its steps"):
-        run("mathvista", *flags, steps="extract,judge,report")
+        run("mathvista", *flags, "--judge", server.url, "--judge_model", "other", steps="extract,judge,report")
     rows = store.read_lines(tmp_path / "out" / "verdicts.jsonl")
-    assert rows[0]["error"] == error and "correct" not in rows[0]
-    assert all(row["correct"] for row in rows[1:]) and asked == [0.0, 0.7, 0.7]
+    assert rows[0]["error"] == error and "correct" not in rows[0] and all(row["correct"] for row in rows[1:])
+    assert [body["temperature"] for _, body in server.requests][-6:] == [0.0] * 4 + [0.7] * 2
 
 
 def test_what_a_judge_quotes_is_the_answer_though_no_choice_or_number(run, serve, tmp_path: Path) -> None:
@@ -186,8 +169,7 @@ def test_a_judge_is_asked_as_the_flags_say_and_its_cost_is_told(run, serve, tmp_
     assert run("mathverse", *flags)["verdicts"] == rows
     printed = capsys.readouterr().out
     assert len(server.requests) == asked and "verdicts: j: 14 calls, 14 from the cache" in printed, "nor is it checked"
-    cut = completion("Let me think about", "length")
-    server.answer = says(lambda text: cut if "opposite" in text.rpartition("Question: ")[2] else vista_reply(text))
+    server.answer = says(lambda text: vista_reply(text, completion("Let me think about", "length")))
     rows = run("mathvista", *answers(tmp_path / "b.jsonl", "mathvista", "As I said."), *judge_flags(server))
     assert {body["max_tokens"] for _, body in server.requests[asked:]} == {4096}, "room for a judge that thinks"
     assert "cut off at 4096 tokens" in rows["verdicts"][0]["error"]
