@@ -148,10 +148,9 @@ def missing_pictures(config: Config, questions: list[Question], asking: bool) ->
     """Ids of rows whose picture is not at hand; UserError where a model is to be asked and that is not allowed."""
     missing = [question for question in questions if question.image and not os.path.isfile(question.image)]
     if missing and asking and not config.allow_missing_images:
-        raise UserError(
-            f"{len(missing)} of {len(questions)} pictures are not at hand, the first {missing[0].image} "
-            f"(row {missing[0].id}); set --image_root, or pass --allow_missing_images to show white ones instead"
-        )
+        raise UserError(f"{len(missing)} of {len(questions)} pictures are not at hand, the first {missing[0].image} "
+                        f"(row {missing[0].id}); set --image_root, or pass --allow_missing_images to show white ones "
+                        "instead")
     return {question.id for question in missing}
 
 
@@ -336,10 +335,8 @@ def judge(config: Config, bench: ModuleType, questions: list[Question], extracti
     if config.judge and bench.LLM_VERDICT:
         rows = by_judge(config, "verdicts", llm_judge.judge, sound, texts)
     else:
-        rows = {
-            question.id: {"correct": bench.judge(question, texts[question.id], config.protocol), "by": "rules"}
-            for question in sound
-        }
+        rows = {question.id: {"correct": bench.judge(question, texts[question.id], config.protocol), "by": "rules"}
+                for question in sound}
     return [{**row, "extracted_by": row.get("by"), **rows.get(row["id"], {})}
             for row in (extractions[question.id] for question in questions)]
 

@@ -339,13 +339,11 @@ show();
 </script>"""
 
 
-def browse_page(title: str, questions: list[Question], rows: Mapping[str, dict], missing: set[str],
-                white: bool) -> str:
+def browse_page(report: dict, questions: list[Question], rows: Mapping[str, dict], missing: set[str]) -> str:
     """One article per row: picture, question, response, extraction, gold, verdict. Everything from outside is escaped.
 
     rows: {id: {"response", "finish_reason", "extraction", "extracted_by", "by", "correct" or "error"}}. Pictures are
-    embedded, small and each once, so that the page can be mailed. white: the model was shown a white picture for each
-    missing one; otherwise the answers were made elsewhere.
+    embedded, small and each once, so that the page can be mailed.
     """
     articles: list[str] = []
     pictures: dict[str, int] = {}  # by their data URL, each one's place in the page's list
@@ -357,8 +355,8 @@ def browse_page(title: str, questions: list[Question], rows: Mapping[str, dict],
         groups = ", ".join(str(v) if isinstance(v, str) else ", ".join(v) for v in question.groups.values() if v)
         image = ""
         if question.image and question.id in missing:
-            shown = "a white picture was shown: the real one is not at hand" if white else "its picture is not at hand"
-            groups = f"{groups} ({shown})"
+            shown = report["missing_images"]  # else the answers were made elsewhere
+            groups += f" ({'a white picture was shown: the real one' if shown else 'its picture'} is not at hand)"
         elif question.image and (url := thumbnail(question.image)):
             image = f'<img alt="" data-picture="{pictures.setdefault(url, len(pictures))}">'
         elif question.image:
@@ -375,6 +373,7 @@ def browse_page(title: str, questions: list[Question], rows: Mapping[str, dict],
                              f"<pre>{_shown(question.prompt)}</pre>{asked}Response{' (cut at max_new_tokens)' * cut}"
                              f"<pre>{_shown(row.get('response', ''))}</pre>{verdict}",
                              kind=kind + " unread" * unread + " cut" * cut))
+    title = f"{report['title']}: {report['model']}"
     return page(title, FILTER, *articles, SCRIPT.replace("PICTURES", json.dumps(list(pictures))), style=STYLE)
 
 
@@ -415,6 +414,4 @@ def write_report(out: Path, report: dict, questions: list[Question], rows: Mappi
         chart = "chart.png" if draw_chart(out / "chart.png", models) else None
     write_atomically(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     write_atomically(out / "report.md", markdown(report, chart))
-    page = browse_page(f"{report['title']}: {report['model']}", questions, rows, missing,
-                       bool(report["missing_images"]))
-    write_atomically(out / "browse.html", page)
+    write_atomically(out / "browse.html", browse_page(report, questions, rows, missing))
