@@ -325,7 +325,7 @@ def _read_all(response: http.client.HTTPResponse, deadline: float) -> bytes:
 
 
 def _reply(answer: dict, keep_cut: bool) -> Reply:
-    """What a chat completion comes to, by Client.keep_cut; KeyError, TypeError, … where `answer` is something else."""
+    """The Reply to a chat completion, by Client.keep_cut; KeyError, TypeError, … where `answer` is something else."""
     choice = answer["choices"][0]
     message, usage, reason = choice["message"], answer.get("usage"), choice.get("finish_reason")
     text, thinking = _text(message.get("content")), _text(message.get("reasoning_content") or message.get("reasoning"))

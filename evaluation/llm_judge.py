@@ -2,7 +2,7 @@
 
 Few-shot examples, the row, one slot to fill. A judge's reply is read by the rules that read a model's response, so it
 need not be bare. Where it holds no answer of the row's kind (a letter of its choices, a number, a list; 0 or 1 for a
-verdict) the judge is asked again a few times (the official script asks for ever); then the row is an error, never a
+verdict) the judge is asked again a few times (the official script asks forever); then the row is an error, never a
 wrong answer. Replies are cached by llm.Client.
 """
 

@@ -197,7 +197,7 @@ def markdown(report: dict, chart: str | None) -> str:
 
 
 def _warning(report: dict) -> str:
-    """What forbids to publish or to compare the scores; "" for nothing."""
+    """Why the scores must not be published or compared; "" where they may be."""
     if report["unfinished"]:
         return f"**No score: this run is unfinished.** {cell(report['unfinished'], 600)}."
     if report["unread"] <= MOST_UNREAD * report["n"]:

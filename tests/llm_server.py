@@ -17,7 +17,7 @@ def completion(text: object, finish_reason: str = "stop", tokens: tuple[int, int
 
 
 class Server:
-    """Plays a list of behaviours, one per request, then `answer` for ever.
+    """Plays a list of behaviours, one per request, then `answer` forever.
 
     answer: a request's body → the reply's body, None for HTTP 400. requests, headers: what came, in its order.
     """

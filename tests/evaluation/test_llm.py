@@ -171,7 +171,7 @@ WRONG_VALUE = (b'{"error": {"message": "Unsupported value: \'temperature\' does 
                b'the default (1) value is supported.", "param": "temperature"}}')
 
 
-def test_the_words_of_a_server_are_learnt_once_and_the_cache_does_not_see_them(serve, tmp_path):
+def test_refused_parameters_are_learned_once_and_leave_the_cache_key_alone(serve, tmp_path):
     server = serve([("status", 400, {}, WRONG_NAME), ("status", 400, {}, WRONG_VALUE)])
     client = client_of(server, cache=str(tmp_path))
     assert client.chat(QUESTION, max_tokens=9).text == client.chat([user_message("other")], max_tokens=9).text == "fine"
@@ -219,7 +219,7 @@ def test_a_reply_has_a_largest_size(serve, monkeypatch):
 
 
 @pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o007, 0o660), (0o077, 0o600)])
-def test_who_may_read_the_cache_is_the_umask_s_matter(serve, tmp_path, umask, mode):
+def test_the_umask_decides_who_may_read_the_cache(serve, tmp_path, umask, mode):
     before = os.umask(umask)
     try:
         client_of(serve(), cache=str(tmp_path)).chat(QUESTION)
@@ -229,7 +229,7 @@ def test_who_may_read_the_cache_is_the_umask_s_matter(serve, tmp_path, umask, mo
     assert path.stat().st_mode & 0o777 == mode and path.parent.stat().st_mode & 0o777 == 0o777 & ~umask
 
 
-def test_nobody_listening_is_an_error_reply_and_check_a_clear_line(serve):
+def test_no_server_is_an_error_reply_and_one_clear_line_of_check(serve):
     client = Client("http://127.0.0.1:9", "m", retries=0)
     assert "no connection" in client.chat(QUESTION).error
     with pytest.raises(UserError, match="no connection.*; check the address$"):
