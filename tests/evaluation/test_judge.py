@@ -241,8 +241,10 @@ def test_each_server_gets_its_own_key(run, serve, tmp_path: Path, monkeypatch: p
 
     monkeypatch.setenv("OPENAI_API_KEY", "the model's")
     assert keys(asked) == [{"Bearer the model's"}, {None}], "the key of one server is never sent to another"
-    later = keys(("--steps", "extract,judge,report"))
-    assert later == [set(), {None}], "nor by a later command"
+    later = ("--steps", "extract,judge,report")
+    assert keys(later) == [set(), {None}], "nor by a later command"
+    (tmp_path / "out" / "settings.json").write_text('{"weights": "of a checkpoint"}')
+    assert keys(later) == [set(), {"Bearer the model's"}], "a checkpoint has no key of its own"
     assert keys(given) == [set(), {"Bearer the model's"}], "the only server"
     model.answer = says(lambda text: vista_reply(text) if text.endswith("answer: ") else "B")
     assert keys(asked, model.url) == [{"Bearer the model's"}, set()], "one server is both"
