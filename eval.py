@@ -14,6 +14,7 @@ interrupted run goes on where it stopped. Extraction and verdicts are by rules, 
 import functools
 import hashlib
 import io
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def finish(config: Config, bench: ModuleType, everything: list[Question], questi
         if "extract" in steps:
             store.write_rows(out / f"extractions{suffix}.jsonl", extract(config, bench, questions, answers))
         if "judge" in steps:
-            extractions = read_step(out / f"extractions{suffix}.jsonl", questions, "extract")
+            extractions = read_step(out / f"extractions{suffix}.jsonl", questions, "extract", answers)
             store.write_rows(out / f"verdicts{suffix}.jsonl", judge(config, bench, questions, extractions))
     if "report" in steps:
         report(config, bench, questions, missing, out)
@@ -325,7 +326,8 @@ def extract(config: Config, bench: ModuleType, questions: list[Question], answer
             unread = cut and not is_marked(response, question.choices)
             extraction = None if unread else bench.extract(question, response, config.protocol)
             found[question.id] = {"extraction": extraction, "by": "rules"}
-    return [{"id": question.id, **found[question.id]} for question in questions]
+    return [{"id": question.id, **found[question.id], "of": stamp(question, answers[question.id])}
+            for question in questions]
 
 
 def judge(config: Config, bench: ModuleType, questions: list[Question], extractions: dict[str, dict]) -> list[dict]:
@@ -341,12 +343,24 @@ def judge(config: Config, bench: ModuleType, questions: list[Question], extracti
             for row in (extractions[question.id] for question in questions)]
 
 
-def read_step(path: Path, questions: list[Question], step: str) -> dict[str, dict]:
-    """The rows that an earlier step left; UserError where the step has not run for these questions."""
+def stamp(question: Question, answer: dict) -> str:
+    """A short hash of a question, its gold and an answer to it: what an extraction and a verdict belong to."""
+    given = [answer.get(key) for key in ("response", "extraction", "error", "finish_reason")]
+    whole = json.dumps([question.text, question.choices, question.answer, given])
+    return hashlib.sha256(whole.encode()).hexdigest()[:12]
+
+
+def read_step(path: Path, questions: list[Question], step: str, answers: dict[str, dict]) -> dict[str, dict]:
+    """The rows that an earlier step left; UserError where it has not run for these questions and answers."""
     if not path.exists():
         raise UserError(f"{path}: not there yet; run --steps {step} first")
     rows = {row["id"]: row for row in store.read_lines(path)}
     store.check_ids(rows, questions, set(rows), str(path))
+    others = [question.id for question in questions
+              if rows[question.id].get("of") != stamp(question, answers[question.id])]
+    if others:
+        raise UserError(f"{path}: made from other answers or questions in {len(others)} of {len(questions)} rows, the "
+                        f"first {others[0]}; run --steps extract,judge,report again")
     return {question.id: rows[question.id] for question in questions}
 
 
@@ -358,11 +372,13 @@ def report(config: Config, bench: ModuleType, questions: list[Question], missing
     """Write report.json, report.md, chart.png and browse.html; print the main scores. Where too many rows have failed
     for a score, these are written first, then UserError is raised.
     """
-    verdicts, answers = read_step(out / "verdicts.jsonl", questions, "judge"), read_answers(config, out, "predictions")
+    answers = read_answers(config, out, "predictions")
+    verdicts = read_step(out / "verdicts.jsonl", questions, "judge", answers)
     judged, trouble = right(verdicts), unfinished(verdicts, answers, config.predictions)
     if config.blind:
-        rows = read_step(out / "verdicts_blind.jsonl", questions, "judge")
-        blind_judged, blind_trouble = right(rows), unfinished(rows, read_answers(config, out, "predictions_blind"), "")
+        blind_answers = read_answers(config, out, "predictions_blind")
+        rows = read_step(out / "verdicts_blind.jsonl", questions, "judge", blind_answers)
+        blind_judged, blind_trouble = right(rows), unfinished(rows, blind_answers, "")
         trouble = trouble or (blind_trouble and f"asked without pictures, {blind_trouble}")
     metrics, intervals, blind, most_frequent = {}, {}, None, None
     if not trouble:
@@ -381,7 +397,7 @@ def report(config: Config, bench: ModuleType, questions: list[Question], missing
         "extracted_by": methods(verdicts, "extracted_by"),
         "judged_by": methods({key: verdicts[key] for key in judged}, "by"), "judge_model": config.judge_model,
         "blind": blind, "most_frequent": most_frequent, "samples": config.samples,
-        "compared": [compared(path) for path in config.compare.split(",") if path],
+        "compared": [compared(path, config.bench) for path in config.compare.split(",") if path],
         "notes": notes(config.bench, config.protocol, bool(config.judge), questions, judged),
     }
     rows = {key: {**answers.get(key, {}), **row} for key, row in verdicts.items()}

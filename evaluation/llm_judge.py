@@ -115,8 +115,15 @@ LEAD = re.compile(r"^\W*(?:the\s+|my\s+)?(?:extracted\s+|final\s+)*answer\b[\"'*
 NO_ANSWER = re.compile(r"null|none|nil|n\s*[/.]\s*a|not (?:available|given|provided|stated)"
                        r"|.{0,60}\b(?:no|not \w+ an?y?) (?:final |clear )?answer\b.{0,40}", re.I)
 REFUSED = re.compile(r"\bsorry\b|\bI(?:'m| am)? (?:unable|cannot|can't|can not|don't|do not)\b", re.I)
-BARE_VERDICT = re.compile(r"[^\w\n]*(?:\\?boxed\W*)?([01])[^\w\n]*")
-SAID_VERDICT = re.compile(r"\b(?:judge?ment|verdict)\b[\s\"'*_`:=\])]*(?:is\b)?[\s\"'*_`:(\[]*([01])\b(?![.,]\d)", re.I)
+OWN_SOLUTION = re.compile(r"\b(?:but|however|though|although|while)\b.*\b(?:correct|right|true)\b", re.I | re.S)
+# where it writes on as the prompt does
+NEXT_EXAMPLE = re.compile(r"\n\s*(?:\d+\.\s*\n\s*)?(?:Response|Hint|\[Question\])\s*:")
+BARE_VERDICT = re.compile(
+    r"[^\w\n]*(?:\\?boxed\W*)?([01])(?:\s*(?:[,.:;-]|\()\s*(?!\d|or\b|if\b|unless\b)[^\n]*|[^\w\n]*)"
+)
+SAID_VERDICT = re.compile(
+    r"\b(?:judge?ment|verdict)\b[\s\"'*_`:=\])]*(?:is\b)?[\s\"'*_`:(\[]*([01])\b(?![.,][1-9])", re.I
+)
 CONTRADICTED = re.compile(r"[^\w\n]*(?:or|if|unless|maybe|wait|no)\b|\s*[/,-]\s*[01]\b", re.I)  # takes a verdict back
 
 
@@ -176,7 +183,7 @@ def after_thinking(reply: str) -> str:
     """A reply without its thinking, "" for one that goes on and on. Of thinking alone, the last line, if that announces
     an answer.
     """
-    text = reply.rpartition("</think>")[2].strip()
+    text = NEXT_EXAMPLE.split(reply.rpartition("</think>")[2].strip())[0]
     if not text.startswith("<think>"):
         return text if len(text) <= LONGEST_RESPONSE else ""
     last = text.splitlines()[-1][:LONGEST_RESPONSE]
@@ -204,9 +211,11 @@ def read_extraction(bench: ModuleType, question: Question, reply: str) -> dict |
         return {"extraction": found or answer}
     if NO_ANSWER.fullmatch(lines[0]) or NO_ANSWER.fullmatch(lines[-1]):
         return {"extraction": None} if found is None or len(lines) == 1 else None
+    if REFUSED.search(text) or OWN_SOLUTION.search(text):  # what it says then is not the response's answer
+        return None
     if bench.LLM_VERDICT and not question.choices:  # any text, for the judge to compare
         short = len(lines) == 1 and len(answer.split()) <= 12
-        found = None if REFUSED.search(text) else answer if short else found
+        found = answer if short else found
     return {"extraction": found} if found else None
 
 

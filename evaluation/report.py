@@ -117,14 +117,16 @@ def methods(rows: dict[str, dict], key: str) -> str:
     return ", ".join(name if len(counts) == 1 else f"{name} ({count})" for name, count in counts)
 
 
-def compared(folder: str) -> dict:
-    """The name and scores of another run, from its report.json."""
+def compared(folder: str, bench: str) -> dict:
+    """The name and scores of another run of this benchmark, from its report.json."""
     path = Path(folder) / "report.json"
     try:
         other = read_json(path)
-        model, scores, trouble = other["model"], other["metrics"], other.get("unfinished")
+        model, scores, trouble, other_bench = other["model"], other["metrics"], other.get("unfinished"), other["bench"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"--compare {folder}: no report.json of an evaluation ({error})") from error
+    if other_bench != bench:
+        raise UserError(f"--compare {folder}: that is a run of {other_bench}, and this one is of {bench}")
     if trouble:
         raise UserError(f"--compare {folder}: that run has no score yet ({trouble})")
     return {"model": model, "metrics": scores}

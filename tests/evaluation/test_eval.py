@@ -296,7 +296,7 @@ UNREAD = "Rules could not read 50.0 % of the answers; not comparable with publis
      f"{UNREAD} 20 of them were cut: raise --max_new_tokens."),
     ({"response": "<think>\nLet me see, first we", "finish_reason": "length"},
      {"cut": 20, "no_answer": 20, "unfinished_thinking": 20}, f"{UNREAD} 20 of them were cut"),
-    ({"response": "One side is 3. So the other is 99.", "finish_reason": "length"}, {"cut": 20, "no_answer": 20}, UNREAD),
+    ({"response": "A side is 3. So the other is 99.", "finish_reason": "length"}, {"cut": 20, "no_answer": 20}, UNREAD),
     ({"response": "So it is 3.\nAnswer: 99. Check: 9", "finish_reason": "length"}, {"cut": 20, "no_answer": 0}, ""),
     ({"response": "<think>hm</think> We look at it.\nWe look again.", "finish_reason": "stop"},
      {"cut": 0, "no_answer": 20, "unfinished_thinking": 0}, UNREAD),
@@ -347,6 +347,10 @@ def test_steps_run_alone(run: Callable[..., dict], tmp_path: Path) -> None:
     for step in ("extract", "judge"):
         assert run("generated", "--predictions", path, "--steps", step) == {}
     assert run("generated", "--predictions", path, "--steps", "report")["metrics"]["all"] == 100
+    other = write_answers(tmp_path / "other.jsonl", [{"id": key, "response": "no idea"} for key in gold("generated")])
+    for step in ("judge", "report"):
+        with pytest.raises(UserError, match="made from other answers or questions in .* --steps extract,judge,report"):
+            run("generated", "--predictions", other, "--steps", step)
 
 
 def test_nothing_a_model_writes_reaches_the_pages_unescaped(run: Callable[..., dict], tmp_path: Path) -> None:
@@ -372,6 +376,9 @@ def test_other_runs_join_the_table_and_the_chart(run: Callable[..., dict], tmp_p
     assert not draw_chart(tmp_path / "none.png", [("x", {"text_only": 3.0})])
     with pytest.raises(UserError, match="no report.json"):
         run("mathverse", "--predictions", path, "--compare", tmp_path / "nowhere")
+    (tmp_path / "first" / "report.json").write_text('{"model": "m", "metrics": {"all": 1}, "bench": "generated"}')
+    with pytest.raises(UserError, match="a run of generated, and this one is of mathverse"):
+        run("mathverse", "--predictions", path, "--compare", tmp_path / "first")
 
 
 @pytest.mark.parametrize("flags, message", [
