@@ -16,11 +16,11 @@ from itertools import chain, islice, takewhile
 from evaluation.algebra import NotMath
 from evaluation.values import Words, read
 from evaluation.wording import (
-    AFFIRMED, BOLD, CHECK, CLOSING, COMPARED, COMPLETE, CONCLUDES, CONTRAST, CORRECTED, COUNT, DANGLING, DENIED,
-    DENIES, DERIVES, DIFFERENCE, EXPLAINING, EXPLAINS, FAILS, FURTHER_NUMBER, HYPOTHETICAL, JOINT, LEADING_TOKENS,
-    MARK, NEXT_QUESTION, NOT_EMPTY, NOT_LISTED, NUMBER, OPENING, PART, PENDING, REASON, SENTENCE, SEPARATORS, SHOWS,
-    SOLUTION, SPECIAL_TOKEN, STATES_NOTHING, STEP, SUPPOSED, SUPPOSING, TABLE, THINKING, THOUGHT, TURN_END,
-    UNANSWERED, UNDETERMINED, UNSOLVED
+    AFFIRMED, BOLD, CHECK, CLOSING, COMPARED, COMPLETE, CONCLUDES, CONTRAST, CORRECTED, COUNT, DANGLING, DELIMITER,
+    DENIED, DENIES, DERIVES, DIFFERENCE, EXPLAINING, EXPLAINS, FAILS, FURTHER_NUMBER, HYPOTHETICAL, JOINT,
+    LEADING_TOKENS, MARK, NEXT_QUESTION, NOT_EMPTY, NOT_LISTED, NUMBER, OPENING, PART, PENDING, REASON, SENTENCE,
+    SEPARATORS, SHOWS, SOLUTION, SPECIAL_TOKEN, STATES_NOTHING, STEP, SUPPOSED, SUPPOSING, TABLE, THINKING, THOUGHT,
+    TURN_END, UNANSWERED, UNDETERMINED, UNSOLVED, WHICH_IS
 )
 
 TAIL = 4000  # characters of a response that are read
@@ -217,9 +217,9 @@ def prose(text: str) -> list[list[str]]:
 
 
 def conclusions(text: str, choices: list[str] | None = None) -> list[str]:
-    """The sentences that may state the answer where no mark does, the likeliest first: the last; those before it that
-    conclude something ("So ..."); the first, where the last explains it ("This ..."). Of a text that breaks off, or
-    says that more is to be done, the last alone; behind one that has no answer, only what concludes.
+    """The sentences that may state the answer where no mark does, the likeliest first: the last; the one that it
+    explains ("This ..."); those before it that conclude something ("So ..."). Of a text that breaks off, or says that
+    more is to be done, the last alone; behind one that has no answer, only what concludes.
     """
     found = sentences(text)
     if STEP.fullmatch(text.rstrip().rpartition("\n")[2]):  # a list that breaks off
@@ -233,10 +233,11 @@ def conclusions(text: str, choices: list[str] | None = None) -> list[str]:
     if len(found) > 1 and (not COMPLETE.search(found[-1]) or PENDING.search(found[-1])
                            or taken_back(text.partition(found[0])[2], choices)):
         found = found[-1:]
-    first = found[: EXPLAINING.match(found[-1]) is not None and not DENIES.search(found[-1])] if found else []
-    if any(map(PENDING.search, found)) or any(map(SHOWS.match, first)):
-        first = []
-    return list(filter(asserted, dict.fromkeys([*found[-1:], *filter(CONCLUDES.match, found[-2::-1]), *first])))
+    explained: list[str] = []
+    if found and EXPLAINING.match(found[-1]) and not DENIES.search(found[-1]) and not any(map(PENDING.search, found)):
+        explained = [sentence for sentence in found[-2::-1] if not EXPLAINING.match(sentence)][:1]
+        explained = [sentence for sentence in explained if not SHOWS.match(sentence)]
+    return list(filter(asserted, dict.fromkeys([*found[-1:], *explained, *filter(CONCLUDES.match, found[-2::-1])])))
 
 
 def sentences(text: str) -> list[str]:
@@ -272,7 +273,7 @@ def stated(sentence: str, lone: bool = True) -> str | None:
         return None
     whole = COMPARED.sub(" ", sentence)
     plain = CONTRAST.sub("", REASON.sub("", whole))
-    solutions = SOLUTION.findall(plain)
+    solutions = SOLUTION.findall(DELIMITER.sub(" ", plain))
     if len(solutions) > 1 and len({name for name, _ in solutions}) == 1:  # x = 1 and x = 3
         return ", ".join(value for _, value in solutions)
     unsolved = UNSOLVED.search(plain)
@@ -284,7 +285,10 @@ def stated(sentence: str, lone: bool = True) -> str | None:
     spans = re.findall(r"\$([^$]+)\$|\\\((.+?)\\\)", plain)
     if len(spans) == 1 and re.search(r"[<>]|\\(?:leq?|geq?)\b|[≤≥]", "".join(spans[0])):  # We find that $x > 5$ holds
         return "".join(spans[0]).strip()
+    aside = WHICH_IS.search(whole)
     for value in map(phrase, chain(last_values(plain), last_values(CONTRAST.sub("", whole)))):
+        if aside and not (re.match(r"\W{0,3}[\d\\√π]", value) and len(re.findall(NUMBER, value)) < 2):
+            return phrase(aside[1])
         if re.search(r"\d|\\pi|π", value):
             return value
     numbers = re.findall(NUMBER, whole) if lone else []

@@ -78,8 +78,8 @@ def by_place(text: str, choices: list[str]) -> tuple[str | None, bool]:
         return None, True
     opening = fold(clean(re.split(r"[,.;:!]", sentences(text)[0])[0]))
     if opening != fold(clean(text)) and opening in map(fold, choices):  # "No, it is longer because ..."
-        return (None if taken_back(clean(text)[len(opening) :].lstrip(",.;:! "), choices) else
-                by_text(opening, choices)), True
+        rest = " ".join(sentences(text))[len(opening) :].lstrip(",.;:! ")
+        return (None if taken_back(rest, choices) else by_text(opening, choices)), True
     first, last = lines[0], lines[-1]
     bare = last if OPENS.match(last) else "".join(found[:1])  # "B. It is the only one that ..."
     letter, stop = letter_of(bare, choices, strict=len(lines) > 1 or len(first) > 200)

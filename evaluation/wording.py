@@ -31,8 +31,8 @@ AFFIRMED = re.compile(  # "B is the correct answer", "option C must be right"; n
     r"(?:(?:correct|right|best)\b|answer\b)"
 )
 CORRECTED = re.compile(
-    r"\b(?:wait|oops|scratch that|correction|on second thoughts?|no,? (?:wait|sorry|that|it)|hmm+\W* no"
-    r"|(?:that|this)(?:'s| is| was) (?:not (?:right|correct)|wrong|incorrect|a mistake)"
+    r"\b(?:wait|oops|scratch that|correction|on second thoughts?|no,? (?:wait|sorry)|hmm+\W* no"
+    r"|(?<=[.!?] )no,? (?:that|it)|(?:that|this)(?:'s| is| was) (?:not (?:right|correct)|wrong|incorrect|a mistake)"
     r"|I(?:'ve| have| was)? (?:made an? (?:mistake|error)|wrong)|(?<=[.!?] )actually"
     r"|let me re-?(?:check|consider|examine))\b",
     re.I,
@@ -68,6 +68,9 @@ REASON = re.compile(
     r"|\s*,\s*(?:and\s+)?not\b.*$|\s*\(\s*not\b[^()]*\)\s*$",
     re.I | re.S,
 )
+# the mean of 4 and 6, which is 5
+WHICH_IS = re.compile(r",?\s+which\s+(?:is|equals|gives|makes)\s+(\S*\d.*)$", re.I | re.S)
+DELIMITER = re.compile(r"\$|\\[()\[\]]|\\q?quad\b|\\text\s*\{\s*(?=(?:and|or)\s*\})|(?<=and)\s*\}|(?<=or)\s*\}")
 SOLUTION = re.compile(r"(?<![\w\\])([A-Za-z])\s*=\s*([-+\d./√π()]+(?:\\\w+[{}\d]*)*)(?=\s*(?:,|;|and\b|or\b|\W*$))")
 CONTRAST = re.compile(r",?\s+(?:(?:when|while|whereas)\b|with\s+\w\s*=).*$", re.I | re.S)  # after the value
 SENTENCE = re.compile(r"(?<=[.!?])(?<!\b[A-Z]\.)\s+(?=[A-Z(*\"\\$]|$)|(?<=。)")
@@ -83,9 +86,9 @@ NEGATED = re.compile(
 TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|boldsymbol|bf|rm)\s*\{([^{}]*)\}")
 # what stands before a value in a sentence: first the equals sign and verbs, then weaker words
 SEPARATORS = (
-    r"[=≈]|\b(?:is|are|was|were|equals?(?:\s+to)?|gives?|get|be|measures?|costs?|has|have|totals"
+    r"=|\b(?:is|are|was|were|equals?(?:\s+to)?|gives?|get|be|measures?|costs?|has|have|totals"
     r"|(?:shows?|reads?)(?=\s+\W?\d))\b|[是为]|等于",
-    r"(?<!out )\b(?:of|to|as)\b",
+    r"≈|(?<!out )\b(?:of|to|as)\b",
 )
 NUMBER = r"(?<![\w.^])-?\d[\d,]*(?:\.\d+)?(?![\w^])(?:\s*(?:°|%))?"
 COUNTED = "|".join(NUMBER_WORDS)
