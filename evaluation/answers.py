@@ -17,10 +17,10 @@ from evaluation.algebra import NotMath
 from evaluation.values import Words, read
 from evaluation.wording import (
     AFFIRMED, BOLD, CHECK, CLOSING, COMPARED, COMPLETE, CONCLUDES, CONTRAST, CORRECTED, COUNT, DANGLING, DELIMITER,
-    DENIED, DENIES, DERIVES, DIFFERENCE, EXPLAINING, EXPLAINS, FAILS, FURTHER_NUMBER, HYPOTHETICAL, JOINT,
-    LEADING_TOKENS, MARK, NEXT_QUESTION, NOT_EMPTY, NOT_LISTED, NUMBER, OPENING, PART, PENDING, REASON, SENTENCE,
-    SEPARATORS, SHOWS, SOLUTION, SPECIAL_TOKEN, STATES_NOTHING, STEP, SUPPOSED, SUPPOSING, TABLE, THINKING, THOUGHT,
-    TURN_END, UNANSWERED, UNDETERMINED, UNSOLVED, WHICH_IS
+    DENIED, DENIES, DERIVES, DIFFERENCE, EQUATION, EXPLAINING, EXPLAINS, FAILS, FURTHER_NUMBER, HYPOTHETICAL, JOINT,
+    LEADING_TOKENS, MARK, NEXT_QUESTION, NOT_EMPTY, NOT_LISTED, NUMBER, OPENING, PART, PARTS, PENDING, REASON,
+    SENTENCE, SEPARATORS, SHOWS, SOLUTION, SPECIAL_TOKEN, STATES_NOTHING, STEP, SUPPOSED, SUPPOSING, TABLE, THINKING,
+    THOUGHT, TURN_END, UNANSWERED, UNDETERMINED, UNSOLVED, WHICH_IS
 )
 
 TAIL = 4000  # characters of a response that are read
@@ -36,7 +36,7 @@ def tidy(response: str) -> str:
     text = response[thoughts[-1] if thoughts else 0 :].translate(FULL_WIDTH)
     if unfinished := THINKING.search(text):
         text = text[: unfinished.start()]
-    text = own_turn(text[LEADING_TOKENS.match(text).end() :])[-TAIL:]
+    text = re.sub(r"[ \t]+", " ", own_turn(text[LEADING_TOKENS.match(text).end() :])[-TAIL:])
     text = re.sub(r"\\(?:begin|end)\{(?:align|aligned|equation|gather|gathered|split)\*?\}|(?<=[\s\w])&(?==|\s*=)", " ",
                   text)
     return SPECIAL_TOKEN.sub("", text)
@@ -222,7 +222,9 @@ def conclusions(text: str, choices: list[str] | None = None) -> list[str]:
     more is to be done, the last alone; behind one that has no answer, only what concludes.
     """
     found = sentences(text)
-    if STEP.fullmatch(text.rstrip().rpartition("\n")[2]):  # a list that breaks off
+    *before, last = "", *filter(NOT_EMPTY, text.split("\n"))
+    number = re.fullmatch(r"\W*(\d{1,3})[.)]\W*", last)
+    if STEP.fullmatch(last) or number and re.match(rf"\W*{int(number[1]) - 1}[.)]", before[-1]):  # a list breaks off
         return []
     if not any(map(UNANSWERED.search, choices or ())):
         after = list(takewhile(lambda sentence: not UNANSWERED.search(sentence), reversed(found)))[::-1]
@@ -276,12 +278,19 @@ def stated(sentence: str, lone: bool = True) -> str | None:
     solutions = SOLUTION.findall(DELIMITER.sub(" ", plain))
     if len(solutions) > 1 and len({name for name, _ in solutions}) == 1:  # x = 1 and x = 3
         return ", ".join(value for _, value in solutions)
+    if equation := EQUATION.search(plain):
+        return phrase(equation[1])
     unsolved = UNSOLVED.search(plain)
     if DENIES.search(plain) or HYPOTHETICAL.search(plain) or (unsolved and "=" not in plain[: unsolved.start()]):
         return None
     if counts := [*COUNT.finditer(plain)]:
         count = counts[-1]
-        return None if FURTHER_NUMBER.search(plain, count.end()) else count["count"] or count["left"]
+        if not FURTHER_NUMBER.search(plain, count.end()):
+            return count["count"] or count["left"]
+        if "=" not in plain[count.end() :]:
+            return None
+    if len({part.lower() for part in PARTS.findall(plain)}) > 1:  # the domain is ... and the range is ...
+        return phrase(plain)
     spans = re.findall(r"\$([^$]+)\$|\\\((.+?)\\\)", plain)
     if len(spans) == 1 and re.search(r"[<>]|\\(?:leq?|geq?)\b|[≤≥]", "".join(spans[0])):  # We find that $x > 5$ holds
         return "".join(spans[0]).strip()
@@ -313,5 +322,6 @@ def phrase(region: str) -> str:
     )
     region = re.sub(r"(?<=\d)\s+\([≈~]?\s*(?:[\d.,]+\s*%|0?\.\d+)\)$", "", region)  # 0.65 (65 %)
     region = re.sub(r"^(\S*\d\S*(?: [^\d\s]{1,6})?)\s+is\s+the\b.*$", r"\1", region, flags=re.S)  # 14 cm is the length
-    region = re.sub(r"^(\$?\d[\d.,]*\S*)\s+(?:with\b.*|in (?:total|all)|altogether)$", r"\1", region, flags=re.S)
+    region = re.sub(r"^(?:at|on)\s+(?:the\s+)?(?:point\s+|interval\s+)?(?=\$?\\?[(\[])", "", region)  # at (2, -1)
+    region = re.sub(r"^(\$?\d[\d.,]*\S*(?: \w+)?)\s+(?:with\b.*|in (?:total|all)|altogether)$", r"\1", region, flags=re.S)
     return clean(re.split(r",?\s*\b(?:so|hence|thus|therefore)\s+|[∴⇒]", REASON.sub("", region))[-1])

@@ -74,11 +74,12 @@ def by_place(text: str, choices: list[str]) -> tuple[str | None, bool]:
     """(letter, stop) of a text that begins or ends with a choice. stop: it says that there is none, or several."""
     found = conclusions(text, choices)
     lines = [clean(" ".join(line)) for line in prose(text)]
-    if not lines or lists_choices(lines[-2:]):
+    told = sentences(text)
+    if not told or lists_choices(lines[-2:]):
         return None, True
-    opening = fold(clean(re.split(r"[,.;:!]", sentences(text)[0])[0]))
+    opening = fold(clean(re.split(r"[,.;:!]", told[0])[0]))
     if opening != fold(clean(text)) and opening in map(fold, choices):  # "No, it is longer because ..."
-        rest = " ".join(sentences(text))[len(opening) :].lstrip(",.;:! ")
+        rest = " ".join(told)[len(opening) :].lstrip(",.;:! ")
         return (None if taken_back(rest, choices) else by_text(opening, choices)), True
     first, last = lines[0], lines[-1]
     bare = last if OPENS.match(last) else "".join(found[:1])  # "B. It is the only one that ..."
@@ -113,7 +114,7 @@ def denied(sentence: str, letter: str, choices: list[str]) -> bool:
 
 def mentioned(sentence: str, choices: list[str]) -> str | None:
     """The one choice whose words a sentence holds, whatever their order; None for none, several, and a denial."""
-    sentence = CHANGE.sub("", CONDITION.sub("", REASON.sub("", sentence)))
+    sentence = CHANGE.sub("", CONDITION.sub("", REASON.sub("", sentence) or sentence))
     if NEGATED.search(sentence) or DENIES.search(sentence) or sentence.rstrip().endswith("?"):
         return None
     said, found = set(content(sentence)), {}

@@ -13,7 +13,7 @@ LEADING_TOKENS = re.compile(r"(?:\s|<\|[^|<>\n]{1,40}\|>|</?s>|<eos>|<start_of_t
 # what a model writes on when its turn is over: a token that ends it, or the next question
 TURN_END = re.compile(r"<\|(?:im_end|im_start|endoftext|end|eot_id|eom_id|end▁of▁sentence|user)\|>|</s>|<eos>"
                       r"|<(?:end|start)_of_turn>")
-NEXT_QUESTION = re.compile(r"\n[\s*#]*(?:Question|Q|User|USER|Human|问题|问)\s*\d*[*\s]*:")
+NEXT_QUESTION = re.compile(r"\n[ \t*#]*(?:Question|Q|User|USER|Human|问题|问)[ \t]*\d*[* \t]*:")
 MARK = re.compile(
     r"(?P<boxed>\\(?:boxed|fbox)\s*\{)|(?P<bare>\\(?:boxed|fbox)(?=\s+\w|\d)\s*)|(?P<tag><\s*(?:answer|conclusion)\s*>:?)"
     r"|(?P<dagger>†(?:\s*answer\s*:)?)"
@@ -72,12 +72,14 @@ REASON = re.compile(
 WHICH_IS = re.compile(r",?\s+which\s+(?:is|equals|gives|makes)\s+(\S*\d.*)$", re.I | re.S)
 DELIMITER = re.compile(r"\$|\\[()\[\]]|\\q?quad\b|\\text\s*\{\s*(?=(?:and|or)\s*\})|(?<=and)\s*\}|(?<=or)\s*\}")
 SOLUTION = re.compile(r"(?<![\w\\])([A-Za-z])\s*=\s*([-+\d./√π()]+(?:\\\w+[{}\d]*)*)(?=\s*(?:,|;|and\b|or\b|\W*$))")
-CONTRAST = re.compile(r",?\s+(?:(?:when|while|whereas)\b|with\s+\w\s*=).*$", re.I | re.S)  # after the value
-SENTENCE = re.compile(r"(?<=[.!?])(?<!\b[A-Z]\.)\s+(?=[A-Z(*\"\\$]|$)|(?<=。)")
+CONTRAST = re.compile(r",?\s+(?:(?:when|while|whereas)\b|(?:with|at)\s+\w\s*=).*$", re.I | re.S)  # after the value
+SENTENCE = re.compile(r"(?<=[.!?])(?<!\b[A-Z]\.)\s+(?=[A-Z(*\"\\$∠]|$)|(?<=。)")
 # a line of an answer that has several: "Domain: [-4, 0)", then "Range: (-3, 1]"
 PART = re.compile(
     r"[\s*_•-]*(?:the\s+)?(?:domain|range|(?:in|de)creas\w+|constant|(?:local|absolute|global)\s+m(?:ax|in)\w*)\b", re.I
 )
+PARTS = re.compile(r"\b(?:domain|range|increasing|decreasing|amplitude|period|asymptotes?|m(?:ax|in)imum)\b", re.I)
+EQUATION = re.compile(r"\bequation\b[^=]*?\bis\b\s*:?\s*(.*=.*)$", re.I | re.S)
 NEGATED = re.compile(
     r"\b(?:not|except|but|in(?:correct|valid)|wrong|cannot|never|unless|neither|nor|eliminat\w+|exclud\w+|rul\w+ out)\b"
     r"|n't\b",
@@ -163,7 +165,7 @@ EXPLAINING = re.compile(r"\W*(?:this|that|these|it|they|because|the reason)\b", 
 DANGLING = re.compile(
     r"(?:\b(?:so|then|thus|therefore|and|or|is|the|of|by|to|with|from)|所以|因此|,|\(|\s[-+*/=×÷])\s*$", re.I
 )
-STEP = re.compile(r"\s*(?:#+\s*)?(?:\*\*)?(?:step\s+\d+\s*[.:]?(?:\*\*)?|\d+[.)](?=\s|$))\s*", re.I)  # a line's head
+STEP = re.compile(r"\s*(?:#+\s*)?(?:\*\*)?(?:step\s+\d+\s*[.:]?(?:\*\*)?|\d+[.)](?=\s+\S))\s*", re.I)  # a line's head
 COMPLETE = re.compile(r"[.!?。:)\]}$*\"'%°\d]\W*$|\d\s*\w+\W*$")
 UNSOLVED = re.compile(  # 3x + 40 = 180
     r"(?:\d\s*[a-z]|\b[a-z]\s*[-+*/^]|[-+*/]\s*\d*[a-z])\b[^=<>]*=[^=]*$"
