@@ -16,11 +16,11 @@ from itertools import chain, islice, takewhile
 from evaluation.algebra import NotMath
 from evaluation.values import Words, read
 from evaluation.wording import (
-    AFFIRMED, BOLD, CHECK, CLOSING, COMPARED, COMPLETE, CONCLUDES, CONTRAST, CORRECTED, COUNT, DANGLING, DELIMITER,
-    DENIED, DENIES, DERIVES, DIFFERENCE, EQUATION, EXPLAINING, EXPLAINS, FAILS, FURTHER_NUMBER, HYPOTHETICAL, JOINT,
-    LEADING_TOKENS, MARK, NEXT_QUESTION, NOT_EMPTY, NOT_LISTED, NUMBER, OPENING, PART, PARTS, PENDING, REASON,
-    SENTENCE, SEPARATORS, SHOWS, SOLUTION, SPECIAL_TOKEN, STATES_NOTHING, STEP, SUPPOSED, SUPPOSING, TABLE, THINKING,
-    THOUGHT, TURN_END, UNANSWERED, UNDETERMINED, UNSOLVED, WHICH_IS
+    AFFIRMED, BOLD, CHECK, CLAUSES, CLOSING, COMPARED, COMPLETE, CONCLUDES, CONTRAST, CORRECTED, COUNT, DANGLING,
+    DELIMITER, DENIED, DENIES, DERIVES, DIFFERENCE, EQUATION, EXPLAINING, EXPLAINS, FAILS, FURTHER_NUMBER,
+    HYPOTHETICAL, JOINT, LEADING_TOKENS, MARK, NEXT_QUESTION, NOT_EMPTY, NOT_LISTED, NUMBER, OPENING, PART, PARTS,
+    PENDING, REASON, SENTENCE, SEPARATORS, SHOWS, SOLUTION, SPECIAL_TOKEN, STATES_NOTHING, STEP, SUPPOSED, SUPPOSING,
+    TABLE, THINKING, THOUGHT, TURN_END, UNANSWERED, UNDETERMINED, UNSOLVED, WHICH_IS
 )
 
 TAIL = 4000  # characters of a response that are read
@@ -232,7 +232,7 @@ def conclusions(text: str, choices: list[str] | None = None) -> list[str]:
         found = after if not refusals or NOT_LISTED.search(refusals[-1]) else [*filter(CONCLUDES.match, after)]
     while len(found) > 1 and EXPLAINS.match(found[-1]):
         found.pop()
-    if len(found) > 1 and (not COMPLETE.search(found[-1]) or PENDING.search(found[-1])
+    if len(found) > 1 and (not COMPLETE.search(found[-1]) or DANGLING.search(found[-1]) or PENDING.search(found[-1])
                            or taken_back(text.partition(found[0])[2], choices)):
         found = found[-1:]
     explained: list[str] = []
@@ -281,7 +281,8 @@ def stated(sentence: str, lone: bool = True) -> str | None:
     if equation := EQUATION.search(plain):
         return phrase(equation[1])
     unsolved = UNSOLVED.search(plain)
-    if DENIES.search(plain) or HYPOTHETICAL.search(plain) or (unsolved and "=" not in plain[: unsolved.start()]):
+    last = [clause for clause in CLAUSES.split(plain) if re.search(r"\d", clause)][-1:] or [plain]
+    if DENIES.search(last[0]) or HYPOTHETICAL.search(plain) or (unsolved and "=" not in plain[: unsolved.start()]):
         return None
     if counts := [*COUNT.finditer(plain)]:
         count = counts[-1]
@@ -323,5 +324,6 @@ def phrase(region: str) -> str:
     region = re.sub(r"(?<=\d)\s+\([≈~]?\s*(?:[\d.,]+\s*%|0?\.\d+)\)$", "", region)  # 0.65 (65 %)
     region = re.sub(r"^(\S*\d\S*(?: [^\d\s]{1,6})?)\s+is\s+the\b.*$", r"\1", region, flags=re.S)  # 14 cm is the length
     region = re.sub(r"^(?:at|on)\s+(?:the\s+)?(?:point\s+|interval\s+)?(?=\$?\\?[(\[])", "", region)  # at (2, -1)
-    region = re.sub(r"^(\$?\d[\d.,]*\S*(?: \w+)?)\s+(?:with\b.*|in (?:total|all)|altogether)$", r"\1", region, flags=re.S)
+    tail = r"with\b.*|in (?:total|all)|altogether|left|remaining"
+    region = re.sub(rf"^(\$?\d[\d.,]*\S*(?: \w+)?)\s+(?:{tail})$", r"\1", region, flags=re.S)
     return clean(re.split(r",?\s*\b(?:so|hence|thus|therefore)\s+|[∴⇒]", REASON.sub("", region))[-1])

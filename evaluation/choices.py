@@ -16,8 +16,8 @@ from evaluation.answers import (
 from evaluation.matcher import equal
 from evaluation.values import SMALL_WORDS, stem
 from evaluation.wording import (
-    ASKS, CHANGE, CONDITION, DENIES, HYPOTHETICAL, NAMED, NEGATED, NO_OTHER, OPENS, PENDING, REASON, SEVERAL, SHOWS,
-    TEXT_COMMAND, TITLE, TOLD, UNANSWERED, UNSURE
+    ASKS, CHANGE, CLAUSES, CONDITION, DENIES, HYPOTHETICAL, NAMED, NEGATED, NO_OTHER, OPENS, PENDING, REASON, SEVERAL,
+    SHOWS, TEXT_COMMAND, TITLE, TOLD, UNANSWERED, UNSURE
 )
 
 LETTERS = "ABCDEFGH"
@@ -104,10 +104,10 @@ def restates(sentence: str, question: str) -> bool:
 def denied(sentence: str, letter: str, choices: list[str]) -> bool:
     """Whether a sentence denies or only supposes the choice whose text stands in it, rather than begin with it."""
     choice = fold(choices[LETTERS.index(letter)]) if choices else ""
-    said = fold(clean(sentence))
+    said = fold(re.sub(r"\([^()]*\)\W*$", "", clean(sentence)) or clean(sentence))
     if said.startswith(choice) or OPENS.match(said):
         return bool(re.search(r"\btoo \w+$", said))
-    clauses = [clause for clause in re.split(r"[;,]|\b(?:but|so|hence|thus|therefore)\b", said) if choice in clause]
+    clauses = [clause for clause in CLAUSES.split(said) if choice in clause]
     supposed = HYPOTHETICAL.search(said) and f"({letter.lower()})" not in said
     return bool(supposed or DENIES.search((clauses or [said])[-1].replace(choice, " ")))
 

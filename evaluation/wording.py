@@ -55,9 +55,9 @@ UNANSWERED = re.compile(  # a sentence that says so is none of an answer, nor is
 )
 # what stands before a mark that is none: "if the answer is B", "neither A nor B is correct"
 SUPPOSED = re.compile(r"\b(?:if|suppose|assum\w+|whether)\s+(?:that\s+)?(?:the\s+)?(?:option\s+|choice\s+)?[(\[]?$"
-                      r"|(?:^|[.!?:,]\s+|\n)\W*(?:if|suppose|assuming)\b[^.!?\n]*$"
+                      r"|(?:^|[.!?:,]\s+|\n)\W*(?:if(?! (?:we|you) )|suppose|assuming)\b[^.!?\n]*$"
                       r"|\b(?:not (?:true|the case|correct)|false|wrong|unlikely|doubt\w*|mistake)\b[^.!?\n]*$", re.I)
-SUPPOSING = re.compile(r"\W*(?:if|suppose|assuming)\b", re.I)
+SUPPOSING = re.compile(r"\W*(?:if(?! (?:we|you) )|suppose|assuming)\b", re.I)
 DENIED = re.compile(
     r"\b(?:neither|none|not|nor|no one|nobody|unlikely|might|mistake|wrong|false|doubt)\b[^.!?\n]*$|n't\b[^.!?\n]*$"
     r"|\b[A-H]\b\W*(?:,|and|or)\W*(?:option\s+|choice\s+)?[(\[]?$", re.I
@@ -73,13 +73,14 @@ WHICH_IS = re.compile(r",?\s+which\s+(?:is|equals|gives|makes)\s+(\S*\d.*)$", re
 DELIMITER = re.compile(r"\$|\\[()\[\]]|\\q?quad\b|\\text\s*\{\s*(?=(?:and|or)\s*\})|(?<=and)\s*\}|(?<=or)\s*\}")
 SOLUTION = re.compile(r"(?<![\w\\])([A-Za-z])\s*=\s*([-+\d./√π()]+(?:\\\w+[{}\d]*)*)(?=\s*(?:,|;|and\b|or\b|\W*$))")
 CONTRAST = re.compile(r",?\s+(?:(?:when|while|whereas)\b|(?:with|at)\s+\w\s*=).*$", re.I | re.S)  # after the value
-SENTENCE = re.compile(r"(?<=[.!?])(?<!\b[A-Z]\.)\s+(?=[A-Z(*\"\\$∠]|$)|(?<=。)")
+SENTENCE = re.compile(r"(?<=[.!?])(?<!^[A-Z]\.)(?<![\n*(.][A-Z]\.)\s+(?=[A-Z(*\"\\$∠]|$)|(?<=。)")
 # a line of an answer that has several: "Domain: [-4, 0)", then "Range: (-3, 1]"
 PART = re.compile(
     r"[\s*_•-]*(?:the\s+)?(?:domain|range|(?:in|de)creas\w+|constant|(?:local|absolute|global)\s+m(?:ax|in)\w*)\b", re.I
 )
 PARTS = re.compile(r"\b(?:domain|range|increasing|decreasing|amplitude|period|asymptotes?|m(?:ax|in)imum)\b", re.I)
 EQUATION = re.compile(r"\bequation\b[^=]*?\bis\b\s*:?\s*(.*=.*)$", re.I | re.S)
+CLAUSES = re.compile(r"[;,]\s|\b(?:but|so|hence|thus|therefore)\b")
 NEGATED = re.compile(
     r"\b(?:not|except|but|in(?:correct|valid)|wrong|cannot|never|unless|neither|nor|eliminat\w+|exclud\w+|rul\w+ out)\b"
     r"|n't\b",
@@ -153,7 +154,9 @@ SHOWS = re.compile(  # what a picture shows is no answer, unless it is all that 
     r"^\W*(?:in |from )?(?:the|this) (?:diagram|image|picture|photo|graph|figure|chart|table|question|problem)\b[^.]*"
     r"\b(?:shows?|shown|displays?|depicts?|is of|represents?|contains?)\b", re.I
 )
-HYPOTHETICAL = re.compile(r"^\W*if\b.*\bwould\b|\bwould\b.*\bif\b|\bonly if\b|\bunless\b|如果|假如", re.I)
+HYPOTHETICAL = re.compile(
+    r"^\W*if\b.*\b(?:were|was|had)\b.*\bwould\b|\bwould\b.*\bif\b|\bonly if\b|\bunless\b|如果|假如", re.I
+)
 PENDING = re.compile(  # the work is not done
     r"\b(?:we|I|you|still) (?:still )?need\b|\bneeded to\b|\blet(?:'s| us| me)\b|^\W*using\b|\bwe can (?:use|solve)\b"
     r"|\bcan be (?:found|solved|computed|calculated|used)\b|(?<!this )\bfollows from\b"
