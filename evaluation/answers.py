@@ -271,30 +271,20 @@ def stated(sentence: str, lone: bool = True) -> str | None:
     if not restated and (value := bold_number(sentence)):
         return value
     sentence = re.sub(r"(?<=[\w°%])\s+\([^()]*(?:[a-z]{2}|[=:])[^()]*\)(?=\W*$)", "", clean(sentence))  # (to 1 d.p.)
-    if DIFFERENCE.search(sentence):
-        return None
     whole = COMPARED.sub(" ", sentence)
     plain = CONTRAST.sub("", REASON.sub("", whole))
-    solutions = SOLUTION.findall(DELIMITER.sub(" ", plain))
-    if len(solutions) > 1 and len({name for name, _ in solutions}) == 1:  # x = 1 and x = 3
-        return ", ".join(value for _, value in solutions)
-    if equation := EQUATION.search(plain):
-        return phrase(equation[1])
-    unsolved = UNSOLVED.search(plain)
-    last = [clause for clause in CLAUSES.split(plain) if re.search(r"\d", clause)][-1:] or [plain]
-    if DENIES.search(last[0]) or HYPOTHETICAL.search(plain) or (unsolved and "=" not in plain[: unsolved.start()]):
+    own_clause = [clause for clause in CLAUSES.split(plain) if re.search(r"\d", clause)][-1:] or [plain]
+    if DIFFERENCE.search(sentence) or DENIES.search(own_clause[0]) or HYPOTHETICAL.search(plain):
         return None
-    if counts := [*COUNT.finditer(plain)]:
-        count = counts[-1]
-        if not FURTHER_NUMBER.search(plain, count.end()):
-            return count["count"] or count["left"]
-        if "=" not in plain[count.end() :]:
-            return None
-    if len({part.lower() for part in PARTS.findall(plain)}) > 1:  # the domain is ... and the range is ...
-        return phrase(plain)
-    spans = re.findall(r"\$([^$]+)\$|\\\((.+?)\\\)", plain)
-    if len(spans) == 1 and re.search(r"[<>]|\\(?:leq?|geq?)\b|[≤≥]", "".join(spans[0])):  # We find that $x > 5$ holds
-        return "".join(spans[0]).strip()
+    if (found := formula(plain)) is not None:
+        return found
+    unsolved = UNSOLVED.search(plain)
+    *_, count = None, *COUNT.finditer(plain)
+    several = count and FURTHER_NUMBER.search(plain, count.end())
+    if count and not several:
+        return count["count"] or count["left"]
+    if (several and "=" not in plain[count.end() :]) or (unsolved and "=" not in plain[: unsolved.start()]):
+        return None
     aside = WHICH_IS.search(whole)
     for value in map(phrase, chain(last_values(plain), last_values(CONTRAST.sub("", whole)))):
         if aside and not (re.match(r"\W{0,3}[\d\\√π]", value) and len(re.findall(NUMBER, value)) < 2):
@@ -303,6 +293,23 @@ def stated(sentence: str, lone: bool = True) -> str | None:
             return value
     numbers = re.findall(NUMBER, whole) if lone else []
     return numbers[-1].rstrip(",") if numbers and len(set(numbers)) == 1 else None
+
+
+def formula(sentence: str) -> str | None:
+    """The answer of a sentence whose value is no single number: "x = 1 or x = 3", "the equation is ...", "the domain is
+    ... and the range is ...", "we find that $x > 5$".
+    """
+    solutions = SOLUTION.findall(DELIMITER.sub(" ", sentence))
+    if len(solutions) > 1 and len({name for name, _ in solutions}) == 1:
+        return ", ".join(value for _, value in solutions)
+    if equation := EQUATION.search(sentence):
+        return phrase(equation[1])
+    if len({part.lower() for part in PARTS.findall(sentence)}) > 1:
+        return phrase(sentence)
+    spans = ["".join(span) for span in re.findall(r"\$([^$]+)\$|\\\((.+?)\\\)", sentence)]
+    if len(spans) == 1 and re.search(r"[<>]|\\(?:leq?|geq?)\b|[≤≥]", spans[0]):
+        return spans[0].strip()
+    return None
 
 
 def last_values(sentence: str) -> Iterator[str]:

@@ -131,7 +131,8 @@ def affirmed(question: str, sentence: str) -> bool | None:
     may leave out some of the question's words, or add some of its own.
     """
     sentence = REASON.sub("", sentence)
-    if not ASKS.match(question) or UNSURE.search(sentence):
+    turned = (match[0].lower() not in question.lower() for match in UNSURE.finditer(sentence))
+    if not ASKS.match(question) or any(turned):
         return None
     asked, said, against = content(question), content(sentence), bool(DENIES.search(sentence))
     shorter, longer = sorted((asked, said), key=len)

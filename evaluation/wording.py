@@ -13,7 +13,7 @@ LEADING_TOKENS = re.compile(r"(?:\s|<\|[^|<>\n]{1,40}\|>|</?s>|<eos>|<start_of_t
 # what a model writes on when its turn is over: a token that ends it, or the next question
 TURN_END = re.compile(r"<\|(?:im_end|im_start|endoftext|end|eot_id|eom_id|end▁of▁sentence|user)\|>|</s>|<eos>"
                       r"|<(?:end|start)_of_turn>")
-NEXT_QUESTION = re.compile(r"\n[ \t*#]*(?:Question|Q|User|USER|Human|问题|问)[ \t]*\d*[* \t]*:")
+NEXT_QUESTION = re.compile(r"\n[ \t*#]*(?:Question|Q|User|USER|Human|问题|问)[ \t]{0,3}\d{0,4}[* \t]{0,4}:")
 MARK = re.compile(
     r"(?P<boxed>\\(?:boxed|fbox)\s*\{)|(?P<bare>\\(?:boxed|fbox)(?=\s+\w|\d)\s*)|(?P<tag><\s*(?:answer|conclusion)\s*>:?)"
     r"|(?P<dagger>†(?:\s*answer\s*:)?)"
@@ -146,7 +146,8 @@ DENIES = re.compile(
 # a sentence that states nothing of its own: a task, a supposition, what is given
 STATES_NOTHING = re.compile(
     r"^\W*given:|^\W*(?:given\b[^.]*\bfind|find|to (?:find|answer|determine|solve|get|calculate)|let|suppose|assum\w+"
-    r"|consider|what|which|how|we (?:have|need) to)\b|^\W*the (?:question|problem) asks\b"
+    r"|consider|what|which|how|subtract|add|remove|multiply|divide|start|we (?:have|need) to)\b"
+    r"|^\W*the (?:question|problem) asks\b"
     r"|\b(?:(?:asks?|check|tell|determine|depends on) (?:whether|if|what)|whether|hard to (?:tell|say))\b"
     r"|\b(?:mistake|wrong) to\b", re.I
 )
@@ -164,7 +165,10 @@ PENDING = re.compile(  # the work is not done
     re.I
 )
 EXPLAINS = re.compile(r"\W*(?:this (?:is because|follows|comes from|is so))\b", re.I)
-EXPLAINING = re.compile(r"\W*(?:this|that|these|it|they|because|the reason)\b", re.I)
+EXPLAINING = re.compile(
+    r"\W*(?:this|that|these|it|they|because|the reason)\b(?! (?:means|makes|gives|requires|leaves|is (?:the|a) "
+    r"(?:equation|formula|number|value)\b))", re.I
+)
 DANGLING = re.compile(
     r"(?:\b(?:so|then|thus|therefore|and|or|is|the|of|by|to|with|from)|所以|因此|,|\(|\s[-+*/=×÷])\s*$", re.I
 )
@@ -189,13 +193,16 @@ CONDITION = re.compile(
 )
 CHANGE = re.compile(  # "A decrease in the number of foxes would ...": what happens, not what comes of it
     r"^\W*(?:an?|the|this)\s+(?:\w+\s+)?(?:increase|decrease|rise|drop|decline|reduction|lack|shortage|loss|removal)"
-    r"\s+(?:in|of)\b[^,.]*?\b(?=would|will|could|may|might|can|leads?|causes?)", re.I
+    r"\s+(?:in|of)\b[^,.]*?\b(?=would|will|could|may|might|can|leads?|causes?|means|results?)", re.I
 )
 NO_OTHER = re.compile(  # "no other line is higher" is no answer; "no the line is higher" is one
     r"no\s+(?!(?:it|there|the|this|that|these|those|they|he|she|we|you|because|since|as|a|an|is|are|not?)\b)\w", re.I
 )
-UNSURE = re.compile(r"\b(?:if|may|might|doubt|almost|nearly|unclear|except|only|lacks?|fails?|far from|other than"
-                    r"|otherwise|incorrect|statement)\b|\?", re.I)
+UNSURE = re.compile(
+    r"\b(?:second|third|first|one of|next to|close to|half|below|tied|equal to|after|before|until|sometimes|rarely"
+    r"|without|would|if|may|might|doubt|almost|nearly|unclear|except|only|lacks?|fails?|far from|other than|otherwise"
+    r"|incorrect|statement)\b|\?", re.I
+)
 ASKS = re.compile(r"\W*(?:is|are|was|were|do|does|did|can|could|would|will|has|have|should)\b", re.I)
 LETTER = r"[(\[{<\"']{0,3}\b[A-Ha-h]\b[)\]}>\"']{0,3}"
 SEVERAL = re.compile(
