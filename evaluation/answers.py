@@ -59,6 +59,7 @@ def clean(text: str) -> str:
     text = re.sub(r"(?<![\w)])\*\*|\*\*(?![\w(])|__(?=\S)|`+|^#+\s*|^(?:[*•]\s+|-\s+(?=\D))", "", text.strip(),
                   flags=re.M).strip()
     text = re.sub(r"</?(?:b|i|em|strong|span|p|br)\s*/?>", "", text)
+    text = re.sub(r"[ \t]{2,}", " ", text)  # what the marks leave, which patterns would try at each blank
     text = re.sub(r"(?:</\w+>|<[A-Za-z]{2,}>)\s*$|(?<=\w)[*_]+$", "", text).strip()
     text = re.sub(r"^(?:<<|<|\"|')([^<>]*?)(?:>>|>|\"|')\.?$", r"\1", text, flags=re.S)
     return text.strip().rstrip(".。").strip()
