@@ -102,7 +102,7 @@ COUNT = re.compile(  # "there are two bars", "which leaves 8", "3 objects remain
     rf"|\b(?P<left>\d+|{COUNTED})\s+(?:\w+\s+){{0,3}}(?:remain\b|(?:is|are|were)\s+left\b)", re.I
 )
 FURTHER_NUMBER = re.compile(rf"\d|\b(?!one\b)(?:{COUNTED})\b", re.I)
-DIFFERENCE = re.compile(r"\d\s*(?:\w+\s+)?(?:less|more|fewer)\s+than\s+\S*\d", re.I)
+DIFFERENCE = re.compile(r"\d\s*(?:[^\W\d]\w{0,20}\s+)?(?:less|more|fewer)\s+than\s+\S*\d", re.I)
 COMPARED = re.compile(
     rf"\b(?:than|above|below|under|over|at\s+(?:least|most)|up\s+to)\s+(?:[\w=]+\s+){{0,4}}?{NUMBER}", re.I
 )
@@ -173,7 +173,7 @@ DANGLING = re.compile(
     r"(?:\b(?:so|then|thus|therefore|and|or|is|the|of|by|to|with|from)|所以|因此|,|\(|\s[-+*/=×÷])\s*$", re.I
 )
 STEP = re.compile(r"\s*(?:#+\s*)?(?:\*\*)?(?:step\s+\d+\s*[.:]?(?:\*\*)?|\d+[.)](?=\s+\S))\s*", re.I)  # a line's head
-COMPLETE = re.compile(r"[.!?。:)\]}$*\"'%°\d]\W*$|\d\s*\w+\W*$")
+COMPLETE = re.compile(r"[.!?。:)\]}$*\"'%°\d]\W*$|\d\s?\w{1,20}\W*$")
 UNSOLVED = re.compile(  # 3x + 40 = 180
     r"(?:\d\s*[a-z]|\b[a-z]\s*[-+*/^]|[-+*/]\s*\d*[a-z])\b[^=<>]*=[^=]*$"
 )
