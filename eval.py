@@ -321,7 +321,7 @@ def extract(config: Config, bench: ModuleType, questions: list[Question], answer
     else:
         for question in ask:
             response = responses[question.id]
-            # the sentences of a cut answer are its way, not its end
+            # where an answer was cut off, its last sentence is a step, not a conclusion
             cut = bench.LLM_EXTRACTION and answers[question.id].get("finish_reason") == "length"
             unread = cut and not is_marked(response, question.choices)
             extraction = None if unread else bench.extract(question, response, config.protocol)

@@ -3,10 +3,10 @@
     final_answer("... so x = 12.\\nThe answer is \\\\boxed{12}.")                 "12"
 
 The last of the marks "\\boxed{}", "<answer>", "†", "Answer:", "the answer is", "B is the correct answer" decides.
-Without one the sentences are asked: the last, those before it that begin with "so", the first; code, tables, closing
-remarks and a check of the answer are no sentences. What is supposed ("if B is correct") or denied ("B is wrong")
-chooses nothing. In doubt there is no answer: a wrong acceptance is worse than a wrong refusal. Thinking is no answer,
-finished or not, nor is what a model writes after its own turn. Only the end of a response is read.
+Without one the sentences are asked: the last, the one that it explains, those before it that begin with "so". Code,
+tables, closing remarks and a check of the answer are no sentences. What is supposed ("if B is correct") or denied
+("B is wrong") chooses nothing. In doubt there is no answer: a wrong acceptance is worse than a wrong refusal. Thinking
+is no answer, finished or not, nor is what a model writes after its own turn. Only the end of a response is read.
 """
 
 import re
@@ -30,12 +30,17 @@ MOST_MARKS = 20  # the last ones
 FULL_WIDTH = {0xFEE0 + code: code for code in range(33, 127)} | dict(zip(map(ord, "【】“”‘’"), "[]\"\"''", strict=True))
 
 
+def after_thinking(response: str) -> tuple[str, bool]:
+    """(what a response says once its thinking is over, whether it is thinking still at its end)."""
+    thoughts = [match.end() for match in THOUGHT.finditer(response)]
+    text = response[thoughts[-1] if thoughts else 0 :]
+    unfinished = THINKING.search(text)
+    return (text[: unfinished.start()], True) if unfinished else (text, False)
+
+
 def tidy(response: str) -> str:
     """The end of a model's own turn, which alone is read: without thinking, special tokens and full-width letters."""
-    thoughts = [match.end() for match in THOUGHT.finditer(response)]
-    text = response[thoughts[-1] if thoughts else 0 :].translate(FULL_WIDTH)
-    if unfinished := THINKING.search(text):
-        text = text[: unfinished.start()]
+    text = after_thinking(response)[0].translate(FULL_WIDTH)
     text = re.sub(r"[ \t]+", " ", own_turn(text[LEADING_TOKENS.match(text).end() :])[-TAIL:])
     text = re.sub(r"\\(?:begin|end)\{(?:align|aligned|equation|gather|gathered|split)\*?\}|(?<=[\s\w])&(?==|\s*=)", " ",
                   text)

@@ -10,8 +10,8 @@ The marks and sentences are those of answers.py. In doubt there is no letter.
 import re
 
 from evaluation.answers import (
-    LONGEST_REGION, clean, conclusions, final_answer, last_values, lists_choices, asserted,
-    marked, phrase, prose, sentences, stated, taken_back, tidy
+    LONGEST_REGION, asserted, clean, conclusions, final_answer, last_values, lists_choices, marked, phrase, prose,
+    sentences, stated, taken_back, tidy
 )
 from evaluation.matcher import equal
 from evaluation.values import SMALL_WORDS, stem
@@ -136,9 +136,8 @@ def affirmed(question: str, sentence: str) -> bool | None:
         return None
     asked, said, against = content(question), content(sentence), bool(DENIES.search(sentence))
     shorter, longer = sorted((asked, said), key=len)
-    if len(said) > len(asked) + 3 or len(said) < max(3, len(asked) / 2):  # it says something else
-        if shorter != said or len(said) != len(asked):
-            return None
+    if len(said) != len(asked) and not max(3, len(asked) / 2) <= len(said) <= len(asked) + 3:  # it says something else
+        return None
     others, opposite = iter(longer), False
     for word in shorter:
         match = next((other for other in others if other in (word, OPPOSITES.get(word))), None)

@@ -16,6 +16,7 @@ from common.llm import Client, user_message
 from evaluation.answers import clean
 from evaluation.choices import fold
 from evaluation.question import Question
+from evaluation.wording import THINKING, THOUGHT
 
 ATTEMPTS = 3
 AGAIN = 0.7  # the temperature of the attempts after the first, where the first had none
@@ -115,11 +116,15 @@ LEAD = re.compile(r"^\W*(?:the\s+|my\s+)?(?:extracted\s+|final\s+)*answer\b[\"'*
 NO_ANSWER = re.compile(r"null|none|nil|n\s*[/.]\s*a|not (?:available|given|provided|stated)"
                        r"|.{0,60}\b(?:no|not \w+ an?y?) (?:final |clear )?answer\b.{0,40}", re.I)
 REFUSED = re.compile(r"\bsorry\b|\bI(?:'m| am)? (?:unable|cannot|can't|can not|don't|do not)\b", re.I)
-OWN_SOLUTION = re.compile(r"\b(?:but|however|though|although|while)\b.*\b(?:correct|right|true)\b", re.I | re.S)
-# where it writes on as the prompt does
+# "the response says 5, but the correct answer is 7"
+OWN_SOLUTION = re.compile(
+    r"\b(?:says?|gives?|chooses?|chose|answers?|picks?|states?)\b.*\b(?:but|however|though|although)\b.*"
+    r"\b(?:correct|right|true)\b", re.I | re.S
+)
+# where the judge writes on as the prompt does
 NEXT_EXAMPLE = re.compile(r"\n\s*(?:\d+\.\s*\n\s*)?(?:Response|Hint|\[Question\])\s*:")
-BARE_VERDICT = re.compile(
-    r"[^\w\n]*(?:\\?boxed\W*)?([01])(?:\s*(?:[,.:;-]|\()\s*(?!\d|or\b|if\b|unless\b)[^\n]*|[^\w\n]*)"
+BARE_VERDICT = re.compile(  # "1", "1, because ..."; "1. One answer is ..." begins a list
+    r"[^\w\n]*(?:\\?boxed\W*)?([01])(?:\s*[,:;(-]\s*(?!\d|or\b|if\b|unless\b)[^\n]*|[^\w\n]*)"
 )
 SAID_VERDICT = re.compile(
     r"\b(?:judge?ment|verdict)\b[\s\"'*_`:=\])]*(?:is\b)?[\s\"'*_`:(\[]*([01])\b(?![.,][1-9])", re.I
@@ -179,12 +184,12 @@ def extraction_prompt(bench_name: str, question: Question, response: str) -> str
     return f"{EXTRACT}\n6.\nResponse: '{response}'\nExtracted answer: "
 
 
-def after_thinking(reply: str) -> str:
+def conclusion_of(reply: str) -> str:
     """A reply without its thinking, "" for one that goes on and on. Of thinking alone, the last line, if that announces
     an answer.
     """
-    text = NEXT_EXAMPLE.split(reply.rpartition("</think>")[2].strip())[0]
-    if not text.startswith("<think>"):
+    text = NEXT_EXAMPLE.split(THOUGHT.split(reply)[-1].strip())[0]
+    if not THINKING.match(text):
         return text if len(text) <= LONGEST_RESPONSE else ""
     last = text.splitlines()[-1][:LONGEST_RESPONSE]
     return last if LEAD.match(last) or SAID_VERDICT.search(last) or len(last.split()) == 1 else ""
@@ -192,7 +197,7 @@ def after_thinking(reply: str) -> str:
 
 def bare(reply: str) -> str:
     """An extraction without thinking, announcement, emphasis and quotes."""
-    return clean(LEAD.sub("", clean(after_thinking(reply))))
+    return clean(LEAD.sub("", clean(conclusion_of(reply))))
 
 
 def is_quoted(text: str, response: str) -> bool:
@@ -202,7 +207,7 @@ def is_quoted(text: str, response: str) -> bool:
 
 def read_extraction(bench: ModuleType, question: Question, reply: str) -> dict | None:
     """{"extraction": the answer, or None where the judge says that there is none}; None for an unclear reply."""
-    text, answer = after_thinking(reply), bare(reply)
+    text, answer = conclusion_of(reply), bare(reply)
     if not answer:
         return None
     lines = [bare(line) for line in text.splitlines() if line.strip()]
@@ -247,7 +252,7 @@ def parse_verdict(reply: str) -> bool | None:
     r""" "1", "**0**", "Judgement: 1", "The judgement is 1.", "Both are 5 cm.\n1" → True or False; None for a reply that
     says neither, or both.
     """
-    text = after_thinking(reply)
+    text = conclusion_of(reply)
     said = [match[1] for line in text.splitlines() if (match := BARE_VERDICT.fullmatch(line))]
     for match in SAID_VERDICT.finditer(text):
         said += "01" if CONTRADICTED.match(text, match.end()) else match[1]

@@ -15,6 +15,7 @@ from common.html_page import card, escape, page
 from common.llm import picture_url
 from errors import UserError
 from evaluation import metrics, wemath
+from evaluation.answers import after_thinking
 from evaluation.question import Question, snake
 from sources import BadRow, open_image
 
@@ -105,10 +106,9 @@ def counts(rows: Mapping[str, dict], answers: Mapping[str, dict]) -> dict[str, i
     unread = [key for key in none if rows[key].get("extracted_by") == "rules"]
     cut = {key for key, answer in judged.items() if answer.get("finish_reason") == "length"}
     known = any(answer.get("finish_reason") for answer in judged.values())
-    thoughts = [answer.get("response", "").rpartition("<think>") for answer in judged.values()]
     return {"no_answer": len(none), "unread": len(unread), "cut": len(cut) if known else None,
             "cut_unread": len(cut.intersection(unread)),
-            "unfinished_thinking": sum(bool(mark) and "</think>" not in rest for _, mark, rest in thoughts)}
+            "unfinished_thinking": sum(after_thinking(answer.get("response", ""))[1] for answer in judged.values())}
 
 
 def methods(rows: dict[str, dict], key: str) -> str:

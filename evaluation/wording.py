@@ -1,5 +1,8 @@
 """The words by which a response marks, states, denies and takes back its answer: patterns, read by answers.py and
-choices.py. Each is linear in the text that it reads.
+choices.py.
+
+Those up to NEXT_QUESTION meet a whole response, however long, and are linear in it. The others meet its last 4,000
+characters or a sentence of them, in which each run of blanks is one blank.
 """
 
 import re
@@ -62,6 +65,7 @@ DENIED = re.compile(
     r"\b(?:neither|none|not|nor|no one|nobody|unlikely|might|mistake|wrong|false|doubt)\b[^.!?\n]*$|n't\b[^.!?\n]*$"
     r"|\b[A-H]\b\W*(?:,|and|or)\W*(?:option\s+|choice\s+)?[(\[]?$", re.I
 )
+# what follows a value without being part of it: "12 cm, because the triangle is isosceles", "9 when x = 3"
 REASON = re.compile(
     r"\s*(?:,\s*)?\b(?:because|since|which|so that|given that|as (?:the|it|this|we|shown|there|they)"
     r"|where|i\.e|rejecting|rounded|correct to|to the nearest|to \w+ decimal)\b.*$"
@@ -135,10 +139,11 @@ CONCLUDES = re.compile(
     r"\W*(?:so|thus|hence|therefore|consequently|finally|in\s+conclusion|as\s+a\s+result|因此|所以|故|综上)(?![a-z])",
     re.I
 )
+# a sentence that works its value out, which then outranks a number in bold
 DERIVES = re.compile(
     rf"^{CONCLUDES.pattern}|\b(?:so|thus|hence|therefore|we (?:get|obtain|find|have)|gives|result)\b", re.I
 )
-DENIES = re.compile(
+DENIES = re.compile(  # of a value or a choice in the same clause; NEGATED is of letters
     r"\b(?:not|never|neither|nor|cannot|no longer|nobody|no one|nothing|unlikely|hardly|fail(?:s|ed)? to|instead of"
     r"|rather than|less of|except|mistake|wrong|false|reject|discard|exclude|tempted)\b"
     r"|n't\b|不[是选对可能]|错|排除|\btoo (?:small|short|low|large|big|long|high)\b", re.I
@@ -164,11 +169,13 @@ PENDING = re.compile(  # the work is not done
     r"|\bis not (?:given|shown|known|provided)\b",
     re.I
 )
+# a last sentence that gives the reason, whose numbers are none of an answer; one that speaks of the sentence before it
 EXPLAINS = re.compile(r"\W*(?:this (?:is because|follows|comes from|is so))\b", re.I)
 EXPLAINING = re.compile(
     r"\W*(?:this|that|these|it|they|because|the reason)\b(?! (?:means|makes|gives|requires|leaves|is (?:the|a) "
     r"(?:equation|formula|number|value)\b))", re.I
 )
+# a sentence that breaks off, and one that may be the end of a response
 DANGLING = re.compile(
     r"(?:\b(?:so|then|thus|therefore|and|or|is|the|of|by|to|with|from)|所以|因此|,|\(|\s[-+*/=×÷])\s*$", re.I
 )
@@ -198,7 +205,7 @@ CHANGE = re.compile(  # "A decrease in the number of foxes would ...": what happ
 NO_OTHER = re.compile(  # "no other line is higher" is no answer; "no the line is higher" is one
     r"no\s+(?!(?:it|there|the|this|that|these|those|they|he|she|we|you|because|since|as|a|an|is|are|not?)\b)\w", re.I
 )
-UNSURE = re.compile(
+UNSURE = re.compile(  # words that turn a statement into another: "the second highest", "may be", "lacks"
     r"\b(?:second|third|first|one of|next to|close to|half|below|tied|equal to|after|before|until|sometimes|rarely"
     r"|without|would|if|may|might|doubt|almost|nearly|unclear|except|only|lacks?|fails?|far from|other than|otherwise"
     r"|incorrect|statement)\b|\?", re.I

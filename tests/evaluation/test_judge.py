@@ -91,7 +91,9 @@ ANGLES, WHOLE, LIST = row_of(("55°", "60°", "65°")), row_of(), row_of(answer_
     (mathverse, row_of(), "down on (-3, 1)", ["The extracted answer is down on (-3, 1)."]),
     (mathverse, row_of(), "about 12.6 square cm", ["Extracted answer: about 12.6 square cm"]),
     (mathverse, row_of(), None, ["The extracted answer is `null`."]),
-    (mathverse, row_of(), "5 cm", ["5 cm\n\n7.\nResponse: 'It is 6 cm.'\nExtracted answer: 6 cm"]),
+    (mathverse, row_of(), "5 cm", [
+        "It considers 6 cm, but it says that the correct answer is:\nAnswer: 5 cm",
+        "5 cm\n\n7.\nResponse: 'It is 6 cm.'\nExtracted answer: 6 cm"]),
     (mathverse, row_of(), "unread", [
         "I'm unable to open the picture.", "The response says 5 cm, but the correct answer is 7 cm.",
         "I cannot extract it; the response mentions 5 bars.",
@@ -104,14 +106,14 @@ def test_an_answer_is_read_past_what_stands_around_it(bench, question, extractio
 
 @pytest.mark.parametrize("verdict, replies", [
     (True, [" 1\n", "1.", "**1**", '"1"', "Judgement: 1", "judgment: **1**", "The judgement is 1.", "\\boxed{1}",
-            "<think>0? No.</think>\n1", "Both are 5 cm.\n1", "Judgement: 1\n\nBoth are 50 cm.",
-            "<think>\nThey agree.\nJudgement: 1", "1, because both are 5 cm.", "1 (they agree)", "Judgement: 1.0",
-            "1\n\n[Question]: Which?\nJudgement: 0"]),
+            "<think>0? No.</think>\n1", "◁think▷0? No.◁/think▷1", "<think>\nThey agree.\nJudgement: 1",
+            "Both are 5 cm.\n1", "Judgement: 1\n\nBoth are 50 cm.", "1, because both are 5 cm.", "1 (they agree)",
+            "Judgement: 1.0", "1\n\n[Question]: Which?\nJudgement: 0"]),
     (False, ["0", "Judgement: 0", "[Judgement]: 0", "Judgement: 0 because the units differ",
              "[Standard answer]: 1\n[Model answer]: 1\nJudgement: 0"]),
     (None, ["", "yes", "10", "1 or 0", "1\n0", "Judgement: 1 or 0", "Judgement: 0/1", "Judgement: 1. Judgement: 0",
             "Judgement: 1.5", "* " * 10**6 + "1", "Judgement: 1, no wait, 0",
-            "The judgement is not 1.", "<think>\nIt may be 1 then"]),
+            "1. One answer is 5 cm.\n2. The other is 6 cm.\nThey differ.", "The judgement is not 1.", "<think>\nIt may be 1 then"]),
 ])
 def test_verdicts_of_a_judge(verdict: bool | None, replies: list[str]) -> None:
     assert {reply: llm_judge.parse_verdict(reply) for reply in replies} == dict.fromkeys(replies, verdict)
