@@ -113,7 +113,8 @@ def test_an_answer_is_read_past_what_stands_around_it(bench, question, extractio
              "[Standard answer]: 1\n[Model answer]: 1\nJudgement: 0"]),
     (None, ["", "yes", "10", "1 or 0", "1\n0", "Judgement: 1 or 0", "Judgement: 0/1", "Judgement: 1. Judgement: 0",
             "Judgement: 1.5", "* " * 10**6 + "1", "Judgement: 1, no wait, 0",
-            "1. One answer is 5 cm.\n2. The other is 6 cm.\nThey differ.", "The judgement is not 1.", "<think>\nIt may be 1 then"]),
+            "1. One answer is 5 cm.\n2. The other is 6 cm.\nThey differ.", "The judgement is not 1.",
+            "<think>\nIt may be 1 then"]),
 ])
 def test_verdicts_of_a_judge(verdict: bool | None, replies: list[str]) -> None:
     assert {reply: llm_judge.parse_verdict(reply) for reply in replies} == dict.fromkeys(replies, verdict)
