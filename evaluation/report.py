@@ -299,7 +299,7 @@ def draw_chart(path: Path, models: list[tuple[str, Mapping[str, float | None]]])
                                ("coefficient_of_variation", "coefficient of variation", "s")):
         below.plot(places, [row[key] for _, row in shown], marker=marker, linestyle="--", linewidth=1, label=label)
     below.set_ylim(bottom=0)
-    below.legend(frameon=False, loc="upper left", ncols=2)
+    below.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)  # above the axes: no point under it
     below.margins(y=0.25)
     below.set_xticks(places, [name.replace("$", r"\$")[:40] for name, _ in shown], rotation=40, ha="right", fontsize=8)
     for axes in (above, below):
